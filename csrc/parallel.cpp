@@ -1,0 +1,130 @@
+#include "parallel.hpp"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <condition_variable>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#define SYNBENCH_PAUSE() _mm_pause()
+#else
+#define SYNBENCH_PAUSE() ((void)0)
+#endif
+
+namespace synbench {
+namespace {
+
+constexpr int kSpins = 4000;  // about 50 us: longer than the gaps inside one operation
+
+class Pool {
+ public:
+  // Pool threads never outlive a task of the process on purpose: they are detached and the pool is leaked,
+  // because joining threads from static destructors or after fork() deadlocks.
+  void run(int threads, const std::function<void(int, int)>& fn) {
+    grow(threads - 1);
+    {
+      std::lock_guard<std::mutex> lock(mutex_);
+      fn_ = &fn;
+      threads_ = threads;
+      pending_.store(threads - 1, std::memory_order_relaxed);
+      generation_.fetch_add(1, std::memory_order_release);
+    }
+    wake_.notify_all();
+    fn(0, threads);
+    for (int spin = 0; pending_.load(std::memory_order_acquire) > 0; ++spin) {
+      if (spin < kSpins) SYNBENCH_PAUSE();
+      else std::this_thread::yield();
+    }
+  }
+
+ private:
+  void grow(int workers) {
+    std::lock_guard<std::mutex> lock(mutex_);
+    for (; workers_ < workers; ++workers_) {
+      const int id = workers_ + 1;
+      const unsigned seen = generation_.load(std::memory_order_relaxed);
+      std::thread([this, id, seen] { work(id, seen); }).detach();
+    }
+  }
+
+  void work(int id, unsigned seen) {
+    for (;;) {
+      for (int spin = 0; spin < kSpins && generation_.load(std::memory_order_acquire) == seen; ++spin)
+        SYNBENCH_PAUSE();
+      const std::function<void(int, int)>* fn = nullptr;
+      int threads = 0;
+      {
+        std::unique_lock<std::mutex> lock(mutex_);
+        wake_.wait(lock, [&] { return generation_.load(std::memory_order_relaxed) != seen; });
+        seen = generation_.load(std::memory_order_relaxed);
+        fn = fn_;
+        threads = threads_;
+      }
+      if (id >= threads) continue;
+      (*fn)(id, threads);
+      pending_.fetch_sub(1, std::memory_order_release);
+    }
+  }
+
+  std::mutex mutex_;
+  std::condition_variable wake_;
+  const std::function<void(int, int)>* fn_ = nullptr;
+  int threads_ = 0;
+  int workers_ = 0;
+  std::atomic<unsigned> generation_{0};
+  std::atomic<int> pending_{0};
+};
+
+std::mutex busy;            // held while a team runs
+Pool* pool = nullptr;       // guarded by `busy`
+pid_t pool_owner = 0;       // threads do not survive fork(): a child makes its own pool
+
+}  // namespace
+
+int resolve_threads(int requested) {
+  if (requested > 0) return requested;
+  return std::max(1u, std::thread::hardware_concurrency());
+}
+
+void team(int threads, const std::function<void(int, int)>& fn) {
+  std::unique_lock<std::mutex> lock(busy, std::try_to_lock);
+  if (threads <= 1 || !lock.owns_lock()) {
+    fn(0, 1);
+    return;
+  }
+  if (pool == nullptr || pool_owner != getpid()) {
+    pool = new Pool;
+    pool_owner = getpid();
+  }
+  pool->run(threads, fn);
+}
+
+void parallel_for(std::int64_t n, std::int64_t grain, int threads,
+                  const std::function<void(std::int64_t, std::int64_t)>& fn) {
+  if (n <= 0) return;
+  const std::int64_t parts = std::max<std::int64_t>(1, std::min<std::int64_t>(threads, n / std::max<std::int64_t>(1, grain)));
+  team(static_cast<int>(parts), [&](int thread, int members) {
+    const std::int64_t begin = n * thread / members, end = n * (thread + 1) / members;
+    if (begin < end) fn(begin, end);
+  });
+}
+
+void Barrier::wait() {
+  if (threads_ == 1) return;
+  const unsigned phase = phase_.load(std::memory_order_acquire);
+  if (waiting_.fetch_add(1, std::memory_order_acq_rel) + 1 == threads_) {
+    waiting_.store(0, std::memory_order_relaxed);
+    phase_.store(phase + 1, std::memory_order_release);
+    return;
+  }
+  for (int spin = 0; phase_.load(std::memory_order_acquire) == phase; ++spin) {
+    if (spin < kSpins) SYNBENCH_PAUSE();
+    else std::this_thread::yield();
+  }
+}
+
+}  // namespace synbench
