@@ -24,17 +24,19 @@ class Pool {
  public:
   // Pool threads never outlive a task of the process on purpose: they are detached and the pool is leaked,
   // because joining threads from static destructors or after fork() deadlocks.
-  void run(int threads, const std::function<void(int, int)>& fn) {
+  void run(int threads, const std::function<void(int, int, Barrier&)>& fn) {
     grow(threads - 1);
+    Barrier barrier(threads);
     {
       std::lock_guard<std::mutex> lock(mutex_);
       fn_ = &fn;
+      barrier_ = &barrier;
       threads_ = threads;
       pending_.store(threads - 1, std::memory_order_relaxed);
       generation_.fetch_add(1, std::memory_order_release);
     }
     wake_.notify_all();
-    fn(0, threads);
+    fn(0, threads, barrier);
     for (int spin = 0; pending_.load(std::memory_order_acquire) > 0; ++spin) {
       if (spin < kSpins) SYNBENCH_PAUSE();
       else std::this_thread::yield();
@@ -55,24 +57,27 @@ class Pool {
     for (;;) {
       for (int spin = 0; spin < kSpins && generation_.load(std::memory_order_acquire) == seen; ++spin)
         SYNBENCH_PAUSE();
-      const std::function<void(int, int)>* fn = nullptr;
+      const std::function<void(int, int, Barrier&)>* fn = nullptr;
+      Barrier* barrier = nullptr;
       int threads = 0;
       {
         std::unique_lock<std::mutex> lock(mutex_);
         wake_.wait(lock, [&] { return generation_.load(std::memory_order_relaxed) != seen; });
         seen = generation_.load(std::memory_order_relaxed);
         fn = fn_;
+        barrier = barrier_;
         threads = threads_;
       }
       if (id >= threads) continue;
-      (*fn)(id, threads);
+      (*fn)(id, threads, *barrier);
       pending_.fetch_sub(1, std::memory_order_release);
     }
   }
 
   std::mutex mutex_;
   std::condition_variable wake_;
-  const std::function<void(int, int)>* fn_ = nullptr;
+  const std::function<void(int, int, Barrier&)>* fn_ = nullptr;
+  Barrier* barrier_ = nullptr;
   int threads_ = 0;
   int workers_ = 0;
   std::atomic<unsigned> generation_{0};
@@ -90,10 +95,11 @@ int resolve_threads(int requested) {
   return std::max(1u, std::thread::hardware_concurrency());
 }
 
-void team(int threads, const std::function<void(int, int)>& fn) {
+void team(int threads, const std::function<void(int, int, Barrier&)>& fn) {
   std::unique_lock<std::mutex> lock(busy, std::try_to_lock);
   if (threads <= 1 || !lock.owns_lock()) {
-    fn(0, 1);
+    Barrier alone(1);
+    fn(0, 1, alone);
     return;
   }
   if (pool == nullptr || pool_owner != getpid()) {
@@ -107,7 +113,7 @@ void parallel_for(std::int64_t n, std::int64_t grain, int threads,
                   const std::function<void(std::int64_t, std::int64_t)>& fn) {
   if (n <= 0) return;
   const std::int64_t parts = std::max<std::int64_t>(1, std::min<std::int64_t>(threads, n / std::max<std::int64_t>(1, grain)));
-  team(static_cast<int>(parts), [&](int thread, int members) {
+  team(static_cast<int>(parts), [&](int thread, int members, Barrier&) {
     const std::int64_t begin = n * thread / members, end = n * (thread + 1) / members;
     if (begin < end) fn(begin, end);
   });

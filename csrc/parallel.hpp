@@ -1,31 +1,19 @@
 // Threads of the compiled core: one pool per process, parked between calls.
 //
-// `team` runs fn(thread, threads) on `threads` threads at once (the caller is thread 0) and returns when
-// all are done. All members really run side by side, so they may meet at a Barrier. When the pool is in
-// use by another caller, or in nested calls, the team has one member. No result may depend on `threads`.
+// `team` runs fn(thread, threads, barrier) on `threads` threads at once (the caller is thread 0) and returns
+// when all are done. All members really run side by side, so they may meet at the barrier. When the pool is
+// in use by another caller, or in nested calls, the team has one member. No result may depend on `threads`.
 #pragma once
 #include <atomic>
 #include <cstdint>
 #include <functional>
 
-// Run-time SIMD dispatch: one source, three instruction sets, chosen when the module loads.
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && defined(__linux__) && !defined(SYNBENCH_NO_CLONES)
-#define SYNBENCH_CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
-#else
-#define SYNBENCH_CLONES
-#endif
-#define SYNBENCH_INLINE inline __attribute__((always_inline))
+#include "simd.hpp"
 
 namespace synbench {
 
 // Threads to use for a request: `requested` if positive, else the machine's.
 int resolve_threads(int requested);
-
-void team(int threads, const std::function<void(int thread, int threads)>& fn);
-
-// Splits [0, n) into contiguous parts of at least `grain`, one per thread.
-void parallel_for(std::int64_t n, std::int64_t grain, int threads,
-                  const std::function<void(std::int64_t begin, std::int64_t end)>& fn);
 
 // Sense-reversing barrier for the members of one team: spins briefly, then yields the core.
 class Barrier {
@@ -38,5 +26,11 @@ class Barrier {
   std::atomic<int> waiting_;
   std::atomic<unsigned> phase_;
 };
+
+void team(int threads, const std::function<void(int thread, int threads, Barrier& barrier)>& fn);
+
+// Splits [0, n) into contiguous parts of at least `grain`, one per thread.
+void parallel_for(std::int64_t n, std::int64_t grain, int threads,
+                  const std::function<void(std::int64_t begin, std::int64_t end)>& fn);
 
 }  // namespace synbench

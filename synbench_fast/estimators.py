@@ -1,0 +1,220 @@
+"""The two estimators of the accuracy-robustness curve: moments and features of one scale in, CurvePoint out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, get_args
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from synbench_fast import gaussian
+from synbench_fast.errors import SynbenchError, suggest
+from synbench_fast.ops.feature_stats import FeatureStats
+from synbench_fast.ops.robust_solve import robust_solve
+from synbench_fast.ops.score_sweep import PUBLISHED_GROUP, score_sweep
+from synbench_fast.results import CurvePoint
+
+__all__ = ["Estimator", "check_eps", "check_estimator", "consistent_point", "paper_point",
+    "robust_area_stderr", "splits", "term_stderr"]
+
+Estimator = Literal["consistent", "paper"]
+
+
+def check_estimator(estimator: str) -> Estimator:
+    """`estimator` if there is one of that name."""
+    for one in get_args(Estimator):
+        if estimator == one:
+            return one  # type: ignore[no-any-return]
+    known = list(get_args(Estimator))
+    raise SynbenchError(f"estimator: expected one of {known}, got {estimator!r}{suggest(estimator, known)}")
+
+
+def check_eps(eps: Sequence[float] | float) -> tuple[float, ...]:
+    """The budgets as floats; SynbenchError unless there is one and all are in [0, 1)."""
+    values = (float(eps),) if isinstance(eps, int | float) else tuple(float(e) for e in eps)
+    if not values:
+        raise SynbenchError("eps: expected at least one value in [0, 1), got none")
+    for value in values:
+        if not 0 <= value < 1:
+            raise SynbenchError(
+                f"eps: expected values in [0, 1), relative to the half-distance of the classes, got {value:g}"
+            )
+    return values
+
+
+def splits(estimator: Estimator) -> int:
+    """How many independent sample sets the estimator reads per scale."""
+    return 2 if estimator == "paper" else 1
+
+
+def _check_stats(stats: FeatureStats, role: str) -> None:
+    for label, count in enumerate(stats.count.tolist()):
+        if count == 0:
+            raise SynbenchError(f"{role} labels: expected samples of both classes, got none of class {label}")
+    if stats.dof < 1:
+        raise SynbenchError(f"{role} samples: expected at least 3, got {stats.dof + 2}")
+
+
+def consistent_point(stats: FeatureStats, eps: Sequence[float], *, prior: float = 0.5) -> CurvePoint:
+    """Population curve from training moments alone, corrected for finite N.
+
+    t and its covariance over eps come from `robust_solve(estimator="consistent")`; accuracy, robust accuracy
+    and bound are those of Gaussian margins with that t (see `gaussian`). Standard errors follow by the
+    delta method; they assume Gaussian features along the classifier, as the estimate itself does.
+
+    Args:
+        stats: moments of N labelled features, N - 2 > rank of the features.
+        eps: E budgets in [0, 1).
+        prior: tau of the task.
+
+    Raises:
+        SynbenchError: a class without samples, N too small, features that are all constant.
+    """
+    _check_stats(stats, "train")
+    solution = robust_solve(
+        stats.half_difference,
+        stats.covariance,
+        torch.tensor(list(eps), dtype=torch.float64),
+        estimator="consistent",
+        dof=stats.dof,
+        c0=stats.c0,
+        weights=False,
+    )
+    t, t_rob = solution.t.cpu(), solution.t_rob.cpu()
+    t_cov, t_rob_cov = solution.t_cov.cpu(), solution.t_rob_cov.cpu()
+    k = gaussian.threshold_shift(gaussian.log_prior_offset(prior), solution.variance.cpu())
+    stderr = t_cov.diagonal().sqrt()
+    return CurvePoint(
+        eps=np.asarray(eps, dtype=np.float64),
+        accuracy=gaussian.accuracy(t, k, prior).numpy(),
+        robust_accuracy=gaussian.accuracy(t_rob, k, prior).numpy(),
+        bound=gaussian.bound(t, k, prior).numpy(),
+        t=t.numpy(),
+        t_rob=t_rob.numpy(),
+        stderr=stderr.numpy(),
+        accuracy_stderr=(gaussian.accuracy_slope(t, k, prior) * stderr).numpy(),
+        robust_accuracy_stderr=(
+            gaussian.accuracy_slope(t_rob, k, prior) * t_rob_cov.diagonal().sqrt()
+        ).numpy(),
+        bound_stderr=(gaussian.bound_slope(t, k, prior).abs() * stderr).numpy(),
+        ridge=solution.ridge.cpu().numpy(),
+        kappa=solution.kappa.cpu().numpy(),
+        count=int(stats.count.sum()),
+        feature_dim=stats.mean.shape[1],
+        rank=solution.rank,
+        estimator="consistent",
+        t_cov=t_cov.numpy(),
+        t_rob_cov=t_rob_cov.numpy(),
+    )
+
+
+def paper_point(
+    stats: FeatureStats,
+    test_x: Tensor,
+    test_y: Tensor,
+    eps: Sequence[float],
+    *,
+    prior: float = 0.5,
+    group: int = PUBLISHED_GROUP,
+) -> CurvePoint:
+    """The published protocol: classifiers from training moments, counted on a test half.
+
+    w = (C + gI)^-1 m with C divided by N - 2 and eigenvalues <= 1e-6 dropped; accuracy is the fraction of
+    test samples on the right side; the bound is |margin| / |m'w| averaged over the correct samples of each
+    run of `group` samples, then over the runs (the script's batches). t is that of the test margins. Errors
+    are those of the test half for the given classifiers: the training half's share is not in them.
+
+    Args:
+        stats: moments of the training half.
+        test_x: float32 or float64 [N, F].
+        test_y: [N], labels 0/1.
+        eps: E budgets in [0, 1).
+        prior: tau of the task; the log-prior term enters unless tau = 1/2 (the published script omits it).
+        group: samples per run of the bound average.
+
+    Raises:
+        SynbenchError: a class without samples in either half, features that are all constant.
+    """
+    _check_stats(stats, "train")
+    solution = robust_solve(
+        stats.half_difference,
+        stats.covariance,
+        torch.tensor(list(eps), dtype=torch.float64),
+        estimator="plugin",
+        dof=stats.dof,
+    )
+    radius = torch.tensor(list(eps), dtype=torch.float64, device=test_x.device) * solution.mean_norm
+    robust_margin = radius * solution.weights.norm(dim=1)
+    totals = score_sweep(
+        test_x,
+        test_y,
+        solution.weights,
+        stats.midpoint,
+        signal=solution.signal,
+        robust_margin=robust_margin,
+        offset=gaussian.log_prior_offset(prior),
+        group=group,
+    )
+    for label, count in enumerate(totals.count.tolist()):
+        if count == 0:
+            raise SynbenchError(f"test labels: expected samples of both classes, got none of class {label}")
+    n = int(totals.count.sum())
+    accuracy, robust = totals.accuracy.cpu(), totals.robust_accuracy.cpu()
+    t = totals.t.cpu()
+    reduction = (robust_margin / totals.margin_deviation).cpu()
+    t_rob = t - torch.where(torch.isfinite(reduction), reduction, 0.0)
+    return CurvePoint(
+        eps=np.asarray(eps, dtype=np.float64),
+        accuracy=accuracy.numpy(),
+        robust_accuracy=robust.numpy(),
+        bound=torch.where(solution.signal > 0, totals.grouped_bound, torch.inf).cpu().numpy(),
+        t=t.numpy(),
+        t_rob=t_rob.numpy(),
+        stderr=((1 + t.square() / 2) / n).sqrt().numpy(),
+        accuracy_stderr=(accuracy * (1 - accuracy) / n).sqrt().numpy(),
+        robust_accuracy_stderr=(robust * (1 - robust) / n).sqrt().numpy(),
+        bound_stderr=totals.bound_stderr.cpu().numpy(),
+        ridge=solution.ridge.cpu().numpy(),
+        kappa=solution.kappa.cpu().numpy(),
+        count=n,
+        feature_dim=stats.mean.shape[1],
+        rank=solution.rank,
+        estimator="paper",
+    )
+
+
+def term_stderr(point: CurvePoint, thresholds: Tensor, prior: float) -> Tensor:
+    """Standard error of bound * max(0, accuracy - a_t), what one scale adds to the area: float64 [E, A].
+
+    consistent: accuracy and bound are functions of one t, so the derivative of the product counts.
+    paper: the count and the mean of the margins are taken as independent.
+    """
+    a, b = torch.from_numpy(point.accuracy)[:, None], torch.from_numpy(point.bound)[:, None]
+    counts = a > thresholds
+    if point.t_cov is not None:
+        t, t_rob = torch.from_numpy(point.t)[:, None], torch.from_numpy(point.t_rob)[:, None]
+        k = gaussian.threshold_shift(gaussian.log_prior_offset(prior), t_rob**2)
+        slope = gaussian.bound_slope(t, k, prior) * (a - thresholds) + b * gaussian.accuracy_slope(t, k, prior)
+        stderr = slope.abs() * torch.from_numpy(point.stderr)[:, None]
+    else:
+        a_stderr = torch.from_numpy(point.accuracy_stderr)[:, None]
+        b_stderr = torch.from_numpy(point.bound_stderr)[:, None]
+        stderr = torch.hypot(b * a_stderr, (a - thresholds) * b_stderr)
+    return torch.where(counts, stderr, 0.0)
+
+
+def robust_area_stderr(point: CurvePoint, quadrature: NDArray[np.float64], prior: float) -> float:
+    """Standard error of sum_e quadrature_e * robust_accuracy_e of one scale.
+
+    The paper estimator knows no covariance over eps; its errors are added up as if fully correlated, which
+    can only overstate the sum's.
+    """
+    if point.t_rob_cov is None:
+        return float(quadrature @ point.robust_accuracy_stderr)
+    t_rob = torch.from_numpy(point.t_rob)
+    k = gaussian.threshold_shift(gaussian.log_prior_offset(prior), t_rob**2)
+    weight = quadrature * gaussian.accuracy_slope(t_rob, k, prior).numpy()
+    return float(np.sqrt(max(0.0, weight @ point.t_rob_cov @ weight)))

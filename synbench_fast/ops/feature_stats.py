@@ -1,0 +1,138 @@
+"""feature_stats: class means and within-class scatter of labelled features, in mergeable form."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from synbench_fast.errors import SynbenchError
+from synbench_fast.ops.dispatch import implementation, resolve
+
+__all__ = ["FeatureStats", "feature_stats"]
+
+CHUNK = 4096  # rows converted to float64 at a time
+BLOCK = 256  # columns of the scatter computed together; blocks above the diagonal are mirrored
+
+
+@dataclass(frozen=True)
+class FeatureStats:
+    """Moments of features with labels 0/1. Stats of disjoint sets of samples merge exactly.
+
+    The scatter is pooled over the classes: the common covariance is all that the linear discriminant uses,
+    and one F x F matrix is what bounds the memory of wide encoders.
+    """
+
+    count: Tensor  # int64 [2]
+    mean: Tensor  # float64 [2, F]; 0 for a class without samples
+    scatter: Tensor  # float64 [F, F] = sum_k sum_{i: y_i = k} (x_i - mean_k)(x_i - mean_k)'
+
+    def merge(self, other: FeatureStats) -> FeatureStats:
+        """Stats of both sets together (Chan, Golub & LeVeque 1983)."""
+        if self.mean.shape != other.mean.shape:
+            raise SynbenchError(
+                f"other: expected F = {self.mean.shape[1]} features, got F = {other.mean.shape[1]}"
+            )
+        count = self.count + other.count
+        share = other.count / count.clamp_min(1)  # [2]
+        delta = other.mean - self.mean  # [2, F]
+        scatter = self.scatter + other.scatter
+        weight = self.count * share
+        scatter = scatter + delta.T @ (weight[:, None] * delta)
+        return FeatureStats(count, self.mean + share[:, None] * delta, scatter)
+
+    @property
+    def half_difference(self) -> Tensor:
+        """m = (mean_1 - mean_0) / 2, float64 [F]."""
+        return (self.mean[1] - self.mean[0]) / 2
+
+    @property
+    def midpoint(self) -> Tensor:
+        """c = (mean_1 + mean_0) / 2, float64 [F]."""
+        return (self.mean[1] + self.mean[0]) / 2
+
+    @property
+    def dof(self) -> int:
+        """Degrees of freedom of `covariance`, N - 2."""
+        return int(self.count.sum()) - 2
+
+    @property
+    def c0(self) -> float:
+        """(1/N_1 + 1/N_0) / 4: the sampling covariance of m is c0 times the covariance of a feature."""
+        zero, one = self.count.tolist()
+        return (1 / zero + 1 / one) / 4
+
+    @property
+    def covariance(self) -> Tensor:
+        """Pooled within-class covariance, scatter / (N - 2), float64 [F, F]."""
+        return self.scatter / self.dof
+
+
+def feature_stats(x: Tensor, y: Tensor, *, backend: str = "auto") -> FeatureStats:
+    """Per-class count and mean and the pooled within-class scatter of features.
+
+    Features are shifted by their overall mean before they are multiplied, and everything is accumulated in
+    float64, so features with a mean of 1e3 deviations keep their covariance to about 1e-13 relative.
+
+    Args:
+        x: [N, F], any floating dtype; it is read in chunks, never copied whole.
+        y: [N], integer or bool labels 0/1.
+        backend: "auto", "blas" (matrix products, any device) or "torch" (specification: one sum per class).
+
+    Returns:
+        FeatureStats on the device of `x`.
+
+    Raises:
+        SynbenchError: shapes or dtypes that do not fit, a label other than 0 and 1.
+
+    Source: the usual moments; merging after Chan, Golub & LeVeque (1983).
+    """
+    if x.ndim != 2 or not x.is_floating_point():
+        raise SynbenchError(
+            f"x: expected floating [N, F], got {str(x.dtype).removeprefix('torch.')} {list(x.shape)}"
+        )
+    if y.shape != x.shape[:1] or y.is_floating_point():
+        raise SynbenchError(
+            f"y: expected integer labels [{len(x)}], got {str(y.dtype).removeprefix('torch.')} {list(y.shape)}"
+        )
+    if len(y) and (int(y.min()) < 0 or int(y.max()) > 1):
+        raise SynbenchError(f"y: expected labels 0 and 1, got values from {int(y.min())} to {int(y.max())}")
+    chosen = implementation("feature_stats", resolve("feature_stats", x.device.type, backend))
+    stats: FeatureStats = chosen(x, y)
+    return stats
+
+
+def _torch(x: Tensor, y: Tensor) -> FeatureStats:
+    x = x.double()
+    count, mean, scatter = [], [], torch.zeros(x.shape[1], x.shape[1], dtype=x.dtype, device=x.device)
+    for label in (0, 1):
+        part = x[y == label]
+        count.append(len(part))
+        mean.append(part.sum(0) / max(1, len(part)))
+        centered = part - mean[-1]
+        scatter += centered.T @ centered
+    return FeatureStats(torch.tensor(count, device=x.device), torch.stack(mean), scatter)
+
+
+def _blas(x: Tensor, y: Tensor) -> FeatureStats:
+    n, f = x.shape
+    y = y.long()
+    one_hot = torch.zeros(2, n, dtype=torch.float64, device=x.device)
+    one_hot.scatter_(0, y[None], 1.0)
+    # Any point near the data serves as shift: the mean over the first chunk is one pass over little.
+    shift = x[:CHUNK].mean(0, dtype=torch.float64) if n else torch.zeros(f, dtype=torch.float64, device=x.device)
+    sums = torch.zeros(2, f, dtype=torch.float64, device=x.device)
+    scatter = torch.zeros(f, f, dtype=torch.float64, device=x.device)
+    for start in range(0, n, CHUNK):
+        part = x[start : start + CHUNK].double() - shift
+        sums += one_hot[:, start : start + CHUNK] @ part
+        for low in range(0, f, BLOCK):
+            # The scatter is symmetric: block rows from the diagonal to the right are enough.
+            scatter[low : low + BLOCK, low:].addmm_(part[:, low : low + BLOCK].T, part[:, low:])
+    count = one_hot.sum(1)
+    mean = sums / count.clamp_min(1)[:, None]
+    for low in range(0, f, BLOCK):
+        scatter[low + BLOCK :, low : low + BLOCK] = scatter[low : low + BLOCK, low + BLOCK :].T
+    scatter -= mean.T @ sums
+    return FeatureStats(count.long(), mean + torch.where(count > 0, 1.0, 0.0)[:, None] * shift, scatter)

@@ -1,0 +1,331 @@
+"""The streaming pipeline of one encoder: batches out, features in, result at the end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from synbench_fast.errors import SynbenchError
+from synbench_fast.estimators import (
+    check_eps,
+    check_estimator,
+    consistent_point,
+    paper_point,
+    robust_area_stderr,
+    splits,
+    term_stderr,
+)
+from synbench_fast.ops.feature_stats import feature_stats
+from synbench_fast.ops.score_auc import Integral, score_auc
+from synbench_fast.results import CurvePoint, RobustArea, ScalePoint, Score
+from synbench_fast.task import GaussianTask
+
+__all__ = ["THRESHOLDS", "Batch", "Curve", "Probe", "check_thresholds"]
+
+THRESHOLDS = (0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 0.99)
+AREA_NODES = 8  # Gauss-Legendre nodes of the integral over eps in [0, 1]: Phi is smooth, error < 1e-6
+CONFIDENCE_95 = 1.959963984540054
+
+
+def check_thresholds(thresholds: Sequence[float] | None) -> tuple[float, ...]:
+    """Threshold accuracies as floats, the paper's by default; SynbenchError outside [0, 1)."""
+    values = THRESHOLDS if thresholds is None else tuple(float(a) for a in thresholds)
+    if not values:
+        raise SynbenchError("thresholds: expected at least one value in [0, 1), got none")
+    for value in values:
+        if not 0 <= value < 1:
+            raise SynbenchError(f"thresholds: expected accuracies in [0, 1), got {value:g}")
+    return values
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Consecutive samples of one scale and split, normalised as the encoder reads them."""
+
+    x: Tensor  # [B, *shape]
+    y: Tensor  # uint8 [B]
+    scale_index: int
+    split: int  # 0: train, 1: test
+    start: int  # index of the first sample within its scale and split
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Scores over (eps, threshold) and the accuracy-robustness curve behind them."""
+
+    scores: list[Score]
+    curve: list[ScalePoint]
+    robust_area: RobustArea
+    warnings: list[str]
+
+
+class _Buffer:
+    """Features of one (scale, split) until it is complete."""
+
+    def __init__(self, samples: int, features: int, like: Tensor) -> None:
+        dtype = torch.float64 if like.dtype == torch.float64 else torch.float32
+        self.x = torch.empty(samples, features, dtype=dtype, device=like.device)
+        self.y = torch.empty(samples, dtype=torch.uint8, device=like.device)
+        self.seen = torch.zeros(samples, dtype=torch.bool)
+
+    @property
+    def complete(self) -> bool:
+        return bool(self.seen.all())
+
+
+class Probe:
+    """Scores one encoder from batches of its features.
+
+        probe = Probe(task, eps=(0.0, 0.2), samples=1024)
+        for batch in probe.batches(batch_size=256):
+            probe.update(batch, encoder(batch.x))
+        curve = probe.compute()
+
+    Batches may be updated in any order and split in any way; every sample of every scale and split must come
+    once. Only the features of unfinished scales are kept: memory is N x F (twice that for `paper`) plus one
+    F x F matrix, whatever the number of scales.
+
+    Args:
+        task: what to sample.
+        eps: E budgets in [0, 1), relative to the half-distance of the class means.
+        samples: N per scale (per half for `paper`). `consistent` needs more than F + 2.
+        estimator: "consistent" (default) or "paper"; see docs/method.md.
+        thresholds: A accuracies a_t in [0, 1); None for the paper's nine from 0.6 to 0.99.
+        integral: "exact", or "grid" for the published script's sum over 100 points.
+        seed: 64-bit seed of the samples.
+        mean, std: per channel normalisation of the samples; None for none.
+        dtype, channels_last, device: of the samples.
+        backend: of every operation; "auto" picks the fastest for the device.
+
+    Raises:
+        SynbenchError: any argument out of range.
+    """
+
+    def __init__(
+        self,
+        task: GaussianTask,
+        eps: Sequence[float] | float = (0.0, 0.2),
+        *,
+        samples: int = 1024,
+        estimator: str = "consistent",
+        thresholds: Sequence[float] | None = None,
+        integral: Integral = "exact",
+        seed: int = 0,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        dtype: torch.dtype = torch.float32,
+        channels_last: bool = False,
+        device: torch.device | str = "cpu",
+        backend: str = "auto",
+    ) -> None:
+        self.task = task
+        self.eps = check_eps(eps)
+        self.estimator = check_estimator(estimator)
+        self.thresholds = check_thresholds(thresholds)
+        self.integral = integral
+        if samples < 4:
+            raise SynbenchError(f"samples: expected at least 4 per scale, got {samples}")
+        self.samples = samples
+        self.seed = seed
+        self.mean, self.std = mean, std
+        self.dtype, self.channels_last = dtype, channels_last
+        self.device = torch.device(device)
+        self.backend = backend
+        self.splits = splits(self.estimator)
+        self.seconds = {"sample": 0.0, "statistics": 0.0}
+        nodes, weights = np.polynomial.legendre.leggauss(AREA_NODES)
+        self._nodes = tuple((nodes + 1) / 2)
+        self._quadrature = weights / 2
+        self._buffers: dict[tuple[int, int], _Buffer] = {}
+        self._points: dict[int, CurvePoint] = {}
+
+    @property
+    def images(self) -> int:
+        """Number of samples that a whole run draws."""
+        return len(self.task.scale_values) * self.splits * self.samples
+
+    def batch(self, scale_index: int, split: int, start: int, count: int, *, out: Tensor | None = None) -> Batch:
+        """Samples start .. start + count - 1 of one scale and split."""
+        begun = time.perf_counter()
+        x, y = self.task.sample(
+            self.task.scale_values[scale_index],
+            start,
+            count,
+            split=split,
+            seed=self.seed,
+            mean=self.mean,
+            std=self.std,
+            dtype=self.dtype,
+            channels_last=self.channels_last,
+            device=self.device,
+            out=out,
+        )
+        self.seconds["sample"] += time.perf_counter() - begun
+        return Batch(x, y, scale_index, split, start)
+
+    def batches(self, batch_size: int = 256) -> Iterator[Batch]:
+        """All samples, scale by scale; a scale's last batch may be smaller."""
+        if batch_size < 1:
+            raise SynbenchError(f"batch_size: expected at least 1, got {batch_size}")
+        for scale_index in range(len(self.task.scale_values)):
+            for split in range(self.splits):
+                for start in range(0, self.samples, batch_size):
+                    yield self.batch(scale_index, split, start, min(batch_size, self.samples - start))
+
+    def update(self, batch: Batch, features: Tensor) -> None:
+        """Take the features [B, F] of a batch; a scale is evaluated as soon as it is complete.
+
+        Raises SynbenchError for features of another form, NaN or infinite values, samples that were seen
+        before, and for a scale whose features allow no estimate.
+        """
+        begun = time.perf_counter()
+        count = len(batch.y)
+        scale = self.task.scale_values[batch.scale_index]
+        if features.ndim != 2 or len(features) != count or not features.is_floating_point():
+            raise SynbenchError(
+                f"features: expected floating [{count}, F] for a batch of {count}, got "
+                f"{str(features.dtype).removeprefix('torch.')} {list(features.shape)}"
+            )
+        features = features.detach()
+        key = (batch.scale_index, batch.split)
+        if batch.scale_index in self._points:
+            raise SynbenchError(f"batch: expected samples not seen before, got scale {scale:g} again")
+        buffer = self._buffers.get(key)
+        if buffer is None:
+            buffer = self._buffers[key] = _Buffer(self.samples, features.shape[1], features)
+        if features.shape[1] != buffer.x.shape[1]:
+            raise SynbenchError(
+                f"features: expected F = {buffer.x.shape[1]} as in earlier batches, got {features.shape[1]}"
+            )
+        rows = slice(batch.start, batch.start + count)
+        if bool(buffer.seen[rows].any()):
+            raise SynbenchError(
+                f"batch: expected samples not seen before, got {batch.start} .. {batch.start + count - 1} of scale "
+                f"{scale:g} again"
+            )
+        if not bool(torch.isfinite(features).all()):
+            row, column = torch.nonzero(~torch.isfinite(features))[0].tolist()
+            raise SynbenchError(
+                f"features: expected finite values, got {float(features[row, column])} in feature {column} of "
+                f"sample {batch.start + row} at scale {scale:g}"
+            )
+        buffer.x[rows] = features
+        buffer.y[rows] = batch.y.to(buffer.y.device)
+        buffer.seen[rows] = True
+        scale_buffers = [self._buffers.get((batch.scale_index, split)) for split in range(self.splits)]
+        if all(b is not None and b.complete for b in scale_buffers):
+            self._points[batch.scale_index] = self._evaluate(batch.scale_index)
+            for split in range(self.splits):
+                del self._buffers[batch.scale_index, split]
+        self.seconds["statistics"] += time.perf_counter() - begun
+
+    def _evaluate(self, scale_index: int) -> CurvePoint:
+        train = self._buffers[scale_index, 0]
+        eps = self.eps + self._nodes
+        stats = feature_stats(train.x, train.y)
+        if self.estimator == "consistent":
+            return consistent_point(stats, eps, prior=self.task.prior)
+        test = self._buffers[scale_index, 1]
+        return paper_point(stats, test.x, test.y, eps, prior=self.task.prior)
+
+    @property
+    def feature_dim(self) -> int | None:
+        """F, None before the first scale is complete."""
+        return next(iter(self._points.values())).feature_dim if self._points else None
+
+    def compute(self) -> Curve:
+        """Scores, curve and robust area once every scale is complete; SynbenchError before that."""
+        scales = self.task.scale_values
+        missing = [f"{s:g}" for i, s in enumerate(scales) if i not in self._points]
+        if missing:
+            listed = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
+            raise SynbenchError(
+                f"compute: expected the features of all {len(scales)} scales, got {len(scales) - len(missing)}; "
+                f"incomplete: {listed}"
+            )
+        points = [self._points[i] for i in range(len(scales))]
+        raw_accuracy, raw_robust, raw_bound = self.task.raw(self.eps + self._nodes)
+        warnings = _warnings(points, scales, len(self.eps))
+        return Curve(
+            scores=self._scores(points, raw_accuracy, raw_bound, warnings),
+            curve=self._curve(points, raw_accuracy, raw_bound),
+            robust_area=self._robust_area(points, raw_robust),
+            warnings=warnings,
+        )
+
+    def _scores(
+        self, points: list[CurvePoint], raw_accuracy: Tensor, raw_bound: Tensor, warnings: list[str]
+    ) -> list[Score]:
+        count = len(self.eps)
+        thresholds = torch.tensor(self.thresholds, dtype=torch.float64)
+
+        def area(accuracy: Tensor, bound: Tensor) -> Tensor:  # [S, E] -> [E, A]
+            return score_auc(accuracy.T, bound.T, thresholds, integral=self.integral)
+
+        accuracy = torch.from_numpy(np.stack([p.accuracy for p in points]))[:, :count]
+        bound = torch.from_numpy(np.stack([p.bound for p in points]))[:, :count]
+        raw = area(raw_accuracy[:, :count], raw_bound[:, :count])
+        # The grid sum has the exact integral's errors times the number of its points per unit of accuracy.
+        exact = score_auc(raw_accuracy[:, :count].T, raw_bound[:, :count].T, thresholds)
+        score = area(accuracy, bound) / raw
+        terms = torch.stack([term_stderr(p, thresholds, self.task.prior)[:count] for p in points])
+        stderr = terms.square().sum(0).sqrt() / len(points) / exact
+        for a, column in zip(self.thresholds, raw.T, strict=True):
+            if not bool((column > 0).all()):
+                warnings.append(
+                    f"threshold {a:g}: the raw data exceed this accuracy at no scale, so there is no score above it"
+                )
+        return [
+            Score(
+                eps=eps,
+                threshold=threshold,
+                score=float(score[e, a]),
+                stderr=float(stderr[e, a]),
+                ci95_low=float(score[e, a] - CONFIDENCE_95 * stderr[e, a]),
+                ci95_high=float(score[e, a] + CONFIDENCE_95 * stderr[e, a]),
+            )
+            for e, eps in enumerate(self.eps)
+            for a, threshold in enumerate(self.thresholds)
+        ]
+
+    def _curve(self, points: list[CurvePoint], raw_accuracy: Tensor, raw_bound: Tensor) -> list[ScalePoint]:
+        return [
+            ScalePoint(
+                scale=scale,
+                eps=eps,
+                accuracy=float(point.accuracy[e]),
+                accuracy_stderr=float(point.accuracy_stderr[e]),
+                robust_accuracy=float(point.robust_accuracy[e]),
+                robust_accuracy_stderr=float(point.robust_accuracy_stderr[e]),
+                bound=float(point.bound[e]),
+                bound_stderr=float(point.bound_stderr[e]),
+                t=float(point.t[e]),
+                t_stderr=float(point.stderr[e]),
+                raw_accuracy=float(raw_accuracy[s, e]),
+                raw_bound=float(raw_bound[s, e]),
+            )
+            for s, (scale, point) in enumerate(zip(self.task.scale_values, points, strict=True))
+            for e, eps in enumerate(self.eps)
+        ]
+
+    def _robust_area(self, points: list[CurvePoint], raw_robust: Tensor) -> RobustArea:
+        first = len(self.eps)
+        value = float(np.mean([self._quadrature @ p.robust_accuracy[first:] for p in points]))
+        raw = float(np.mean(raw_robust[:, first:].numpy() @ self._quadrature))
+        weight = np.concatenate([np.zeros(first), self._quadrature])
+        errors = [robust_area_stderr(p, weight, self.task.prior) for p in points]
+        return RobustArea(
+            value=value, raw=raw, ratio=value / raw, stderr=float(np.sqrt(np.sum(np.square(errors)))) / len(points)
+        )
+
+
+def _warnings(points: list[CurvePoint], scales: Sequence[float], count: int) -> list[str]:
+    silent = [f"{s:g}" for s, p in zip(scales, points, strict=True) if bool((p.t[:count] <= 0).any())]
+    if not silent:
+        return []
+    return [f"no signal found (t = 0) at {len(silent)} of {len(points)} scales: {', '.join(silent[:8])}"]

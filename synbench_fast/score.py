@@ -1,0 +1,498 @@
+"""score(): one encoder under one configuration; and the same from stored features."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor, nn
+
+from synbench_fast import environment
+from synbench_fast.encoders import Encoder, load_encoder
+from synbench_fast.errors import SynbenchError, first_line, suggest
+from synbench_fast.estimators import check_eps, check_estimator, consistent_point, paper_point
+from synbench_fast.ops.feature_stats import feature_stats
+from synbench_fast.ops.score_auc import Integral, score_auc
+from synbench_fast.ops.score_sweep import PUBLISHED_GROUP
+from synbench_fast.probe import Probe, check_thresholds
+from synbench_fast.results import (
+    Cost,
+    CurvePoint,
+    EncoderRecord,
+    Preprocessing,
+    Result,
+    TaskRecord,
+    replay_command,
+)
+from synbench_fast.task import PUBLISHED_MEAN, PUBLISHED_STD, GaussianTask, spread_scales
+
+__all__ = ["PRESETS", "auc_ratio", "evaluate_features", "score"]
+
+Progress = Callable[[int, int, str], None]  # (images done, images in all, phase)
+
+
+@dataclass(frozen=True)
+class Preset:
+    scales: int
+    samples: int  # per scale, and per half for the paper's estimator
+
+
+PRESETS = {
+    "quick": Preset(scales=12, samples=512),
+    "standard": Preset(scales=25, samples=1024),
+    "paper": Preset(scales=49, samples=2048),
+}
+
+DTYPES = {
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+    "float64": torch.float64,
+}
+BATCH_BYTES = 1 << 25  # of input per forward pass when batch_size is "auto"
+LARGEST_BATCH = 512
+
+
+def score(
+    encoder: str | nn.Module | Callable[[Tensor], Tensor],
+    *,
+    input_shape: Sequence[int] | None = None,
+    eps: Sequence[float] | float = (0.0, 0.2),
+    thresholds: Sequence[float] | None = None,
+    scales: int | Sequence[float] | None = None,
+    samples: int | None = None,
+    estimator: str = "consistent",
+    preset: str = "standard",
+    integral: Integral = "exact",
+    prior: float = 0.5,
+    center: float = 0.5,
+    seed: int = 0,
+    device: str | torch.device = "auto",
+    dtype: str | torch.dtype = "auto",
+    batch_size: int | str = "auto",
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    published_preprocessing: bool = False,
+    pool: str | None = None,
+    checkpoint: str | None = None,
+    random_init: bool = False,
+    trust_remote_code: bool = False,
+    threads: int | None = None,
+    progress: Progress | None = None,
+) -> Result:
+    """SynBench score of one encoder, without data.
+
+    For every scale s it draws N samples of two Gaussians 2 s standard deviations apart, computes their
+    features, and finds accuracy a_s and expected scaled bound b_s of the best eps-robust linear classifier on
+    the features. The score is
+
+        score(eps, a_t) = sum_s b_s max(0, a_s - a_t) / the same sum for the optimum on the raw data
+
+    Args:
+        encoder: a spec such as "timm:resnet50" (see `load_encoder`), a torch.nn.Module, or any callable that
+            maps x [B, *input_shape] to features [B, F].
+        input_shape: shape of one sample; default the encoder's own.
+        eps: E robustness budgets in [0, 1), relative to the half-distance of the class means.
+        thresholds: threshold accuracies a_t; default 0.6, 0.65, ..., 0.95, 0.99.
+        scales: their number (spread up to 4.9) or values; default the preset's.
+        samples: N per scale, for "paper" per half; default the preset's, but at least 2 F for "consistent".
+        estimator: "consistent" (finite-N bias removed, standard errors) or "paper" (published protocol).
+        preset: "quick" (12 scales x 512), "standard" (25 x 1 024) or "paper" (49 x 2 048).
+        integral: "exact", or "grid" for the published script's sum.
+        prior: probability of class 1.
+        center: mean of every input element before normalisation (0.5: mid grey).
+        seed: 64-bit seed of the samples, and of the weights with `random_init`.
+        device: "auto" (a CUDA GPU if there is one; a Module stays where it is) or a torch device.
+        dtype: of the forward pass; "auto" is float32 (a Module keeps its own).
+        batch_size: samples per forward pass; "auto" starts from the input's size and halves when memory is
+            short. It does not change the samples.
+        mean, std: normalisation per channel in place of the encoder's own.
+        published_preprocessing: the published script's ImageNet constants, for every encoder.
+        pool, checkpoint, random_init, trust_remote_code: see `load_encoder`.
+        threads: CPU threads during this call; default torch's number.
+        progress: called with (images done, images in all, phase).
+
+    Returns:
+        Result: scores with standard errors and 95 % intervals over (eps, threshold), the curve behind them,
+        cost, environment, and the command that repeats the run.
+
+    Raises:
+        SynbenchError: one line that names the argument, what was expected and what came.
+
+    Source: SynBench (Ko et al.); deviations in docs/method.md.
+    """
+    options = {key: value for key, value in locals().items() if key not in ("encoder", "progress")}
+    if threads is not None and threads < 1:
+        raise SynbenchError(f"threads: expected at least 1, got {threads}")
+    before = torch.get_num_threads()
+    if threads is not None:
+        torch.set_num_threads(threads)
+    try:
+        return _score(encoder, options, progress or (lambda done, total, phase: None))
+    finally:
+        if threads is not None:
+            torch.set_num_threads(before)
+
+
+def _score(encoder: Any, options: dict[str, Any], progress: Progress) -> Result:
+    begun = time.perf_counter()
+    preset = _preset(options["preset"])
+    estimator = check_estimator(options["estimator"])
+    eps = check_eps(options["eps"])
+    thresholds = check_thresholds(options["thresholds"])
+    batch_size = _check_batch_size(options["batch_size"])
+    mean, std = options["mean"], options["std"]
+    if options["published_preprocessing"]:
+        if mean is not None or std is not None:
+            raise SynbenchError("published_preprocessing: expected mean and std to be left out, got both kinds")
+        mean, std = PUBLISHED_MEAN, PUBLISHED_STD
+    owned = isinstance(encoder, str)
+    device = _device(options["device"], owned)
+    loaded = load_encoder(
+        encoder,
+        input_shape=options["input_shape"],
+        mean=mean,
+        std=std,
+        pool=options["pool"],
+        checkpoint=options["checkpoint"],
+        random_init=options["random_init"],
+        seed=options["seed"],
+        trust_remote_code=options["trust_remote_code"],
+        device=device,
+        dtype=_dtype(options["dtype"], owned),
+    )
+    seconds = {"load": time.perf_counter() - begun}
+    with loaded.scoring():
+        if loaded.info.feature_dim is None:
+            loaded.probe()
+        info = loaded.info
+        feature_dim = info.feature_dim or 0
+        scales = options["scales"]
+        task = GaussianTask(
+            info.input_shape,
+            spread_scales(scales or preset.scales) if scales is None or isinstance(scales, int) else tuple(scales),
+            prior=options["prior"],
+            center=options["center"],
+        )
+        samples = options["samples"]
+        if samples is None:
+            samples = preset.samples if estimator == "paper" else max(preset.samples, 2 * feature_dim)
+        probe = Probe(
+            task,
+            eps,
+            samples=samples,
+            estimator=estimator,
+            thresholds=thresholds,
+            integral=options["integral"],
+            seed=options["seed"],
+            mean=info.mean,
+            std=info.std,
+            dtype=loaded.dtype,
+            device=loaded.device,
+        )
+        if loaded.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(loaded.device)
+        batch_size = _run(probe, loaded, batch_size, progress)
+    curve = probe.compute()
+    elapsed = probe.seconds["sample"] + probe.seconds["statistics"] + probe.seconds["encode"]
+    seconds |= probe.seconds
+    seconds["total"] = time.perf_counter() - begun
+    device_type = loaded.device.type
+    return Result(
+        encoder=EncoderRecord(
+            spec=info.spec,
+            source=info.source,
+            name=info.name,
+            revision=info.revision,
+            weights_sha256=info.weights_sha256,
+            parameters=info.parameters or 0,
+            feature_dim=feature_dim,
+            preprocessing=Preprocessing(
+                input_shape=info.input_shape, mean=info.mean, std=info.std, pool=info.pool
+            ),
+            random_init=info.random_init,
+            checkpoint=info.checkpoint,
+        ),
+        task=TaskRecord(
+            shape=task.shape,
+            scales=list(task.scale_values),
+            samples=samples * probe.splits,
+            prior=task.prior,
+            center=task.center,
+            pattern="uniform",
+            covariance="white",
+        ),
+        estimator=estimator,
+        seed=options["seed"],
+        eps=list(eps),
+        thresholds=list(thresholds),
+        scores=curve.scores,
+        curve=curve.curve,
+        robust_area=curve.robust_area,
+        cost=Cost(
+            images=probe.images,
+            seconds=seconds,
+            images_per_second=probe.images / elapsed,
+            peak_memory_bytes=_peak_memory(loaded.device),
+            device=str(loaded.device),
+            dtype=str(loaded.dtype).removeprefix("torch."),
+            batch_size=batch_size,
+            threads=torch.get_num_threads(),
+        ),
+        environment=environment.describe(),
+        backends=environment.chosen_backends(device_type),
+        warnings=curve.warnings,
+        command=_command(encoder, options),
+    )
+
+
+def _run(probe: Probe, encoder: Encoder, batch_size: int | None, progress: Progress) -> int:
+    """All batches through the encoder; returns the batch size that fitted into memory."""
+    total, done = probe.images, 0
+    size = batch_size or _first_batch_size(probe)
+    probe.seconds["encode"] = 0.0
+    buffer: Tensor | None = None
+    progress(0, total, "encode")
+    for scale_index in range(len(probe.task.scale_values)):
+        for split in range(probe.splits):
+            start = 0
+            while start < probe.samples:
+                count = min(size, probe.samples - start)
+                try:
+                    if buffer is None or len(buffer) < count:
+                        buffer = torch.empty(
+                            count, *probe.task.shape, dtype=probe.dtype, device=probe.device
+                        )
+                    batch = probe.batch(scale_index, split, start, count, out=buffer[:count])
+                    begun = time.perf_counter()
+                    features = encoder(batch.x)
+                    if features.device.type == "cuda":
+                        torch.cuda.synchronize(features.device)
+                except (RuntimeError, MemoryError) as error:
+                    if not _out_of_memory(error):
+                        raise
+                    size, buffer = _smaller(count, batch_size, error), None
+                    continue
+                probe.seconds["encode"] += time.perf_counter() - begun
+                probe.update(batch, features)
+                start += count
+                done += count
+                progress(done, total, "encode")
+    return size
+
+
+def _smaller(count: int, fixed: int | None, error: BaseException) -> int:
+    """The next batch size after `count` samples did not fit."""
+    if count == 1:
+        raise SynbenchError(f"memory: expected room for a batch of 1, got {first_line(error)}") from None
+    if fixed is not None:
+        raise SynbenchError(
+            f"batch_size: expected a batch that fits into memory, got {fixed} ({first_line(error)}); try {fixed // 2}"
+        ) from None
+    return count // 2
+
+
+def _out_of_memory(error: BaseException) -> bool:
+    text = str(error).lower()
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(
+        words in text for words in ("out of memory", "can't allocate memory", "not enough memory")
+    )
+
+
+def _first_batch_size(probe: Probe) -> int:
+    item = probe.task.dim * torch.finfo(probe.dtype).bits // 8
+    fitting = max(1, min(LARGEST_BATCH, BATCH_BYTES // item))
+    return 1 << (fitting.bit_length() - 1)
+
+
+def _check_batch_size(batch_size: int | str) -> int | None:
+    if batch_size == "auto":
+        return None
+    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
+        raise SynbenchError(f"batch_size: expected 'auto' or a positive integer, got {batch_size!r}")
+    return batch_size
+
+
+def _preset(name: str) -> Preset:
+    if name not in PRESETS:
+        raise SynbenchError(
+            f"preset: expected one of {list(PRESETS)}, got {name!r}{suggest(str(name), PRESETS)}"
+        )
+    return PRESETS[name]
+
+
+def _device(device: str | torch.device, owned: bool) -> torch.device | None:
+    if device == "auto":
+        if not owned:
+            return None
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        wanted = torch.device(device)
+    except RuntimeError:
+        raise SynbenchError(f"device: expected 'auto', 'cpu', 'cuda' or 'cuda:N', got {device!r}") from None
+    if wanted.type == "cuda" and not torch.cuda.is_available():
+        raise SynbenchError(f"device: expected a device of this machine, got {device!r}, but torch finds no CUDA GPU")
+    return wanted
+
+
+def _dtype(dtype: str | torch.dtype, owned: bool) -> torch.dtype | None:
+    if isinstance(dtype, torch.dtype):
+        return dtype
+    if dtype == "auto":
+        return torch.float32 if owned else None
+    if dtype not in DTYPES:
+        known = ["auto", *DTYPES]
+        raise SynbenchError(f"dtype: expected one of {known}, got {dtype!r}{suggest(dtype, known)}")
+    return DTYPES[dtype]
+
+
+def _peak_memory(device: torch.device) -> int:
+    """Bytes: the most that torch held on a GPU, elsewhere the process's resident set."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def _command(encoder: Any, options: dict[str, Any]) -> str:
+    if not isinstance(encoder, str):
+        return ""
+    given = dict(options)
+    defaults = {"integral": "exact", "center": 0.5, "thresholds": None}
+    for key, value in defaults.items():
+        if given[key] == value:
+            given[key] = None
+    return replay_command(encoder, given)
+
+
+def _as_tensor(value: Any, name: str) -> Tensor:
+    """NumPy, Torch and CuPy arrays as tensors, without a copy where the library allows it."""
+    if isinstance(value, Tensor):
+        return value.detach()
+    try:
+        if hasattr(value, "__dlpack__") and not isinstance(value, np.ndarray):
+            return torch.from_dlpack(value)
+        array = np.asarray(value)
+        if array.dtype == object:
+            raise TypeError("object array")
+        if not array.flags.writeable or any(step < 0 for step in array.strides):
+            array = array.copy()
+        return torch.from_numpy(array)
+    except (TypeError, ValueError, BufferError, RuntimeError) as error:
+        raise SynbenchError(
+            f"{name}: expected a NumPy, Torch or CuPy array, got {type(value).__name__} ({first_line(error)})"
+        ) from None
+
+
+def _features(x: Any, y: Any, half: str) -> tuple[Tensor, Tensor]:
+    features, labels = _as_tensor(x, f"{half}_x"), _as_tensor(y, f"{half}_y")
+    if features.ndim != 2 or features.shape[1] == 0:
+        raise SynbenchError(f"{half}_x: expected features [N, F], got {list(features.shape)}")
+    if not features.is_floating_point():
+        raise SynbenchError(
+            f"{half}_x: expected floating-point features, got {str(features.dtype).removeprefix('torch.')}"
+        )
+    if labels.shape != features.shape[:1]:
+        raise SynbenchError(f"{half}_y: expected {len(features)} labels, got {list(labels.shape)}")
+    if not bool(((labels == 0) | (labels == 1)).all()):
+        wrong = labels[(labels != 0) & (labels != 1)][0].item()
+        raise SynbenchError(f"{half}_y: expected labels 0 and 1, got {wrong}")
+    if not bool(torch.isfinite(features).all()):
+        row, column = torch.nonzero(~torch.isfinite(features))[0].tolist()
+        raise SynbenchError(
+            f"{half}_x: expected finite features, got {float(features[row, column])} at [{row}, {column}]"
+        )
+    if features.dtype not in (torch.float32, torch.float64):
+        features = features.float()
+    return features, labels.to(features.device, torch.uint8)
+
+
+def evaluate_features(
+    train_x: ArrayLike | Tensor,
+    train_y: ArrayLike | Tensor,
+    test_x: ArrayLike | Tensor | None = None,
+    test_y: ArrayLike | Tensor | None = None,
+    *,
+    eps: Sequence[float] | float = (0.0, 0.2),
+    estimator: str = "paper",
+    prior: float = 0.5,
+    group: int = PUBLISHED_GROUP,
+) -> CurvePoint:
+    """Accuracy, robust accuracy, bound and t of the eps-robust classifiers on features of ONE scale.
+
+    Args:
+        train_x: [N, F] floating features; NumPy, Torch or CuPy.
+        train_y: [N] labels 0/1.
+        test_x, test_y: the test half, needed by "paper"; "consistent" reads the train half only.
+        eps: E budgets in [0, 1), relative to the half-distance of the class means.
+        estimator: "paper" (published protocol) or "consistent".
+        prior: tau; the log-prior term enters for tau != 1/2.
+        group: for "paper": the bound is averaged within runs of this many test samples, then over the runs,
+            as the published script does with its batches; the number of samples gives the plain mean.
+
+    Returns:
+        CurvePoint of float64 arrays [E].
+
+    Raises:
+        SynbenchError: arrays that do not fit together, a missing class or half, NaN or infinite features,
+            features that are all constant, too few samples for "consistent".
+    """
+    budgets = check_eps(eps)
+    chosen = check_estimator(estimator)
+    if not 0 < prior < 1:
+        raise SynbenchError(f"prior: expected a value in (0, 1), got {prior}")
+    x, y = _features(train_x, train_y, "train")
+    stats = feature_stats(x, y)
+    if chosen == "consistent":
+        return consistent_point(stats, budgets, prior=prior)
+    if test_x is None or test_y is None:
+        raise SynbenchError("test_x: expected a test half for the paper estimator, got None; pass test_x and test_y")
+    held_x, held_y = _features(test_x, test_y, "test")
+    if held_x.shape[1] != x.shape[1]:
+        raise SynbenchError(f"test_x: expected F = {x.shape[1]} features as in train_x, got {held_x.shape[1]}")
+    return paper_point(stats, held_x, held_y, budgets, prior=prior, group=group)
+
+
+def auc_ratio(
+    scales: ArrayLike,
+    accuracy: ArrayLike,
+    bound: ArrayLike,
+    *,
+    thresholds: Sequence[float],
+    integral: Integral = "exact",
+) -> NDArray[np.float64]:
+    """Score from the curve of one eps: area above each threshold against the raw data's (prior 1/2).
+
+    Args:
+        scales: [S] increasing positive scales s.
+        accuracy, bound: [S] of the representation.
+        thresholds: A accuracies a_t.
+        integral: "exact", or "grid" for the published script's sum.
+
+    Returns:
+        float64 [A].
+
+    Raises:
+        SynbenchError: lengths that do not agree, values out of range.
+    """
+    values = np.asarray(scales, dtype=np.float64)
+    a, b = np.asarray(accuracy, dtype=np.float64), np.asarray(bound, dtype=np.float64)
+    if values.ndim != 1 or a.shape != values.shape or b.shape != values.shape:
+        raise SynbenchError(
+            f"accuracy: expected [S] like scales {list(values.shape)}, got {list(a.shape)} and bound {list(b.shape)}"
+        )
+    raw_accuracy, _, raw_bound = GaussianTask((1,), tuple(values.tolist())).raw((0.0,))
+    wanted = torch.tensor(check_thresholds(thresholds), dtype=torch.float64)
+    area = score_auc(torch.from_numpy(a), torch.from_numpy(b), wanted, integral=integral)
+    ratio: NDArray[np.float64] = (
+        area / score_auc(raw_accuracy[:, 0], raw_bound[:, 0], wanted, integral=integral)
+    ).numpy()
+    return ratio
