@@ -1,0 +1,279 @@
+"""`sample_mixture`: labelled Gaussian mixture samples as an encoder reads them, in one pass over memory."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from synbench_fast.ops.dispatch import implementation, resolve
+
+__all__ = ["labels", "sample_mixture"]
+
+_DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+_SAMPLES = 2**32  # sample indices are one 32-bit word of the counter
+_ELEMENTS = 2**34  # so are blocks of four elements
+_MASK = 0xFFFFFFFF
+_PURPOSE_DATA = 0
+
+
+def labels(start: int, count: int, prior: float = 0.5, *, device: str | torch.device = "cpu") -> Tensor:
+    """Labels of the samples [start, start + count), uint8 `[count]`: class 1 has frequency `prior`.
+
+    The label of sample i is floor((i + 1) prior) - floor(i prior), computed in float64: a fixed sequence in
+    which every stretch of n samples holds n prior ones to within one, so that more samples only append.
+
+    Raises ValueError if start or count is negative, start + count exceeds 2^32, or prior is outside (0, 1).
+    """
+    _check_range(start, count)
+    if not 0.0 < prior < 1.0:
+        raise ValueError(f"prior: expected a number in (0, 1), got {prior}")
+    index = torch.arange(start, start + count + 1, dtype=torch.float64)
+    return torch.floor(index * prior).diff().to(torch.uint8).to(device)
+
+
+def sample_mixture(
+    shape: Sequence[int],
+    start: int,
+    count: int,
+    *,
+    scale: float,
+    seed: int,
+    stream: int,
+    center: float = 0.5,
+    pattern: Tensor | None = None,
+    prior: float = 0.5,
+    mean: float | Sequence[float] | None = None,
+    std: float | Sequence[float] | None = None,
+    dtype: torch.dtype = torch.float32,
+    channels_last: bool = False,
+    device: str | torch.device = "cpu",
+    out: Tensor | None = None,
+    threads: int = 0,
+    backend: str = "auto",
+) -> tuple[Tensor, Tensor]:
+    """Samples [start, start + count) of a two-class Gaussian mixture and their labels.
+
+        x[i] = (center + (2 y[i] - 1) scale u + z[i] - mean[c]) / std[c],   z[i] standard normal
+
+    Every sample is a pure function of (seed, stream, its index, shape): how a run is cut into batches, the
+    number of threads, the layout and the instruction set change no bit of it, and samples of different
+    streams are independent. The normals come from Philox4x32-10 (Salmon et al., SC 2011) with key `seed` and
+    counter (element // 4, sample index, stream, 0), elements in contiguous `shape` order, through the
+    transform of Box and Muller, whose single precision values are within 1e-6 of exact arithmetic.
+
+    Args:
+        shape: shape of one sample, (channels, ...) or (D,).
+        start, count: sample indices, 0 <= start and start + count <= 2^32.
+        scale: half the distance of the class means, in the units of the raw input (noise variance is 1).
+        seed, stream: 64-bit and 32-bit words that select the random numbers.
+        center: midpoint of the class means, in every element.
+        pattern: unit vector u, [D] or `shape`; None: the constant 1 / sqrt(D).
+        prior: frequency of class 1, see `labels`.
+        mean, std: what the encoder's preprocessing subtracts and divides by: one number, or one per channel
+            (a one-dimensional sample is one channel); None: 0 and 1.
+        dtype: float32, float64, bfloat16 or float16. The C++ backend computes in float32 and rounds once.
+        channels_last: lay x out as torch.channels_last; three-dimensional samples only.
+        device: torch device of the result.
+        out: tensor to fill instead of a new one; must have the result's shape, dtype, layout and device.
+        threads: CPU threads; 0: torch.get_num_threads().
+        backend: see ops.dispatch; "torch" is the specification, in float64.
+
+    Returns:
+        x [count, *shape] of `dtype`, and y uint8 [count].
+
+    Raises:
+        ValueError: an argument is outside the limits above; the message names it.
+        TypeError: dtype is none of the four.
+    """
+    device = torch.device(device)
+    shape = _check_shape(shape, channels_last)
+    y = labels(start, count, prior, device=device)
+    if not (math.isfinite(scale) and scale > 0.0):
+        raise ValueError(f"scale: expected a positive finite number, got {scale}")
+    if not math.isfinite(center):
+        raise ValueError(f"center: expected a finite number, got {center}")
+    if not 0 <= seed < 2**64:
+        raise ValueError(f"seed: expected an integer in [0, 2^64), got {seed}")
+    if not 0 <= stream < 2**32:
+        raise ValueError(f"stream: expected an integer in [0, 2^32), got {stream}")
+    if threads < 0:
+        raise ValueError(f"threads: expected 0 (torch's number) or more, got {threads}")
+    if dtype not in _DTYPES:
+        raise TypeError(f"dtype: expected one of {', '.join(map(str, _DTYPES))}, got {dtype}")
+    channels = shape[0] if len(shape) > 1 else 1
+    means, stds = _check_channels("mean", mean, channels), _check_channels("std", std, channels)
+    _check_fits(dtype, center, scale, means, stds)
+    u = None if pattern is None else _check_pattern(pattern, shape, device)
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    if out is None:
+        out = torch.empty((count, *shape), dtype=dtype, device=device, memory_format=layout)
+    else:
+        _check_out(out, (count, *shape), dtype, layout, device)
+    run = implementation("sample_mixture", resolve("sample_mixture", device.type, backend))
+    run(
+        out, y, start,
+        scale=scale, seed=seed, stream=stream, center=center, pattern=u, mean=means, std=stds,
+        channels_last=channels_last, threads=threads or torch.get_num_threads(),
+    )  # fmt: skip
+    return out, y
+
+
+def _check_range(start: int, count: int) -> None:
+    if start < 0:
+        raise ValueError(f"start: expected 0 or more, got {start}")
+    if count < 0:
+        raise ValueError(f"count: expected 0 or more, got {count}")
+    if start + count > _SAMPLES:
+        raise ValueError(f"count: expected start + count of at most 2^32, got {start} + {count}")
+
+
+def _check_shape(shape: Sequence[int], channels_last: bool) -> tuple[int, ...]:
+    shape = tuple(shape)
+    if not shape or min(shape) < 1 or math.prod(shape) > _ELEMENTS:
+        raise ValueError(f"shape: expected positive sizes with a product of at most 2^34, got {shape}")
+    if channels_last and len(shape) != 3:
+        raise ValueError(f"channels_last: expected a (channels, height, width) sample, got shape {shape}")
+    return shape
+
+
+def _check_channels(name: str, values: float | Sequence[float] | None, channels: int) -> list[float] | None:
+    if values is None:
+        return None
+    numbers = [float(values)] * channels if isinstance(values, int | float) else [float(v) for v in values]
+    if len(numbers) != channels:
+        raise ValueError(f"{name}: expected {channels} numbers, one per channel, got {len(numbers)}")
+    if not all(math.isfinite(v) and (v > 0.0 or name != "std") for v in numbers):
+        raise ValueError(f"{name}: expected {'positive ' * (name == 'std')}finite numbers, got {numbers}")
+    return numbers
+
+
+def _check_fits(
+    dtype: torch.dtype, center: float, scale: float, mean: list[float] | None, std: list[float] | None
+) -> None:
+    # The arithmetic is float32 at most; 7 sigma is more noise than there is.
+    limit = min(torch.finfo(dtype).max, torch.finfo(torch.float32).max)
+    largest = (abs(center) + scale + max(map(abs, mean or [0.0])) + 7.0) / min(1.0, *(std or [1.0]))
+    if largest > limit:
+        raise ValueError(f"dtype: expected one that holds samples up to {largest:.3g}, got {dtype}")
+
+
+def _check_pattern(pattern: Tensor, shape: tuple[int, ...], device: torch.device) -> Tensor:
+    dim = math.prod(shape)
+    if tuple(pattern.shape) not in (shape, (dim,)) or not pattern.is_floating_point():
+        got = f"{pattern.dtype} {list(pattern.shape)}"
+        raise ValueError(f"pattern: expected floating point [{dim}] or {list(shape)}, got {got}")
+    norm = float(torch.linalg.vector_norm(pattern.detach(), dtype=torch.float64))
+    if not abs(norm - 1.0) <= 1e-3:
+        raise ValueError(f"pattern: expected a vector of length 1, got length {norm:.6g}")
+    return pattern.detach().to(device, torch.float32).contiguous().view(dim)
+
+
+def _check_out(
+    out: Tensor, shape: tuple[int, ...], dtype: torch.dtype, layout: torch.memory_format, device: torch.device
+) -> None:
+    same_device = out.device.type == device.type and device.index in (None, out.device.index)
+    contiguous = out.is_contiguous(memory_format=layout) if out.dim() == len(shape) else False
+    if tuple(out.shape) != shape or out.dtype != dtype or not same_device or not contiguous:
+        raise ValueError(
+            f"out: expected {dtype} {list(shape)}, {str(layout).removeprefix('torch.')}, on {device}, "
+            f"got {out.dtype} {list(out.shape)}, strides {list(out.stride())}, on {out.device}"
+        )
+
+
+def _cpp(
+    x: Tensor,
+    y: Tensor,
+    start: int,
+    *,
+    scale: float,
+    seed: int,
+    stream: int,
+    center: float,
+    pattern: Tensor | None,
+    mean: list[float] | None,
+    std: list[float] | None,
+    channels_last: bool,
+    threads: int,
+    purpose: int = _PURPOSE_DATA,
+    level: str = "auto",
+) -> None:
+    import synbench_fast._core as core
+
+    count, dim = x.shape[0], math.prod(x.shape[1:])
+    channels = x.shape[1] if x.dim() > 2 else 1
+    rows = (x.permute(0, 2, 3, 1) if channels_last else x).detach().view(count, dim)
+    if x.element_size() == 2:
+        rows = rows.view(torch.uint16)
+    core.sample_mixture(
+        rows.numpy(), y.numpy(),
+        type=str(x.dtype).removeprefix("torch."), start=start, seed=seed, stream=stream, purpose=purpose,
+        channels=channels, pixels=dim // channels, center=center, scale=scale,
+        pattern=None if pattern is None else pattern.numpy(), mean=mean or [], std=std or [],
+        channels_last=channels_last, threads=threads, level=level,
+    )  # fmt: skip
+
+
+def _torch(
+    x: Tensor,
+    y: Tensor,
+    start: int,
+    *,
+    scale: float,
+    seed: int,
+    stream: int,
+    center: float,
+    pattern: Tensor | None,
+    mean: list[float] | None,
+    std: list[float] | None,
+    channels_last: bool,
+    threads: int,
+    purpose: int = _PURPOSE_DATA,
+) -> None:
+    """The specification: everything in float64, cast once. The layout of x is torch's business."""
+    del channels_last, threads
+    count, dim, sample_shape = x.shape[0], math.prod(x.shape[1:]), x.shape[1:]
+    like: dict[str, Any] = {"dtype": torch.float64, "device": x.device}
+    per_channel = (-1, *(1 for _ in sample_shape[1:]))
+    shift = torch.as_tensor(mean or [0.0], **like).view(per_channel)
+    deviation = torch.as_tensor(std or [1.0], **like).view(per_channel)
+    u = torch.full((dim,), dim**-0.5, **like) if pattern is None else pattern.to(torch.float64)
+
+    quads = torch.arange((dim + 3) // 4, device=x.device)
+    step = max(1, 2**22 // dim)  # bounds the temporaries
+    for first in range(0, count, step):
+        part = slice(first, min(first + step, count))
+        index = torch.arange(start + part.start, start + part.stop, device=x.device)
+        w = _philox(seed, quads, index[:, None], stream, purpose)
+        z = torch.stack([*_box_muller(w[0], w[1]), *_box_muller(w[2], w[3])], -1).flatten(1)[:, :dim]
+        sign = 2.0 * y[part, None].to(torch.float64) - 1.0
+        raw = (center + sign * scale * u + z).view(-1, *sample_shape)
+        x[part] = ((raw - shift) / deviation).to(x.dtype)
+
+
+def _philox(seed: int, *counter: Tensor | int) -> list[Tensor]:
+    """Philox4x32-10 on int64 tensors that hold 32-bit words and broadcast."""
+    c = [torch.as_tensor(word) for word in counter]
+    key0, key1 = seed & _MASK, seed >> 32
+    for _ in range(10):
+        high0, low0 = _product(0xD2511F53, c[0])
+        high1, low1 = _product(0xCD9E8D57, c[2])
+        c = [high1 ^ c[1] ^ key0, low1, high0 ^ c[3] ^ key1, low0]
+        key0, key1 = (key0 + 0x9E3779B9) & _MASK, (key1 + 0xBB67AE85) & _MASK
+    return c
+
+
+def _product(a: int, b: Tensor) -> tuple[Tensor, Tensor]:
+    """High and low word of a b, through 16-bit halves: no intermediate exceeds 49 bits."""
+    low = (b & 0xFFFF) * a
+    high = (b >> 16) * a + (low >> 16)
+    return high >> 16, ((high & 0xFFFF) << 16) | (low & 0xFFFF)
+
+
+def _box_muller(radius: Tensor, angle: Tensor) -> tuple[Tensor, Tensor]:
+    r = torch.sqrt(-2.0 * torch.log((radius.to(torch.float64) + 0.5) / 2.0**32))
+    phi = angle.to(torch.float64) * (2.0 * math.pi / 2.0**32)
+    return r * torch.cos(phi), r * torch.sin(phi)
