@@ -1,0 +1,328 @@
+"""What every source of encoders shares: the request, the loaded model, pooling and the Encoder itself."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from synbench_fast.errors import SynbenchError, first_line, suggest
+
+__all__ = ["POOLS", "Encoder", "EncoderInfo", "Layout", "Loaded", "Request", "pool_features", "seeded"]
+
+POOLS = ("default", "avg", "max", "cls", "flatten")
+
+
+@dataclass(frozen=True)
+class EncoderInfo:
+    """What was scored: enough to find the same encoder again.
+
+    `feature_dim` is None until it is known (a callable's first batch). `weights_sha256` covers the sorted
+    (name, dtype, shape, bytes) of the state dict after the head was removed, for onnx and torchscript the
+    file; it is '' for a callable, whose weights cannot be seen, and `parameters` is None where they cannot
+    be counted. `input_shape` is one input without the batch axis; `mean` and `std` are subtracted and
+    divided by, per entry of its first axis, before the encoder sees the input (None: no normalisation).
+    """
+
+    spec: str
+    source: str
+    name: str
+    revision: str | None
+    weights_sha256: str
+    parameters: int | None
+    feature_dim: int | None
+    input_shape: tuple[int, ...]
+    mean: tuple[float, ...] | None
+    std: tuple[float, ...] | None
+    pool: str | None
+    random_init: bool
+    checkpoint: str | None
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the user asked a source for. `name` is the spec without its prefix and options."""
+
+    spec: str
+    name: str
+    options: Mapping[str, str] = field(default_factory=dict)
+    input_shape: tuple[int, ...] | None = None
+    pool: str = "default"
+    checkpoint: str | None = None
+    random_init: bool = False
+    seed: int = 0
+    trust_remote_code: bool = False
+
+    @property
+    def pretrained(self) -> bool:
+        """Whether the library's published weights are wanted."""
+        return not self.random_init and self.checkpoint is None
+
+    def refuse(self, *arguments: str, reason: str) -> None:
+        """One-line error if an argument was given that this source cannot honour."""
+        if "random_init" in arguments and self.random_init:
+            raise SynbenchError(f"random_init: expected False for {self.spec}, got True; {reason}")
+        if "checkpoint" in arguments and self.checkpoint is not None:
+            raise SynbenchError(f"checkpoint: expected None for {self.spec}, got {self.checkpoint}; {reason}")
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How to read an output that is not [B, F] yet.
+
+    prefix: leading tokens that are not patches (class token, registers); None if that is not known.
+    """
+
+    prefix: int | None = None
+    channels_last: bool = False
+
+
+@dataclass
+class Loaded:
+    """What a source hands back; `forward` maps a batch to [B, F], or to what `layout` lets `pool` reduce."""
+
+    forward: Callable[[Tensor], Any]
+    module: nn.Module | None
+    name: str
+    input_shape: tuple[int, ...] | None
+    shape_hint: str = "(3, 224, 224)"
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    revision: str | None = None
+    layout: Layout = Layout()
+    borrowed: bool = False
+    random_init: bool = False
+    weights_sha256: str | None = None
+    parameters: int | None = None
+    place: Callable[[torch.device], None] | None = None
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Draws inside come from `seed`; the global generators of Python, NumPy and torch are put back after."""
+    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []  # type: ignore[no-untyped-call]
+    python_state, numpy_state = random.getstate(), np.random.get_state()
+    try:
+        with torch.random.fork_rng(devices=devices):
+            random.seed(seed)
+            np.random.seed(seed % 2**32)
+            # torch.manual_seed would also queue a reseeding of CUDA generators that are not initialised yet.
+            torch.default_generator.manual_seed(seed)
+            if devices:
+                torch.cuda.manual_seed_all(seed)
+            yield
+    finally:
+        random.setstate(python_state)
+        np.random.set_state(numpy_state)
+
+
+def check_pool(pool: str | None) -> str:
+    """The pooling's name, or an error with the nearest one."""
+    if pool is None:
+        return "default"
+    if pool not in POOLS:
+        raise SynbenchError(
+            f"pool: expected one of {', '.join(POOLS)}, got {pool!r}{suggest(str(pool), POOLS)}"
+        )
+    return pool
+
+
+def pool_features(output: Tensor, pool: str, layout: Layout, spec: str) -> Tensor:
+    """Reduce tokens [B, T, C] or maps [B, C, *space] ([B, *space, C] if channels_last) to [B, F].
+
+    avg, max: over patch tokens (the prefix is left out) or positions; cls: the first token; flatten: all.
+    """
+    if pool == "flatten":
+        return output.flatten(1)
+    if output.ndim < 3:
+        raise SynbenchError(
+            f"pool: expected 'default' for {spec}, whose output {list(output.shape)} is already pooled, "
+            f"got {pool!r}"
+        )
+    if pool == "cls":
+        if output.ndim != 3 or layout.prefix == 0:
+            raise SynbenchError(
+                f"pool: expected 'avg', 'max' or 'flatten' for {spec}, which has no class token, got 'cls'"
+            )
+        return output[:, 0]
+    if output.ndim == 3:
+        values = output[:, layout.prefix or 0 :]
+        axes: tuple[int, ...] = (1,)
+    else:
+        values = output
+        axes = tuple(range(1, output.ndim - 1)) if layout.channels_last else tuple(range(2, output.ndim))
+    return values.mean(axes) if pool == "avg" else values.amax(axes)
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "out of memory" in str(error).lower()
+
+
+class Encoder:
+    """A batch x [B, *input_shape], already normalised with `info.mean` and `info.std`, to features [B, F].
+
+    Images live in pixel units, about [0, 1], before normalisation. The forward pass runs without gradients
+    and in eval mode. The features are checked for being a floating [B, F] tensor, which costs no
+    synchronisation; their values are not looked at.
+
+    `with encoder.scoring():` wraps a whole run: the module goes to eval mode and to the encoder's device and
+    dtype, and on leaving, the training flag of every submodule, the global random state and, for a module
+    that belongs to the caller, the very tensors it held before are put back. A call outside it does all that
+    for itself. `device` and `dtype` say what the forward pass expects; x is moved there if it lies elsewhere.
+    """
+
+    def __init__(self, loaded: Loaded, info: EncoderInfo, device: torch.device, dtype: torch.dtype) -> None:
+        self.info = info
+        self.module = loaded.module
+        self.device = device
+        self.dtype = dtype
+        self._forward = loaded.forward
+        self._layout = loaded.layout
+        self._pool = info.pool or "default"
+        self._borrowed = loaded.borrowed
+        self._place = loaded.place
+        self._active = False
+        self.to(device, dtype)
+        if self.module is not None and not self._borrowed:
+            self.module.eval()
+
+    def __repr__(self) -> str:
+        info = self.info
+        return f"Encoder({info.spec!r}, input_shape={info.input_shape}, feature_dim={info.feature_dim})"
+
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Encoder:
+        """Run on `device` in `dtype` from now on; a caller's module moves only while `scoring()` lasts."""
+        if dtype is not None:
+            if not dtype.is_floating_point:
+                raise SynbenchError(f"dtype: expected a floating-point dtype, got {dtype}")
+            self.dtype = dtype
+        if device is not None:
+            wanted = torch.device(device)
+            if self._place is not None:
+                self._place(wanted)
+            self.device = wanted
+        if self.module is not None and (self._active or not self._borrowed):
+            self.module.to(self.device, self.dtype)
+        return self
+
+    @contextmanager
+    def scoring(self) -> Iterator[Encoder]:
+        """Eval mode, device and dtype for the duration of a run; see the class. Nested use is free."""
+        if self._active:
+            yield self
+            return
+        with ExitStack() as stack:
+            devices = [self.device] if self.device.type == "cuda" else []
+            stack.enter_context(torch.random.fork_rng(devices=devices))
+            if self.module is not None:
+                stack.callback(
+                    _restore_modes, [(m, getattr(m, "training", None)) for m in self.module.modules()]
+                )
+                if self._borrowed:
+                    stack.callback(_restore_tensors, *_tensors(self.module))
+                    self.module.to(self.device, self.dtype)
+                self.module.eval()
+            self._active = True
+            stack.callback(setattr, self, "_active", False)
+            yield self
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """x [B, *input_shape] -> features [B, F]; SynbenchError if x or the output has another form."""
+        if not self._active:
+            with self.scoring():
+                return self(x)
+        info = self.info
+        if not isinstance(x, Tensor):
+            raise SynbenchError(f"x: expected a Tensor, got {type(x).__name__}")
+        if tuple(x.shape[1:]) != info.input_shape or x.ndim != len(info.input_shape) + 1:
+            expected = ", ".join(["B", *map(str, info.input_shape)])
+            raise SynbenchError(f"x: expected [{expected}] for {info.spec}, got {list(x.shape)}")
+        x = x.to(self.device, self.dtype)
+        # A tensor that a caller's module caches in inference mode could not be used in its later training.
+        with torch.no_grad() if self._borrowed or self.module is None else torch.inference_mode():
+            output = self._first(x) if info.feature_dim is None else self._forward(x)
+            return self._checked(output, len(x))
+
+    def _first(self, x: Tensor) -> Any:
+        """The forward pass that shows whether the encoder and this input fit together at all."""
+        try:
+            return self._forward(x)
+        except SynbenchError:
+            raise
+        except Exception as error:
+            if _is_out_of_memory(error):
+                raise
+            raise SynbenchError(
+                f"encoder {self.info.spec}: forward failed on an input of shape {list(x.shape)} "
+                f"({first_line(error)}); is input_shape={self.info.input_shape} right?"
+            ) from error
+
+    def _checked(self, output: Any, batch: int) -> Tensor:
+        spec = self.info.spec
+        if not isinstance(output, Tensor):
+            raise SynbenchError(
+                f"encoder {spec}: expected a Tensor [B, F] as output, got {type(output).__name__}"
+            )
+        if self._pool != "default":
+            output = pool_features(output, self._pool, self._layout, spec)
+        elif output.ndim > 3 and output[0, 0].numel() == 1:
+            output = output.flatten(1)
+        shape = list(output.shape)
+        if output.ndim != 2:
+            raise SynbenchError(
+                f"encoder {spec}: expected output [B, F], got {shape}"
+                + (f"; pass pool={' or '.join(map(repr, POOLS[1:]))}" if output.ndim > 2 else "")
+            )
+        if shape[0] != batch:
+            raise SynbenchError(
+                f"encoder {spec}: expected output [{batch}, F] for a batch of {batch}, got {shape}"
+            )
+        if shape[1] == 0:
+            raise SynbenchError(f"encoder {spec}: expected at least one feature, got output {shape}")
+        if not output.is_floating_point():
+            raise SynbenchError(f"encoder {spec}: expected floating-point features, got {output.dtype}")
+        if self.info.feature_dim is None:
+            self.info = replace(self.info, feature_dim=shape[1])
+        elif shape[1] != self.info.feature_dim:
+            raise SynbenchError(
+                f"encoder {spec}: expected {self.info.feature_dim} features as in earlier batches, "
+                f"got {shape[1]}"
+            )
+        return output
+
+    def probe(self) -> Encoder:
+        """Two zero inputs through the encoder: sets `info.feature_dim`, raises what a run would raise."""
+        self(torch.zeros(2, *self.info.input_shape, dtype=self.dtype, device=self.device))
+        return self
+
+
+_Held = tuple[nn.Parameter, Tensor, Tensor | None]
+
+
+def _tensors(module: nn.Module) -> tuple[list[_Held], list[tuple[nn.Module, str, Tensor | None]]]:
+    parameters = [(p, p.data, p.grad) for p in module.parameters()]
+    buffers = [(m, name, b) for m in module.modules() for name, b in m._buffers.items()]
+    return parameters, buffers
+
+
+def _restore_tensors(parameters: list[_Held], buffers: list[tuple[nn.Module, str, Tensor | None]]) -> None:
+    """Put the tensors themselves back, so that a trip through another dtype loses nothing."""
+    for parameter, data, grad in parameters:
+        if parameter.data is not data:
+            parameter.grad = None
+            parameter.data = data
+            parameter.grad = grad
+    for module, name, buffer in buffers:
+        module._buffers[name] = buffer
+
+
+def _restore_modes(modes: list[tuple[nn.Module, bool | None]]) -> None:
+    for module, training in modes:
+        if training is not None:
+            module.training = training

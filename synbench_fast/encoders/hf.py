@@ -1,0 +1,315 @@
+"""`hf:NAME_OR_PATH`: transformers encoders of images, video, audio and time series."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from synbench_fast.encoders.base import Layout, Loaded, Request
+from synbench_fast.encoders.download import fetching
+from synbench_fast.encoders.registry import require
+from synbench_fast.encoders.weights import load_checkpoint
+from synbench_fast.errors import SynbenchError, first_line
+
+__all__ = ["load"]
+
+# Where composite models (image-text, segmentation, audio-text) keep the tower that reads the signal.
+_TOWERS = (
+    "vision_model",
+    "vision_tower",
+    "visual",
+    "vision_encoder",
+    "image_encoder",
+    "audio_model",
+    "audio_tower",
+)
+_TEXT = frozenset(
+    {"text_model", "language_model", "logit_scale", "logit_bias", "text_projection", "visual_projection"}
+)
+# Models that read frames as [B, T, C, H, W]; the input here is [B, C, T, H, W], as normalisation wants it.
+_VIDEO = ("videomae", "vivit", "timesformer", "vjepa2")
+_SERIES_ENCODERS = ("time_series_transformer", "informer")
+
+
+def load(request: Request) -> Loaded:
+    """The encoder of a hub model or of a local directory written by save_pretrained.
+
+    The modality follows from main_input_name. Composite models give their vision (or audio) tower,
+    encoder-decoders their encoder. Default pooling: pooler_output if the model has a trained one, else the
+    class token where there is one, else the mean over tokens, positions or time; PatchTST-like output
+    [B, channels, patches, C] is averaged over patches and its channels are concatenated. Images are
+    normalised with the preprocessor's image_mean and image_std; audio and series come as the model's
+    forward pass reads them. Weights are safetensors, or pickles read with weights_only=True.
+    """
+    transformers = require("transformers", "hf", request.spec)
+    path = Path(request.name).expanduser()
+    local = path.is_dir()
+    if not local and (path.is_absolute() or request.name.startswith((".", "~")) or path.exists()):
+        raise SynbenchError(
+            f"encoder: expected a hub name or a directory written by save_pretrained, got {path}"
+        )
+    if local and not (path / "config.json").is_file():
+        raise SynbenchError(f"encoder: expected a directory with config.json, got {path}")
+    name = str(path) if local else request.name
+    trust = request.trust_remote_code
+    with fetching(request.spec, "config.json", way_out="name a local directory that has it"):
+        config = transformers.AutoConfig.from_pretrained(name, trust_remote_code=trust)
+    constants = _preprocessor(transformers, name, local, config)
+    _adapt(config, request)
+
+    pooler = True
+    if request.pretrained:
+        with fetching(request.spec):
+            model, report = transformers.AutoModel.from_pretrained(
+                name, config=config, trust_remote_code=trust, output_loading_info=True
+            )
+        whole = model
+        model = _tower(model)
+        pooler = _complete(whole, model, report["missing_keys"], request.spec)
+    else:
+        try:
+            model = transformers.AutoModel.from_config(config, trust_remote_code=trust)
+        except (ImportError, OSError, ValueError, KeyError) as error:
+            raise SynbenchError(
+                f"encoder {request.spec}: transformers could not build it ({first_line(error)})"
+            ) from error
+        model = _tower(model)
+    # Half-precision weights are widened without loss, so that the fingerprint is that of the values.
+    model = model.float()
+    if request.checkpoint is not None:
+        pooler = load_checkpoint(model, request.checkpoint, request.spec, optional="pooler", unused=_TEXT)
+    if not pooler:
+        setattr(model, "pooler", None)  # noqa: B010 (a submodule that transformers allows to be absent)
+
+    own = getattr(model, "config", config)
+    main = getattr(model, "main_input_name", None) or "pixel_values"
+    if not isinstance(main, str) or main == "input_ids":
+        raise SynbenchError(
+            f"encoder {request.spec}: expected a model of continuous input (pixel_values, input_values, "
+            f"input_features, past_values), got {type(model).__name__}, which reads {main}"
+        )
+    image = main.startswith("pixel_values")
+    shape, hint = _input_shape(own, main, constants)
+    return Loaded(
+        forward=_forward(model, own, main, request.pool, pooler, request.input_shape or shape),
+        module=model,
+        name=request.name,
+        input_shape=shape,
+        shape_hint=hint,
+        mean=constants.get("mean") if image else None,
+        std=constants.get("std") if image else None,
+        revision=getattr(config, "_commit_hash", None),
+        layout=Layout(prefix=_prefix_tokens(model, own), channels_last=main == "past_values"),
+        random_init=request.random_init,
+    )
+
+
+def _tower(model: nn.Module) -> nn.Module:
+    for name in _TOWERS:
+        tower = getattr(model, name, None)
+        if isinstance(tower, nn.Module):
+            return tower
+    config = getattr(model, "config", None)
+    if (
+        getattr(config, "is_encoder_decoder", False)
+        and getattr(config, "model_type", "") not in _SERIES_ENCODERS
+    ):
+        encoder = getattr(model, "encoder", None)
+        if isinstance(encoder, nn.Module):
+            return encoder
+    return model
+
+
+def _complete(whole: nn.Module, model: nn.Module, missing: Any, spec: str) -> bool:
+    """False if only the pooler was not in the published weights; an error if anything else was not."""
+    inside = {id(parameter) for parameter in model.parameters()}
+    named = dict(whole.named_parameters())
+    lost = [key for key in missing if key in named and id(named[key]) in inside]
+    other = sorted(key for key in lost if "pooler" not in key.split("."))
+    if other:
+        raise SynbenchError(
+            f"encoder {spec}: expected complete weights, got none for {', '.join(other[:3])}"
+            + (f" and {len(other) - 3} more" if len(other) > 3 else "")
+        )
+    return not lost
+
+
+def _adapt(config: Any, request: Request) -> None:
+    """Masked autoencoders see everything; fresh weights are built for the input that was asked for."""
+    if hasattr(config, "mask_ratio"):
+        config.mask_ratio = 0.0
+    shape = request.input_shape
+    vision = getattr(config, "vision_config", None) or config
+    if not request.random_init or shape is None or len(shape) != 3 or not hasattr(vision, "image_size"):
+        return
+    vision.image_size = shape[-1] if shape[-1] == shape[-2] else list(shape[-2:])
+    if hasattr(vision, "num_channels"):
+        vision.num_channels = shape[0]
+
+
+def _preprocessor(transformers: Any, name: str, local: bool, config: Any) -> dict[str, Any]:
+    """mean, std and size of images, from preprocessor_config.json (or timm's constants in the config)."""
+    cfg = getattr(config, "pretrained_cfg", None)
+    if isinstance(cfg, dict) and "input_size" in cfg:
+        return {
+            "size": tuple(cfg["input_size"][1:]),
+            "mean": tuple(cfg.get("mean") or ()) or None,
+            "std": tuple(cfg.get("std") or ()) or None,
+        }
+    content: dict[str, Any] = {}
+    for file in ("preprocessor_config.json", "processor_config.json"):
+        found = _find(transformers, name, local, file)
+        if found is not None:
+            content = json.loads(Path(found).read_text(encoding="utf-8"))
+            content = content.get("image_processor", content)
+            break
+    constants: dict[str, Any] = {}
+    if content.get("do_normalize", True) and content.get("image_mean") and content.get("image_std"):
+        constants["mean"] = _floats(content["image_mean"])
+        constants["std"] = _floats(content["image_std"])
+    size = content.get("crop_size") if content.get("do_center_crop") else None
+    size = size or content.get("size")
+    if isinstance(size, dict):
+        edge = size.get("shortest_edge")
+        size = (size["height"], size["width"]) if "height" in size and "width" in size else edge
+    if isinstance(size, int):
+        size = (size, size)
+    if isinstance(size, (tuple, list)) and len(size) == 2:
+        constants["size"] = tuple(int(n) for n in size)
+    return constants
+
+
+def _find(transformers: Any, name: str, local: bool, file: str) -> str | None:
+    if local:
+        path = Path(name) / file
+        return str(path) if path.is_file() else None
+    try:
+        found: str | None = transformers.utils.cached_file(name, file)
+    except OSError:
+        return None
+    return found
+
+
+def _floats(value: Any) -> tuple[float, ...]:
+    return tuple(float(one) for one in value) if isinstance(value, (tuple, list)) else (float(value),)
+
+
+def _pair(value: Any) -> tuple[int, int] | None:
+    if isinstance(value, int):
+        return value, value
+    if isinstance(value, (tuple, list)) and len(value) == 2:
+        return int(value[0]), int(value[1])
+    return None
+
+
+def _input_shape(config: Any, main: str, constants: dict[str, Any]) -> tuple[tuple[int, ...] | None, str]:
+    """The model's own input shape (None if it accepts any) and an example for the message asking for one."""
+    kind = getattr(config, "model_type", "")
+    if main.startswith("pixel_values"):
+        size = constants.get("size") or _pair(
+            getattr(config, "image_size", None) or getattr(config, "crop_size", None)
+        )
+        channels = int(getattr(config, "num_channels", 3))
+        if kind in _VIDEO:
+            frames = getattr(config, "num_frames", None) or getattr(config, "frames_per_clip", None)
+            return ((channels, int(frames), *size) if frames and size else None), "(3, 16, 224, 224)"
+        return ((channels, *size) if size else None), "(3, 224, 224)"
+    mels = getattr(config, "num_mel_bins", None)
+    if main == "input_values":
+        length = getattr(config, "max_length", None)
+        if mels and length and hasattr(config, "patch_size"):
+            return (int(length), int(mels)), ""
+        return None, "(16000,), one second of sound at 16 kHz"
+    if main == "past_values":
+        length = int(getattr(config, "context_length", 0))
+        lags = getattr(config, "lags_sequence", None) if kind in _SERIES_ENCODERS else None
+        length += max(lags) if lags else 0
+        if kind == "timesfm":
+            return (length,), ""
+        channels: int = getattr(config, "num_input_channels", None) or getattr(config, "input_size", 1)
+        if kind in _SERIES_ENCODERS and channels == 1:
+            return (length,), ""
+        return (length, channels), ""
+    positions = getattr(config, "max_source_positions", None)
+    if main == "input_features" and mels and positions and kind not in ("speech_to_text",):
+        return (int(mels), 2 * int(positions)), ""
+    return None, f"(100, {mels or 80}), frames and bands"
+
+
+def _class_token(model: nn.Module) -> bool:
+    return any(
+        name.rpartition(".")[2] in ("cls_token", "class_embedding") for name, _ in model.named_parameters()
+    )
+
+
+def _prefix_tokens(model: nn.Module, config: Any) -> int:
+    if not _class_token(model):
+        return 0
+    distilled = any(name.endswith("distillation_token") for name, _ in model.named_parameters())
+    return 1 + int(getattr(config, "num_register_tokens", None) or 0) + int(distilled)
+
+
+def _forward(
+    model: nn.Module, config: Any, main: str, pool: str, pooler: bool, shape: tuple[int, ...] | None
+) -> Callable[[Tensor], Any]:
+    """x -> pooled features for pool='default', else last_hidden_state for `pool_features`."""
+    accepted = inspect.signature(model.forward).parameters
+    kind = getattr(config, "model_type", "")
+    extra: dict[str, Any] = {"return_dict": True} if "return_dict" in accepted else {}
+    size = _pair(getattr(config, "image_size", None))
+    if "interpolate_pos_encoding" in accepted and size and shape and tuple(shape[-2:]) != size:
+        extra["interpolate_pos_encoding"] = True
+    if kind == "vjepa2" and "skip_predictor" in accepted:
+        extra["skip_predictor"] = True
+    tokens = _class_token(model)
+
+    def run(x: Tensor) -> Any:
+        if kind in _SERIES_ENCODERS:
+            return _series(model, config, x)
+        if kind in _VIDEO:
+            x = x.transpose(1, 2)
+        if kind == "timesfm":
+            padding = torch.zeros(x.shape, dtype=torch.long, device=x.device)
+            return model(x, past_values_padding=padding, freq=torch.zeros_like(padding[:, :1]))
+        return model(**{main: x}, **extra)
+
+    def features(x: Tensor) -> Any:
+        output = run(x)
+        pooled = getattr(output, "pooler_output", None) if pooler else None
+        hidden = getattr(output, "last_hidden_state", None)
+        if pool != "default":
+            return hidden
+        if isinstance(pooled, Tensor):
+            return pooled
+        if not isinstance(hidden, Tensor):
+            return output
+        if hidden.ndim == 4:
+            return hidden.mean(2).flatten(1) if main == "past_values" else hidden.mean((2, 3))
+        if hidden.ndim == 3:
+            return hidden[:, 0] if tokens else hidden.mean(1)
+        return hidden
+
+    return features
+
+
+def _series(model: Any, config: Any, x: Tensor) -> Any:
+    """The encoder of a probabilistic time-series transformer, every value observed and no covariates."""
+    mask = torch.ones_like(x)
+    times = x.new_zeros(*x.shape[:2], config.num_time_features)
+    static = {}
+    if config.num_static_categorical_features:
+        static["static_categorical_features"] = torch.zeros(
+            len(x), config.num_static_categorical_features, dtype=torch.long, device=x.device
+        )
+    if config.num_static_real_features:
+        static["static_real_features"] = x.new_zeros(len(x), config.num_static_real_features)
+    inputs, *_ = model.create_network_inputs(
+        past_values=x, past_time_features=times, past_observed_mask=mask, **static
+    )
+    return model.encoder(inputs_embeds=inputs[:, : config.context_length], return_dict=True)

@@ -1,0 +1,239 @@
+"""From what the user names or holds to an Encoder."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from synbench_fast.encoders import registry
+from synbench_fast.encoders.base import Encoder, EncoderInfo, Loaded, Request, check_pool, seeded
+from synbench_fast.encoders.weights import parameter_count, state_sha256
+from synbench_fast.errors import SynbenchError, suggest
+
+__all__ = ["load_encoder"]
+
+
+def load_encoder(
+    encoder: str | nn.Module | Callable[[Tensor], Tensor],
+    *,
+    input_shape: Sequence[int] | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    pool: str | None = None,
+    checkpoint: str | None = None,
+    random_init: bool = False,
+    seed: int = 0,
+    trust_remote_code: bool = False,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
+) -> Encoder:
+    """An encoder ready to score.
+
+    encoder: a spec (`timm:NAME`, `torchvision:NAME[/WEIGHTS]`, `hf:NAME_OR_PATH`, `open_clip:NAME[/TAG]`,
+        `onnx:FILE`, `torchscript:FILE`, `python:MODULE:FACTORY`, `builtin:identity|linear|conv[?dim=N]`), a
+        torch.nn.Module, or any callable x [B, *input_shape] -> [B, F]. A bound method of a Module
+        (`model.encode_image`) brings its Module along. Models of the libraries lose their classification
+        head; a Module or callable is taken as it is.
+    input_shape: one input without the batch axis; default the encoder's own. Required where it has none.
+    mean, std: normalisation per entry of the input's first axis, in units of images in [0, 1]; one value
+        counts for all. Default the encoder's own constants; mean=[0], std=[1] switches them off.
+    pool: 'default' (the model's own), or 'avg', 'max', 'cls', 'flatten' over its tokens or maps.
+    checkpoint: local weights, safetensors or a torch.save of a state dict; read without executing code.
+    random_init: no download: weights drawn from `seed`, the global random state stays as it is.
+    trust_remote_code: let a hub model bring its own Python code (hf only).
+    device, dtype: where and in what it runs; default cpu and float32, for a Module wherever it is. A Module
+        that the caller holds is moved only while it scores (Encoder.scoring) and is given back unchanged.
+
+    Raises SynbenchError, in one line, for every mistake in these arguments, for weights that cannot be
+    fetched, and for an encoder whose output is not [B, F].
+    """
+    shape = _shape(input_shape)
+    pooling = check_pool(pool)
+    if checkpoint is not None and random_init:
+        raise SynbenchError(
+            f"checkpoint: expected either checkpoint or random_init, got {checkpoint} and random_init"
+        )
+    request = Request(
+        spec=encoder if isinstance(encoder, str) else _describe(encoder),
+        name="",
+        input_shape=shape,
+        pool=pooling,
+        checkpoint=None if checkpoint is None else str(checkpoint),
+        random_init=random_init,
+        seed=seed,
+        trust_remote_code=trust_remote_code,
+    )
+    with seeded(seed):
+        if isinstance(encoder, str):
+            prefix, loaded = _from_spec(request)
+        else:
+            prefix, loaded = _from_object(encoder, request)
+
+    shape = shape or loaded.input_shape
+    if shape is None:
+        raise SynbenchError(
+            f"input_shape: expected the shape of one input for {request.spec}, which has none of its own, "
+            f"got None; pass --input-shape (input_shape=), such as {loaded.shape_hint}"
+        )
+    means, stds = _normalisation(mean, std, loaded, shape, request.spec)
+    module = loaded.module
+    sha = loaded.weights_sha256
+    if sha is None:
+        sha = state_sha256(module.state_dict()) if module is not None else ""
+    info = EncoderInfo(
+        spec=request.spec,
+        source=prefix,
+        name=loaded.name,
+        revision=loaded.revision,
+        weights_sha256=sha,
+        parameters=parameter_count(module)
+        if module is not None and loaded.parameters is None
+        else loaded.parameters,
+        feature_dim=None,
+        input_shape=shape,
+        mean=means,
+        std=stds,
+        pool=pooling,
+        random_init=loaded.random_init,
+        checkpoint=request.checkpoint,
+    )
+    here = (
+        next((t for t in module.parameters() if t.is_floating_point()), None)
+        if module is not None and loaded.borrowed
+        else None
+    )
+    result = Encoder(
+        loaded,
+        info,
+        torch.device(device)
+        if device is not None
+        else here.device
+        if here is not None
+        else torch.device("cpu"),
+        dtype if dtype is not None else here.dtype if here is not None else torch.float32,
+    )
+    return result if module is None and loaded.place is None else result.probe()
+
+
+def _from_spec(request: Request) -> tuple[str, Loaded]:
+    spec = request.spec
+    prefix, colon, rest = spec.partition(":")
+    if not colon:
+        raise SynbenchError(f"encoder: expected SOURCE:NAME, got {spec!r}{_spec_for(spec)}")
+    one = registry.source(prefix, spec)
+    if not rest:
+        raise SynbenchError(f"encoder: expected {one.usage}, got {spec!r}")
+    name, options = rest, {}
+    if "?" in one.usage:
+        name, _, query = rest.partition("?")
+        options = _options(query, one.usage, spec)
+    return prefix, one.loader()(replace(request, name=name, options=options))
+
+
+def _from_object(encoder: Any, request: Request) -> tuple[str, Loaded]:
+    module = encoder if isinstance(encoder, nn.Module) else getattr(encoder, "__self__", None)
+    if not isinstance(encoder, nn.Module) and not callable(encoder):
+        raise SynbenchError(
+            f"encoder: expected a spec such as 'timm:resnet18', a torch.nn.Module or a callable, "
+            f"got {type(encoder).__name__}"
+        )
+    request.refuse("random_init", "checkpoint", reason="an encoder passed from Python brings its own weights")
+    if request.input_shape is None:
+        raise SynbenchError(
+            f"input_shape: expected the shape of one input for {request.spec}, got None; "
+            f"pass input_shape=, such as (3, 224, 224)"
+        )
+    held = module if isinstance(module, nn.Module) else None
+    return request.spec.partition(":")[0], Loaded(
+        forward=encoder,
+        module=held,
+        name=request.spec.partition(":")[2],
+        input_shape=None,
+        borrowed=held is not None,
+    )
+
+
+def _describe(encoder: Any) -> str:
+    if isinstance(encoder, nn.Module):
+        return f"module:{type(encoder).__name__}"
+    name = getattr(encoder, "__qualname__", type(encoder).__name__)
+    kind = "module" if isinstance(getattr(encoder, "__self__", None), nn.Module) else "callable"
+    return f"{kind}:{name}"
+
+
+def _spec_for(name: str) -> str:
+    """A suggestion for a spec that lacks its source: the same name in a source, else the nearest one."""
+    specs = registry.list_encoders()
+    exact = [spec for spec in specs if spec.partition(":")[2] == name]
+    if exact:
+        return f", did you mean {exact[0]}?"
+    near = suggest(name, {spec.partition(":")[2] for spec in specs})
+    if not near:
+        return f"; sources are {', '.join(registry.REGISTRY)}"
+    bare = near.removeprefix(", did you mean ").removesuffix("?")
+    return f", did you mean {next(spec for spec in specs if spec.partition(':')[2] == bare)}?"
+
+
+def _options(query: str, usage: str, spec: str) -> dict[str, str]:
+    allowed = usage.partition("?")[2].partition("=")[0]
+    options = {}
+    for item in filter(None, query.split("&")):
+        key, equals, value = item.partition("=")
+        if key != allowed or not equals or not value:
+            raise SynbenchError(
+                f"encoder: expected {usage}, got {item!r} in {spec!r}{suggest(key, [allowed])}"
+            )
+        options[key] = value
+    return options
+
+
+def _shape(shape: Sequence[int] | None) -> tuple[int, ...] | None:
+    if shape is None:
+        return None
+    try:
+        sizes = tuple(shape)
+    except TypeError:
+        sizes = ()
+    if not sizes or not all(isinstance(n, int) and not isinstance(n, bool) and n > 0 for n in sizes):
+        raise SynbenchError(f"input_shape: expected positive integers such as (3, 224, 224), got {shape!r}")
+    return sizes
+
+
+def _normalisation(
+    mean: Sequence[float] | None,
+    std: Sequence[float] | None,
+    loaded: Loaded,
+    shape: tuple[int, ...],
+    spec: str,
+) -> tuple[tuple[float, ...] | None, tuple[float, ...] | None]:
+    if mean is None and std is None and loaded.mean is None:
+        return None, None
+    own_mean, own_std = loaded.mean or (0.0,), loaded.std or (1.0,)
+    for argument, given, own in (("mean", mean, own_mean), ("std", std, own_std)):
+        if given is None and len(own) not in (1, shape[0]):
+            raise SynbenchError(
+                f"{argument}: expected {shape[0]} values for input_shape {shape}, but {spec} "
+                f"brings {len(own)}; pass {argument}="
+            )
+    return (
+        _channels("mean", own_mean if mean is None else mean, shape),
+        _channels("std", own_std if std is None else std, shape),
+    )
+
+
+def _channels(argument: str, values: Sequence[float], shape: tuple[int, ...]) -> tuple[float, ...]:
+    try:
+        numbers = tuple(float(value) for value in values)
+    except (TypeError, ValueError):
+        numbers = ()
+    if len(numbers) not in (1, shape[0]) or not all(math.isfinite(n) for n in numbers):
+        counts = "1 finite value" if shape[0] == 1 else f"1 or {shape[0]} finite values"
+        raise SynbenchError(f"{argument}: expected {counts} for input_shape {shape}, got {values!r}")
+    if argument == "std" and min(numbers) <= 0:
+        raise SynbenchError(f"std: expected positive values, got {values!r}")
+    return numbers * shape[0] if len(numbers) == 1 and len(shape) > 1 else numbers

@@ -1,0 +1,116 @@
+"""`python:MODULE:FACTORY` or `python:FILE.py:FACTORY`: the user's own code makes the encoder."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from torch import nn
+
+from synbench_fast.encoders.base import Loaded, Request
+from synbench_fast.encoders.weights import existing_file, load_checkpoint
+from synbench_fast.errors import SynbenchError, first_line, suggest
+
+__all__ = ["load"]
+
+
+def load(request: Request) -> Loaded:
+    """FACTORY() returns a torch.nn.Module or a callable x [B, *input_shape] -> [B, F].
+
+    MODULE is found as `python -m` would find it: also in the current directory. The factory is called with
+    the random generators seeded, so that what it draws depends on the seed alone; an attribute `input_shape`
+    (and `mean`, `std`) of what it returns serves as default.
+    """
+    request.refuse("random_init", reason="the factory makes the weights")
+    where, colon, name = request.name.rpartition(":")
+    if not colon or not where or not name:
+        raise SynbenchError(f"encoder: expected python:MODULE:FACTORY, got {request.spec!r}")
+    with _importing():
+        module = _import(where, request.spec)
+        factory = getattr(module, name, None)
+        if not callable(factory):
+            known = [
+                one for one in vars(module) if callable(getattr(module, one)) and not one.startswith("_")
+            ]
+            raise SynbenchError(
+                f"encoder: expected a callable in {where}, got {name!r} in {request.spec!r}"
+                + suggest(name, known)
+            )
+        try:
+            made: Any = factory()
+        except SynbenchError:
+            raise
+        except Exception as error:
+            raise SynbenchError(f"encoder {request.spec}: {name}() failed ({first_line(error)})") from error
+    if not callable(made):
+        raise SynbenchError(
+            f"encoder {request.spec}: expected {name}() to return a torch.nn.Module or a callable, "
+            f"got {type(made).__name__}"
+        )
+    held = made if isinstance(made, nn.Module) else getattr(made, "__self__", None)
+    encoder = held if isinstance(held, nn.Module) else None
+    if request.checkpoint is not None:
+        if encoder is None:
+            request.refuse("checkpoint", reason=f"{name}() returns a callable, not a torch.nn.Module")
+        else:
+            load_checkpoint(encoder, request.checkpoint, request.spec)
+    shape, mean, std = (
+        _numbers(getattr(made, attribute, None)) for attribute in ("input_shape", "mean", "std")
+    )
+    return Loaded(
+        forward=made,
+        module=encoder,
+        name=request.name,
+        input_shape=tuple(int(n) for n in shape) if shape is not None else None,
+        mean=mean,
+        std=std,
+    )
+
+
+def _numbers(value: Any) -> tuple[float, ...] | None:
+    """A sequence of numbers, None for anything else (a method or tensor that happens to have the name)."""
+    if isinstance(value, (tuple, list)) and value and all(isinstance(one, (int, float)) for one in value):
+        return tuple(value)
+    return None
+
+
+@contextmanager
+def _importing() -> Iterator[None]:
+    here = str(Path.cwd())
+    sys.path.insert(0, here)
+    importlib.invalidate_caches()
+    try:
+        yield
+    finally:
+        if here in sys.path:
+            sys.path.remove(here)
+
+
+def _import(where: str, spec: str) -> ModuleType:
+    try:
+        if not where.endswith(".py"):
+            return importlib.import_module(where)
+        file = existing_file("encoder", where)
+        found = importlib.util.spec_from_file_location(file.stem, file)
+        if found is None or found.loader is None:
+            raise SynbenchError(f"encoder: expected a Python file, got {where} in {spec!r}")
+        module = importlib.util.module_from_spec(found)
+        found.loader.exec_module(module)
+        return module
+    except ModuleNotFoundError as error:
+        if error.name is not None and (where == error.name or where.startswith(f"{error.name}.")):
+            nearby = [file.stem for file in Path.cwd().glob("*.py")]
+            raise SynbenchError(
+                f"encoder: expected an importable module, got {where!r} in {spec!r}{suggest(where, nearby)}"
+            ) from error
+        raise SynbenchError(f"encoder {spec}: importing {where} failed ({first_line(error)})") from error
+    except SynbenchError:
+        raise
+    except Exception as error:
+        raise SynbenchError(f"encoder {spec}: importing {where} failed ({first_line(error)})") from error

@@ -1,0 +1,32 @@
+"""The error type of every mistake a user can make, and the helpers that word it."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+__all__ = ["SynbenchError", "first_line", "suggest"]
+
+
+class SynbenchError(ValueError):
+    """A mistake in what the user asked for or supplied; its text is one line.
+
+    The command line prints it without a traceback and exits with an error code. Everything else that is
+    raised is a defect of this package (or of the encoder) and keeps its traceback.
+    """
+
+
+def suggest(name: str, candidates: Iterable[str]) -> str:
+    """`', did you mean X?'` for the candidate nearest to `name`, or `''` when none is near (case ignored)."""
+    lowered: dict[str, str] = {}
+    for candidate in candidates:
+        lowered.setdefault(candidate.lower(), candidate)
+    near = difflib.get_close_matches(name.lower(), lowered, n=1, cutoff=0.6)
+    return f", did you mean {lowered[near[0]]}?" if near else ""
+
+
+def first_line(error: BaseException, limit: int = 200) -> str:
+    """`'Type: first line of the message'`: what a one-line error says of another library's exception."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    text = f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+    return text if len(text) <= limit else text[: limit - 3] + "..."
