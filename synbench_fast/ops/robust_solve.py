@@ -1,0 +1,480 @@
+"""robust_solve: all eps-robust linear classifiers of two Gaussians, and their signal-to-noise ratios."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from synbench_fast.errors import SynbenchError
+from synbench_fast.ops.dispatch import implementation, resolve
+
+__all__ = ["ESTIMATORS", "RobustSolution", "robust_solve"]
+
+ESTIMATORS = ("consistent", "plugin")
+PLUGIN_CUT = 1e-6
+
+
+@dataclass(frozen=True, slots=True)
+class RobustSolution:
+    """Classifiers of E budgets eps on F features, from the K kept eigenvalues; all tensors float64.
+
+    rank: K, the number of eigenvalues above the cut.
+    eigenvalues: [K] kept eigenvalues of the covariance, ascending, in squared feature units.
+    mean_norm: |m| in feature units: sqrt(max(0, |m|^2 - c0 tr S)) for the consistent estimator, the norm of
+        the kept part of m for the plug-in.
+    ridge: [E] g added to the sample covariance, in squared feature units; 0 at eps = 0.
+    kappa: [E] population ridge that g stands for; g itself for the plug-in.
+    signal: [E] m'w, dimensionless; for the consistent estimator its population value f(kappa), estimated.
+    variance: [E] w'Cw, likewise.
+    t: [E] signal / sqrt(variance): Phi(t) is the accuracy on balanced Gaussian classes. 0 without a signal.
+    t_rob: [E] (m'w - r |w|) / sqrt(w'Cw), r = eps |m|: Phi(t_rob) is the accuracy under attacks of norm r.
+    t_cov, t_rob_cov: [E, E] sampling covariances of t and t_rob over the budgets; NaN for the plug-in.
+    weights: [E, F] w = (S + g I)^-1 m, m projected on the kept eigenvectors; not rescaled.
+    """
+
+    rank: int
+    eigenvalues: Tensor
+    mean_norm: float
+    ridge: Tensor
+    kappa: Tensor
+    signal: Tensor
+    variance: Tensor
+    t: Tensor
+    t_rob: Tensor
+    t_cov: Tensor
+    t_rob_cov: Tensor
+    weights: Tensor
+
+
+def robust_solve(
+    m: Tensor,
+    covariance: Tensor,
+    eps: Tensor | Sequence[float],
+    *,
+    estimator: str = "consistent",
+    dof: int,
+    c0: float = 0.0,
+    cut: float | None = None,
+    threads: int = 0,
+    backend: str = "auto",
+) -> RobustSolution:
+    """Solve the eps-robust Bayes classifier of N(c + m, C) against N(c - m, C) for all eps at once.
+
+    For the budget r = eps |m| the classifier is w = C^-1 (m - z*), z* = argmin over |z| <= r of
+    (m - z)' C^-1 (m - z). In closed form w = (C + g I)^-1 m and z* = g w, with the ridge g >= 0 at which
+    |g w| = r, and
+
+        t = m'w / sqrt(w'Cw),   t_rob = (m'w - r |w|) / sqrt(w'Cw) = sqrt(w'Cw).
+
+    estimator="plugin" takes m and C as they are (the published protocol). estimator="consistent" estimates
+    what these formulas give for the population that m and C were sampled from. With d the eigenvalues of the
+    sample covariance S, a = U'm, nu = dof, and sums over the kept eigenvalues,
+
+        df = sum d/(d + g),   rho = 1 - df/nu,   kappa = g / rho,   n = sum a^2 - c0 sum d  (for |m|^2)
+        f(kappa) = rho sum a^2/(d + g) - c0 df       (for m'(C + kappa I)^-1 m)
+        -kappa^2 f'(kappa) = eps^2 n                 gives g; f' is the derivative in kappa
+        signal = f,  variance = f + kappa f',  t = signal / sqrt(variance),  t_rob = sqrt(variance).
+
+    This stationary point is the maximum over kappa of f(kappa) - eps^2 n/kappa, and t_rob^2 its value; of
+    several maxima, which sampling noise can make, the one of smallest kappa is taken. Where n <= 0 the
+    radius is taken as 0 (kappa = 0). Where f <= 0 or variance <= 0 no signal is detected and t = t_rob = 0.
+
+    t_cov and t_rob_cov follow by the delta method from the covariance of f at two ridges, for Gaussian
+    features and to leading order in 1/nu at fixed F/nu,
+
+        Cov(f(k1), f(k2)) = (4 c0 M + 2 c0^2 nu G + 2 M^2/nu) / (1 - G),
+        M = (k2 f2 - k1 f1)/(k2 - k1),   nu G = (k2 df2 - k1 df1)/(k2 - k1)
+
+    (at kappa = 0 the variance of the classical unbiased Mahalanobis distance), and from Cov(f(k), n) and
+    Var(n), its limits for k to infinity multiplied by k. The normal interval t +- 1.96 se holds its level
+    while n has a standard error below about 20 %; above, estimates at large eps are skewed and the interval
+    is too narrow.
+
+    Args:
+        m: [F] half the difference of the class means, (mean1 - mean0)/2, in feature units.
+        covariance: [F, F] pooled within-class covariance (scatter / dof), symmetric.
+        eps: [E] budgets relative to |m|, in [0, 1), in any order.
+        estimator: "consistent" or "plugin".
+        dof: degrees of freedom of `covariance`, N - 2.
+        c0: (1/N1 + 1/N0)/4: the sampling covariance of m is c0 C. Unused by the plug-in.
+        cut: eigenvalues at or below it are dropped and m is projected on the rest. Absolute for the plug-in,
+            1e-6 as published; for the consistent estimator relative to the largest eigenvalue, 8 F 2^-52.
+            eigh in float64 is off by up to about F 2^-53 of the largest eigenvalue, so exactly singular
+            directions (dead features, the constant sum of a LayerNorm) fall below that cut. A noise direction
+            that stays costs one degree of freedom, and no bias.
+        threads: CPU threads of the compiled backend, 0 for all.
+        backend: "auto" or a name in `synbench_fast.ops.dispatch`.
+
+    Returns:
+        RobustSolution. m = 0 is an answer (t = 0), not an error.
+
+    Raises:
+        SynbenchError: eps outside [0, 1), wrong shapes or dtypes, NaN or infinity, an unknown estimator,
+            features that are all constant, or too few samples for the consistent estimator (dof not above
+            the rank).
+
+    Source: the ridge form of SynBench's robust Gaussian classifier, and deterministic equivalents of the
+    sample covariance as in arXiv 1711.00382 and 1710.03136.
+    """
+    if estimator not in ESTIMATORS:
+        near = difflib.get_close_matches(str(estimator), ESTIMATORS, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise SynbenchError(f"estimator: expected 'consistent' or 'plugin', got {estimator!r}{hint}")
+    m = _floating("m", m)
+    covariance = _floating("covariance", covariance)
+    if m.ndim != 1 or m.shape[0] == 0:
+        raise SynbenchError(f"m: expected shape [F], got {list(m.shape)}")
+    size = m.shape[0]
+    if covariance.shape != (size, size):
+        raise SynbenchError(f"covariance: expected shape [{size}, {size}], got {list(covariance.shape)}")
+    if covariance.device != m.device:
+        raise SynbenchError(f"covariance: expected device {m.device} of m, got {covariance.device}")
+    for name, value in (("m", m), ("covariance", covariance)):
+        if not bool(torch.isfinite(value).all()):
+            raise SynbenchError(f"{name}: expected finite numbers, got NaN or infinity")
+    largest = float(covariance.abs().max())
+    if float((covariance - covariance.T).abs().max()) > 1e-6 * largest:
+        raise SynbenchError("covariance: expected a symmetric matrix, got an asymmetric one")
+    budgets = torch.as_tensor(eps, dtype=torch.float64).to(m.device)
+    if budgets.ndim != 1 or budgets.shape[0] == 0:
+        raise SynbenchError(f"eps: expected shape [E] with at least one value, got {list(budgets.shape)}")
+    for one in budgets.tolist():
+        if not 0.0 <= one < 1.0:
+            raise SynbenchError(f"eps: expected values in [0, 1), got {one:g}")
+    if isinstance(dof, bool) or not isinstance(dof, int) or dof < 1:
+        raise SynbenchError(f"dof: expected an integer of at least 1, got {dof!r}")
+    if not 0.0 <= c0 < math.inf:
+        raise SynbenchError(f"c0: expected a finite number of at least 0, got {c0!r}")
+    if cut is not None and not 0.0 <= cut < math.inf:
+        raise SynbenchError(f"cut: expected a finite number of at least 0, got {cut!r}")
+    if isinstance(threads, bool) or not isinstance(threads, int) or threads < 0:
+        raise SynbenchError(f"threads: expected an integer of at least 0, got {threads!r}")
+    if largest == 0.0:
+        raise SynbenchError(
+            "features: expected at least one that varies within the classes, got constants only"
+        )
+
+    solve = implementation("robust_solve", resolve("robust_solve", m.device.type, backend))
+    solution: RobustSolution = solve(
+        m, covariance, budgets, estimator=estimator, dof=dof, c0=float(c0), cut=cut, threads=threads
+    )
+    return solution
+
+
+def _floating(name: str, value: Tensor) -> Tensor:
+    value = torch.as_tensor(value)
+    if not value.is_floating_point():
+        raise SynbenchError(f"{name}: expected a floating point tensor, got {value.dtype}")
+    return value.detach().to(torch.float64)
+
+
+@dataclass(frozen=True, slots=True)
+class _Spectrum:
+    values: Tensor  # d [K], kept, ascending
+    vectors: Tensor  # U [F, K]
+    mean: Tensor  # a = U'm [K]
+
+
+def _spectrum(m: Tensor, covariance: Tensor, estimator: str, dof: int, cut: float | None) -> _Spectrum:
+    """Eigenbasis of the covariance without the directions at or below the cut."""
+    values, vectors = torch.linalg.eigh(covariance)
+    largest = float(values[-1])
+    if estimator == "plugin":
+        threshold = PLUGIN_CUT if cut is None else cut
+    else:
+        threshold = largest * (8 * len(m) * torch.finfo(torch.float64).eps if cut is None else cut)
+    keep = values > max(threshold, 0.0)
+    rank = int(keep.sum())
+    if rank == 0:
+        raise SynbenchError(
+            f"features: expected a direction of variance above the cut {threshold:g}, got at most {largest:g}"
+        )
+    if estimator == "consistent" and dof <= rank:
+        live = int((covariance.diagonal() > 0.0).sum())
+        raise SynbenchError(
+            f"samples: expected more than F + 2 = {live + 2} samples per scale for the consistent estimator, "
+            f"got {dof + 2}; use at least {2 * live + 4}"
+        )
+    return _Spectrum(values[keep], vectors[:, keep], vectors[:, keep].T @ m)
+
+
+def _torch(
+    m: Tensor,
+    covariance: Tensor,
+    eps: Tensor,
+    *,
+    estimator: str,
+    dof: int,
+    c0: float,
+    cut: float | None,
+    threads: int,
+) -> RobustSolution:
+    """The specification, in float64 on any device."""
+    spectrum = _spectrum(m, covariance, estimator, dof, cut)
+    # With the largest eigenvalue as the unit, nothing below over- or underflows and scale invariance is exact
+    # up to rounding; f, t and the variance have no unit.
+    unit = float(spectrum.values[-1])
+    d = spectrum.values / unit
+    a = spectrum.mean / math.sqrt(unit)
+    point = _plugin(d, a * a, eps) if estimator == "plugin" else _consistent(d, a * a, eps, float(dof), c0)
+    return RobustSolution(
+        rank=len(d),
+        eigenvalues=spectrum.values,
+        mean_norm=math.sqrt(point.norm_square * unit),
+        ridge=point.ridge * unit,
+        kappa=point.kappa * unit,
+        signal=point.signal,
+        variance=point.variance,
+        t=point.t,
+        t_rob=point.t_rob,
+        t_cov=point.t_cov,
+        t_rob_cov=point.t_rob_cov,
+        weights=(spectrum.mean / (spectrum.values + point.ridge[:, None] * unit)) @ spectrum.vectors.T,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Point:
+    norm_square: float
+    ridge: Tensor
+    kappa: Tensor
+    signal: Tensor
+    variance: Tensor
+    t: Tensor
+    t_rob: Tensor
+    t_cov: Tensor
+    t_rob_cov: Tensor
+
+
+def _plugin(d: Tensor, a2: Tensor, eps: Tensor) -> _Point:
+    """d, a2 = a^2 [K] (largest d is 1), eps [E]."""
+    norm_square = float(a2.sum())
+    ridge = torch.zeros_like(eps)
+    some = (eps * eps > 0.0) & (norm_square > 0.0)
+    if bool(some.any()):
+        target = (eps * eps)[some]
+        # g/(d + g) = eps at each eigenvalue alone brackets the root of their weighted mean.
+        odds = (eps / (1.0 - eps))[some]
+        ridge[some] = _root(lambda g: _plugin_share(d, a2, g, norm_square), target, odds * d[0], odds * d[-1])
+    resolvent = 1.0 / (d + ridge[:, None])
+    signal = (a2 * resolvent).sum(1)
+    variance = (a2 * d * resolvent**2).sum(1)
+    t_rob = variance.sqrt()
+    nan = torch.full((len(eps), len(eps)), math.nan, dtype=torch.float64, device=eps.device)
+    return _Point(norm_square, ridge, ridge, signal, variance, _ratio(signal, t_rob), t_rob, nan, nan.clone())
+
+
+def _plugin_share(d: Tensor, a2: Tensor, g: Tensor, norm_square: float) -> tuple[Tensor, Tensor]:
+    """|g w|^2 / |m|^2, which rises from 0 to 1 in g, and its derivative in log g."""
+    shrink = g[:, None] / (d + g[:, None])
+    square = a2 * shrink**2
+    return square.sum(1) / norm_square, 2.0 * (square * (1.0 - shrink)).sum(1) / norm_square
+
+
+def _consistent(d: Tensor, a2: Tensor, eps: Tensor, nu: float, c0: float) -> _Point:
+    """d, a2 = a^2 [K] (largest d is 1), eps [E]; nu > K."""
+    norm_square = float(a2.sum() - c0 * d.sum())
+    ridge = torch.zeros_like(eps)
+    some = (eps * eps > 0.0) & (norm_square > 0.0)
+    if bool(some.any()):
+        ridge[some] = _consistent_ridge(d, a2, eps[some], nu, c0, norm_square)
+
+    kappa, f, df = _expansion(d, a2, ridge, nu, c0, 3)
+    # u = kappa f and w = kappa df, whose divided differences make up the covariance of f.
+    u = [kappa * f[0], *(kappa * f[n] + f[n - 1] for n in (1, 2, 3))]
+    w = [kappa * df[0], *(kappa * df[n] + df[n - 1] for n in (1, 2, 3))]
+    signal, variance = f[0], u[1]
+    found = (signal > 0.0) & (variance > 0.0)
+    t_rob = torch.where(found, variance.clamp_min(0.0).sqrt(), 0.0)
+    t = torch.where(found, _ratio(signal, t_rob), 0.0)
+
+    # Covariances of the estimates x = (f(kappa_1..E), f'(kappa_1..E), n) at fixed kappa.
+    value, slope, mixed = _covariance(kappa, u, w, nu, c0)
+    trace = float(d.sum())
+    trace_square = float((d * d).sum()) - trace * trace / nu
+    m_covariance_m = max(0.0, float((a2 * d).sum()) - c0 * trace_square)
+    norm_variance = 4.0 * c0 * m_covariance_m + 2.0 * c0 * c0 * trace_square
+    value_norm = 4.0 * c0 * (norm_square - u[0]) + 2.0 * c0 * c0 * (trace - w[0])
+    slope_norm = -4.0 * c0 * u[1] - 2.0 * c0 * c0 * w[1]
+    joint = torch.cat(
+        [
+            torch.cat([value, mixed, value_norm[:, None]], 1),
+            torch.cat([mixed.T, slope, slope_norm[:, None]], 1),
+            torch.cat([value_norm, slope_norm, value_norm.new_tensor([norm_variance])])[None],
+        ]
+    )
+
+    # Gradients [E, 2E + 1] in x, with eps^2 n = -kappa^2 f' substituted. The variance is the maximum of
+    # f(k) - eps^2 n/k, so only its explicit dependence counts: df + (kappa f'/n) dn. The maximum moves by
+    # dkappa = -shift (df' - (f'/n) dn), which changes the signal by f' dkappa.
+    moves = kappa > 0.0
+    per_norm = torch.where(moves, f[1] / norm_square if norm_square > 0.0 else 0.0, 0.0)
+    curvature = 2.0 * f[1] + 2.0 * kappa * f[2]  # kappa times the second derivative of f(k) - eps^2 n/k
+    shift = torch.where(moves & (curvature < 0.0), kappa / curvature, 0.0)
+    identity, zero = torch.eye(len(eps), dtype=eps.dtype, device=eps.device), torch.zeros_like(value)
+    d_variance = torch.cat([identity, zero, (kappa * per_norm)[:, None]], 1)
+    d_signal = torch.cat([identity, -torch.diag(f[1] * shift), (f[1] * shift * per_norm)[:, None]], 1)
+
+    # Where the variance drowns in its own error the square root has no useful derivative: it is taken at a
+    # quarter of that error, so that the error of t stays finite and its interval reaches t = 0.
+    error = (d_variance @ joint @ d_variance.T).diagonal().clamp_min(0.0).sqrt()
+    safe_variance = torch.maximum(variance, error / 4.0)
+    safe_signal = torch.maximum(signal, safe_variance)
+    root = safe_variance.sqrt()
+    d_t = _ratio(d_signal.T, root) - _ratio(0.5 * safe_signal * d_variance.T, safe_variance * root)
+    d_t_rob = _ratio(0.5 * d_variance.T, root)
+    return _Point(
+        max(norm_square, 0.0),
+        ridge,
+        kappa,
+        signal,
+        variance,
+        t,
+        t_rob,
+        _symmetric(d_t.T @ joint @ d_t),
+        _symmetric(d_t_rob.T @ joint @ d_t_rob),
+    )
+
+
+def _expansion(
+    d: Tensor, a2: Tensor, g: Tensor, nu: float, c0: float, order: int
+) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+    """kappa(g) [E], and the Taylor coefficients [E] of f and df in kappa about it, up to `order` (2 or 3)."""
+    resolvent = 1.0 / (d + g[:, None])
+    s, e = [], []  # coefficients in g: sum a^2/(d + g) and df = sum d/(d + g)
+    power = resolvent
+    for _ in range(order + 1):
+        s.append((a2 * power).sum(1))
+        e.append((d * power).sum(1))
+        power = -power * resolvent
+    rho = [1.0 - e[0] / nu, *(-x / nu for x in e[1:])]
+    f = [sum((rho[i] * s[n - i] for i in range(n + 1)), -c0 * e[n]) for n in range(order + 1)]
+    inverse = [1.0 / rho[0]]
+    for n in range(1, order + 1):
+        inverse.append(-sum((rho[i] * inverse[n - i] for i in range(1, n + 1)), 0.0 * g) / rho[0])
+    kappa = g * inverse[0]
+    # y = kappa(g + x) - kappa(g) = p1 x + p2 x^2 + p3 x^3 is reverted to x = q1 y + q2 y^2 + q3 y^3.
+    p = [g * inverse[n] + inverse[n - 1] for n in range(1, order + 1)] + [0.0 * g] * (3 - order)
+    q1 = 1.0 / p[0]
+    q2 = -p[1] * q1**3
+    q3 = (2.0 * p[1] ** 2 - p[0] * p[2]) * q1**5
+
+    def in_kappa(c: list[Tensor]) -> list[Tensor]:
+        out = [c[0], c[1] * q1, c[1] * q2 + c[2] * q1**2]
+        if order == 3:
+            out.append(c[1] * q3 + 2.0 * c[2] * q1 * q2 + c[3] * q1**3)
+        return out
+
+    return kappa, in_kappa(f), in_kappa(e)
+
+
+def _consistent_share(
+    d: Tensor, a2: Tensor, g: Tensor, nu: float, c0: float, norm_square: float
+) -> tuple[Tensor, Tensor]:
+    """-kappa^2 f'(kappa) / |m|^2, which goes from 0 to 1 in g, and its derivative in log g."""
+    kappa, f, df = _expansion(d, a2, g, nu, c0, 2)
+    # kappa = g / (1 - df/nu) gives dg/dkappa = 1 - (kappa df)'/nu.
+    kappa_per_log = g / (1.0 - (df[0] + kappa * df[1]) / nu)
+    share = -kappa * kappa * f[1] / norm_square
+    return share, -2.0 * kappa * (f[1] + kappa * f[2]) / norm_square * kappa_per_log
+
+
+def _consistent_ridge(d: Tensor, a2: Tensor, eps: Tensor, nu: float, c0: float, norm_square: float) -> Tensor:
+    """The smallest g of share(g) = eps^2, for eps [E] > 0, found on a grid of half octaves and refined."""
+
+    def share(g: Tensor) -> tuple[Tensor, Tensor]:
+        return _consistent_share(d, a2, g, nu, c0, norm_square)
+
+    target = eps * eps
+    low = float(eps.min()) * float(d[0]) / 4.0
+    high = 4.0 / (1.0 - float(eps.max()))
+    for _ in range(64):
+        if float(share(target.new_tensor([low]))[0]) < float(target.min()):
+            break
+        low /= 16.0
+    for _ in range(64):
+        if float(share(target.new_tensor([high]))[0]) > float(target.max()):
+            break
+        high *= 16.0
+    steps = math.ceil(2.0 * math.log2(high / low))
+    grid = low * 2.0 ** (torch.arange(steps + 1, dtype=eps.dtype, device=eps.device) / 2.0)
+    reached = share(grid)[0][:, None] >= target
+    first = (reached.cumsum(0) == 0).sum(0).clamp(1, steps)
+    return _root(share, target, grid[first - 1], grid[first])
+
+
+def _root(
+    share: Callable[[Tensor], tuple[Tensor, Tensor]], target: Tensor, low: Tensor, high: Tensor
+) -> Tensor:
+    """g in [low, high] where share(g) rises through target [E]: Newton on log g, bisection where it fails."""
+    low, high = low.log(), high.log()
+    x = 0.5 * (low + high)
+    for _ in range(100):
+        value, slope = share(x.exp())
+        below = value < target
+        low, high = torch.where(below, x, low), torch.where(below, high, x)
+        newton = x - (value - target) / slope
+        inside = (newton > low) & (newton < high)  # False for a slope that is 0 or NaN
+        following = torch.where(inside, newton, 0.5 * (low + high))
+        done = (following - x).abs() <= 1e-15 * x.abs().clamp_min(1.0)
+        x = following
+        if bool(done.all()):
+            break
+    return x.exp()
+
+
+def _covariance(
+    kappa: Tensor, u: list[Tensor], w: list[Tensor], nu: float, c0: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """[E, E] covariances of f(k_i) with f(k_j), of f'(k_i) with f'(k_j), and of f(k_i) with f'(k_j)."""
+    m00, m01, m11 = _divided_difference(kappa, u)
+    m00 = m00.clamp_min(0.0)  # k f(k) rises with k in the population; its estimate need not without a signal
+    g00, g01, g11 = (x / nu for x in _divided_difference(kappa, w))
+    m10, g10 = m01.T, g01.T
+    quadratic, wishart = 2.0 * c0 * c0 * nu, 2.0 / nu
+    n00 = 4.0 * c0 * m00 + quadratic * g00 + wishart * m00 * m00
+    n01 = 4.0 * c0 * m01 + quadratic * g01 + wishart * 2.0 * m00 * m01
+    n11 = 4.0 * c0 * m11 + quadratic * g11 + wishart * 2.0 * (m00 * m11 + m01 * m10)
+    # K (1 - G) = n, differentiated in the second, and in both arguments.
+    k00 = n00 / (1.0 - g00)
+    k01 = (n01 + k00 * g01) / (1.0 - g00)
+    k11 = (n11 + k00 * g11 + k01 * g10 + k01.T * g01) / (1.0 - g00)
+    return k00, k11, k01
+
+
+def _divided_difference(k: Tensor, u: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+    """(u(y) - u(x))/(y - x) at x = k_i, y = k_j, its derivative in y, and in both, [E, E].
+
+    u holds the Taylor coefficients of orders 0 to 3 at k. Ridges closer than 1e-4 of their size, where the
+    quotients would lose their digits, share the mean of their coefficients, the limit for y to x.
+    """
+    x, y = k[:, None], k[None, :]
+    near = (y - x).abs() <= 1e-4 * torch.maximum(x, y)
+    step = torch.where(near, 1.0, y - x)
+    first = (u[0][None, :] - u[0][:, None]) / step
+    second = (u[1][None, :] - first) / step
+    both = (u[1][None, :] + u[1][:, None] - 2.0 * first) / step**2
+    limit = [0.5 * (c[None, :] + c[:, None]) for c in u]
+    return (
+        torch.where(near, limit[1], first),
+        torch.where(near, limit[2], second),
+        torch.where(near, limit[3], both),
+    )
+
+
+def _ratio(numerator: Tensor, denominator: Tensor) -> Tensor:
+    """numerator / denominator, 0 where the denominator is 0."""
+    zero = denominator == 0.0
+    return torch.where(zero, 0.0, numerator / torch.where(zero, 1.0, denominator))
+
+
+def _symmetric(matrix: Tensor) -> Tensor:
+    """Symmetric, with no negative variance: the plugged-in kernel need not be positive."""
+    matrix = 0.5 * (matrix + matrix.T)
+    short = (-matrix.diagonal()).clamp_min(0.0)
+    return matrix + torch.diag(short)
