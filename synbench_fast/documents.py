@@ -1,0 +1,215 @@
+"""Typed JSON documents: dataclasses to plain JSON values and back, strictly; files that are whole or absent.
+
+The annotations are the schema; both directions walk them, so that a number is a number on either side, an
+integer never becomes a float, and what does not fit is refused with the path of the field. Annotations may be
+str, int, float, bool, list[T], tuple[T, ...], dict[str, T], a dataclass, or any of these with None.
+
+JSON has no infinity and no NaN: a field that may hold one is declared with `nan_field` or `inf_field`, is
+null in the document, and reads back as that value.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import numbers
+import os
+import secrets
+import types
+import typing
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any, TypeVar
+
+from synbench_fast.errors import SynbenchError
+
+__all__ = ["Mismatch", "decode", "encode", "inf_field", "kind_of", "nan_field", "parse", "write_atomically"]
+
+
+class Mismatch(Exception):
+    """`field path: expected ..., got ...`, still without the name of the document."""
+
+    def __init__(self, path: str, expected: str, got: str) -> None:
+        super().__init__(f"{path or 'document'}: expected {expected}, got {got}")
+
+
+def nan_field() -> Any:
+    """A float field that may be NaN: null in JSON, NaN when read."""
+    return dataclasses.field(metadata={"null": math.nan})
+
+
+def inf_field() -> Any:
+    """A float field that may be infinite: null in JSON, +inf when read."""
+    return dataclasses.field(metadata={"null": math.inf})
+
+
+def parse(text: str, source: str) -> Any:
+    """JSON text to plain values; SynbenchError names `source`. NaN and Infinity are no JSON."""
+    try:
+        return json.loads(text, parse_constant=_no_constant)
+    except (ValueError, RecursionError) as error:
+        raise SynbenchError(f"{source}: expected a JSON document, got text that is not: {error}") from None
+
+
+def encode(value: Any) -> dict[str, Any]:
+    """A dataclass as plain JSON values. TypeError names the field that does not hold what it declares."""
+    try:
+        document: dict[str, Any] = _encode(type(value), value, "")
+    except Mismatch as error:
+        raise TypeError(str(error)) from None
+    return document
+
+
+_T = TypeVar("_T")
+
+
+def decode(kind: type[_T], document: object) -> _T:
+    """The inverse of `encode`; raises Mismatch, which names the field but not the document."""
+    value: _T = _decode(kind, document, "")
+    return value
+
+
+def write_atomically(path: str | os.PathLike[str], text: str) -> Path:
+    """Write UTF-8 `text` to `path`: even after a crash it is the old file or the whole new one."""
+    target = Path(path)
+    temporary = target.with_name(f".{target.name[:200]}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+    try:
+        try:
+            with open(temporary, "x", encoding="utf-8", newline="\n") as stream:
+                stream.write(text)
+                stream.flush()
+                os.fsync(stream.fileno())
+            os.replace(temporary, target)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise SynbenchError(
+            f"{target}: expected a file that can be written, got: {error.strerror}"
+        ) from error
+    return target
+
+
+def kind_of(value: object) -> str:
+    """A JSON value as an error message shows it."""
+    if value is None or isinstance(value, bool | int | float | str):
+        text = json.dumps(value, ensure_ascii=False)
+        return text if len(text) <= 60 else text[:57] + "..."
+    return {"list": "an array", "dict": "an object"}.get(type(value).__name__, type(value).__name__)
+
+
+def _no_constant(name: str) -> float:
+    raise ValueError(f"{name} is not a JSON number")
+
+
+_NAMES = {str: "a string", int: "an integer", float: "a number", bool: "true or false"}
+
+
+@cache
+def _fields(kind: type) -> dict[str, tuple[Any, float | None]]:
+    """Field name -> (annotation, the non-finite float that null stands for), in order."""
+    hints = typing.get_type_hints(kind)
+    return {one.name: (hints[one.name], one.metadata.get("null")) for one in dataclasses.fields(kind)}
+
+
+def _scalar(kind: Any, value: object, path: str) -> Any:
+    """`value` as exactly `kind`; NumPy's integers and floats count as numbers, true and "1" do not."""
+    fits = {
+        str: isinstance(value, str),
+        bool: isinstance(value, bool),
+        int: isinstance(value, numbers.Integral) and not isinstance(value, bool),
+        float: isinstance(value, numbers.Real) and not isinstance(value, bool),
+    }[kind]
+    if not fits:
+        raise Mismatch(path, _NAMES[kind], kind_of(value))
+    return kind(value)
+
+
+def _items(kind: Any, value: Any, path: str) -> Iterator[tuple[Any, Any, str]]:
+    """(annotation, element, path) of each element of a list or tuple."""
+    element = typing.get_args(kind)[0]
+    for index, one in enumerate(value):
+        yield element, one, f"{path}[{index}]"
+
+
+def _without_none(kind: types.UnionType) -> Any:
+    return next(one for one in typing.get_args(kind) if one is not type(None))
+
+
+def _encode(kind: Any, value: Any, path: str, null: float | None = None) -> Any:
+    if isinstance(kind, types.UnionType):
+        return None if value is None else _encode(_without_none(kind), value, path)
+    prefix = f"{path}." if path else ""
+    if dataclasses.is_dataclass(kind):
+        if not isinstance(value, typing.cast(type, kind)):
+            raise Mismatch(path, f"a {typing.cast(type, kind).__name__}", type(value).__name__)
+        return {
+            name: _encode(one, getattr(value, name), prefix + name, missing)
+            for name, (one, missing) in _fields(typing.cast(type, kind)).items()
+        }
+    origin = typing.get_origin(kind)
+    if origin in (list, tuple):
+        if not isinstance(value, list | tuple):
+            raise Mismatch(path, "a list", type(value).__name__)
+        return [_encode(*item) for item in _items(kind, value, path)]
+    if origin is dict:
+        if not isinstance(value, dict):
+            raise Mismatch(path, "a dict", type(value).__name__)
+        element = typing.get_args(kind)[1]
+        return {
+            _scalar(str, key, path): _encode(element, one, f"{prefix}{key}") for key, one in value.items()
+        }
+    plain = _scalar(kind, value, path)
+    if kind is float and not math.isfinite(plain):
+        if null is None:
+            raise Mismatch(path, "a finite number", str(plain))
+        return None
+    return plain
+
+
+def _decode(kind: Any, value: Any, path: str, null: float | None = None) -> Any:
+    if isinstance(kind, types.UnionType):
+        return None if value is None else _decode(_without_none(kind), value, path)
+    if dataclasses.is_dataclass(kind):
+        return _decode_object(typing.cast(type, kind), value, path)
+    origin = typing.get_origin(kind)
+    if origin in (list, tuple):
+        if not isinstance(value, list):
+            raise Mismatch(path, "an array", kind_of(value))
+        return origin(_decode(*item) for item in _items(kind, value, path))
+    if origin is dict:
+        if not isinstance(value, dict):
+            raise Mismatch(path, "an object", kind_of(value))
+        element = typing.get_args(kind)[1]
+        return {key: _decode(element, one, f"{path}.{key}") for key, one in value.items()}
+    if value is None and null is not None:
+        return null
+    return _scalar(kind, value, path)
+
+
+def _decode_object(kind: type, value: Any, path: str) -> Any:
+    if not isinstance(value, dict):
+        raise Mismatch(path, "an object", kind_of(value))
+    known = _fields(kind)
+    prefix = f"{path}." if path else ""
+    for name in value:
+        if name not in known:
+            raise Mismatch(
+                prefix + name, f"a field of {kind.__name__} ({', '.join(known)})", "an unknown field"
+            )
+    decoded: dict[str, Any] = {}
+    for name, (annotation, null) in known.items():
+        if name not in value:
+            raise Mismatch(prefix + name, _expected(annotation), "no such field")
+        decoded[name] = _decode(annotation, value[name], prefix + name, null)
+    return kind(**decoded)
+
+
+def _expected(kind: Any) -> str:
+    if isinstance(kind, types.UnionType):
+        return _expected(_without_none(kind)) + " or null"
+    if dataclasses.is_dataclass(kind) or typing.get_origin(kind) is dict:
+        return "an object"
+    return "an array" if typing.get_origin(kind) in (list, tuple) else _NAMES[kind]

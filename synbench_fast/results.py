@@ -1,0 +1,417 @@
+"""What a run returns, and how it is written down: one versioned JSON document per encoder and configuration.
+
+The dataclasses are the schema (see documents.py). A field declared with `nan_field` or `inf_field` may be
+non-finite: it is null in JSON and reads back as NaN (an unknown error) or +inf (the bound at t = 0).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+import numbers
+import os
+import re
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from synbench_fast.documents import (
+    Mismatch,
+    decode,
+    encode,
+    inf_field,
+    kind_of,
+    nan_field,
+    parse,
+    write_atomically,
+)
+from synbench_fast.errors import SynbenchError
+
+__all__ = [
+    "CSV_COLUMNS",
+    "SCHEMA",
+    "SCHEMA_VERSION",
+    "Cost",
+    "CurvePoint",
+    "EncoderRecord",
+    "Environment",
+    "Gpu",
+    "Preprocessing",
+    "Result",
+    "RobustArea",
+    "ScalePoint",
+    "Score",
+    "TaskRecord",
+    "replay_command",
+    "with_error",
+]
+
+SCHEMA = "synbench-fast/result"
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preprocessing:
+    """How a sample reached the encoder: its shape without the batch, and the normalisation per channel."""
+
+    input_shape: tuple[int, ...]
+    mean: tuple[float, ...] | None
+    std: tuple[float, ...] | None
+    pool: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderRecord:
+    """Which weights were scored; `weights_sha256` identifies them whatever they are called."""
+
+    spec: str
+    source: str
+    name: str
+    revision: str | None
+    weights_sha256: str
+    parameters: int
+    feature_dim: int
+    preprocessing: Preprocessing
+    random_init: bool
+    checkpoint: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskRecord:
+    """The synthetic task: x | y ~ N(center + (2y - 1) scale u, covariance), P(y = 1) = prior."""
+
+    shape: tuple[int, ...]
+    scales: list[float]
+    samples: int  # per scale, as drawn: the paper's two halves together
+    prior: float
+    center: float
+    pattern: str
+    covariance: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Score:
+    """Expected scaled bound above accuracy `threshold`, relative to the raw data's; NaN where unknown."""
+
+    eps: float
+    threshold: float
+    score: float = nan_field()
+    stderr: float = nan_field()
+    ci95_low: float = nan_field()
+    ci95_high: float = nan_field()
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScalePoint:
+    """One scale at one budget, and the raw data's optimum there. The bound is infinite where t = 0."""
+
+    scale: float
+    eps: float
+    accuracy: float
+    accuracy_stderr: float = nan_field()
+    robust_accuracy: float
+    robust_accuracy_stderr: float = nan_field()
+    bound: float = inf_field()
+    bound_stderr: float = nan_field()
+    t: float
+    t_stderr: float = nan_field()
+    raw_accuracy: float
+    raw_bound: float = inf_field()
+
+
+@dataclass(frozen=True, kw_only=True)
+class RobustArea:
+    """Area under robust accuracy over eps in [0, 1): the representation's, the raw data's, their ratio."""
+
+    value: float = nan_field()
+    raw: float = nan_field()
+    ratio: float = nan_field()
+    stderr: float = nan_field()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """What the run took; `seconds` per phase, with their sum and the rest under "total"."""
+
+    images: int
+    seconds: dict[str, float]
+    images_per_second: float
+    peak_memory_bytes: int
+    device: str
+    dtype: str
+    batch_size: int
+    threads: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gpu:
+    name: str
+    memory_bytes: int
+    compute_capability: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Environment:
+    """Where the run happened: `cores` are those this process may use, `versions` the libraries installed."""
+
+    python: str
+    platform: str
+    cpu: str
+    cores: int
+    memory_bytes: int
+    simd: str | None
+    gpus: list[Gpu]
+    cuda: str | None
+    versions: dict[str, str]
+    git_commit: str | None
+    git_dirty: bool | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """Score of one encoder under one configuration, with everything needed to judge and to repeat it.
+
+    `scores` runs over eps, then thresholds; `curve` over scales, then eps. `command` replays the run from a
+    shell and is empty where no shell line can (an encoder passed as a Python object).
+    """
+
+    schema: str = SCHEMA
+    schema_version: int = SCHEMA_VERSION
+    encoder: EncoderRecord
+    task: TaskRecord
+    estimator: str
+    seed: int
+    eps: list[float]
+    thresholds: list[float]
+    scores: list[Score]
+    curve: list[ScalePoint]
+    robust_area: RobustArea
+    cost: Cost
+    environment: Environment
+    backends: dict[str, str]
+    warnings: list[str]
+    command: str
+
+    def score(self, eps: float | None = None, threshold: float | None = None) -> Score:
+        """The score at one budget and threshold; by default the first budget and the lowest threshold."""
+        wanted_eps = self.eps[0] if eps is None else _listed("eps", eps, self.eps)
+        wanted = (
+            min(self.thresholds) if threshold is None else _listed("threshold", threshold, self.thresholds)
+        )
+        for one in self.scores:
+            if one.eps == wanted_eps and one.threshold == wanted:
+                return one
+        raise SynbenchError(
+            f"scores: expected an entry at eps {wanted_eps:g}, threshold {wanted:g}, got none"
+        )
+
+    def summary(self) -> str:
+        """A few lines for a person: what was scored, its scores at the lowest threshold, area and cost."""
+        scores = (self.score(eps) for eps in self.eps)
+        parts = [f"eps {one.eps:g}: {with_error(one.score, one.stderr)}" for one in scores]
+        area, cost, task = self.robust_area, self.cost, self.task
+        return "\n".join(
+            [
+                f"{self.encoder.spec}: F = {self.encoder.feature_dim}, "
+                f"{_millions(self.encoder.parameters)} parameters",
+                f"  score above accuracy {min(self.thresholds):g}: {', '.join(parts)}",
+                f"  robust area: {with_error(area.value, area.stderr)} of {area.raw:.4f} ({area.ratio:.1%})",
+                f"  {self.estimator}, {len(task.scales)} scales x {task.samples} samples, "
+                f"{cost.seconds.get('total', math.nan):.1f} s on {cost.device}, "
+                f"{cost.images_per_second:.1f} images/s",
+            ]
+        )
+
+    def rows(self) -> list[dict[str, str | int | float | None]]:
+        """One flat row per (eps, threshold), keys as in CSV_COLUMNS; None where a value is not finite."""
+        common: dict[str, str | int | float | None] = {
+            "encoder": self.encoder.spec,
+            "revision": self.encoder.revision,
+            "weights_sha256": self.encoder.weights_sha256,
+            "parameters": self.encoder.parameters,
+            "feature_dim": self.encoder.feature_dim,
+            "estimator": self.estimator,
+            "scales": len(self.task.scales),
+            "samples": self.task.samples,
+            "prior": self.task.prior,
+            "seed": self.seed,
+        }
+        last: dict[str, str | int | float | None] = {
+            "robust_area": _finite(self.robust_area.value),
+            "robust_area_ratio": _finite(self.robust_area.ratio),
+            "images": self.cost.images,
+            "seconds": self.cost.seconds.get("total"),
+            "images_per_second": self.cost.images_per_second,
+        }
+        return [
+            {**common, **{key: _finite(value) for key, value in dataclasses.asdict(one).items()}, **last}
+            for one in self.scores
+        ]
+
+    def file_name(self) -> str:
+        """File name of this encoder and configuration: a readable spec, then a hash of the rest."""
+        document = self.to_dict()
+        fixed = [document[key] for key in ("encoder", "task", "estimator", "seed", "eps", "thresholds")]
+        text = json.dumps([*fixed, self.cost.dtype], sort_keys=True)
+        digest = hashlib.sha256(text.encode()).hexdigest()[:12]
+        readable = re.sub(r"[^A-Za-z0-9._-]+", "_", self.encoder.spec).strip("._")[:100]
+        return f"{readable or 'encoder'}-{digest}.json"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values. A value of the wrong type is a TypeError that names the field."""
+        return encode(self)
+
+    @classmethod
+    def from_dict(cls, document: object, *, source: str = "result") -> Result:
+        """The inverse of `to_dict`; what does not fit is a SynbenchError naming `source` and the field."""
+        if not isinstance(document, dict):
+            raise SynbenchError(f"{source}: expected a JSON object, got {kind_of(document)}")
+        if document.get("schema") != SCHEMA:
+            raise SynbenchError(f"{source}: schema: expected {SCHEMA!r}, got {document.get('schema')!r}")
+        version = document.get("schema_version")
+        if type(version) is not int or not 1 <= version <= SCHEMA_VERSION:
+            newer = type(version) is int and version > SCHEMA_VERSION
+            raise SynbenchError(
+                f"{source}: schema_version: expected an integer from 1 to {SCHEMA_VERSION}, got {version!r}"
+                + ("; a newer synbench-fast wrote it" if newer else "")
+            )
+        try:
+            return decode(cls, document)
+        except Mismatch as error:
+            raise SynbenchError(f"{source}: {error}") from None
+
+    def to_json(self, *, indent: int | None = None) -> str:
+        """One JSON document; on one line unless `indent` is given."""
+        return json.dumps(self.to_dict(), indent=indent, allow_nan=False, ensure_ascii=False)
+
+    @classmethod
+    def from_json(cls, text: str, *, source: str = "result") -> Result:
+        """Read what `to_json` wrote; strict, see `from_dict`."""
+        return cls.from_dict(parse(text, source), source=source)
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write the document to `path`, whole or not at all; returns the path."""
+        return write_atomically(path, self.to_json(indent=2) + "\n")
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Result:
+        """Read a saved result; SynbenchError names the file and the field that does not fit."""
+        try:
+            text = Path(path).read_text(encoding="utf-8")
+        except OSError as error:
+            raise SynbenchError(f"{path}: expected a readable result file, got: {error.strerror}") from None
+        except UnicodeDecodeError:
+            raise SynbenchError(f"{path}: expected a result file in UTF-8, got other bytes") from None
+        return cls.from_json(text, source=str(path))
+
+
+CSV_COLUMNS = (
+    "encoder",
+    "revision",
+    "weights_sha256",
+    "parameters",
+    "feature_dim",
+    "estimator",
+    "scales",
+    "samples",
+    "prior",
+    "seed",
+    "eps",
+    "threshold",
+    "score",
+    "stderr",
+    "ci95_low",
+    "ci95_high",
+    "robust_area",
+    "robust_area_ratio",
+    "images",
+    "seconds",
+    "images_per_second",
+)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class CurvePoint:
+    """One scale of features, all budgets at once; every array is float64 [E] in the order of `eps`.
+
+    t = m'w / sqrt(w'Cw) of the eps-robust Bayes classifier w, t_rob the same under attack, accuracy = Phi(t),
+    robust_accuracy = Phi(t_rob), bound = E[|margin| / |m'w| given correct]. `stderr` is the standard error
+    of t and `t_cov` [E, E] the covariance of t over eps, None where there is none. `count` samples gave
+    `feature_dim` features, of which `rank` directions carry variance; `ridge` and `kappa` are the sample and
+    the population ridge.
+    """
+
+    eps: NDArray[np.float64]
+    accuracy: NDArray[np.float64]
+    robust_accuracy: NDArray[np.float64]
+    bound: NDArray[np.float64]
+    t: NDArray[np.float64]
+    t_rob: NDArray[np.float64]
+    stderr: NDArray[np.float64]
+    accuracy_stderr: NDArray[np.float64]
+    bound_stderr: NDArray[np.float64]
+    ridge: NDArray[np.float64]
+    kappa: NDArray[np.float64]
+    count: int
+    feature_dim: int
+    rank: int
+    estimator: str
+    t_cov: NDArray[np.float64] | None = None
+
+
+_FLAGS = ("random_init", "published_preprocessing", "trust_remote_code")
+
+
+def replay_command(spec: str, options: Mapping[str, Any]) -> str:
+    """The shell line that repeats a run. `options`: arguments of score(), None and False left out.
+
+    >>> replay_command("timm:resnet18", {"eps": (0.0, 0.2), "seed": 0, "random_init": True, "mean": None})
+    'synbench-fast run timm:resnet18 --eps 0,0.2 --seed 0 --random-init'
+    """
+    words = ["synbench-fast", "run", spec]
+    for name, value in options.items():
+        if value is None or (name in _FLAGS and not value):
+            continue
+        words.append("--" + name.replace("_", "-"))
+        if name not in _FLAGS:
+            words.append(_argument(value))
+    return shlex.join(words)
+
+
+def _argument(value: Any) -> str:
+    if isinstance(value, str | os.PathLike):
+        return os.fspath(value)
+    if isinstance(value, numbers.Integral):
+        return str(int(value))
+    if isinstance(value, numbers.Real):
+        text = repr(float(value))  # the shortest text that reads back as the same number
+        return text.removesuffix(".0")
+    return ",".join(_argument(one) for one in value)
+
+
+def with_error(value: float, stderr: float, digits: int = 4) -> str:
+    """`0.8123 ± 0.0045`, or the value alone where the error is unknown."""
+    return f"{value:.{digits}f} ± {stderr:.{digits}f}" if math.isfinite(stderr) else f"{value:.{digits}f}"
+
+
+def _millions(count: int) -> str:
+    return f"{count / 1e6:.1f} M" if count >= 100_000 else str(count)
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _listed(argument: str, value: float, values: list[float]) -> float:
+    for one in values:
+        if math.isclose(one, value, rel_tol=0, abs_tol=1e-9):
+            return one
+    listed = ", ".join(f"{one:g}" for one in values)
+    raise SynbenchError(f"{argument}: expected one of {listed}, got {value!r}")

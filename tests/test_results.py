@@ -1,0 +1,354 @@
+"""The result document: round trips, strict reading, atomic writing, accessors."""
+
+from __future__ import annotations
+
+import copy
+import csv
+import dataclasses
+import json
+import math
+import os
+import re
+import shlex
+import stat
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from result_example import example
+
+from synbench_fast.documents import decode, encode, write_atomically
+from synbench_fast.errors import SynbenchError
+from synbench_fast.results import (
+    CSV_COLUMNS,
+    SCHEMA_VERSION,
+    CurvePoint,
+    Result,
+    RobustArea,
+    replay_command,
+)
+
+
+def test_json_round_trip_keeps_every_value() -> None:
+    result = example()
+    text = result.to_json()
+    again = Result.from_json(text)
+    assert again.to_dict() == result.to_dict()
+    # NaN != NaN, so compare what is finite as objects too: same types, tuples and lists included
+    assert again.encoder == result.encoder
+    assert again.task == result.task
+    assert again.scores == result.scores
+    assert again.environment == result.environment
+    assert again.cost == result.cost
+    assert "\n" not in text
+
+
+def test_non_finite_floats_are_null_and_come_back_as_documented() -> None:
+    result = example(robust_area=RobustArea(value=0.6, raw=math.nan, ratio=math.nan, stderr=math.inf))
+    document = json.loads(result.to_json())
+    assert document["curve"][0]["bound"] is None
+    assert document["curve"][0]["t_stderr"] is None
+    assert document["robust_area"] == {"value": 0.6, "raw": None, "ratio": None, "stderr": None}
+    again = Result.from_json(result.to_json())
+    assert again.curve[0].bound == math.inf
+    assert math.isnan(again.curve[0].bound_stderr)
+    assert math.isnan(again.robust_area.ratio)
+
+
+def test_numbers_are_numbers_also_from_numpy() -> None:
+    result = example(
+        seed=np.int64(7), eps=[np.float64(0.0), np.float32(0.25)], thresholds=[np.float64(0.6), 1]
+    )
+    document = json.loads(result.to_json())
+    assert document["seed"] == 7 and type(document["seed"]) is int
+    assert document["eps"] == [0.0, 0.25]
+    assert document["thresholds"] == [0.6, 1.0] and type(document["thresholds"][1]) is float
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"seed": 1.0}, "seed: expected an integer, got 1.0"),
+        ({"seed": True}, "seed: expected an integer, got true"),
+        ({"eps": [0.0, "0.2"]}, 'eps[1]: expected a number, got "0.2"'),
+        ({"eps": 0.2}, "eps: expected a list, got float"),
+        ({"eps": [math.inf]}, "eps[0]: expected a finite number, got inf"),
+        ({"cost": None}, "cost: expected a Cost, got NoneType"),
+        ({"backends": [1]}, "backends: expected a dict, got list"),
+        ({"backends": {1: "cpp"}}, "backends: expected a string, got 1"),
+        ({"command": None}, "command: expected a string, got null"),
+    ],
+)
+def test_writing_refuses_a_field_of_the_wrong_type(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(TypeError, match=f"^{re.escape(message)}$"):
+        example(**changes).to_json()
+
+
+def changed(path: str, value: Any) -> dict[str, Any]:
+    """The example's document with the entry at `path` ("scores/0/eps") set to `value`; None deletes it."""
+    document = copy.deepcopy(example().to_dict())
+    *parents, last = [int(key) if key.isdigit() else key for key in path.split("/")]
+    at: Any = document
+    for key in parents:
+        at = at[key]
+    if value is DELETE:
+        del at[last]
+    else:
+        at[last] = value
+    return document
+
+
+DELETE = object()
+
+
+@pytest.mark.parametrize(
+    ("document", "message"),
+    [
+        ([], "r.json: expected a JSON object, got an array"),
+        (changed("schema", "other"), "r.json: schema: expected 'synbench-fast/result', got 'other'"),
+        (changed("schema", DELETE), "r.json: schema: expected 'synbench-fast/result', got None"),
+        (
+            changed("schema_version", SCHEMA_VERSION + 1),
+            f"r.json: schema_version: expected an integer from 1 to {SCHEMA_VERSION}, got {SCHEMA_VERSION + 1}; "
+            "a newer synbench-fast wrote it",
+        ),
+        (
+            changed("schema_version", "1"),
+            f"r.json: schema_version: expected an integer from 1 to {SCHEMA_VERSION}, got '1'",
+        ),
+        (changed("scores/3/eps", "0.2"), 'r.json: scores[3].eps: expected a number, got "0.2"'),
+        (changed("scores/3/eps", None), "r.json: scores[3].eps: expected a number, got null"),
+        (
+            changed("scores/0/stderr", DELETE),
+            "r.json: scores[0].stderr: expected a number, got no such field",
+        ),
+        (changed("seed", 0.5), "r.json: seed: expected an integer, got 0.5"),
+        (changed("seed", True), "r.json: seed: expected an integer, got true"),
+        (changed("cost/seconds/encode", "3"), 'r.json: cost.seconds.encode: expected a number, got "3"'),
+        (changed("cost/seconds", []), "r.json: cost.seconds: expected an object, got an array"),
+        (changed("cost", 3), "r.json: cost: expected an object, got 3"),
+        (changed("cost", DELETE), "r.json: cost: expected an object, got no such field"),
+        (changed("warnings", "none"), 'r.json: warnings: expected an array, got "none"'),
+        (changed("warnings", DELETE), "r.json: warnings: expected an array, got no such field"),
+        (
+            changed("encoder/preprocessing/mean", {}),
+            "r.json: encoder.preprocessing.mean: expected an array, got an object",
+        ),
+        (
+            changed("encoder/preprocessing/mean", DELETE),
+            "r.json: encoder.preprocessing.mean: expected an array or null, got no such field",
+        ),
+        (changed("encoder/random_init", 0), "r.json: encoder.random_init: expected true or false, got 0"),
+        (
+            changed("robust_area/median", 1.0),
+            "r.json: robust_area.median: expected a field of RobustArea (value, raw, ratio, stderr), "
+            "got an unknown field",
+        ),
+    ],
+)
+def test_reading_refuses_what_does_not_fit(document: Any, message: str) -> None:
+    with pytest.raises(SynbenchError, match=f"^{re.escape(message)}$"):
+        Result.from_dict(document, source="r.json")
+
+
+@pytest.mark.parametrize("text", ["", "{", '{"schema": NaN}', '{"schema": Infinity}', "[" * 100_000])
+def test_reading_refuses_what_is_not_json(text: str) -> None:
+    with pytest.raises(SynbenchError, match=r"^r\.json: expected a JSON document, got text that is not: "):
+        Result.from_json(text, source="r.json")
+
+
+def test_optional_fields_take_null() -> None:
+    document = changed("encoder/preprocessing/mean", None)
+    assert Result.from_dict(document).encoder.preprocessing.mean is None
+
+
+def test_save_and_load(tmp_path: Path) -> None:
+    path = tmp_path / "r.json"
+    assert example().save(path) == path
+    assert Result.load(path).to_dict() == example().to_dict()
+    assert [one.name for one in tmp_path.iterdir()] == ["r.json"]
+    assert path.read_text().endswith("}\n")
+
+
+def test_load_names_the_file(tmp_path: Path) -> None:
+    missing = tmp_path / "none.json"
+    with pytest.raises(
+        SynbenchError, match=f"^{re.escape(str(missing))}: expected a readable result file, got"
+    ):
+        Result.load(missing)
+    binary = tmp_path / "binary.json"
+    binary.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(SynbenchError, match=f"^{re.escape(str(binary))}: expected a result file in UTF-8"):
+        Result.load(binary)
+    wrong = tmp_path / "wrong.json"
+    wrong.write_text(json.dumps(changed("seed", "0")))
+    with pytest.raises(SynbenchError, match=f'^{re.escape(str(wrong))}: seed: expected an integer, got "0"$'):
+        Result.load(wrong)
+
+
+@pytest.mark.parametrize("failing", ["fsync", "replace"])
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError(28, "No space left on device")])
+def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: str, error: BaseException
+) -> None:
+    path = tmp_path / "r.json"
+    path.write_text("old")
+
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(os, failing, fail)
+    expected = KeyboardInterrupt if isinstance(error, KeyboardInterrupt) else SynbenchError
+    with pytest.raises(expected) as caught:
+        write_atomically(path, "new")
+    assert path.read_text() == "old"
+    assert [one.name for one in tmp_path.iterdir()] == ["r.json"]
+    if expected is SynbenchError:
+        assert (
+            str(caught.value) == f"{path}: expected a file that can be written, got: No space left on device"
+        )
+
+
+def test_a_new_file_follows_the_umask(tmp_path: Path) -> None:
+    old = os.umask(0o027)
+    try:
+        path = write_atomically(tmp_path / "r.json", "x")
+    finally:
+        os.umask(old)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o640
+
+
+def test_score_accessor() -> None:
+    result = example()
+    assert result.score() == result.scores[0]
+    assert result.score(eps=0.2, threshold=0.7) == result.scores[3]
+    assert result.score(eps=0.1 + 0.1, threshold=0.6) == result.scores[2]
+    with pytest.raises(SynbenchError, match=r"^eps: expected one of 0, 0\.2, got 0\.3$"):
+        result.score(eps=0.3)
+    with pytest.raises(SynbenchError, match=r"^threshold: expected one of 0\.6, 0\.7, got 0\.5$"):
+        result.score(threshold=0.5)
+    with pytest.raises(
+        SynbenchError, match=r"^scores: expected an entry at eps 0, threshold 0\.6, got none$"
+    ):
+        example(scores=[]).score()
+
+
+def test_summary_shows_scores_errors_area_and_cost() -> None:
+    lines = example().summary().split("\n")
+    assert lines == [
+        "builtin:conv: F = 256, 1.2 M parameters",
+        "  score above accuracy 0.6: eps 0: 0.8400 ± 0.0100, eps 0.2: 0.6400 ± 0.0100",
+        "  robust area: 0.6100 ± 0.0200 of 0.7400 (82.4%)",
+        "  consistent, 2 scales x 1024 samples, 4.0 s on cpu, 512.0 images/s",
+    ]
+
+
+def test_rows_are_flat_and_complete() -> None:
+    result = example()
+    no_error = dataclasses.replace(result.scores[0], stderr=math.nan)
+    rows = example(scores=[no_error, *result.scores[1:]]).rows()
+    assert [(row["eps"], row["threshold"]) for row in rows] == [
+        (0.0, 0.6),
+        (0.0, 0.7),
+        (0.2, 0.6),
+        (0.2, 0.7),
+    ]
+    assert all(tuple(row) == CSV_COLUMNS for row in rows)
+    assert rows[0]["stderr"] is None
+    assert rows[3]["score"] == result.scores[3].score
+    assert rows[3]["robust_area_ratio"] == result.robust_area.ratio
+
+
+@pytest.mark.parametrize(
+    "spec", ["timm:resnet18", "hf:../../etc/passwd", "onnx:/a/b.onnx", "python:..:..", "é:é"]
+)
+def test_file_name_is_one_safe_component(spec: str) -> None:
+    name = example(spec).file_name()
+    assert re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*-[0-9a-f]{12}\.json", name)
+    assert Path(name).name == name
+    assert len(example(spec + "x" * 500).file_name()) < 130
+
+
+def test_file_name_is_unique_per_encoder_and_configuration() -> None:
+    base = example()
+    others = [
+        base,
+        example("builtin/conv:"),  # the same readable part
+        example(seed=1),
+        example(eps=[0.0, 0.3]),
+        example(estimator="paper"),
+        example(task=dataclasses.replace(base.task, samples=2048)),
+        example(encoder=dataclasses.replace(base.encoder, weights_sha256="cd" * 32)),
+        example(cost=dataclasses.replace(base.cost, dtype="bfloat16")),
+    ]
+    assert len({one.file_name() for one in others}) == len(others)
+    same = [
+        example(cost=dataclasses.replace(base.cost, images_per_second=1.0)),
+        example(environment=dataclasses.replace(base.environment, cpu="Another")),
+    ]
+    assert {one.file_name() for one in same} == {base.file_name()}
+
+
+def test_replay_command_quotes_and_leaves_defaults_out() -> None:
+    command = replay_command(
+        "python:my pkg:make",
+        {
+            "eps": (0.0, 0.2),
+            "input_shape": (3, 32, 32),
+            "mean": None,
+            "random_init": True,
+            "trust_remote_code": False,
+            "prior": 0.25,
+            "seed": 3,
+            "checkpoint": Path("a b.pt"),
+            "device": "auto",
+        },
+    )
+    assert shlex.split(command) == [
+        "synbench-fast", "run", "python:my pkg:make", "--eps", "0,0.2", "--input-shape", "3,32,32",
+        "--random-init", "--prior", "0.25", "--seed", "3", "--checkpoint", "a b.pt", "--device", "auto",
+    ]  # fmt: skip
+
+
+def test_replay_command_keeps_every_digit() -> None:
+    eps = (0.1 + 0.2, 1 / 3)
+    words = shlex.split(replay_command("builtin:conv", {"eps": eps}))
+    assert tuple(float(one) for one in words[-1].split(",")) == eps
+
+
+def test_curve_point_holds_arrays() -> None:
+    values = np.array([0.5, 0.25])
+    point = CurvePoint(
+        eps=values, accuracy=values, robust_accuracy=values, bound=values, t=values, t_rob=values, stderr=values,
+        accuracy_stderr=values, bound_stderr=values, ridge=values, kappa=values, count=4, feature_dim=2, rank=2,
+        estimator="paper",
+    )  # fmt: skip
+    assert point.t_cov is None
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        point.count = 5  # type: ignore[misc]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Nested:
+    names: dict[str, tuple[float, ...] | None]
+    flag: bool | None
+
+
+def test_documents_nest() -> None:
+    value = Nested(names={"a": (1.0, 2.0), "b": None}, flag=None)
+    document = encode(value)
+    assert document == {"names": {"a": [1.0, 2.0], "b": None}, "flag": None}
+    assert decode(Nested, json.loads(json.dumps(document))) == value
+
+
+def test_csv_reads_back(tmp_path: Path) -> None:
+    path = tmp_path / "r.csv"
+    with path.open("w", newline="") as stream:
+        writer = csv.DictWriter(stream, CSV_COLUMNS)
+        writer.writeheader()
+        writer.writerows(example('python:a,"b"').rows())
+    with path.open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert rows[0]["encoder"] == 'python:a,"b"'
+    assert float(rows[3]["score"]) == example().scores[3].score
