@@ -69,14 +69,14 @@ class Preprocessing:
 
 @dataclass(frozen=True, kw_only=True)
 class EncoderRecord:
-    """Which weights were scored; `weights_sha256` identifies them whatever they are called."""
+    """Which weights were scored. A callable hides them: its sha256 is empty, its parameters are None."""
 
     spec: str
     source: str
     name: str
     revision: str | None
     weights_sha256: str
-    parameters: int
+    parameters: int | None
     feature_dim: int
     preprocessing: Preprocessing
     random_init: bool
@@ -220,7 +220,7 @@ class Result:
         return "\n".join(
             [
                 f"{self.encoder.spec}: F = {self.encoder.feature_dim}, "
-                f"{_millions(self.encoder.parameters)} parameters",
+                f"{_count(self.encoder.parameters)} parameters",
                 f"  score above accuracy {min(self.thresholds):g}: {', '.join(parts)}",
                 f"  robust area: {with_error(area.value, area.stderr)} of {area.raw:.4f} ({area.ratio:.1%})",
                 f"  {self.estimator}, {len(task.scales)} scales x {task.samples} samples, "
@@ -288,8 +288,8 @@ class Result:
             raise SynbenchError(f"{source}: {error}") from None
 
     def to_json(self, *, indent: int | None = None) -> str:
-        """One JSON document; on one line unless `indent` is given."""
-        return json.dumps(self.to_dict(), indent=indent, allow_nan=False, ensure_ascii=False)
+        """One JSON document in ASCII; on one line unless `indent` is given."""
+        return json.dumps(self.to_dict(), indent=indent, allow_nan=False)
 
     @classmethod
     def from_json(cls, text: str, *, source: str = "result") -> Result:
@@ -401,7 +401,9 @@ def with_error(value: float, stderr: float, digits: int = 4) -> str:
     return f"{value:.{digits}f} ± {stderr:.{digits}f}" if math.isfinite(stderr) else f"{value:.{digits}f}"
 
 
-def _millions(count: int) -> str:
+def _count(count: int | None) -> str:
+    if count is None:
+        return "unknown"
     return f"{count / 1e6:.1f} M" if count >= 100_000 else str(count)
 
 

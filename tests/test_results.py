@@ -110,8 +110,8 @@ DELETE = object()
         (changed("schema", DELETE), "r.json: schema: expected 'synbench-fast/result', got None"),
         (
             changed("schema_version", SCHEMA_VERSION + 1),
-            f"r.json: schema_version: expected an integer from 1 to {SCHEMA_VERSION}, got {SCHEMA_VERSION + 1}; "
-            "a newer synbench-fast wrote it",
+            f"r.json: schema_version: expected an integer from 1 to {SCHEMA_VERSION}, "
+            f"got {SCHEMA_VERSION + 1}; a newer synbench-fast wrote it",
         ),
         (
             changed("schema_version", "1"),
@@ -319,11 +319,9 @@ def test_replay_command_keeps_every_digit() -> None:
 
 def test_curve_point_holds_arrays() -> None:
     values = np.array([0.5, 0.25])
-    point = CurvePoint(
-        eps=values, accuracy=values, robust_accuracy=values, bound=values, t=values, t_rob=values, stderr=values,
-        accuracy_stderr=values, bound_stderr=values, ridge=values, kappa=values, count=4, feature_dim=2, rank=2,
-        estimator="paper",
-    )  # fmt: skip
+    arrays = [one.name for one in dataclasses.fields(CurvePoint) if "NDArray" in str(one.type)]
+    fixed = {"count": 4, "feature_dim": 2, "rank": 2, "estimator": "paper"}
+    point = CurvePoint(**{name: values for name in arrays if name != "t_cov"}, **fixed)  # type: ignore[arg-type]
     assert point.t_cov is None
     with pytest.raises(dataclasses.FrozenInstanceError):
         point.count = 5  # type: ignore[misc]

@@ -1,0 +1,85 @@
+"""SynBench scores, fast: judge a pretrained representation without data.
+
+Names are loaded at first use, so that importing the package (and `synbench-fast --help`) costs nothing; torch
+is imported when the first name that needs it is touched.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from synbench_fast.encoders import list_encoders, load_encoder
+    from synbench_fast.errors import SynbenchError
+    from synbench_fast.probe import Probe
+    from synbench_fast.results import CurvePoint, Result
+    from synbench_fast.score import auc_ratio, evaluate_features, score
+    from synbench_fast.task import GaussianTask
+
+    __version__: str
+
+__all__ = [
+    "CurvePoint",
+    "GaussianTask",
+    "Probe",
+    "Result",
+    "SynbenchError",
+    "__version__",
+    "auc_ratio",
+    "evaluate_features",
+    "list_encoders",
+    "load_encoder",
+    "score",
+]
+
+_HOME = {
+    "CurvePoint": "results",
+    "GaussianTask": "task",
+    "Probe": "probe",
+    "Result": "results",
+    "SynbenchError": "errors",
+    "auc_ratio": "score",
+    "evaluate_features": "score",
+    "list_encoders": "encoders",
+    "load_encoder": "encoders",
+    "score": "score",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        value: Any = _version()
+    elif name in _HOME:
+        value = getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
+    else:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+def _version() -> str:
+    from importlib import metadata
+
+    try:
+        return metadata.version("synbench-fast")
+    except metadata.PackageNotFoundError:  # a source tree on the path, not installed
+        return "unknown"
+
+
+class _Package(ModuleType):
+    """Keeps `synbench_fast.score` the function: loading the submodule of that name would put itself there."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "score" and isinstance(value, ModuleType):
+            value = value.score
+        super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package

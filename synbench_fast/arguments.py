@@ -1,0 +1,128 @@
+"""Values of command-line options: text in, typed value out, or one line that says what was expected."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from synbench_fast.errors import SynbenchError, suggest
+
+__all__ = [
+    "UsageError",
+    "choice",
+    "device",
+    "existing_file",
+    "folder",
+    "integer",
+    "number",
+    "numbers",
+    "shape",
+]
+
+_DEVICES = ("auto", "cpu", "cuda", "mps", "xpu")
+
+
+class UsageError(SynbenchError):
+    """The command line itself is wrong: exit code 2."""
+
+
+def choice(option: str, text: str, names: Sequence[str]) -> str:
+    """One of `names`, exactly."""
+    if text not in names:
+        raise UsageError(f"{option}: expected one of {', '.join(names)}, got {text!r}{suggest(text, names)}")
+    return text
+
+
+def integer(option: str, text: str, *, low: int, high: int | None = None, or_word: str | None = None) -> int:
+    """A decimal integer from `low` to `high`; `or_word` is named in the error as what else would do."""
+    value = int(text) if re.fullmatch(r"[+-]?[0-9]{1,30}", text) else None
+    if value is None or value < low or (high is not None and value > high):
+        span = f"an integer of at least {low}" if high is None else f"an integer from {low} to {high}"
+        word = f"{or_word!r} or " if or_word else ""
+        raise UsageError(f"{option}: expected {word}{span}, got {text!r}")
+    return value
+
+
+def number(option: str, text: str, *, above: float, below: float) -> float:
+    """A number strictly between `above` and `below`."""
+    value = _float(text)
+    if value is None or not above < value < below:
+        raise UsageError(f"{option}: expected a number between {above:g} and {below:g}, got {text!r}")
+    return value
+
+
+def numbers(
+    option: str,
+    text: str,
+    *,
+    low: float = -math.inf,
+    below: float = math.inf,
+    above: float = -math.inf,
+    distinct: bool = False,
+) -> tuple[float, ...]:
+    """Comma-separated finite numbers, each >= `low`, > `above` and < `below`."""
+    expected = "comma-separated " + ("distinct " if distinct else "") + "numbers"
+    if math.isfinite(low):
+        expected += f" in [{low:g}, {below:g})"
+    elif math.isfinite(above):
+        expected += f" above {above:g}"
+    values: list[float] = []
+    for part in text.split(","):
+        value = _float(part.strip())
+        got = repr(part) if part == text else f"{part!r} in {text!r}"
+        if value is None or not (value >= low and above < value < below):
+            raise UsageError(f"{option}: expected {expected}, got {got}")
+        if distinct and value in values:
+            raise UsageError(f"{option}: expected {expected}, got {part!r} twice in {text!r}")
+        values.append(value)
+    return tuple(values)
+
+
+def shape(option: str, text: str) -> tuple[int, ...]:
+    """Comma- or x-separated positive integers."""
+    parts = re.split(r"[,x]", text)
+    if not all(re.fullmatch(r"\s*0*[1-9][0-9]{0,9}\s*", part) for part in parts):
+        raise UsageError(f"{option}: expected positive integers such as 3,224,224, got {text!r}")
+    return tuple(int(part) for part in parts)
+
+
+def device(option: str, text: str) -> str:
+    """`auto` or a torch device such as `cpu`, `cuda`, `cuda:1`; whether it is there is not asked here."""
+    kind, _, index = text.partition(":")
+    indexed = ":" not in text or (re.fullmatch(r"[0-9]+", index) is not None and kind not in ("auto", "cpu"))
+    if kind not in _DEVICES or not indexed:
+        hint = suggest(kind, _DEVICES)
+        raise UsageError(f"{option}: expected {', '.join(_DEVICES)} or cuda:N, got {text!r}{hint}")
+    return text
+
+
+def existing_file(option: str, text: str) -> str:
+    """Path of a file that exists."""
+    if not Path(text).is_file():
+        raise UsageError(f"{option}: expected an existing file, got {text!r}")
+    return text
+
+
+def folder(option: str, text: str) -> Path:
+    """A directory, made if it is missing, that files can be written to."""
+    path = Path(text)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        probe = path / ".synbench-fast-write"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise UsageError(
+            f"{option}: expected a directory that can be written, got {text!r} ({error.strerror})"
+        ) from None
+    return path
+
+
+def _float(text: str) -> float | None:
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return value if math.isfinite(value) and "_" not in text else None

@@ -1,0 +1,400 @@
+"""The `synbench-fast` command. Standard output carries the result and nothing else; every error is one line.
+
+Exit code 0 only if every encoder was scored, 1 if one was not, 2 for a usage error, 130 after Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from synbench_fast import arguments
+from synbench_fast.arguments import UsageError
+from synbench_fast.errors import SynbenchError, first_line, suggest
+
+__all__ = ["app", "main"]
+
+
+class _Commands(TyperGroup):
+    """The command group, with every failure as one line on standard error and never a traceback."""
+
+    def main(self, *args: Any, **extra: Any) -> Any:
+        standalone = extra.pop("standalone_mode", True)
+        extra |= {"standalone_mode": False, "prog_name": "synbench-fast"}
+        try:
+            code = super().main(*args, **extra)
+        except (KeyboardInterrupt, typer.Abort):
+            code = 130
+        except UsageError as error:
+            code = _fail(str(error), 2)
+        except SynbenchError as error:
+            code = _fail(str(error), 1)
+        except Exception as error:
+            if hasattr(error, "format_message"):
+                code = _fail(_parser_message(error), 2)
+            else:
+                code = _fail(first_line(error), 1)
+        if standalone:
+            sys.exit(code)
+        return code
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        names = self.list_commands(ctx)
+        if args and args[0] not in names and not args[0].startswith("-"):
+            arguments.choice("command", args[0], names)
+        return super().resolve_command(ctx, args)
+
+
+app = typer.Typer(
+    cls=_Commands,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["--help", "-h"], "max_content_width": 110},
+    help="Judge pretrained representations without data: SynBench scores from synthetic Gaussian tasks.",
+)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line `argv` (by default the process's) and return its exit code."""
+    command = typer.main.get_command(app)
+    try:
+        code = command.main(args=list(sys.argv[1:] if argv is None else argv), standalone_mode=False)
+    except KeyboardInterrupt:
+        code = 130
+    return code if isinstance(code, int) else 0
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+) -> None:
+    if version:
+        import synbench_fast
+
+        print(f"synbench-fast {synbench_fast.__version__}")
+        raise typer.Exit(0)
+    if context.invoked_subcommand is None:
+        print(context.get_help(), file=sys.stderr)
+        raise typer.Exit(2)
+
+
+@app.command()
+def run(
+    models: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="MODEL...", help="Encoders, such as timm:resnet50 (see `synbench-fast ls`)."),
+    ] = None,
+    eps: Annotated[str, typer.Option(metavar="E,...", help="Relative budgets in [0, 1).")] = "0,0.2",
+    thresholds: Annotated[
+        str | None,
+        typer.Option(
+            metavar="A,...",
+            help="Threshold accuracies in [0, 1); by default the paper's 0.6, 0.65, ..., 0.95, 0.99, "
+            "of which the table shows the lowest.",
+        ),
+    ] = None,
+    estimator: Annotated[str, typer.Option(metavar="consistent|paper")] = "consistent",
+    scales: Annotated[
+        str | None, typer.Option(metavar="N", help="Number of scales over the preset's range.")
+    ] = None,
+    samples: Annotated[str | None, typer.Option(metavar="N", help="Samples per scale.")] = None,
+    preset: Annotated[str, typer.Option(metavar="quick|standard|paper")] = "standard",
+    device: Annotated[str, typer.Option(metavar="auto|cpu|cuda[:N]")] = "auto",
+    dtype: Annotated[str, typer.Option(metavar="auto|float32|bfloat16|float16|float64")] = "auto",
+    batch_size: Annotated[str, typer.Option(metavar="auto|N", help="Images per forward pass.")] = "auto",
+    seed: Annotated[str, typer.Option(metavar="N")] = "0",
+    prior: Annotated[str, typer.Option(metavar="P", help="Probability of class 1.")] = "0.5",
+    input_shape: Annotated[
+        str | None, typer.Option(metavar="C,H,W", help="Input shape, without the batch.")
+    ] = None,
+    mean: Annotated[
+        str | None,
+        typer.Option(metavar="M,...", help="Normalisation mean per channel, not the model's."),
+    ] = None,
+    std: Annotated[
+        str | None, typer.Option(metavar="S,...", help="Normalisation deviation per channel.")
+    ] = None,
+    pool: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="How tokens or maps become a vector: avg, max, cls, ..."),
+    ] = None,
+    checkpoint: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="Local weights, loaded without executing code; needs one MODEL."),
+    ] = None,
+    random_init: Annotated[
+        bool,
+        typer.Option("--random-init", help="Untrained weights drawn from the seed; nothing is downloaded."),
+    ] = False,
+    published_preprocessing: Annotated[
+        bool,
+        typer.Option("--published-preprocessing", help="The published script's ImageNet mean and deviation."),
+    ] = False,
+    trust_remote_code: Annotated[
+        bool, typer.Option("--trust-remote-code", help="Let a hub model run the code it comes with.")
+    ] = False,
+    threads: Annotated[str | None, typer.Option(metavar="N", help="CPU threads; by default all.")] = None,
+    out: Annotated[
+        str | None, typer.Option(metavar="DIR", help="Also write one JSON file per encoder into DIR.")
+    ] = None,
+    output: Annotated[
+        str,
+        typer.Option("--format", metavar="table|json|csv", help="json: one document per line and encoder."),
+    ] = "table",
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress on standard error.")] = False,
+    traceback: Annotated[
+        bool, typer.Option("--traceback", help="Show where an unexpected error came from.")
+    ] = False,
+) -> None:
+    """Score encoders. The result goes to standard output, progress to standard error."""
+    if not models:
+        raise UsageError("MODEL: expected at least one encoder such as timm:resnet50, got none")
+    if checkpoint is not None and len(models) > 1:
+        raise UsageError(f"--checkpoint: expected a single MODEL to load it into, got {len(models)}")
+    options: dict[str, Any] = {
+        "eps": arguments.numbers("--eps", eps, low=0, below=1, distinct=True),
+        "estimator": arguments.choice("--estimator", estimator, ("consistent", "paper")),
+        "preset": arguments.choice("--preset", preset, ("quick", "standard", "paper")),
+        "device": arguments.device("--device", device),
+        "dtype": arguments.choice("--dtype", dtype, ("auto", "float32", "bfloat16", "float16", "float64")),
+        "seed": arguments.integer("--seed", seed, low=0, high=2**64 - 1),
+        "prior": arguments.number("--prior", prior, above=0, below=1),
+        "batch_size": batch_size,
+        "random_init": random_init,
+        "published_preprocessing": published_preprocessing,
+        "trust_remote_code": trust_remote_code,
+    }
+    if batch_size != "auto":
+        options["batch_size"] = arguments.integer("--batch-size", batch_size, low=1, or_word="auto")
+    if thresholds is not None:
+        options["thresholds"] = arguments.numbers("--thresholds", thresholds, low=0, below=1, distinct=True)
+    if scales is not None:
+        options["scales"] = arguments.integer("--scales", scales, low=1)
+    if samples is not None:
+        options["samples"] = arguments.integer("--samples", samples, low=4)
+    if input_shape is not None:
+        options["input_shape"] = arguments.shape("--input-shape", input_shape)
+    if mean is not None:
+        options["mean"] = arguments.numbers("--mean", mean)
+    if std is not None:
+        options["std"] = arguments.numbers("--std", std, above=0)
+    if pool is not None:
+        from synbench_fast.encoders import POOLS
+
+        options["pool"] = arguments.choice("--pool", pool, POOLS)
+    if checkpoint is not None:
+        options["checkpoint"] = arguments.existing_file("--checkpoint", checkpoint)
+    if threads is not None:
+        options["threads"] = arguments.integer("--threads", threads, low=1)
+    kind = arguments.choice("--format", output, ("table", "json", "csv"))
+    folder = None if out is None else arguments.folder("--out", out)
+    raise typer.Exit(_score_all(models, options, kind, folder, quiet, traceback))
+
+
+def _score_all(
+    models: list[str], options: dict[str, Any], kind: str, folder: Path | None, quiet: bool, trace: bool
+) -> int:
+    """Score one after the other and deliver each; a failure or Ctrl-C keeps what is done. The exit code."""
+    from synbench_fast.display import result_stream, sink
+    from synbench_fast.progress import Reporter
+
+    code = 0
+    with result_stream() as stream:
+        results = sink(kind, stream, every_threshold="thresholds" in options)
+        reporter = Reporter(sys.stderr, quiet=quiet)
+        try:
+            for index, spec in enumerate(models):
+                label = spec if len(models) == 1 else f"[{index + 1}/{len(models)}] {spec}"
+                try:
+                    with reporter.encoder(label) as advance:
+                        from synbench_fast.score import score
+
+                        result = score(spec, progress=advance, **options)
+                except Exception as error:
+                    code = _fail(_reason(spec, error), 1)
+                    if trace:
+                        _print_trace()
+                    continue
+                for warning in result.warnings:
+                    _say(f"warning: {spec}: {warning}")
+                results.add(result)
+                if folder is not None:
+                    try:
+                        path = result.save(folder / result.file_name())
+                    except SynbenchError as error:
+                        code = _fail(f"{spec}: {error}", 1)
+                    else:
+                        if not quiet:
+                            _say(f"wrote {path}")
+        except KeyboardInterrupt:
+            _say("interrupted: what was finished is kept")
+            code = 130
+        finally:
+            results.close()
+    return code
+
+
+@app.command("ls")
+def list_command(
+    pattern: Annotated[str | None, typer.Argument(help="Shell pattern or part of a name.")] = None,
+    output: Annotated[str, typer.Option("--format", metavar="table|json")] = "table",
+) -> None:
+    """List what can be scored here."""
+    kind = arguments.choice("--format", output, ("table", "json"))
+    from synbench_fast.display import print_json, print_table, result_stream
+    from synbench_fast.encoders import list_encoders
+    from synbench_fast.encoders.registry import REGISTRY, installed
+
+    with result_stream() as stream:
+        found = list_encoders(pattern)
+        if kind == "json":
+            sources = [
+                {
+                    "source": prefix,
+                    "usage": one.usage,
+                    "description": one.description,
+                    "installed": installed(prefix),
+                }
+                for prefix, one in REGISTRY.items()
+            ]
+            print_json(stream, {"sources": sources, "encoders": found})
+        else:
+            if pattern is None:
+                rows = [
+                    [
+                        one.usage,
+                        "yes" if installed(prefix) else f'no: pip install "synbench-fast[{prefix}]"',
+                        one.description,
+                    ]
+                    for prefix, one in REGISTRY.items()
+                ]
+                print_table(stream, ["source", "installed", "what"], rows, left=3)
+                stream.write("\n")
+            stream.writelines(f"{one}\n" for one in found)
+    if not found and pattern is not None:
+        raise SynbenchError(
+            f"PATTERN: expected part of a name that `synbench-fast ls` lists, got {pattern!r}"
+        )
+
+
+@app.command()
+def info(output: Annotated[str, typer.Option("--format", metavar="table|json")] = "table") -> None:
+    """Print versions, devices and backends."""
+    kind = arguments.choice("--format", output, ("table", "json"))
+    from synbench_fast import environment
+    from synbench_fast.display import print_json, print_table, result_stream
+    from synbench_fast.documents import encode
+
+    with result_stream() as stream:
+        here, backends = environment.describe(), environment.backends()
+        if kind == "json":
+            print_json(stream, {**encode(here), "backends": backends})
+            return
+        gpus = [f"{one.name}, {one.memory_bytes / 2**30:.0f} GiB" for one in here.gpus]
+        rows = [
+            ["python", here.python],
+            *([name, version] for name, version in here.versions.items()),
+            ["platform", here.platform],
+            ["processor", f"{here.cpu}, {here.cores} cores, SIMD {here.simd or 'none: core not built'}"],
+            ["memory", f"{here.memory_bytes / 2**30:.1f} GiB"],
+            ["GPU", "; ".join(gpus) or "none"],
+            ["CUDA of torch", here.cuda or "none"],
+            ["git commit", (here.git_commit or "none") + (" with changes" if here.git_dirty else "")],
+            *(
+                [operation, "; ".join(f"{device}: {', '.join(names)}" for device, names in served.items())]
+                for operation, served in backends.items()
+            ),
+        ]
+        print_table(stream, ["what", "here"], rows, left=2)
+
+
+@app.command()
+def demo(
+    out: Annotated[str, typer.Option(metavar="DIR", help="Where the plot and results go.")] = "synbench-demo",
+    seed: Annotated[str, typer.Option(metavar="N")] = "0",
+) -> None:
+    """The whole story in minutes, offline, on a CPU.
+
+    Trains three small encoders, scores them without data and checks the scores against real accuracy."""
+    chosen = arguments.integer("--seed", seed, low=0, high=2**32 - 1)
+    folder = arguments.folder("--out", out)
+    from synbench_fast.demo import run_demo
+
+    run_demo(folder, seed=chosen)
+
+
+@app.command(
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
+)
+def bench(context: typer.Context) -> None:
+    """Check parity, then time the operations.
+
+    Options are those of benchmarks/run.py.
+    """
+    script, checkout = benchmark_script(Path(__file__).resolve().parent)
+    environment = dict(os.environ)
+    if checkout is not None:  # the child must measure this package, whatever directory it starts in
+        paths = [str(checkout), *filter(None, [environment.get("PYTHONPATH")])]
+        environment["PYTHONPATH"] = os.pathsep.join(paths)
+    done = subprocess.run([sys.executable, str(script), *context.args], env=environment, check=False)
+    raise typer.Exit(done.returncode if done.returncode >= 0 else 128 - done.returncode)
+
+
+def benchmark_script(package: Path) -> tuple[Path, Path | None]:
+    """(run.py, checkout root): beside the package in a checkout, else the copy that is installed with it."""
+    root = package.parent
+    if (root / "CMakeLists.txt").is_file() and (root / "benchmarks" / "run.py").is_file():
+        return root / "benchmarks" / "run.py", root
+    installed = package / "_benchmarks" / "run.py"
+    if installed.is_file():
+        return installed, None
+    raise SynbenchError(f"bench: expected the benchmark suite in {installed.parent}, got none")
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def _fail(message: str, code: int) -> int:
+    _say("error: " + " ".join(message.split()))
+    return code
+
+
+def _reason(spec: str, error: Exception) -> str:
+    """A SynbenchError explains itself; anything else is named by its type, its first line only."""
+    if not isinstance(error, SynbenchError):
+        return f"{spec}: {first_line(error)} (--traceback shows where)"
+    return str(error) if spec in str(error) else f"{spec}: {error}"
+
+
+def _print_trace() -> None:
+    import traceback
+
+    traceback.print_exc(file=sys.stderr)
+
+
+def _parser_message(error: Any) -> str:
+    """The parser's complaint, in the product's form."""
+    name = getattr(error, "option_name", None)
+    if name is None:
+        message = str(error.format_message())
+        extra = re.fullmatch(r"Got unexpected extra arguments?(?:\(s\))? \((.*)\)", message)
+        return f"arguments: expected no more, got {extra[1]!r}" if extra else message.rstrip(".")
+    context = error.ctx
+    if isinstance(getattr(error, "possibilities", None), list) or "No such option" in error.message:
+        known = [one for parameter in context.command.get_params(context) for one in parameter.opts]
+        options = [one for one in known if one.startswith("--")]
+        return f"option: expected one that --help lists, got {name!r}{suggest(name, options)}"
+    if "requires" in error.message:
+        return f"{name}: expected a value, got none"
+    return f"{name}: expected no value, got one"

@@ -1,0 +1,95 @@
+"""Progress on standard error: a bar with the time left on a terminal, plain lines elsewhere, or nothing."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TextIO
+
+__all__ = ["Advance", "Reporter"]
+
+Advance = Callable[[int, int, str], None]
+"""advance(done, total, phase), in images; `done` never falls."""
+
+
+class Reporter:
+    """Shows how far a run is. One per command; `encoder` is entered once per encoder."""
+
+    def __init__(
+        self,
+        stream: TextIO,
+        *,
+        quiet: bool = False,
+        every: float = 10.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._stream = stream
+        self._quiet = quiet
+        self._every = every  # seconds between plain lines
+        self._clock = clock
+
+    @contextmanager
+    def encoder(self, label: str) -> Iterator[Advance]:
+        """The callback for one encoder; leaving, also by an exception, clears the bar."""
+        if self._quiet:
+            yield lambda done, total, phase: None
+        elif self._stream.isatty():
+            with self._bar(label) as advance:
+                yield advance
+        else:
+            yield self._lines(label)
+
+    @contextmanager
+    def _bar(self, label: str) -> Iterator[Advance]:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        columns = (
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("images"),
+            TimeRemainingColumn(compact=True),
+            TextColumn("left, {task.fields[phase]}"),
+        )
+        with Progress(*columns, console=Console(file=self._stream), transient=True) as bar:
+            task = bar.add_task(label, total=None, phase="load")
+
+            def advance(done: int, total: int, phase: str) -> None:
+                bar.update(task, completed=done, total=total, phase=phase)
+
+            yield advance
+
+    def _lines(self, label: str) -> Advance:
+        self._print(f"{label}: loading")
+        start = last = self._clock()
+        first: int | None = None
+
+        def advance(done: int, total: int, phase: str) -> None:
+            nonlocal start, last, first
+            now = self._clock()
+            if first is None:  # the time left is judged from the images alone, not from loading the weights
+                first, start = done, now
+            if done >= total:
+                if last != float("inf"):
+                    self._print(f"{label}: {total}/{total} images")
+                last = float("inf")
+            elif now - last >= self._every:
+                last = now
+                rate = (done - first) / (now - start) if now > start else 0.0
+                left = f", {rate:.1f} images/s, {_duration((total - done) / rate)} left" if rate > 0 else ""
+                self._print(f"{label}: {done}/{total} images, {phase}{left}")
+
+        return advance
+
+    def _print(self, line: str) -> None:
+        print(line, file=self._stream, flush=True)
+
+
+def _duration(seconds: float) -> str:
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    hours, minutes = divmod(whole // 60, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {whole % 60:02d} s"

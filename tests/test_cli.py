@@ -1,0 +1,652 @@
+"""The command line: what goes to which stream, exit codes, and the one line that each mistake gives."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import json
+import math
+import os
+import platform
+import re
+import signal
+import subprocess
+import sys
+import textwrap
+import types
+from collections.abc import Callable
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import pytest
+from result_example import example
+from typer.testing import CliRunner
+
+from synbench_fast import cli, environment
+from synbench_fast.documents import encode
+from synbench_fast.encoders import SOURCES, list_encoders, registry
+from synbench_fast.errors import SynbenchError
+from synbench_fast.progress import Reporter
+from synbench_fast.results import CSV_COLUMNS, Result
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, dict[str, Any]]]:
+    """Replaces score() by one that records its arguments; `bad:*` cannot be scored, `bug:*` is a bug."""
+    seen: list[tuple[str, dict[str, Any]]] = []
+
+    def score(spec: str, *, progress: Callable[[int, int, str], None], **options: Any) -> Result:
+        seen.append((spec, options))
+        print("a library talks")
+        progress(0, 100, "encode")
+        progress(100, 100, "solve")
+        if spec.startswith("bad:"):
+            raise SynbenchError("encoder: expected a known source, got 'bad'")
+        if spec.startswith("bug:"):
+            raise RuntimeError("shapes (3,)\n and (4,) differ")
+        return example(spec, eps=list(options["eps"]), warnings=[])
+
+    module = types.ModuleType("synbench_fast.score")
+    module.score = score  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "synbench_fast.score", module)
+    return seen
+
+
+def invoke(*arguments: str) -> Any:
+    return CliRunner().invoke(cli.app, list(arguments))
+
+
+def test_json_is_one_document_per_line_and_nothing_else(calls: list[Any]) -> None:
+    done = invoke("run", "builtin:conv", "timm:resnet18", "--format", "json")
+    assert done.exit_code == 0
+    lines = done.stdout.splitlines()
+    assert [Result.from_json(line).encoder.spec for line in lines] == ["builtin:conv", "timm:resnet18"]
+    assert "a library talks" in done.stderr
+
+
+def test_csv_has_one_header_and_a_row_per_budget_and_threshold(calls: list[Any]) -> None:
+    done = invoke("run", "builtin:conv", "timm:resnet18", "--format", "csv")
+    assert done.exit_code == 0
+    rows = list(csv.DictReader(io.StringIO(done.stdout)))
+    assert done.stdout.splitlines()[0] == ",".join(CSV_COLUMNS)
+    assert [row["encoder"] for row in rows] == ["builtin:conv"] * 4 + ["timm:resnet18"] * 4
+    assert float(rows[3]["score"]) == example().scores[3].score
+
+
+def test_table_shows_the_lowest_threshold_and_is_not_cut_when_piped(calls: list[Any]) -> None:
+    long = "onnx:" + "/a_long_folder_name" * 20 + "/model.onnx"
+    done = invoke("run", "builtin:conv", long)
+    assert done.exit_code == 0
+    header, first, second, note = done.stdout.splitlines()
+    assert re.split(r"  +", header) == [
+        "encoder", "F", "parameters", "score eps=0", "score eps=0.2", "robust area", "of raw", "images/s",
+    ]  # fmt: skip
+    assert first.split() == [
+        "builtin:conv", "256", "1234567", "0.8400", "±", "0.0100", "0.6400", "±", "0.0100",
+        "0.6100", "±", "0.0200", "82.4%", "512.0",
+    ]  # fmt: skip
+    assert second.split()[0] == long
+    assert note == (
+        "score above accuracy 0.6, ± one standard error; consistent, 2 scales x 1024 samples, float32 on cpu"
+    )
+
+
+def test_table_shows_the_thresholds_asked_for(calls: list[Any]) -> None:
+    done = invoke("run", "builtin:conv", "--thresholds", "0.6,0.7")
+    header = re.split(r"  +", done.stdout.splitlines()[0])
+    assert header[3:7] == [f"score eps={e} a={a}" for e in ("0", "0.2") for a in ("0.6", "0.7")]
+    assert calls[0][1]["thresholds"] == (0.6, 0.7)
+
+
+def test_values_that_are_not_finite_are_shown_without_an_error(
+    calls: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scores = [dataclasses.replace(one, stderr=math.nan) for one in example().scores]
+    module = sys.modules["synbench_fast.score"]
+    monkeypatch.setattr(module, "score", lambda spec, **_: example(spec, scores=scores))
+    done = invoke("run", "builtin:conv", "--quiet")
+    assert done.stdout.splitlines()[1].split()[3:5] == ["0.8400", "0.6400"]
+    assert done.stderr == "warning: builtin:conv: samples: 1024 is few for 256 features\n"
+
+
+def test_every_option_reaches_score_typed(calls: list[Any], tmp_path: Path) -> None:
+    weights = tmp_path / "w.safetensors"
+    weights.touch()
+    done = invoke(
+        "run", "timm:resnet18", "--eps", "0, 0.5", "--thresholds", "0.7", "--estimator", "paper",
+        "--scales", "5", "--samples", "64", "--preset", "quick", "--device", "cuda:1", "--dtype", "bfloat16",
+        "--batch-size", "8", "--seed", "18446744073709551615", "--prior", "0.25", "--input-shape", "3x32x32",
+        "--mean", "-1,0.5,0.5", "--std", "0.25,0.25,1", "--pool", "avg", "--checkpoint", str(weights),
+        "--random-init", "--published-preprocessing", "--trust-remote-code", "--threads", "1",
+        "--format", "json",
+    )  # fmt: skip
+    assert done.exit_code == 0, done.stderr
+    assert calls == [
+        (
+            "timm:resnet18",
+            {
+                "eps": (0.0, 0.5),
+                "thresholds": (0.7,),
+                "estimator": "paper",
+                "scales": 5,
+                "samples": 64,
+                "preset": "quick",
+                "device": "cuda:1",
+                "dtype": "bfloat16",
+                "batch_size": 8,
+                "seed": 2**64 - 1,
+                "prior": 0.25,
+                "input_shape": (3, 32, 32),
+                "mean": (-1.0, 0.5, 0.5),
+                "std": (0.25, 0.25, 1.0),
+                "pool": "avg",
+                "checkpoint": str(weights),
+                "random_init": True,
+                "published_preprocessing": True,
+                "trust_remote_code": True,
+                "threads": 1,
+            },
+        )
+    ]
+
+
+def test_what_is_not_given_is_left_to_score(calls: list[Any]) -> None:
+    invoke("run", "builtin:conv")
+    assert set(calls[0][1]) == {
+        "eps", "estimator", "preset", "device", "dtype", "seed", "prior", "batch_size", "random_init",
+        "published_preprocessing", "trust_remote_code",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "MODEL: expected at least one encoder such as timm:resnet50, got none"),
+        (
+            ["a:b", "c:d", "--checkpoint", "x"],
+            "--checkpoint: expected a single MODEL to load it into, got 2",
+        ),
+        (
+            ["a:b", "--eps", "0,1.2"],
+            "--eps: expected comma-separated distinct numbers in [0, 1), got '1.2' in '0,1.2'",
+        ),
+        (["a:b", "--eps", "1"], "--eps: expected comma-separated distinct numbers in [0, 1), got '1'"),
+        (["a:b", "--eps", "a"], "--eps: expected comma-separated distinct numbers in [0, 1), got 'a'"),
+        (["a:b", "--eps", "nan"], "--eps: expected comma-separated distinct numbers in [0, 1), got 'nan'"),
+        (["a:b", "--eps", ""], "--eps: expected comma-separated distinct numbers in [0, 1), got ''"),
+        (["a:b", "--eps", "-0.1"], "--eps: expected comma-separated distinct numbers in [0, 1), got '-0.1'"),
+        (
+            ["a:b", "--eps", "0,0.2,0"],
+            "--eps: expected comma-separated distinct numbers in [0, 1), got '0' twice in '0,0.2,0'",
+        ),
+        (
+            ["a:b", "--thresholds", ""],
+            "--thresholds: expected comma-separated distinct numbers in [0, 1), got ''",
+        ),
+        (
+            ["a:b", "--thresholds", "0.6,1"],
+            "--thresholds: expected comma-separated distinct numbers in [0, 1), got '1' in '0.6,1'",
+        ),
+        (
+            ["a:b", "--estimator", "consitent"],
+            "--estimator: expected one of consistent, paper, got 'consitent', did you mean consistent?",
+        ),
+        (["a:b", "--estimator", "x"], "--estimator: expected one of consistent, paper, got 'x'"),
+        (
+            ["a:b", "--preset", "quik"],
+            "--preset: expected one of quick, standard, paper, got 'quik', did you mean quick?",
+        ),
+        (
+            ["a:b", "--format", "jsn"],
+            "--format: expected one of table, json, csv, got 'jsn', did you mean json?",
+        ),
+        (
+            ["a:b", "--dtype", "float23"],
+            "--dtype: expected one of auto, float32, bfloat16, float16, float64, got 'float23', "
+            "did you mean float32?",
+        ),
+        (
+            ["a:b", "--device", "cudo"],
+            "--device: expected auto, cpu, cuda, mps, xpu or cuda:N, got 'cudo', did you mean cuda?",
+        ),
+        (
+            ["a:b", "--device", "cuda:x"],
+            "--device: expected auto, cpu, cuda, mps, xpu or cuda:N, got 'cuda:x', did you mean cuda?",
+        ),
+        (["a:b", "--scales", "0"], "--scales: expected an integer of at least 1, got '0'"),
+        (["a:b", "--scales", "1.5"], "--scales: expected an integer of at least 1, got '1.5'"),
+        (["a:b", "--samples", "3"], "--samples: expected an integer of at least 4, got '3'"),
+        (["a:b", "--batch-size", "0"], "--batch-size: expected 'auto' or an integer of at least 1, got '0'"),
+        (["a:b", "--threads", "all"], "--threads: expected an integer of at least 1, got 'all'"),
+        (
+            ["a:b", "--seed", "18446744073709551616"],
+            "--seed: expected an integer from 0 to 18446744073709551615, got '18446744073709551616'",
+        ),
+        (["a:b", "--prior", "1"], "--prior: expected a number between 0 and 1, got '1'"),
+        (
+            ["a:b", "--input-shape", "3,,32"],
+            "--input-shape: expected positive integers such as 3,224,224, got '3,,32'",
+        ),
+        (
+            ["a:b", "--input-shape", "3,0"],
+            "--input-shape: expected positive integers such as 3,224,224, got '3,0'",
+        ),
+        (["a:b", "--mean", "0.5,x"], "--mean: expected comma-separated numbers, got 'x' in '0.5,x'"),
+        (["a:b", "--std", "0"], "--std: expected comma-separated numbers above 0, got '0'"),
+        (
+            ["a:b", "--pool", "agv"],
+            "--pool: expected one of default, avg, max, cls, flatten, got 'agv', did you mean avg?",
+        ),
+        (["a:b", "--checkpoint", "none.pt"], "--checkpoint: expected an existing file, got 'none.pt'"),
+        (
+            ["a:b", "--estimatr", "paper"],
+            "option: expected one that --help lists, got '--estimatr', did you mean --estimator?",
+        ),
+        (["a:b", "--zzz"], "option: expected one that --help lists, got '--zzz'"),
+        (["a:b", "--eps"], "--eps: expected a value, got none"),
+        (["a:b", "--quiet=1"], "--quiet: expected no value, got one"),
+    ],
+)
+def test_usage_errors_are_one_line_and_exit_2(calls: list[Any], arguments: list[str], message: str) -> None:
+    done = invoke("run", *arguments)
+    assert (done.exit_code, done.stdout, done.stderr) == (2, "", f"error: {message}\n")
+    assert calls == []
+
+
+def test_other_usage_errors() -> None:
+    wrong = invoke("rum")
+    assert (wrong.exit_code, wrong.stderr) == (
+        2,
+        "error: command: expected one of run, ls, info, demo, bench, got 'rum', did you mean run?\n",
+    )
+    extra = invoke("ls", "a", "b")
+    assert (extra.exit_code, extra.stderr) == (2, "error: arguments: expected no more, got 'b'\n")
+    bare = invoke()
+    assert bare.exit_code == 2
+    assert bare.stdout == "" and "Usage: synbench-fast" in bare.stderr
+
+
+def test_an_output_folder_that_cannot_be_written_is_a_usage_error(calls: list[Any], tmp_path: Path) -> None:
+    occupied = tmp_path / "file"
+    occupied.touch()
+    done = invoke("run", "a:b", "--out", str(occupied))
+    assert (done.exit_code, done.stderr) == (
+        2,
+        f"error: --out: expected a directory that can be written, got '{occupied}' (File exists)\n",
+    )
+    assert calls == []
+
+
+def test_a_failing_encoder_leaves_the_others(calls: list[Any], tmp_path: Path) -> None:
+    done = invoke(
+        "run", "bad:x", "builtin:conv", "bug:y", "--format", "json", "--quiet", "--out", str(tmp_path)
+    )
+    assert done.exit_code == 1
+    assert [json.loads(line)["encoder"]["spec"] for line in done.stdout.splitlines()] == ["builtin:conv"]
+    assert done.stderr.replace("a library talks\n", "").splitlines() == [
+        "error: bad:x: encoder: expected a known source, got 'bad'",
+        "error: bug:y: RuntimeError: shapes (3,) (--traceback shows where)",
+    ]
+    assert [one.name.split("-")[0] for one in tmp_path.iterdir()] == ["builtin_conv"]
+
+
+def test_traceback_shows_where_a_bug_is(calls: list[Any]) -> None:
+    done = invoke("run", "bug:y", "--traceback")
+    assert done.exit_code == 1
+    assert "Traceback (most recent call last)" in done.stderr
+    assert 'raise RuntimeError("shapes' in done.stderr
+
+
+def test_out_writes_one_readable_file_per_encoder(calls: list[Any], tmp_path: Path) -> None:
+    folder = tmp_path / "new" / "results"
+    done = invoke("run", "builtin:conv", "hf:../../up", "--out", str(folder))
+    assert done.exit_code == 0
+    written = sorted(folder.iterdir())
+    assert [Result.load(one).encoder.spec for one in written] == ["builtin:conv", "hf:../../up"]
+    assert all(f"wrote {one}" in done.stderr for one in written)
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["new"]
+
+
+def test_a_result_that_cannot_be_written_is_still_delivered(
+    calls: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+    done = invoke("run", "builtin:conv", "--out", str(tmp_path), "--format", "json")
+    assert done.exit_code == 1
+    assert json.loads(done.stdout)["encoder"]["spec"] == "builtin:conv"
+    path = tmp_path / Result.from_json(done.stdout).file_name()
+    assert (
+        f"error: builtin:conv: {path}: expected a file that can be written, got: No space left on device"
+        in done.stderr
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_interrupt_keeps_what_is_finished(calls: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    module = sys.modules["synbench_fast.score"]
+    inner = module.score
+
+    def score(spec: str, **options: Any) -> Result:
+        if spec == "timm:second":
+            raise KeyboardInterrupt
+        result: Result = inner(spec, **options)
+        return result
+
+    monkeypatch.setattr(module, "score", score)
+    for kind, kept in (
+        ("table", "builtin:conv"),
+        ("json", '"spec": "builtin:conv"'),
+        ("csv", "builtin:conv,"),
+    ):
+        done = invoke("run", "builtin:conv", "timm:second", "timm:third", "--format", kind)
+        assert done.exit_code == 130
+        assert kept in done.stdout and "timm" not in done.stdout
+        assert done.stderr.endswith("interrupted: what was finished is kept\n")
+
+
+def test_version_and_help() -> None:
+    done = invoke("--version")
+    assert done.exit_code == 0
+    assert re.fullmatch(r"synbench-fast \S+\n", done.stdout)
+    for arguments in ([], ["run"], ["ls"], ["info"], ["demo"]):
+        shown = invoke(*arguments, "--help")
+        assert shown.exit_code == 0
+        assert shown.stdout.startswith("Usage: synbench-fast")
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_progress_on_a_terminal_is_a_bar_with_the_time_left_that_goes_away() -> None:
+    stream = Terminal()
+    with Reporter(stream).encoder("[1/2] builtin:conv") as advance:
+        advance(0, 400, "encode")
+        advance(100, 400, "encode")
+        advance(200, 400, "encode")
+    text = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", stream.getvalue())
+    assert "[1/2] builtin:conv" in text
+    assert "200/400 images" in text
+    assert "left, encode" in text
+    assert "\x1b[2K" in stream.getvalue().rsplit("left, encode", 1)[1]  # the line is erased at the end
+
+
+def test_progress_elsewhere_is_plain_lines_not_too_many() -> None:
+    now = 0.0
+    stream = io.StringIO()
+    with Reporter(stream, every=10.0, clock=lambda: now).encoder("builtin:conv") as advance:
+        now = 5.0  # loading does not count into the rate
+        for done in range(0, 1001, 10):
+            advance(done, 1000, "encode")
+            now += 0.25
+        advance(1000, 1000, "solve")
+    assert stream.getvalue().splitlines() == [
+        "builtin:conv: loading",
+        "builtin:conv: 200/1000 images, encode, 40.0 images/s, 20 s left",
+        "builtin:conv: 600/1000 images, encode, 40.0 images/s, 10 s left",
+        "builtin:conv: 1000/1000 images",
+    ]
+
+
+@pytest.mark.parametrize(("rate", "left"), [(10.0, "1 min 30 s"), (0.1, "2 h 30 min")])
+def test_time_left_is_readable(rate: float, left: str) -> None:
+    now = 0.0
+    stream = io.StringIO()
+    with Reporter(stream, clock=lambda: now).encoder("a:b") as advance:
+        advance(0, 1000, "encode")
+        now = 100 / rate
+        advance(100, 1000, "encode")
+    assert stream.getvalue().splitlines()[1].endswith(f"{rate:.1f} images/s, {left} left")
+
+
+def test_quiet_says_nothing() -> None:
+    stream = Terminal()
+    with Reporter(stream, quiet=True).encoder("a:b") as advance:
+        advance(1, 2, "encode")
+    assert stream.getvalue() == ""
+
+
+def test_bench_prefers_the_checkout_and_knows_the_installed_copy(tmp_path: Path) -> None:
+    package = tmp_path / "synbench_fast"
+    installed = package / "_benchmarks" / "run.py"
+    with pytest.raises(
+        SynbenchError, match=r"^bench: expected the benchmark suite in .*_benchmarks, got none$"
+    ):
+        cli.benchmark_script(package)
+    installed.parent.mkdir(parents=True)
+    installed.touch()
+    checkout = tmp_path / "benchmarks" / "run.py"
+    checkout.parent.mkdir()
+    checkout.touch()
+    # site-packages may hold a "benchmarks" of somebody else; a checkout has the build file too
+    assert cli.benchmark_script(package) == (installed, None)
+    (tmp_path / "CMakeLists.txt").touch()
+    assert cli.benchmark_script(package) == (checkout, tmp_path)
+
+
+def test_bench_forwards_options_and_the_exit_code(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    script = tmp_path / "run.py"
+    seen = tmp_path / "seen"
+    script.write_text(
+        "import pathlib, sys\n"
+        "import synbench_fast\n"
+        f"pathlib.Path({str(seen)!r}).write_text(repr((sys.argv[1:], synbench_fast.__file__)))\n"
+        "sys.exit(3)\n"
+    )
+    monkeypatch.setattr(cli, "benchmark_script", lambda package: (script, ROOT))
+    done = invoke("bench", "--quick", "--help", "case")
+    assert done.exit_code == 3
+    assert seen.read_text() == repr(
+        (["--quick", "--help", "case"], str(ROOT / "synbench_fast" / "__init__.py"))
+    )
+
+
+def test_demo_passes_folder_and_seed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    seen: list[Any] = []
+    module = types.ModuleType("synbench_fast.demo")
+    module.run_demo = lambda out, **options: seen.append((out, options))  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "synbench_fast.demo", module)
+    assert invoke("demo", "--out", str(tmp_path), "--seed", "5").exit_code == 0
+    assert seen == [(tmp_path, {"seed": 5})]
+    wrong = invoke("demo", "--seed", "x")
+    assert (wrong.exit_code, wrong.stderr) == (
+        2,
+        "error: --seed: expected an integer from 0 to 4294967295, got 'x'\n",
+    )
+
+
+FAKE = """
+import ctypes, os, pathlib, sys, time, types
+sys.path.insert(0, {tests!r})
+from result_example import example
+module = types.ModuleType("synbench_fast.score")
+def score(spec, **options):
+    print("python prints")
+    os.write(1, b"a descriptor is written to\\n")
+    ctypes.CDLL(None).puts(b"native code prints")
+    if spec == "slow:x":
+        pathlib.Path(sys.argv[1]).touch()
+        time.sleep(60)
+    return example(spec)
+module.score = score
+sys.modules["synbench_fast.score"] = module
+from synbench_fast.cli import main
+sys.exit(main(sys.argv[2:]))
+"""
+
+
+def start(tmp_path: Path, *arguments: str, **options: Any) -> subprocess.Popen[str]:
+    """The command in a process of its own; its score() talks on every channel and slow:x takes a minute."""
+    script = tmp_path / "fake.py"
+    script.write_text(textwrap.dedent(FAKE.format(tests=str(ROOT / "tests"))))
+    return subprocess.Popen(
+        [sys.executable, str(script), str(tmp_path / "ready"), *arguments],
+        stdout=options.pop("stdout", subprocess.PIPE),
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "utf-8"},
+        **options,
+    )
+
+
+def test_nothing_but_the_result_reaches_standard_output(tmp_path: Path) -> None:
+    process = start(tmp_path, "run", "builtin:conv", "timm:b", "--format", "json")
+    out, errors = process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert [json.loads(line)["encoder"]["spec"] for line in out.splitlines()] == ["builtin:conv", "timm:b"]
+    for said in ("python prints", "a descriptor is written to", "native code prints"):
+        assert errors.count(said) == 2
+
+
+def test_a_signal_leaves_whole_files_and_exit_code_130(tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+    process = start(tmp_path, "run", "builtin:conv", "slow:x", "--format", "json", "--out", str(folder))
+    while not (tmp_path / "ready").exists():
+        assert process.poll() is None, process.communicate()
+    process.send_signal(signal.SIGINT)
+    out, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert json.loads(out)["encoder"]["spec"] == "builtin:conv"
+    assert errors.splitlines()[-1] == "interrupted: what was finished is kept"
+    assert "Traceback" not in errors
+    (written,) = folder.iterdir()
+    assert Result.load(written).encoder.spec == "builtin:conv"
+
+
+def test_a_reader_that_goes_away_is_no_traceback(tmp_path: Path) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    process = start(tmp_path, "run", "builtin:conv", "--format", "json", stdout=write)
+    os.close(write)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "Traceback" not in errors and "Exception" not in errors
+
+
+def run_python(code: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        timeout=60,
+    )
+    return done.stdout
+
+
+def test_help_and_import_load_neither_torch_nor_numpy() -> None:
+    code = (
+        "import sys, synbench_fast; from synbench_fast.cli import main; main(['run', '--help']);"
+        "print([one for one in ('torch', 'numpy', 'rich') if one in sys.modules])"
+    )
+    assert run_python(code).splitlines()[-1] == "[]"
+
+
+def test_module_is_the_command() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "synbench_fast", "run"], capture_output=True, text=True, cwd=ROOT, check=False
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "error: MODEL: expected at least one encoder such as timm:resnet50, got none\n"
+
+
+def test_ls_lists_sources_and_encoders(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "installed", lambda prefix: prefix in ("builtin", "python"))
+    everything = invoke("ls")
+    assert everything.exit_code == 0
+    sources, encoders = everything.stdout.split("\n\n")
+    assert re.search(r'^timm:\S+ +no: pip install "synbench-fast\[timm\]" ', sources, re.M)
+    assert re.search(r"^builtin:\S+ +yes ", sources, re.M)
+    assert encoders.splitlines() == list_encoders()
+    assert "builtin:conv" in encoders and "timm:" not in encoders
+    some = invoke("ls", "IDENT")
+    assert (some.exit_code, some.stdout) == (0, "builtin:identity\n")
+    none = invoke("ls", "no-such-net")
+    assert (none.exit_code, none.stdout, none.stderr) == (
+        1,
+        "",
+        "error: PATTERN: expected part of a name that `synbench-fast ls` lists, got 'no-such-net'\n",
+    )
+
+
+def test_ls_as_json() -> None:
+    document = json.loads(invoke("ls", "builtin:ident*", "--format", "json").stdout)
+    assert document["encoders"] == ["builtin:identity"]
+    assert [one["source"] for one in document["sources"]] == list(SOURCES)
+    assert document["sources"][-1]["installed"] is True
+    wrong = invoke("ls", "--format", "csv")
+    assert (wrong.exit_code, wrong.stderr) == (2, "error: --format: expected one of table, json, got 'csv'\n")
+
+
+def test_info_shows_what_the_result_records() -> None:
+    document = json.loads(invoke("info", "--format", "json").stdout)
+    here = environment.describe()
+    assert document.pop("backends") == environment.backends()
+    assert document == encode(here)
+    assert here.versions["torch"] == metadata.version("torch")
+    assert here.cores >= 1 and here.memory_bytes > 0
+    shown = invoke("info").stdout
+    for text in (here.cpu, here.versions["numpy"], "robust_solve", platform.python_version()):
+        assert text in shown
+    assert environment.backends()["feature_stats"]["cpu"][0] == "blas"
+
+
+def test_commit_is_that_of_the_checkout_that_tracks_the_package(tmp_path: Path) -> None:
+    def git(*arguments: str) -> str:
+        options = ["-c", "user.name=a", "-c", "user.email=a@b", "-c", "commit.gpgsign=false"]
+        return subprocess.run(
+            ["git", "-C", str(tmp_path), *options, *arguments], capture_output=True, text=True, check=True
+        ).stdout
+
+    package = tmp_path / "synbench_fast"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    assert environment._revision(package) == (None, None)
+    git("init", "--quiet")
+    git("commit", "--quiet", "--allow-empty", "-m", "somebody's repository")
+    assert environment._revision(package) == (None, None)
+    git("add", ".")
+    git("commit", "--quiet", "-m", "the package")
+    assert environment._revision(package) == (git("rev-parse", "HEAD").strip(), False)
+    (package / "__init__.py").write_text("changed = True\n")
+    assert environment._revision(package) == (git("rev-parse", "HEAD").strip(), True)
+
+
+def test_score_is_the_function_however_the_submodule_was_loaded() -> None:
+    code = """
+import sys, types, importlib.abc, importlib.machinery
+class Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    def find_spec(self, name, path, target=None):
+        return importlib.machinery.ModuleSpec(name, self) if name == "synbench_fast.score" else None
+    def exec_module(self, module):
+        module.score = lambda: "scored"
+sys.meta_path.insert(0, Finder())
+import synbench_fast
+{first}
+print(synbench_fast.score(), "score" in dir(synbench_fast))
+"""
+    for first in (
+        "import synbench_fast.score",
+        "from synbench_fast.score import score",
+        "synbench_fast.score",
+    ):
+        assert run_python(code.format(first=first)) == "scored True\n"
+
+
+def test_unknown_attribute_and_names() -> None:
+    import synbench_fast
+
+    with pytest.raises(AttributeError, match=r"^module 'synbench_fast' has no attribute 'scroe'$"):
+        synbench_fast.scroe  # noqa: B018
+    assert set(synbench_fast.__all__) <= set(dir(synbench_fast))
+    assert synbench_fast.Result is Result
+    assert synbench_fast.SynbenchError is SynbenchError
