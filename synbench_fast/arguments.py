@@ -12,6 +12,7 @@ from synbench_fast.errors import SynbenchError, suggest
 __all__ = [
     "UsageError",
     "choice",
+    "count_or_numbers",
     "device",
     "existing_file",
     "folder",
@@ -45,12 +46,25 @@ def integer(option: str, text: str, *, low: int, high: int | None = None, or_wor
     return value
 
 
-def number(option: str, text: str, *, above: float, below: float) -> float:
-    """A number strictly between `above` and `below`."""
+def number(option: str, text: str, *, above: float = -math.inf, below: float = math.inf) -> float:
+    """A finite number strictly between `above` and `below`."""
     value = _float(text)
     if value is None or not above < value < below:
-        raise UsageError(f"{option}: expected a number between {above:g} and {below:g}, got {text!r}")
+        span = f" between {above:g} and {below:g}" if math.isfinite(above) else ""
+        raise UsageError(f"{option}: expected a number{span}, got {text!r}")
     return value
+
+
+def count_or_numbers(option: str, text: str) -> int | tuple[float, ...]:
+    """An integer of at least 1 is a count; anything with a comma or a decimal point is increasing values."""
+    if re.fullmatch(r"[+-]?[0-9]+", text):
+        return integer(option, text, low=1)
+    values = tuple(_float(part) for part in text.split(","))
+    if any(b is None or b <= (a or 0) for a, b in zip((0.0, *values), values, strict=False)):
+        raise UsageError(
+            f"{option}: expected a count such as 12 or increasing values such as 0.5,1.0, got {text!r}"
+        )
+    return tuple(value for value in values if value is not None)
 
 
 def numbers(

@@ -105,7 +105,11 @@ def run(
     ] = None,
     estimator: Annotated[str, typer.Option(metavar="consistent|paper")] = "consistent",
     scales: Annotated[
-        str | None, typer.Option(metavar="N", help="Number of scales over the preset's range.")
+        str | None,
+        typer.Option(
+            metavar="N|S,...",
+            help="Number of scales up to 4.9, or their values (2 is a number, 2.0 a value).",
+        ),
     ] = None,
     samples: Annotated[str | None, typer.Option(metavar="N", help="Samples per scale.")] = None,
     preset: Annotated[str, typer.Option(metavar="quick|standard|paper")] = "standard",
@@ -114,6 +118,13 @@ def run(
     batch_size: Annotated[str, typer.Option(metavar="auto|N", help="Images per forward pass.")] = "auto",
     seed: Annotated[str, typer.Option(metavar="N")] = "0",
     prior: Annotated[str, typer.Option(metavar="P", help="Probability of class 1.")] = "0.5",
+    center: Annotated[
+        str, typer.Option(metavar="C", help="Mean of every input element before normalisation.")
+    ] = "0.5",
+    integral: Annotated[
+        str,
+        typer.Option(metavar="exact|grid", help="Threshold integral; grid is the published script's sum."),
+    ] = "exact",
     input_shape: Annotated[
         str | None, typer.Option(metavar="C,H,W", help="Input shape, without the batch.")
     ] = None,
@@ -169,6 +180,8 @@ def run(
         "dtype": arguments.choice("--dtype", dtype, ("auto", "float32", "bfloat16", "float16", "float64")),
         "seed": arguments.integer("--seed", seed, low=0, high=2**64 - 1),
         "prior": arguments.number("--prior", prior, above=0, below=1),
+        "center": arguments.number("--center", center),
+        "integral": arguments.choice("--integral", integral, ("exact", "grid")),
         "batch_size": batch_size,
         "random_init": random_init,
         "published_preprocessing": published_preprocessing,
@@ -179,7 +192,7 @@ def run(
     if thresholds is not None:
         options["thresholds"] = arguments.numbers("--thresholds", thresholds, low=0, below=1, distinct=True)
     if scales is not None:
-        options["scales"] = arguments.integer("--scales", scales, low=1)
+        options["scales"] = arguments.count_or_numbers("--scales", scales)
     if samples is not None:
         options["samples"] = arguments.integer("--samples", samples, low=4)
     if input_shape is not None:

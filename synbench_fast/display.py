@@ -144,7 +144,7 @@ class _Table:
 def print_table(stream: TextIO, columns: Sequence[str], rows: Sequence[Sequence[str]], *, left: int) -> None:
     """A table of text, the first `left` columns left-aligned, the others right.
 
-    On a terminal long cells are folded to its width; elsewhere a row is one line, however long.
+    A row is one line however long it is: a terminal wraps it, and nothing is ever cut.
     """
     from rich import box
     from rich.console import Console
@@ -154,19 +154,11 @@ def print_table(stream: TextIO, columns: Sequence[str], rows: Sequence[Sequence[
     terminal = stream.isatty()
     table = Table(box=box.SIMPLE_HEAD if terminal else None, pad_edge=False, show_edge=False)
     for index, name in enumerate(columns):
-        table.add_column(
-            Text(name),
-            justify="left" if index < left else "right",
-            overflow="fold",
-            no_wrap=not terminal or index >= left,
-        )
+        table.add_column(Text(name), justify="left" if index < left else "right", no_wrap=True)
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))
-    if terminal:
-        Console(file=stream).print(table)
-        return
-    width = sum(max(len(one) for one in column) + 4 for column in zip(columns, *rows, strict=True)) + 8
-    console = Console(file=stream, width=width, color_system=None, force_terminal=False)
+    width = sum(max(len(one) for one in column) + 4 for column in zip(columns, *rows, strict=True))
+    console = Console(file=stream, width=width, color_system="auto" if terminal else None)
     with console.capture() as capture:
         console.print(table)
     stream.write("".join(line.rstrip() + "\n" for line in capture.get().splitlines()))

@@ -11,7 +11,7 @@ from pathlib import Path
 from synbench_fast.ops import dispatch
 from synbench_fast.results import Environment, Gpu
 
-__all__ = ["backends", "describe"]
+__all__ = ["backends", "chosen_backends", "describe"]
 
 _DISTRIBUTIONS = (
     "synbench-fast",
@@ -70,6 +70,11 @@ def backends() -> dict[str, dict[str, list[str]]]:
         operation: {device: dispatch.available(operation, device) for device in devices}
         for operation in dispatch.OPERATIONS
     }
+
+
+def chosen_backends(device: str) -> dict[str, str]:
+    """Operation -> the backend that "auto" is on torch device type `device`."""
+    return {operation: dispatch.resolve(operation, device) for operation in dispatch.OPERATIONS}
 
 
 def _versions() -> dict[str, str]:

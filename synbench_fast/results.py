@@ -14,7 +14,7 @@ import numbers
 import os
 import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -381,19 +381,20 @@ def replay_command(spec: str, options: Mapping[str, Any]) -> str:
             continue
         words.append("--" + name.replace("_", "-"))
         if name not in _FLAGS:
-            words.append(_argument(value))
+            words.append(_argument(value, whole=name != "scales"))
     return shlex.join(words)
 
 
-def _argument(value: Any) -> str:
-    if isinstance(value, str | os.PathLike):
-        return os.fspath(value)
+def _argument(value: Any, whole: bool) -> str:
+    """One value as the command line takes it. 2.0 is "2", unless that would be read as a count."""
     if isinstance(value, numbers.Integral):
         return str(int(value))
     if isinstance(value, numbers.Real):
         text = repr(float(value))  # the shortest text that reads back as the same number
-        return text.removesuffix(".0")
-    return ",".join(_argument(one) for one in value)
+        return text.removesuffix(".0") if whole else text
+    if isinstance(value, Iterable) and not isinstance(value, str | os.PathLike):
+        return ",".join(_argument(one, whole) for one in value)
+    return str(value).removeprefix("torch.")  # torch.float32 is --dtype float32
 
 
 def with_error(value: float, stderr: float, digits: int = 4) -> str:

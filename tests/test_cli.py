@@ -29,7 +29,7 @@ from synbench_fast.documents import encode
 from synbench_fast.encoders import SOURCES, list_encoders, registry
 from synbench_fast.errors import SynbenchError
 from synbench_fast.progress import Reporter
-from synbench_fast.results import CSV_COLUMNS, Result
+from synbench_fast.results import CSV_COLUMNS, Result, replay_command
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -122,6 +122,7 @@ def test_every_option_reaches_score_typed(calls: list[Any], tmp_path: Path) -> N
         "--batch-size", "8", "--seed", "18446744073709551615", "--prior", "0.25", "--input-shape", "3x32x32",
         "--mean", "-1,0.5,0.5", "--std", "0.25,0.25,1", "--pool", "avg", "--checkpoint", str(weights),
         "--random-init", "--published-preprocessing", "--trust-remote-code", "--threads", "1",
+        "--center", "0", "--integral", "grid",
         "--format", "json",
     )  # fmt: skip
     assert done.exit_code == 0, done.stderr
@@ -140,6 +141,8 @@ def test_every_option_reaches_score_typed(calls: list[Any], tmp_path: Path) -> N
                 "batch_size": 8,
                 "seed": 2**64 - 1,
                 "prior": 0.25,
+                "center": 0.0,
+                "integral": "grid",
                 "input_shape": (3, 32, 32),
                 "mean": (-1.0, 0.5, 0.5),
                 "std": (0.25, 0.25, 1.0),
@@ -154,10 +157,19 @@ def test_every_option_reaches_score_typed(calls: list[Any], tmp_path: Path) -> N
     ]
 
 
+@pytest.mark.parametrize(("text", "value"), [("2", 2), ("2.0", (2.0,)), ("0.5,1,4.9", (0.5, 1.0, 4.9))])
+def test_scales_are_a_count_or_values(calls: list[Any], text: str, value: Any) -> None:
+    invoke("run", "a:b", "--scales", text)
+    assert calls[0][1]["scales"] == value
+    command = replay_command("a:b", {"scales": value})
+    assert command == "synbench-fast run a:b --scales " + text.replace("1,", "1.0,")
+
+
 def test_what_is_not_given_is_left_to_score(calls: list[Any]) -> None:
     invoke("run", "builtin:conv")
     assert set(calls[0][1]) == {
-        "eps", "estimator", "preset", "device", "dtype", "seed", "prior", "batch_size", "random_init",
+        "eps", "estimator", "preset", "device", "dtype", "seed", "prior", "center", "integral",
+        "batch_size", "random_init",
         "published_preprocessing", "trust_remote_code",
     }  # fmt: skip
 
@@ -218,7 +230,19 @@ def test_what_is_not_given_is_left_to_score(calls: list[Any]) -> None:
             "--device: expected auto, cpu, cuda, mps, xpu or cuda:N, got 'cuda:x', did you mean cuda?",
         ),
         (["a:b", "--scales", "0"], "--scales: expected an integer of at least 1, got '0'"),
-        (["a:b", "--scales", "1.5"], "--scales: expected an integer of at least 1, got '1.5'"),
+        *(
+            (
+                ["a:b", "--scales", text],
+                f"--scales: expected a count such as 12 or increasing values such as 0.5,1.0, got {text!r}",
+            )
+            for text in ("few", "1.5,", "2.0,1.0", "0.0,1.0", "-1.0", "inf", "1.0,1.0")
+        ),
+        (["a:b", "--center", "grey"], "--center: expected a number, got 'grey'"),
+        (["a:b", "--center", "inf"], "--center: expected a number, got 'inf'"),
+        (
+            ["a:b", "--integral", "gird"],
+            "--integral: expected one of exact, grid, got 'gird', did you mean grid?",
+        ),
         (["a:b", "--samples", "3"], "--samples: expected an integer of at least 4, got '3'"),
         (["a:b", "--batch-size", "0"], "--batch-size: expected 'auto' or an integer of at least 1, got '0'"),
         (["a:b", "--threads", "all"], "--threads: expected an integer of at least 1, got 'all'"),

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from result_example import example
 
 from synbench_fast.documents import decode, encode, write_atomically
@@ -302,12 +303,14 @@ def test_replay_command_quotes_and_leaves_defaults_out() -> None:
             "prior": 0.25,
             "seed": 3,
             "checkpoint": Path("a b.pt"),
-            "device": "auto",
+            "device": torch.device("cuda:1"),
+            "dtype": torch.bfloat16,
         },
     )
     assert shlex.split(command) == [
         "synbench-fast", "run", "python:my pkg:make", "--eps", "0,0.2", "--input-shape", "3,32,32",
-        "--random-init", "--prior", "0.25", "--seed", "3", "--checkpoint", "a b.pt", "--device", "auto",
+        "--random-init", "--prior", "0.25", "--seed", "3", "--checkpoint", "a b.pt", "--device", "cuda:1",
+        "--dtype", "bfloat16",
     ]  # fmt: skip
 
 
