@@ -341,9 +341,14 @@ def demo(
     Trains three small encoders, scores them without data and checks the scores against real accuracy."""
     chosen = arguments.integer("--seed", seed, low=0, high=2**32 - 1)
     folder = arguments.folder("--out", out)
-    from synbench_fast.demo import run_demo
+    from rich.console import Console
 
-    run_demo(folder, seed=chosen)
+    from synbench_fast.demo import render, run_demo
+    from synbench_fast.display import result_stream
+
+    with result_stream() as stream:
+        report = run_demo(folder, seed=chosen, progress=_say)
+        render(report, Console(file=stream, width=None if stream.isatty() else 120))
 
 
 @app.command(

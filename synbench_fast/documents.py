@@ -124,7 +124,10 @@ def _scalar(kind: Any, value: object, path: str) -> Any:
     }[kind]
     if not fits:
         raise Mismatch(path, _NAMES[kind], kind_of(value))
-    return kind(value)
+    try:
+        return kind(value)
+    except OverflowError:
+        raise Mismatch(path, "a finite number", "an integer beyond any float") from None
 
 
 def _items(kind: Any, value: Any, path: str) -> Iterator[tuple[Any, Any, str]]:
@@ -186,7 +189,10 @@ def _decode(kind: Any, value: Any, path: str, null: float | None = None) -> Any:
         return {key: _decode(element, one, f"{path}.{key}") for key, one in value.items()}
     if value is None and null is not None:
         return null
-    return _scalar(kind, value, path)
+    plain = _scalar(kind, value, path)
+    if kind is float and not math.isfinite(plain):  # JSON text such as 1e999
+        raise Mismatch(path, "a finite number", str(plain))
+    return plain
 
 
 def _decode_object(kind: type, value: Any, path: str) -> Any:

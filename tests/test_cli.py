@@ -473,13 +473,21 @@ def test_bench_forwards_options_and_the_exit_code(monkeypatch: pytest.MonkeyPatc
     )
 
 
-def test_demo_passes_folder_and_seed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    seen: list[Any] = []
+def test_demo_prints_its_report_and_tells_its_steps_on_standard_error(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def run_demo(out: Path, *, seed: int, progress: Callable[[str], None]) -> str:
+        print("a library talks")
+        progress("plain: train")
+        return f"{out.name}, seed {seed}"
+
     module = types.ModuleType("synbench_fast.demo")
-    module.run_demo = lambda out, **options: seen.append((out, options))  # type: ignore[attr-defined]
+    module.run_demo = run_demo  # type: ignore[attr-defined]
+    module.render = lambda report, console: console.print(report + " " + "x" * 90)  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "synbench_fast.demo", module)
-    assert invoke("demo", "--out", str(tmp_path), "--seed", "5").exit_code == 0
-    assert seen == [(tmp_path, {"seed": 5})]
+    done = invoke("demo", "--out", str(tmp_path / "here"), "--seed", "5")
+    assert (done.exit_code, done.stdout) == (0, "here, seed 5 " + "x" * 90 + "\n")
+    assert done.stderr == "a library talks\nplain: train\n"
     wrong = invoke("demo", "--seed", "x")
     assert (wrong.exit_code, wrong.stderr) == (
         2,

@@ -128,6 +128,11 @@ DELETE = object()
         (changed("seed", True), "r.json: seed: expected an integer, got true"),
         (changed("cost/seconds/encode", "3"), 'r.json: cost.seconds.encode: expected a number, got "3"'),
         (changed("cost/seconds", []), "r.json: cost.seconds: expected an object, got an array"),
+        (changed("eps/1", math.inf), "r.json: eps[1]: expected a finite number, got inf"),
+        (
+            changed("eps/1", 10**400),
+            "r.json: eps[1]: expected a finite number, got an integer beyond any float",
+        ),
         (changed("cost", 3), "r.json: cost: expected an object, got 3"),
         (changed("cost", DELETE), "r.json: cost: expected an object, got no such field"),
         (changed("warnings", "none"), 'r.json: warnings: expected an array, got "none"'),
