@@ -41,10 +41,9 @@ def result_stream() -> Iterator[TextIO]:
             with redirect_stdout(sys.stderr):
                 yield stream
         finally:
+            # what C code printed sits in its own buffer and must leave before the descriptor is real again
             with suppress(OSError, AttributeError, TypeError):
-                ctypes.CDLL(None).fflush(
-                    None
-                )  # what C code printed leaves before the descriptor is real again
+                ctypes.CDLL(None).fflush(None)
             os.dup2(stream.fileno(), descriptor)
 
 
