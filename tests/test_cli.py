@@ -517,6 +517,10 @@ sys.exit(main(sys.argv[2:]))
 
 def start(tmp_path: Path, *arguments: str, **options: Any) -> subprocess.Popen[str]:
     """The command in a process of its own; its score() talks on every channel and slow:x takes a minute."""
+    environ = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "utf-8"}
+    environ.pop(
+        "PYTHONUNBUFFERED", None
+    )  # it would unbuffer C's standard output too, and hide what lingers there
     script = tmp_path / "fake.py"
     script.write_text(textwrap.dedent(FAKE.format(tests=str(ROOT / "tests"))))
     return subprocess.Popen(
@@ -524,7 +528,7 @@ def start(tmp_path: Path, *arguments: str, **options: Any) -> subprocess.Popen[s
         stdout=options.pop("stdout", subprocess.PIPE),
         stderr=subprocess.PIPE,
         text=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "utf-8"},
+        env=environ,
         **options,
     )
 
