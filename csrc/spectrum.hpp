@@ -38,6 +38,7 @@ class Spectrum {
 
   std::int64_t n_;
   bool converged_ = false;
+  double unit_ = 1.0, length_unit_ = 1.0;
   std::vector<double> matrix_;     // [n+1, n+1]; row k holds reflector k in columns k+1 ..
   std::vector<double> tau_;        // [n]
   std::vector<double> d_, e_, a_;  // diagonal, off-diagonal of T, coordinates

@@ -189,6 +189,9 @@ void rotate_rows(double* x, const double* rotations, std::int64_t begin, std::in
   store(x + end * kLanes, low);
 }
 
+// The power of two next below `size`: dividing by it is exact.
+double power_of_two(double size) { return size > 0.0 ? std::exp2(std::ilogb(size)) : 1.0; }
+
 }  // namespace
 
 Spectrum::Spectrum(const double* covariance, const double* m, std::int64_t n, int threads) : n_(n) {
@@ -205,16 +208,24 @@ void Spectrum::tridiagonalise(const double* covariance, const double* m, int thr
   std::vector<double> v(kPanel * ld), w(kPanel * ld), parts(kParts * ld);
   double* a = matrix_.data();
 
+  // In units near the largest variance and the largest entry of m, squares neither over- nor underflow.
+  double largest = 0.0, longest = 0.0;
+  for (std::int64_t i = 0; i < n_; ++i) {
+    largest = std::max(largest, std::abs(covariance[i * n_ + i]));
+    longest = std::max(longest, std::abs(m[i]));
+  }
+  const double unit = power_of_two(largest), length_unit = power_of_two(longest);
+
   const int members = static_cast<int>(std::clamp<std::int64_t>(order / 64, 1, std::min(threads, kParts)));
   team(members, [&](int thread, int count, Barrier& barrier) {
     if (thread == 0) {
       a[0] = 0;
-      std::memcpy(a + 1, m, n_ * sizeof(double));
+      for (std::int64_t i = 0; i < n_; ++i) a[i + 1] = m[i] / length_unit;
     }
     for (std::int64_t block = 0; block * kRows < order; ++block) {  // first touch by the owner
       if (static_cast<int>(block % kParts) % count != thread) continue;
       for (std::int64_t i = std::max<std::int64_t>(1, block * kRows); i < std::min(order, (block + 1) * kRows); ++i)
-        std::memcpy(a + i * ld + i, covariance + (i - 1) * n_ + (i - 1), (order - i) * sizeof(double));
+        for (std::int64_t j = i; j < order; ++j) a[i * ld + j] = covariance[(i - 1) * n_ + (j - 1)] / unit;
     }
     barrier.wait();
     for (std::int64_t start = 0; start < order - 1; start += kPanel) {
@@ -273,6 +284,8 @@ void Spectrum::tridiagonalise(const double* covariance, const double* m, int thr
   e_.push_back(0.0);
   a_.assign(n_, 0.0);
   a_[0] = off[0];
+  unit_ = unit;
+  length_unit_ = length_unit;
 }
 
 // Implicit QL with Wilkinson's shift (EISPACK tql2), the rotations kept instead of applied to a matrix.
@@ -326,6 +339,8 @@ void Spectrum::diagonalise() {
       e[top] = 0.0;
     }
   }
+  for (double& value : d_) value *= unit_;
+  for (double& value : a_) value *= length_unit_;
   converged_ = true;
 }
 

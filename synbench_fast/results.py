@@ -343,7 +343,7 @@ class CurvePoint:
 
     t = m'w / sqrt(w'Cw) of the eps-robust Bayes classifier w, t_rob the same under attack, accuracy = Phi(t),
     robust_accuracy = Phi(t_rob), bound = E[|margin| / |m'w| given correct]. `stderr` is the standard error
-    of t and `t_cov` [E, E] the covariance of t over eps, None where there is none. `count` samples gave
+    of t; `t_cov` and `t_rob_cov` [E, E] are covariances over eps, None where unknown. `count` samples gave
     `feature_dim` features, of which `rank` directions carry variance; `ridge` and `kappa` are the sample and
     the population ridge.
     """
@@ -356,6 +356,7 @@ class CurvePoint:
     t_rob: NDArray[np.float64]
     stderr: NDArray[np.float64]
     accuracy_stderr: NDArray[np.float64]
+    robust_accuracy_stderr: NDArray[np.float64]
     bound_stderr: NDArray[np.float64]
     ridge: NDArray[np.float64]
     kappa: NDArray[np.float64]
@@ -364,6 +365,7 @@ class CurvePoint:
     rank: int
     estimator: str
     t_cov: NDArray[np.float64] | None = None
+    t_rob_cov: NDArray[np.float64] | None = None
 
 
 _FLAGS = ("random_init", "published_preprocessing", "trust_remote_code")

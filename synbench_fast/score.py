@@ -468,6 +468,8 @@ def auc_ratio(
     *,
     thresholds: Sequence[float],
     integral: Integral = "exact",
+    raw_accuracy: ArrayLike | None = None,
+    raw_bound: ArrayLike | None = None,
 ) -> NDArray[np.float64]:
     """Score from the curve of one eps: area above each threshold against the raw data's (prior 1/2).
 
@@ -476,6 +478,9 @@ def auc_ratio(
         accuracy, bound: [S] of the representation.
         thresholds: A accuracies a_t.
         integral: "exact", or "grid" for the published script's sum.
+        raw_accuracy, raw_bound: [S] curve of the raw data to compare with, both or neither; default the exact
+            Phi(s) and 1 + phi(s)/(s Phi(s)). (The published script's own raw curve carries the rounding of a
+            float32 class distance, about 1e-6 relative, which moves its scores by some 1e-8.)
 
     Returns:
         float64 [A].
@@ -489,10 +494,19 @@ def auc_ratio(
         raise SynbenchError(
             f"accuracy: expected [S] like scales {list(values.shape)}, got {list(a.shape)} and bound {list(b.shape)}"
         )
-    raw_accuracy, _, raw_bound = GaussianTask((1,), tuple(values.tolist())).raw((0.0,))
+    if (raw_accuracy is None) != (raw_bound is None):
+        raise SynbenchError("raw_bound: expected raw_accuracy and raw_bound together, got one of them")
+    if raw_accuracy is None:
+        exact = GaussianTask((1,), tuple(values.tolist())).raw((0.0,))
+        raw_a, raw_b = exact[0][:, 0], exact[2][:, 0]
+    else:
+        raw_a, raw_b = (torch.as_tensor(np.asarray(v, dtype=np.float64)) for v in (raw_accuracy, raw_bound))
+        if raw_a.shape != a.shape or raw_b.shape != a.shape:
+            raise SynbenchError(
+                f"raw_accuracy: expected [S] like scales {list(values.shape)}, got {list(raw_a.shape)} and "
+                f"raw_bound {list(raw_b.shape)}"
+            )
     wanted = torch.tensor(check_thresholds(thresholds), dtype=torch.float64)
     area = score_auc(torch.from_numpy(a), torch.from_numpy(b), wanted, integral=integral)
-    ratio: NDArray[np.float64] = (
-        area / score_auc(raw_accuracy[:, 0], raw_bound[:, 0], wanted, integral=integral)
-    ).numpy()
+    ratio: NDArray[np.float64] = (area / score_auc(raw_a, raw_b, wanted, integral=integral)).numpy()
     return ratio

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from synbench_fast.errors import SynbenchError
 from synbench_fast.ops.score_auc import GRID, score_auc
 from synbench_fast.score import auc_ratio
+from synbench_fast.task import GaussianTask
 
 THRESHOLDS = torch.tensor([0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 0.99], dtype=torch.float64)
 
@@ -65,8 +66,18 @@ def test_scores_of_the_published_curve() -> None:
                 stored["exact_bounds"][:, e],
                 thresholds=stored["thresholds"],
                 integral=integral,
+                raw_accuracy=stored["raw_acc"],
+                raw_bound=stored["raw_bounds"],
             )
             np.testing.assert_allclose(ratio, stored[name][e], rtol=0, atol=1e-9)
+
+
+def test_published_raw_curve_is_the_exact_one_but_for_float32() -> None:
+    # The script computes the distance of the classes in float32; its raw accuracies are off by up to 2e-7.
+    stored = load_golden("full_conv32_12scales")
+    accuracy, _, bound = GaussianTask((1,), tuple(stored["scales"])).raw((0.0,))
+    np.testing.assert_allclose(accuracy[:, 0], stored["raw_acc"], atol=2e-7)
+    np.testing.assert_allclose(bound[:, 0], stored["raw_bounds"], atol=1e-6)
 
 
 @settings(deadline=None, max_examples=50)
@@ -107,5 +118,9 @@ def test_auc_ratio_of_the_raw_optimum_is_one() -> None:
 def test_auc_ratio_errors() -> None:
     with pytest.raises(SynbenchError, match=r"accuracy: expected \[S\] like scales \[2\], got \[3\] and bound \[2\]"):
         auc_ratio([1, 2], [0.5, 0.6, 0.7], [1, 1], thresholds=[0.6])
+    with pytest.raises(SynbenchError, match="raw_bound: expected raw_accuracy and raw_bound together, got one"):
+        auc_ratio([1, 2], [0.5, 0.6], [1, 1], thresholds=[0.6], raw_accuracy=[0.7, 0.8])
+    with pytest.raises(SynbenchError, match=r"raw_accuracy: expected \[S\] like scales \[2\], got \[1\] and raw_bound \[1\]"):
+        auc_ratio([1, 2], [0.5, 0.6], [1, 1], thresholds=[0.6], raw_accuracy=[0.7], raw_bound=[1])
     with pytest.raises(SynbenchError, match=r"thresholds: expected accuracies in \[0, 1\), got 1.2"):
         auc_ratio([1, 2], [0.5, 0.6], [1, 1], thresholds=[1.2])

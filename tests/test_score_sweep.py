@@ -16,7 +16,7 @@ FIELDS = SweepTotals.__dataclass_fields__
 def problem(n: int, f: int, e: int, *, dtype: torch.dtype = torch.float32, mean: float = 0.0) -> dict[str, Any]:
     generator = torch.Generator().manual_seed(n + f + e)
     y = (torch.rand(n, generator=generator) < 0.4).to(torch.uint8)
-    x = torch.randn(n, f, generator=generator) + 0.5 * (2.0 * y - 1)[:, None] + mean
+    x = torch.randn(n, f, generator=generator, dtype=torch.float64) + 0.5 * (2.0 * y - 1)[:, None] + mean
     weights = torch.randn(e, f, generator=generator, dtype=torch.float64) + 0.3
     return {
         "x": x.to(dtype),

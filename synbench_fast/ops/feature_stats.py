@@ -35,7 +35,7 @@ class FeatureStats:
                 f"other: expected F = {self.mean.shape[1]} features, got F = {other.mean.shape[1]}"
             )
         count = self.count + other.count
-        share = other.count / count.clamp_min(1)  # [2]
+        share = other.count.double() / count.clamp_min(1)  # [2]
         delta = other.mean - self.mean  # [2, F]
         scatter = self.scatter + other.scatter
         weight = self.count * share

@@ -60,6 +60,7 @@ def robust_solve(
     dof: int,
     c0: float = 0.0,
     cut: float | None = None,
+    weights: bool = True,
     threads: int = 0,
     backend: str = "auto",
 ) -> RobustSolution:
@@ -161,7 +162,7 @@ def robust_solve(
 
     solve = implementation("robust_solve", resolve("robust_solve", m.device.type, backend))
     solution: RobustSolution = solve(
-        m, covariance, budgets, estimator=estimator, dof=dof, c0=float(c0), cut=cut, threads=threads
+        m, covariance, budgets, estimator=estimator, dof=dof, c0=float(c0), cut=cut, weights=weights, threads=threads
     )
     return solution
 
@@ -180,16 +181,16 @@ class _Spectrum:
     mean: Tensor  # a = U'm [K]
 
 
-def _spectrum(m: Tensor, covariance: Tensor, estimator: str, dof: int, cut: float | None) -> _Spectrum:
-    """Eigenbasis of the covariance without the directions at or below the cut."""
-    values, vectors = torch.linalg.eigh(covariance)
-    largest = float(values[-1])
-    if estimator == "plugin":
-        threshold = PLUGIN_CUT if cut is None else cut
-    else:
-        threshold = largest * (8 * len(m) * torch.finfo(torch.float64).eps if cut is None else cut)
-    keep = values > max(threshold, 0.0)
-    rank = int(keep.sum())
+def _cut(estimator: str, cut: float | None, features: int) -> float:
+    """Absolute for the plug-in, relative to the largest eigenvalue for the consistent estimator."""
+    if cut is not None:
+        return cut
+    return PLUGIN_CUT if estimator == "plugin" else 8 * features * torch.finfo(torch.float64).eps
+
+
+def _check_rank(
+    rank: int, estimator: str, dof: int, covariance: Tensor, threshold: float, largest: float
+) -> None:
     if rank == 0:
         raise SynbenchError(
             f"features: expected a direction of variance above the cut {threshold:g}, got at most {largest:g}"
@@ -200,6 +201,15 @@ def _spectrum(m: Tensor, covariance: Tensor, estimator: str, dof: int, cut: floa
             f"samples: expected more than F + 2 = {live + 2} samples per scale for the consistent estimator, "
             f"got {dof + 2}; use at least {2 * live + 4}"
         )
+
+
+def _spectrum(m: Tensor, covariance: Tensor, estimator: str, dof: int, cut: float | None) -> _Spectrum:
+    """Eigenbasis of the covariance without the directions at or below the cut."""
+    values, vectors = torch.linalg.eigh(covariance)
+    largest = float(values[-1])
+    threshold = max(_cut(estimator, cut, len(m)) * (1.0 if estimator == "plugin" else largest), 0.0)
+    keep = values > threshold
+    _check_rank(int(keep.sum()), estimator, dof, covariance, threshold, largest)
     return _Spectrum(values[keep], vectors[:, keep], vectors[:, keep].T @ m)
 
 
@@ -212,6 +222,7 @@ def _torch(
     dof: int,
     c0: float,
     cut: float | None,
+    weights: bool,
     threads: int,
 ) -> RobustSolution:
     """The specification, in float64 on any device."""
@@ -222,9 +233,51 @@ def _torch(
     d = spectrum.values / unit
     a = spectrum.mean / math.sqrt(unit)
     point = _plugin(d, a * a, eps) if estimator == "plugin" else _consistent(d, a * a, eps, float(dof), c0)
+    w = (spectrum.mean / (spectrum.values + point.ridge[:, None] * unit)) @ spectrum.vectors.T
+    return _solution(point, d, unit, w if weights else w[:0])
+
+
+def _cpp(
+    m: Tensor,
+    covariance: Tensor,
+    eps: Tensor,
+    *,
+    estimator: str,
+    dof: int,
+    c0: float,
+    cut: float | None,
+    weights: bool,
+    threads: int,
+) -> RobustSolution:
+    from synbench_fast import _core
+
+    found = _core.robust_solve(
+        m.contiguous().numpy(),
+        covariance.contiguous().numpy(),
+        eps.contiguous().numpy(),
+        estimator == "plugin",
+        float(dof),
+        c0,
+        _cut(estimator, cut, len(m)),
+        weights,
+        threads or torch.get_num_threads(),
+    )
+    d, unit = torch.from_numpy(found["eigenvalues"]), float(found["largest"])
+    _check_rank(len(d), estimator, dof, covariance, found["threshold"], unit)
+    a2, ridge, kappa = (torch.from_numpy(found[name]) for name in ("square_coordinates", "ridge", "kappa"))
+    f, df = (list(torch.from_numpy(found[name]).reshape(-1, len(eps))) for name in ("f", "df"))
+    if estimator == "plugin":
+        point = _plugin_point(float(a2.sum()), ridge, f[0], torch.from_numpy(found["variance"]))
+    else:
+        point = _consistent_point(d, a2, ridge, kappa, f, df, float(dof), c0)
+    return _solution(point, d, unit, torch.from_numpy(found["weights"]))
+
+
+def _solution(point: _Point, d: Tensor, unit: float, weights: Tensor) -> RobustSolution:
+    """From units of the largest eigenvalue back to those of the features."""
     return RobustSolution(
         rank=len(d),
-        eigenvalues=spectrum.values,
+        eigenvalues=d * unit,
         mean_norm=math.sqrt(point.norm_square * unit),
         ridge=point.ridge * unit,
         kappa=point.kappa * unit,
@@ -234,7 +287,7 @@ def _torch(
         t_rob=point.t_rob,
         t_cov=point.t_cov,
         t_rob_cov=point.t_rob_cov,
-        weights=(spectrum.mean / (spectrum.values + point.ridge[:, None] * unit)) @ spectrum.vectors.T,
+        weights=weights,
     )
 
 
@@ -264,8 +317,12 @@ def _plugin(d: Tensor, a2: Tensor, eps: Tensor) -> _Point:
     resolvent = 1.0 / (d + ridge[:, None])
     signal = (a2 * resolvent).sum(1)
     variance = (a2 * d * resolvent**2).sum(1)
+    return _plugin_point(norm_square, ridge, signal, variance)
+
+
+def _plugin_point(norm_square: float, ridge: Tensor, signal: Tensor, variance: Tensor) -> _Point:
     t_rob = variance.sqrt()
-    nan = torch.full((len(eps), len(eps)), math.nan, dtype=torch.float64, device=eps.device)
+    nan = torch.full((len(ridge), len(ridge)), math.nan, dtype=torch.float64, device=ridge.device)
     return _Point(norm_square, ridge, ridge, signal, variance, _ratio(signal, t_rob), t_rob, nan, nan.clone())
 
 
@@ -285,6 +342,14 @@ def _consistent(d: Tensor, a2: Tensor, eps: Tensor, nu: float, c0: float) -> _Po
         ridge[some] = _consistent_ridge(d, a2, eps[some], nu, c0, norm_square)
 
     kappa, f, df = _expansion(d, a2, ridge, nu, c0, 3)
+    return _consistent_point(d, a2, ridge, kappa, f, df, nu, c0)
+
+
+def _consistent_point(
+    d: Tensor, a2: Tensor, ridge: Tensor, kappa: Tensor, f: list[Tensor], df: list[Tensor], nu: float, c0: float
+) -> _Point:
+    """t and its sampling covariance from the expansions of f and df [E] at the ridges found."""
+    norm_square = float(a2.sum() - c0 * d.sum())
     # u = kappa f and w = kappa df, whose divided differences make up the covariance of f.
     u = [kappa * f[0], *(kappa * f[n] + f[n - 1] for n in (1, 2, 3))]
     w = [kappa * df[0], *(kappa * df[n] + df[n - 1] for n in (1, 2, 3))]
@@ -316,7 +381,7 @@ def _consistent(d: Tensor, a2: Tensor, eps: Tensor, nu: float, c0: float) -> _Po
     per_norm = torch.where(moves, f[1] / norm_square if norm_square > 0.0 else 0.0, 0.0)
     curvature = 2.0 * f[1] + 2.0 * kappa * f[2]  # kappa times the second derivative of f(k) - eps^2 n/k
     shift = torch.where(moves & (curvature < 0.0), kappa / curvature, 0.0)
-    identity, zero = torch.eye(len(eps), dtype=eps.dtype, device=eps.device), torch.zeros_like(value)
+    identity, zero = torch.eye(len(ridge), dtype=ridge.dtype, device=ridge.device), torch.zeros_like(value)
     d_variance = torch.cat([identity, zero, (kappa * per_norm)[:, None]], 1)
     d_signal = torch.cat([identity, -torch.diag(f[1] * shift), (f[1] * shift * per_norm)[:, None]], 1)
 

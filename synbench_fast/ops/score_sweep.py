@@ -35,12 +35,12 @@ class SweepTotals:
     @property
     def accuracy(self) -> Tensor:
         """[E], fraction correct."""
-        return self.correct / self.count.sum()
+        return self.correct.double() / self.count.sum()
 
     @property
     def robust_accuracy(self) -> Tensor:
         """[E], fraction correct under every perturbation within the budget."""
-        return self.robust_correct / self.count.sum()
+        return self.robust_correct.double() / self.count.sum()
 
     @property
     def grouped_bound(self) -> Tensor:
