@@ -263,12 +263,13 @@ class Encoder:
                 f"({first_line(error)}); is input_shape={self.info.input_shape} right?"
             ) from error
 
-    def _checked(self, output: Any, batch: int) -> Tensor:
+    def _checked(self, made: Any, batch: int) -> Tensor:
         spec = self.info.spec
-        if not isinstance(output, Tensor):
+        if not isinstance(made, Tensor):
             raise SynbenchError(
-                f"encoder {spec}: expected a Tensor [B, F] as output, got {type(output).__name__}"
+                f"encoder {spec}: expected a Tensor [B, F] as output, got {type(made).__name__}"
             )
+        output: Tensor = made
         if self._pool != "default":
             output = pool_features(output, self._pool, self._layout, spec)
         elif output.ndim > 3 and output[0, 0].numel() == 1:
@@ -306,7 +307,10 @@ _Held = tuple[nn.Parameter, Tensor, Tensor | None]
 
 
 def _tensors(module: nn.Module) -> tuple[list[_Held], list[tuple[nn.Module, str, Tensor | None]]]:
+    """What the parameters and buffers hold; gradients are set aside, a move would convert them in place."""
     parameters = [(p, p.data, p.grad) for p in module.parameters()]
+    for parameter in module.parameters():
+        parameter.grad = None
     buffers = [(m, name, b) for m in module.modules() for name, b in m._buffers.items()]
     return parameters, buffers
 
@@ -314,10 +318,8 @@ def _tensors(module: nn.Module) -> tuple[list[_Held], list[tuple[nn.Module, str,
 def _restore_tensors(parameters: list[_Held], buffers: list[tuple[nn.Module, str, Tensor | None]]) -> None:
     """Put the tensors themselves back, so that a trip through another dtype loses nothing."""
     for parameter, data, grad in parameters:
-        if parameter.data is not data:
-            parameter.grad = None
-            parameter.data = data
-            parameter.grad = grad
+        parameter.data = data
+        parameter.grad = grad
     for module, name, buffer in buffers:
         module._buffers[name] = buffer
 

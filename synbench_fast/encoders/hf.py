@@ -59,7 +59,15 @@ def load(request: Request) -> Loaded:
     name = str(path) if local else request.name
     trust = request.trust_remote_code
     with fetching(request.spec, "config.json", way_out="name a local directory that has it"):
-        config = transformers.AutoConfig.from_pretrained(name, trust_remote_code=trust)
+        try:
+            config = transformers.AutoConfig.from_pretrained(name, trust_remote_code=trust)
+        except ValueError as error:
+            if trust or "trust_remote_code" not in str(error):
+                raise
+            raise SynbenchError(
+                f"encoder {request.spec}: the model brings its own Python code; expected --trust-remote-code "
+                "(trust_remote_code=True) to run it, got False"
+            ) from error
     constants = _preprocessor(transformers, name, local, config)
     _adapt(config, request)
 
@@ -232,10 +240,10 @@ def _input_shape(config: Any, main: str, constants: dict[str, Any]) -> tuple[tup
         length += max(lags) if lags else 0
         if kind == "timesfm":
             return (length,), ""
-        channels: int = getattr(config, "num_input_channels", None) or getattr(config, "input_size", 1)
-        if kind in _SERIES_ENCODERS and channels == 1:
+        width: int = getattr(config, "num_input_channels", 0) or getattr(config, "input_size", 1)
+        if kind in _SERIES_ENCODERS and width == 1:
             return (length,), ""
-        return (length, channels), ""
+        return (length, width), ""
     positions = getattr(config, "max_source_positions", None)
     if main == "input_features" and mels and positions and kind not in ("speech_to_text",):
         return (int(mels), 2 * int(positions)), ""

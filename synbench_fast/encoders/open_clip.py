@@ -69,15 +69,17 @@ def load(request: Request) -> Loaded:
             )
     options: dict[str, Any] = {}
     if request.input_shape is not None and len(request.input_shape) == 3:
-        options["force_image_size"] = request.input_shape[1:]
+        height, width = request.input_shape[1:]
+        options["force_image_size"] = height if height == width else (height, width)
     if request.pretrained:
         with fetching(request.spec):
             model = library.create_model(name, pretrained=tag or None, weights_only=True, **options)
     else:
-        with fetching(request.spec, "configuration"):
-            model = library.create_model(
-                name, pretrained=None, load_weights=False, pretrained_text=False, **options
-            )
+        with fetching(request.spec, "model", f"is input_shape={request.input_shape} right?"):
+            with _quiet():
+                model = library.create_model(
+                    name, pretrained=None, load_weights=False, pretrained_text=False, **options
+                )
     visual = model.visual
     if request.checkpoint is not None:
         load_checkpoint(visual, request.checkpoint, request.spec, unused=_TEXT)

@@ -1,0 +1,364 @@
+"""Encoders and weights that come from files: ONNX, TorchScript, Python factories, checkpoints."""
+
+import hashlib
+import os
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from synbench_fast.encoders import load_encoder
+from synbench_fast.encoders.builtin import Conv
+from synbench_fast.encoders.weights import file_sha256, state_sha256
+from synbench_fast.errors import SynbenchError
+
+
+def fails(match, *args, **kwargs):
+    """The error of load_encoder(...), which is one line and contains `match`."""
+    with pytest.raises(SynbenchError) as caught:
+        load_encoder(*args, **kwargs)
+    text = str(caught.value)
+    assert "\n" not in text
+    assert match in text, text
+
+
+# ---------------------------------------------------------------- onnx
+
+
+def graph(path, shape, *, element="FLOAT", inputs=1, weight=None):
+    """y = flatten(x) @ W and z = relu(y), as an ONNX file; returns W."""
+    onnx = pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    helper, kind = onnx.helper, getattr(onnx.TensorProto, element)
+    size = int(np.prod([n for n in shape[1:] if isinstance(n, int)]))
+    dtype = helper.tensor_dtype_to_np_dtype(kind)
+    weight = np.random.default_rng(0).standard_normal((size, 5)).astype(dtype) if weight is None else weight
+    nodes = [
+        helper.make_node("Flatten", ["x0"], ["flat"], axis=1),
+        helper.make_node("MatMul", ["flat", "w"], ["y"]),
+        helper.make_node("Relu", ["y"], ["z"]),
+    ]
+    values = [helper.make_tensor_value_info(f"x{i}", kind, shape) for i in range(inputs)]
+    outputs = [helper.make_tensor_value_info(name, kind, [shape[0], 5]) for name in ("y", "z")]
+    if inputs == 2:
+        nodes.append(helper.make_node("Identity", ["x1"], ["unused"]))
+    body = helper.make_graph(nodes, "g", values, outputs, [onnx.numpy_helper.from_array(weight, "w")])
+    model = helper.make_model(body, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.save(model, path)
+    return torch.from_numpy(weight.astype(np.float64))
+
+
+@pytest.mark.parametrize("batch", ["N", 1, 4])
+@pytest.mark.parametrize("count", [1, 4, 7])
+def test_onnx_with_any_and_with_fixed_batch(tmp_path, batch, count):
+    file = tmp_path / "m.onnx"
+    weight = graph(file, [batch, 2, 3])
+    encoder = load_encoder(f"onnx:{file}")
+    x = torch.randn(count, 2, 3)
+    torch.testing.assert_close(encoder(x).double(), x.double().flatten(1) @ weight, rtol=1e-5, atol=1e-5)
+    info = encoder.info
+    assert (info.input_shape, info.feature_dim, info.parameters) == ((2, 3), 5, None)
+    assert info.weights_sha256 == hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+@pytest.mark.parametrize(("element", "out"), [("DOUBLE", torch.float64), ("FLOAT16", torch.float32)])
+def test_onnx_keeps_the_graphs_precision(tmp_path, element, out):
+    file = tmp_path / "m.onnx"
+    weight = graph(file, ["N", 6], element=element)
+    encoder = load_encoder(f"onnx:{file}", dtype=torch.float64)
+    x = torch.randn(3, 6, dtype=torch.float64)
+    y = encoder(x)
+    tolerance = 1e-12 if element == "DOUBLE" else 2e-2
+    torch.testing.assert_close(y.double(), x @ weight, rtol=tolerance, atol=tolerance)
+    assert y.dtype == out
+
+
+def test_onnx_output_by_name(tmp_path):
+    file = tmp_path / "m.onnx"
+    weight = graph(file, ["N", 6])
+    x = torch.randn(3, 6)
+    y = load_encoder(f"onnx:{file}?output=z")(x)
+    torch.testing.assert_close(y.double(), (x.double() @ weight).relu(), rtol=1e-5, atol=1e-5)
+    fails("expected an output out of y, z in", f"onnx:{file}?output=q")
+    fails("expected onnx:FILE[?output=NAME], got 'out=z'", f"onnx:{file}?out=z")
+
+
+def test_onnx_weights_beside_the_file_count(tmp_path):
+    file = tmp_path / "m.onnx"
+    graph(file, ["N", 6])
+    (tmp_path / "m.onnx.data").write_bytes(b"weights")
+    sha = load_encoder(f"onnx:{file}").info.weights_sha256
+    assert sha == hashlib.sha256(file.read_bytes() + b"weights").hexdigest()
+
+
+def test_onnx_errors(tmp_path):
+    file = tmp_path / "m.onnx"
+    graph(file, ["N", "C", 6])
+    fails("input_shape: expected the shape of one input for onnx:", f"onnx:{file}")
+    graph(file, ["N", 2, 3])
+    fails("input_shape: expected (2, 3), which onnx:", f"onnx:{file}", input_shape=(3, 3))
+    fails("random_init: expected False for onnx:", f"onnx:{file}", random_init=True)
+    fails("checkpoint: expected None for onnx:", f"onnx:{file}", checkpoint="w.pt")
+    fails("device: expected one that onnxruntime serves here (", f"onnx:{file}", device="meta")
+    graph(file, ["N", 6], inputs=2)
+    fails("expected a graph with one input, got ['x0', 'x1']", f"onnx:{file}")
+    graph(file, ["N", 6], element="INT32")
+    fails("expected an input of type tensor(float) or", f"onnx:{file}")
+    file.write_bytes(b"not a graph")
+    fails("encoder: expected an ONNX file, got", f"onnx:{file}")
+    fails("encoder: expected an existing file, got", f"onnx:{tmp_path}/absent.onnx")
+
+
+# ---------------------------------------------------------------- torchscript
+
+
+def archive(path, *, frozen=False):
+    net = nn.Sequential(nn.Flatten(), nn.Linear(6, 5), nn.BatchNorm1d(5), nn.Dropout(0.5))
+    script = torch.jit.script(net.eval() if frozen else net.train())
+    torch.jit.save(torch.jit.freeze(script) if frozen else script, path)
+    return net.eval()
+
+
+@pytest.mark.filterwarnings(r"ignore:.*torch\.jit:FutureWarning", r"ignore:.*torch\.jit:DeprecationWarning")
+@pytest.mark.parametrize("frozen", [False, True])
+def test_torchscript(tmp_path, frozen):
+    file = tmp_path / "m.pt"
+    net = archive(file, frozen=frozen)
+    encoder = load_encoder(f"torchscript:{file}", input_shape=(2, 3))
+    x = torch.randn(4, 2, 3)
+    with torch.no_grad():
+        torch.testing.assert_close(encoder(x), net(x))
+    assert encoder.info.weights_sha256 == file_sha256([file])
+    assert encoder.info.feature_dim == 5
+
+
+@pytest.mark.filterwarnings(r"ignore:.*torch\.jit:FutureWarning", r"ignore:.*torch\.jit:DeprecationWarning")
+def test_torchscript_errors(tmp_path):
+    file = tmp_path / "m.pt"
+    archive(file)
+    spec = f"torchscript:{file}"
+    fails("input_shape: expected the shape of one input for torchscript:", spec)
+    fails("pass --input-shape", spec)
+    fails("random_init: expected False", spec, random_init=True)
+    fails("checkpoint: expected None", spec, checkpoint="x.pt")
+    fails("forward failed on an input of shape [2, 7]", spec, input_shape=(7,))
+    file.write_bytes(b"junk")
+    fails("encoder: expected a TorchScript archive, got", spec)
+    fails("encoder: expected an existing file, got", "torchscript:absent.pt")
+
+
+# ---------------------------------------------------------------- python
+
+FACTORIES = """
+import torch
+from torch import nn
+
+class Known(nn.Linear):
+    input_shape = (6,)
+    mean = (0.5,)
+    std = (0.25,)
+
+def make_net():
+    return Known(6, 5)
+
+def make_callable():
+    return lambda x: x.flatten(1)[:, :2]
+
+def make_number():
+    return 3
+
+def explode():
+    raise KeyError("no\\nsuch weights")
+
+number = 4
+"""
+
+
+@pytest.fixture
+def factories(tmp_path, monkeypatch):
+    name = f"factories_{tmp_path.name.replace('-', '_')}"
+    (tmp_path / f"{name}.py").write_text(FACTORIES)
+    monkeypatch.chdir(tmp_path)
+    return name
+
+
+def test_python_factory_from_the_current_directory(factories):
+    import sys
+
+    path = list(sys.path)
+    encoder = load_encoder(f"python:{factories}:make_net", seed=4)
+    assert sys.path == path
+    x = torch.randn(3, 6)
+    with torch.no_grad():
+        expected = nn.functional.linear(x, encoder.module.weight, encoder.module.bias)
+    torch.testing.assert_close(encoder(x), expected)
+    info = encoder.info
+    assert (info.input_shape, info.feature_dim, info.mean, info.std) == ((6,), 5, (0.5,), (0.25,))
+    again = load_encoder(f"python:{factories}.py:make_net", seed=4)
+    assert again.info.weights_sha256 == info.weights_sha256
+    assert load_encoder(f"python:{factories}:make_net", seed=5).info.weights_sha256 != info.weights_sha256
+
+
+def test_python_factory_of_a_callable(factories):
+    encoder = load_encoder(f"python:{factories}:make_callable", input_shape=(2, 3))
+    x = torch.randn(4, 2, 3)
+    assert torch.equal(encoder(x), x.flatten(1)[:, :2])
+
+
+def test_python_errors(factories, tmp_path):
+    fails("encoder: expected python:MODULE:FACTORY, got 'python:x'", "python:x")
+    fails("expected a callable in", f"python:{factories}:make_nt")
+    fails("did you mean make_net?", f"python:{factories}:make_nt")
+    fails("expected a callable in", f"python:{factories}:number")
+    fails(
+        "expected make_number() to return a torch.nn.Module or a callable, got int",
+        f"python:{factories}:make_number",
+    )
+    fails("explode() failed (KeyError:", f"python:{factories}:explode")
+    fails("expected an importable module, got", f"python:{factories[:-1]}:make_net")
+    fails(f"did you mean {factories}?", f"python:{factories[:-1]}:make_net")
+    fails("encoder: expected an existing file, got absent.py", "python:absent.py:make")
+    fails("random_init: expected False", f"python:{factories}:make_net", random_init=True)
+    fails("make_callable() returns a callable", f"python:{factories}:make_callable", checkpoint="x.pt")
+    fails("input_shape: expected the shape of one input", f"python:{factories}:make_callable")
+    (tmp_path / "needs_more.py").write_text("import a_module_that_is_not_there")
+    fails("importing needs_more failed (ModuleNotFoundError", "python:needs_more:make")
+    (tmp_path / "broken.py").write_text("1 / 0")
+    fails("importing broken failed (ZeroDivisionError", "python:broken:make")
+
+
+# ---------------------------------------------------------------- checkpoints
+
+SHAPE = (3, 16, 16)
+
+
+@pytest.fixture
+def trained():
+    net = Conv(SHAPE, 64)
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter.normal_(generator=torch.Generator().manual_seed(11))
+    return net
+
+
+def save(state, file):
+    if file.suffix == ".safetensors":
+        pytest.importorskip("safetensors.torch").save_file(state, file)
+    else:
+        torch.save(state, file)
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
+def test_checkpoint_round_trip(tmp_path, trained, suffix):
+    file = tmp_path / f"w{suffix}"
+    save(trained.state_dict(), file)
+    encoder = load_encoder("builtin:conv", input_shape=SHAPE, checkpoint=str(file))
+    x = torch.randn(2, *SHAPE)
+    with torch.no_grad():
+        torch.testing.assert_close(encoder(x), trained(x))
+    info = encoder.info
+    assert info.weights_sha256 == state_sha256(trained.state_dict())
+    assert (info.checkpoint, info.random_init) == (str(file), False)
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda s: {"state_dict": s, "epoch": 3},
+        lambda s: {"model": s, "optimizer": {"lr": 0.1}},
+        lambda s: {f"module.{k}": v for k, v in s.items()},
+        lambda s: {"state_dict": {f"model.backbone.{k}": v for k, v in s.items()}},
+        lambda s: {**s, "head.weight": torch.zeros(3, 64), "classifier.bias": torch.zeros(3)},
+        lambda s: {k: v.half() for k, v in s.items()},
+    ],
+)
+def test_checkpoint_wrappers(tmp_path, trained, wrap):
+    file = tmp_path / "w.pt"
+    torch.save(wrap(trained.state_dict()), file)
+    encoder = load_encoder("builtin:conv", input_shape=SHAPE, checkpoint=file)
+    for name, value in encoder.module.state_dict().items():
+        torch.testing.assert_close(value, trained.state_dict()[name], rtol=1e-3, atol=1e-3)
+
+
+def test_checkpoint_left_over_keys_are_told(tmp_path, trained):
+    file = tmp_path / "w.pt"
+    torch.save({**trained.state_dict(), "other.weight": torch.zeros(3)}, file)
+    with pytest.warns(UserWarning, match=r"has keys that builtin:conv does not use: other\.weight"):
+        load_encoder("builtin:conv", input_shape=SHAPE, checkpoint=str(file))
+
+
+def test_checkpoint_errors(tmp_path, trained):
+    file = tmp_path / "w.pt"
+
+    def check(match, content=None):
+        if content is not None:
+            torch.save(content, file)
+        fails(match, "builtin:conv", input_shape=SHAPE, checkpoint=str(file))
+
+    check("checkpoint: expected an existing file, got")
+    state = trained.state_dict()
+    check("with none of them (it has a)", {"a": torch.zeros(2)})
+    check("without layers.0.bias", {k: v for k, v in state.items() if k != "layers.0.bias"})
+    check(
+        "layers.2.bias, layers.2.weight, layers.4.bias and 1 more",
+        {k: v for k, v in state.items() if "s.0" in k},
+    )
+    check("checkpoint: expected layers.4.bias of shape [64] for builtin:conv, got [65]",
+          {**state, "layers.4.bias": torch.zeros(65)})  # fmt: skip
+    check("checkpoint: expected a state dict of named tensors, got", [1, 2])
+    check("checkpoint: expected a state dict of named tensors, got", {"epoch": 3})
+    file.write_bytes(b"junk")
+    check("checkpoint: expected safetensors or a torch.save of a plain state dict, got")
+    bad = tmp_path / "w.safetensors"
+    bad.write_bytes(b"junk")
+    fails(
+        "checkpoint: expected a safetensors file, got", "builtin:conv", input_shape=SHAPE, checkpoint=str(bad)
+    )
+
+
+def test_checkpoint_without_safetensors(tmp_path, monkeypatch):
+    import sys
+
+    monkeypatch.setitem(sys.modules, "safetensors.torch", None)
+    file = tmp_path / "w.safetensors"
+    file.write_bytes(b"")
+    fails('needs safetensors; pip install "synbench-fast[hf]"', "builtin:conv", checkpoint=str(file))
+
+
+class Malicious:
+    def __init__(self, target):
+        self.target = target
+
+    def __reduce__(self):
+        return os.mkdir, (self.target,)
+
+
+@pytest.mark.parametrize("writer", [torch.save, lambda obj, file: file.write_bytes(pickle.dumps(obj))])
+def test_malicious_pickle_is_refused_and_not_executed(tmp_path, writer):
+    file, target = tmp_path / "w.pt", tmp_path / "executed"
+    writer({"state_dict": Malicious(str(target))}, file)
+    fails("which cannot be read without executing code", "builtin:conv", checkpoint=str(file))
+    assert not target.exists()
+
+
+def test_fingerprint_depends_on_names_shapes_types_and_values():
+    base = {"a": torch.arange(6.0)}
+    others = [
+        {"b": torch.arange(6.0)},
+        {"a": torch.arange(6.0).reshape(2, 3)},
+        {"a": torch.arange(6.0).double()},
+        {"a": torch.arange(6.0) + 1},
+        {**base, "b": torch.zeros(0)},
+    ]
+    digests = {state_sha256(state) for state in [base, *others]}
+    assert len(digests) == 6
+    assert state_sha256({"x": torch.ones(2), "a": torch.ones(1)}) == state_sha256(
+        {"a": torch.ones(1), "x": torch.ones(2)}
+    )
+    assert state_sha256({"a": torch.ones(4)[::2].bfloat16()}) == state_sha256({"a": torch.ones(2).bfloat16()})
+    expected = hashlib.sha256(
+        b"a\0torch.float32\0(6,)\0" + np.arange(6, dtype=np.float32).tobytes()
+    ).hexdigest()
+    assert state_sha256(base) == expected
