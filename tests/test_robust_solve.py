@@ -287,7 +287,7 @@ def test_no_mean_difference_is_no_signal(estimator: str, backend: str) -> None:
 
 
 def test_radius_is_zero_where_the_mean_is_below_its_noise(backend: str) -> None:
-    """|m|^2 < c0 tr S, yet the precise direction 1 has a signal: every eps gives the classifier of eps = 0."""
+    """|m|^2 < c0 tr S, yet the precise direction has a signal: every eps gives the classifier of eps = 0."""
     c = torch.diag(torch.tensor([1e-4, 100.0], dtype=torch.float64))
     m = torch.tensor([0.02, 0.0], dtype=torch.float64)
     out = consistent(m, c, 98, backend=backend)
