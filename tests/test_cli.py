@@ -551,7 +551,7 @@ def test_a_signal_leaves_whole_files_and_exit_code_130(tmp_path: Path) -> None:
     out, errors = process.communicate(timeout=60)
     assert process.returncode == 130
     assert json.loads(out)["encoder"]["spec"] == "builtin:conv"
-    assert errors.splitlines()[-1] == "interrupted: what was finished is kept"
+    assert "interrupted: what was finished is kept" in errors.splitlines()
     assert "Traceback" not in errors
     (written,) = folder.iterdir()
     assert Result.load(written).encoder.spec == "builtin:conv"
