@@ -235,7 +235,7 @@ def _score_all(
                         result = score(spec, progress=advance, **options)
                 except Exception as error:
                     code = _fail(_reason(spec, error), 1)
-                    if trace:
+                    if trace and not isinstance(error, SynbenchError):
                         _print_trace()
                     continue
                 for warning in result.warnings:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import inspect
 import io
 import json
 import math
 import os
 import platform
 import re
+import shlex
 import signal
 import subprocess
 import sys
 import textwrap
+import time
 import types
 from collections.abc import Callable
 from importlib import metadata
@@ -547,6 +550,7 @@ def test_a_signal_leaves_whole_files_and_exit_code_130(tmp_path: Path) -> None:
     process = start(tmp_path, "run", "builtin:conv", "slow:x", "--format", "json", "--out", str(folder))
     while not (tmp_path / "ready").exists():
         assert process.poll() is None, process.communicate()
+        time.sleep(0.01)
     process.send_signal(signal.SIGINT)
     out, errors = process.communicate(timeout=60)
     assert process.returncode == 130
@@ -686,3 +690,94 @@ def test_unknown_attribute_and_names() -> None:
     assert set(synbench_fast.__all__) <= set(dir(synbench_fast))
     assert synbench_fast.Result is Result
     assert synbench_fast.SynbenchError is SynbenchError
+
+
+def real(tmp_path: Path, *arguments: str) -> subprocess.Popen[str]:
+    """`synbench-fast run` in a process of its own, with small work."""
+    small = ("--input-shape", "3,8,8", "--scales", "3", "--samples", "256", "--format", "json")
+    return subprocess.Popen(
+        [sys.executable, "-m", "synbench_fast", "run", *arguments, *small],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(tmp_path)])},
+    )
+
+
+def test_real_encoders_give_documents_whose_command_replays_them(tmp_path: Path) -> None:
+    specs = ["builtin:linear?dim=16", "builtin:identity"]
+    process = real(
+        tmp_path, specs[0], "builtin:conf", specs[1], "--out", "out", "--seed", "3", "--eps", "0,0.3"
+    )
+    out, errors = process.communicate(timeout=120)
+    assert process.returncode == 1
+    results = [Result.from_json(line) for line in out.splitlines()]
+    assert [one.encoder.spec for one in results] == specs
+    assert [line for line in errors.splitlines() if line.startswith("error")] == [
+        "error: encoder: expected a model of builtin, got 'builtin:conf', did you mean builtin:conv?"
+    ]
+    assert "Traceback" not in errors
+    for one in results:
+        assert [(score.eps, score.threshold) for score in one.scores] == [
+            (eps, threshold) for eps in (0.0, 0.3) for threshold in one.thresholds
+        ]
+        assert one.environment.versions["torch"] == metadata.version("torch")
+        assert one.cost.images == 3 * one.task.samples
+        assert Result.load(tmp_path / "out" / one.file_name()).scores == one.scores
+    words = shlex.split(results[0].command)
+    assert words[:3] == ["synbench-fast", "run", specs[0]]
+    again = invoke(*words[1:], "--format", "json")
+    assert again.exit_code == 0, again.stderr
+    assert Result.from_json(again.stdout).scores == results[0].scores
+
+
+def test_a_real_run_stops_at_a_signal_with_whole_files(tmp_path: Path) -> None:
+    (tmp_path / "slow_encoder.py").write_text(
+        "import pathlib, time\n"
+        "def make():\n"
+        "    def encode(x):\n"
+        "        pathlib.Path('ready').touch()\n"
+        "        time.sleep(0.5)\n"
+        "        return x.flatten(1)[:, :4]\n"
+        "    return encode\n"
+    )
+    process = real(
+        tmp_path, "builtin:linear?dim=4", "python:slow_encoder:make", "--out", "out", "--batch-size", "1"
+    )
+    while not (tmp_path / "ready").exists():
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    out, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert Result.from_json(out).encoder.spec == "builtin:linear?dim=4"
+    assert "Traceback" not in errors
+    assert [Result.load(one).scores for one in (tmp_path / "out").iterdir()] == [Result.from_json(out).scores]
+
+
+def test_the_options_agree_with_score() -> None:
+    from synbench_fast.score import DTYPES, PRESETS, score
+
+    parameters = inspect.signature(score).parameters
+    command = inspect.signature(cli.run).parameters
+    names = {name for name in parameters if name not in ("encoder", "progress")}
+    assert names <= set(command)
+    for name in names:
+        default, text = parameters[name].default, command[name].default
+        if isinstance(default, tuple):
+            assert tuple(float(one) for one in text.split(",")) == default
+        elif default is not None and not isinstance(default, bool):
+            assert text == str(default)
+        else:
+            assert text is default
+    for option, values in (("--preset", PRESETS), ("--dtype", ["auto", *DTYPES])):
+        for value in values:
+            assert arguments_accept(option, value)
+        assert not arguments_accept(option, "nothing")
+
+
+def arguments_accept(option: str, value: str) -> bool:
+    """Whether the option takes the value, seen from the error about the next wrong thing."""
+    done = invoke("run", "a:b", option, value, "--format", "x")
+    return bool(done.stderr.startswith("error: --format"))

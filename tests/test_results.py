@@ -329,8 +329,8 @@ def test_curve_point_holds_arrays() -> None:
     values = np.array([0.5, 0.25])
     arrays = [one.name for one in dataclasses.fields(CurvePoint) if "NDArray" in str(one.type)]
     fixed = {"count": 4, "feature_dim": 2, "rank": 2, "estimator": "paper"}
-    point = CurvePoint(**{name: values for name in arrays if name != "t_cov"}, **fixed)  # type: ignore[arg-type]
-    assert point.t_cov is None
+    point = CurvePoint(**{name: values for name in arrays if not name.endswith("_cov")}, **fixed)  # type: ignore[arg-type]
+    assert point.t_cov is None and point.t_rob_cov is None
     with pytest.raises(dataclasses.FrozenInstanceError):
         point.count = 5  # type: ignore[misc]
 
