@@ -1,0 +1,116 @@
+"""Benchmarks: for every case parity first, then alternating timings, ratio and target.
+
+    python benchmarks/run.py [--case PART] [--repeat N] [--out FILE.jsonl] [--list] [--format table|json]
+
+Exit code 0 if every result was right and every target met, 1 otherwise, 2 for a usage error.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import datetime
+import json
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+import cases
+import torch
+from harness import Row, measure
+
+from synbench_fast import __version__, environment
+
+MIB = 1 << 20
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="synbench-fast bench", description=__doc__.split("\n")[0])
+    parser.add_argument("--case", default="", help="only cases whose name contains this")
+    parser.add_argument("--repeat", type=int, help="timed pairs per case")
+    parser.add_argument("--out", type=Path, help="append one JSON line per case, with provenance")
+    parser.add_argument("--format", choices=("table", "json"), default="table")
+    parser.add_argument("--list", action="store_true", help="name the cases and stop")
+    options = parser.parse_args(argv)
+    if options.repeat is not None and options.repeat < 1:
+        parser.error(f"--repeat: expected at least 1, got {options.repeat}")
+
+    provenance = {
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "version": __version__,
+        "threads": torch.get_num_threads(),
+        "environment": dataclasses.asdict(environment.describe()),
+        "command": " ".join(["synbench-fast", "bench", *(argv if argv is not None else sys.argv[1:])]),
+    }
+    rows: list[dict[str, object]] = []
+    good = True
+    for build in cases.cases():
+        case = build()
+        if options.case not in case.name:
+            continue
+        if options.list:
+            print(case.name)
+            continue
+        row = measure(case, options.repeat)
+        good &= row.met is not False
+        rows.append(row.document())
+        show(rows[-1], line(row), options.format)
+    if options.case in "memory":
+        if options.list:
+            print("memory")
+            return 0
+        for what, growth, allowed in cases.memory():
+            met = growth <= allowed
+            good &= met
+            rows.append({"case": f"memory[{what}]", "growth_bytes": growth, "allowed_bytes": allowed, "met": met})
+            text = f"| {growth / MIB:.0f} MiB more | at most {allowed / MIB:.0f} MiB | {verdict(met)} |  |  |"
+            show(rows[-1], f"| memory[{what}] {text}", options.format)
+    if options.list:
+        return 0
+    if not rows:
+        parser.error(f"--case: expected part of a case's name, got {options.case!r}; see --list")
+    if options.out is not None:
+        with options.out.open("a", encoding="utf-8") as stream:
+            for row_document in rows:
+                stream.write(json.dumps({**row_document, **provenance}) + "\n")
+    return 0 if good else 1
+
+
+_header_shown = False
+
+
+def show(document: dict[str, object], text: str, kind: str) -> None:
+    global _header_shown
+    if kind == "json":
+        print(json.dumps(document), flush=True)
+        return
+    if not _header_shown:
+        print("| case | ratio | target | met | ours | baseline |")
+        print("| --- | --- | --- | --- | --- | --- |")
+        _header_shown = True
+    print(text, flush=True)
+
+
+def line(row: Row) -> str:
+    if row.ratio is None:
+        wrong = f"wrong: error {row.parity_error:.2g} above {row.parity_tolerance:.2g}, not timed"
+        return f"| {row.case} | {wrong} |  | no |  |  |"
+    sign = ">=" if row.kind == "at_least" else "<="
+    target = "" if row.target is None else f"{sign} {row.target:g}"
+    return (
+        f"| {row.case} | {row.ratio:.2f} | {target} | {verdict(row.met)} | {seconds(row.ours_seconds or 0)} "
+        f"({row.ours_per_unit_ns:.3g} ns/{row.unit}) | {seconds(row.baseline_seconds or 0)}, {row.baseline} |"
+    )
+
+
+def verdict(met: bool | None) -> str:
+    return "" if met is None else "yes" if met else "no"
+
+
+def seconds(value: float) -> str:
+    return f"{value:.2f} s" if value >= 1 else f"{1e3 * value:.3g} ms"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
