@@ -5,6 +5,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from encoder_cases import fails
 from torch import nn
 
 from synbench_fast.encoders import SOURCES, installed, list_encoders, load_encoder
@@ -12,16 +13,6 @@ from synbench_fast.encoders.base import Layout, pool_features
 from synbench_fast.encoders.registry import REGISTRY, require
 from synbench_fast.encoders.weights import state_sha256
 from synbench_fast.errors import SynbenchError, first_line, suggest
-
-
-def fails(match, *args, **kwargs):
-    """The error of load_encoder(...), which is one line and contains `match`."""
-    with pytest.raises(SynbenchError) as caught:
-        load_encoder(*args, **kwargs)
-    text = str(caught.value)
-    assert "\n" not in text
-    assert match in text, text
-    return text
 
 
 class Net(nn.Module):
@@ -143,7 +134,7 @@ def test_module_is_scored_in_eval_mode_and_given_back_as_it_was():
         assert not net.norm.training
         y = encoder(x)
     assert net.training and net.norm.training and not net.drop.training
-    expected = net.fc((x.flatten(1) / (1 + net.norm.eps) ** 0.5))
+    expected = net.fc(x.flatten(1) / (1 + net.norm.eps) ** 0.5)
     torch.testing.assert_close(y, expected.detach())
     assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
     assert encoder.info.spec == "module:Net"
@@ -409,7 +400,7 @@ def test_broken_library_says_why(tmp_path, monkeypatch):
     (tmp_path / "broken_library.py").write_text("raise RuntimeError('operator nms does not exist')")
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(
-        SynbenchError, match="is installed but cannot be imported .*operator nms does not exist"
+        SynbenchError, match=r"is installed but cannot be imported .*operator nms does not exist"
     ):
         require("broken_library", "timm", "timm:x")
 

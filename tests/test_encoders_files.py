@@ -7,22 +7,12 @@ import pickle
 import numpy as np
 import pytest
 import torch
+from encoder_cases import fails
 from torch import nn
 
 from synbench_fast.encoders import load_encoder
 from synbench_fast.encoders.builtin import Conv
 from synbench_fast.encoders.weights import file_sha256, state_sha256
-from synbench_fast.errors import SynbenchError
-
-
-def fails(match, *args, **kwargs):
-    """The error of load_encoder(...), which is one line and contains `match`."""
-    with pytest.raises(SynbenchError) as caught:
-        load_encoder(*args, **kwargs)
-    text = str(caught.value)
-    assert "\n" not in text
-    assert match in text, text
-
 
 # ---------------------------------------------------------------- onnx
 

@@ -83,7 +83,7 @@ def load(request: Request) -> Loaded:
     else:
         try:
             model = transformers.AutoModel.from_config(config, trust_remote_code=trust)
-        except (ImportError, OSError, ValueError, KeyError) as error:
+        except (ImportError, OSError, ValueError, KeyError, RuntimeError, TypeError) as error:
             raise SynbenchError(
                 f"encoder {request.spec}: transformers could not build it ({first_line(error)})"
             ) from error

@@ -75,11 +75,10 @@ def load(request: Request) -> Loaded:
         with fetching(request.spec):
             model = library.create_model(name, pretrained=tag or None, weights_only=True, **options)
     else:
-        with fetching(request.spec, "model", f"is input_shape={request.input_shape} right?"):
-            with _quiet():
-                model = library.create_model(
-                    name, pretrained=None, load_weights=False, pretrained_text=False, **options
-                )
+        with fetching(request.spec, "model", f"is input_shape={request.input_shape} right?"), _quiet():
+            model = library.create_model(
+                name, pretrained=None, load_weights=False, pretrained_text=False, **options
+            )
     visual = model.visual
     if request.checkpoint is not None:
         load_checkpoint(visual, request.checkpoint, request.spec, unused=_TEXT)

@@ -37,8 +37,7 @@ def load(request: Request) -> Loaded:
             model = timm.create_model(request.name, pretrained=False, **options)
         except (OSError, RuntimeError, ValueError, TypeError, AssertionError) as error:
             raise SynbenchError(
-                f"encoder {request.spec}: timm could not build it for input_shape={request.input_shape} "
-                f"({first_line(error)})"
+                f"encoder {request.spec}: timm could not build it ({first_line(error)})"
             ) from error
     config = model.pretrained_cfg
     if request.checkpoint is not None:
