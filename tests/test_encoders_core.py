@@ -234,6 +234,39 @@ def test_to_moves_an_owned_module_and_casts_the_input():
         encoder.to(dtype=torch.int32)
 
 
+def test_a_modules_own_mixed_precision_is_left_alone():
+    class Mixed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body = nn.Linear(4, 3).double()
+            self.tail = nn.Linear(3, 2)
+
+        def forward(self, x):
+            assert (self.body.weight.dtype, self.tail.weight.dtype) == (torch.float64, torch.float32)
+            return self.tail(self.body(x).float())
+
+    encoder = load_encoder(Mixed(), input_shape=(4,))
+    assert encoder.dtype == torch.float64
+    assert encoder(torch.zeros(2, 4)).dtype == torch.float32
+
+
+def test_moving_while_scoring_is_undone_too():
+    net = Net()
+    encoder = load_encoder(net, input_shape=(12,))
+    with encoder.scoring(), encoder.scoring():
+        assert encoder.to(dtype=torch.float64)(torch.zeros(2, 12)).dtype == torch.float64
+    assert net.fc.weight.dtype == torch.float32
+
+
+def test_device_errors():
+    fails("device: expected one such as 'cpu', 'cuda' or 'cuda:1', got 'gpu'", "builtin:linear", device="gpu")
+    fails("CUDA devices here, got 'cuda:99'", "builtin:linear", device="cuda:99")
+
+
+def test_an_empty_batch_is_not_special():
+    assert load_encoder("builtin:identity", input_shape=(2, 3))(torch.zeros(0, 2, 3)).shape == (0, 6)
+
+
 def test_repr():
     encoder = load_encoder("builtin:identity", input_shape=(4,))
     assert repr(encoder) == "Encoder('builtin:identity', input_shape=(4,), feature_dim=4)"

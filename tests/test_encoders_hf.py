@@ -230,7 +230,7 @@ def test_hf_errors(tmp_path, monkeypatch):
     vit().save_pretrained(tmp_path)
     fails("the pretrained weights could not be loaded (OSError", f"hf:{tmp_path}")
     transformers.TimmWrapperConfig(architecture="no_such_net").save_pretrained(tmp_path)
-    fails("transformers could not build it (RuntimeError: Unknown model", f"hf:{tmp_path}", random_init=True)
+    fails("transformers could not build it (", f"hf:{tmp_path}", random_init=True)
     text = transformers.BertConfig(vocab_size=50, **SMALL)
     text.save_pretrained(tmp_path)
     fails("expected a model of continuous input (pixel_values, input_values, input_features, past_values), "

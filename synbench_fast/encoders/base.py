@@ -133,6 +133,21 @@ def check_pool(pool: str | None) -> str:
     return pool
 
 
+def checked_device(device: torch.device | str) -> torch.device:
+    """`device` as torch knows it, or a one-line error if there is none such here."""
+    try:
+        wanted = torch.device(device)
+    except (RuntimeError, TypeError) as error:
+        raise SynbenchError(
+            f"device: expected one such as 'cpu', 'cuda' or 'cuda:1', got {device!r}"
+        ) from error
+    if wanted.type == "cuda" and (wanted.index or 0) >= torch.cuda.device_count():
+        raise SynbenchError(
+            f"device: expected one of the {torch.cuda.device_count()} CUDA devices here, got {str(wanted)!r}"
+        )
+    return wanted
+
+
 def pool_features(output: Tensor, pool: str, layout: Layout, spec: str) -> Tensor:
     """Reduce tokens [B, T, C] or maps [B, C, *space] ([B, *space, C] if channels_last) to [B, F].
 
@@ -188,7 +203,10 @@ class Encoder:
         self._borrowed = loaded.borrowed
         self._place = loaded.place
         self._active = False
-        self.to(device, dtype)
+        # What a caller's module is to be moved to; None leaves it as it is, mixed precision included.
+        self._onto: tuple[torch.device | None, torch.dtype | None] = (None, None)
+        if not self._borrowed:
+            self.to(device, dtype)
         if self.module is not None and not self._borrowed:
             self.module.eval()
 
@@ -203,13 +221,22 @@ class Encoder:
                 raise SynbenchError(f"dtype: expected a floating-point dtype, got {dtype}")
             self.dtype = dtype
         if device is not None:
-            wanted = torch.device(device)
+            wanted = checked_device(device)
             if self._place is not None:
                 self._place(wanted)
             self.device = wanted
-        if self.module is not None and (self._active or not self._borrowed):
+        if self._borrowed:
+            self._onto = (self._onto[0] if device is None else self.device, dtype or self._onto[1])
+            if self._active:
+                self._move()
+        elif self.module is not None:
             self.module.to(self.device, self.dtype)
         return self
+
+    def _move(self) -> None:
+        device, dtype = self._onto
+        if self.module is not None and (device is not None or dtype is not None):
+            self.module.to(device=device, dtype=dtype)
 
     @contextmanager
     def scoring(self) -> Iterator[Encoder]:
@@ -226,7 +253,7 @@ class Encoder:
                 )
                 if self._borrowed:
                     stack.callback(_restore_tensors, *_tensors(self.module))
-                    self.module.to(self.device, self.dtype)
+                    self._move()
                 self.module.eval()
             self._active = True
             stack.callback(setattr, self, "_active", False)
@@ -272,7 +299,7 @@ class Encoder:
         output: Tensor = made
         if self._pool != "default":
             output = pool_features(output, self._pool, self._layout, spec)
-        elif output.ndim > 3 and output[0, 0].numel() == 1:
+        elif output.ndim > 3 and all(size == 1 for size in output.shape[2:]):
             output = output.flatten(1)
         shape = list(output.shape)
         if output.ndim != 2:

@@ -110,13 +110,9 @@ def load_encoder(
     result = Encoder(
         loaded,
         info,
-        torch.device(device)
-        if device is not None
-        else here.device
-        if here is not None
-        else torch.device("cpu"),
-        dtype if dtype is not None else here.dtype if here is not None else torch.float32,
-    )
+        here.device if here is not None else torch.device("cpu"),
+        here.dtype if here is not None else torch.float32,
+    ).to(device, dtype)
     return result if module is None and loaded.place is None else result.probe()
 
 
