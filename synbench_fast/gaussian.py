@@ -43,7 +43,8 @@ def _mean_positive_part(x: Tensor) -> Tensor:
 
 
 def accuracy(t: Tensor, k: Tensor, prior: float) -> Tensor:
-    return prior * torch.special.ndtr(t - k) + (1 - prior) * torch.special.ndtr(t + k)
+    value: Tensor = prior * torch.special.ndtr(t - k) + (1 - prior) * torch.special.ndtr(t + k)
+    return value
 
 
 def accuracy_slope(t: Tensor, k: Tensor, prior: float) -> Tensor:

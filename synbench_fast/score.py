@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
+from torch.utils.dlpack import from_dlpack
 
 from synbench_fast import environment
 from synbench_fast.encoders import Encoder, load_encoder
@@ -211,7 +212,7 @@ def _score(encoder: Any, options: dict[str, Any], progress: Progress) -> Result:
             name=info.name,
             revision=info.revision,
             weights_sha256=info.weights_sha256,
-            parameters=info.parameters or 0,
+            parameters=info.parameters,
             feature_dim=feature_dim,
             preprocessing=Preprocessing(
                 input_shape=info.input_shape, mean=info.mean, std=info.std, pool=info.pool
@@ -379,7 +380,8 @@ def _as_tensor(value: Any, name: str) -> Tensor:
         return value.detach()
     try:
         if hasattr(value, "__dlpack__") and not isinstance(value, np.ndarray):
-            return torch.from_dlpack(value)
+            shared: Tensor = from_dlpack(value)
+            return shared
         array = np.asarray(value)
         if array.dtype == object:
             raise TypeError("object array")

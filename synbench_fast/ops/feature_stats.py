@@ -60,7 +60,7 @@ class FeatureStats:
     @property
     def c0(self) -> float:
         """(1/N_1 + 1/N_0) / 4: the sampling covariance of m is c0 times the covariance of a feature."""
-        zero, one = self.count.tolist()
+        zero, one = int(self.count[0]), int(self.count[1])
         return (1 / zero + 1 / one) / 4
 
     @property
