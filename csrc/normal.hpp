@@ -3,11 +3,11 @@
 //   r = sqrt(-2 ln u),  u = (radius + 1/2) / 2^32      z0 = r cos(2 pi angle / 2^32)
 //                                                      z1 = r sin(2 pi angle / 2^32)
 //
-// u lies strictly between 0 and 1 and is symmetric, so |z| <= sqrt(66 ln 2) = 6.764 and r is never 0. All
+// u lies strictly between 0 and 1 and is symmetric, so r is never 0 and |z| <= sqrt(66 ln 2) = 6.764. All
 // reductions act on the integers and are exact; what remains are three short polynomials in single precision
-// and one square root. Against the formula in exact arithmetic the error is at most 6e-7 absolutely and
-// 5e-7 * r, over all words. There is no branch, no table and no fused multiply-add: a compiler that keeps
-// -ffp-contract=off gives the same bits on every instruction set; CUDA may contract and differ by some ulp.
+// and one square root. Measured over 10^9 pairs against the formula in double precision, the error is at most
+// 2.6e-7 r (two to three units in the last place of r) and 1.2e-6 in all. There is no branch, no table and no
+// fused multiply-add: with -ffp-contract=off every instruction set gives the same bits; CUDA may contract.
 #pragma once
 #include "philox.hpp"
 
@@ -41,7 +41,8 @@ SYNBENCH_HD float square_root(float value) {
 // nearer, so that u close to 1 loses nothing either:
 //   word >= 2^31:  u = 1 + f, f = x / 2^32 in (-1/2, 0)
 //   word <  2^31:  u = 2^k (1 + f), f in [-1/2, 0), k in -32 .. 0
-// The polynomial is the minimax fit of -2 ln(1 + f) / f on [-1/2, 0]; relative error 4.6e-8 as rounded.
+// The polynomial is the minimax fit of -2 ln(1 + f) / f on [-1/2, 0], relative error 1.5e-7, which matters
+// least where r is large; it is summed as a tree because a chain would be waited for.
 SYNBENCH_HD float minus_two_log_uniform(Word word) {
   const int distance = static_cast<int>(word);
   const float x = static_cast<float>(distance) + 0.5f;
@@ -59,7 +60,7 @@ SYNBENCH_HD float minus_two_log_uniform(Word word) {
 
 // The angle is its nearest quarter turn plus h quarter turns, h in [-1/2, 1/2): the upper two bits of
 // angle + 2^29 and the lower thirty of the angle, read as signed. Minimax fits of sin(h pi/2) / h and
-// cos(h pi/2) in h^2; errors 3.4e-8 relative and 5.4e-8 absolute as rounded.
+// cos(h pi/2) in h^2; errors 2.9e-8 relative and 4e-10 absolute, rounding apart.
 SYNBENCH_HD void box_muller(Word radius, Word angle, float& z0, float& z1) {
   const float r = square_root(minus_two_log_uniform(radius));
   const float h = static_cast<float>(static_cast<int>(angle << 2)) * 0x1p-32f;

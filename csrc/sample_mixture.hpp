@@ -11,7 +11,7 @@
 // or instruction set.
 //
 // Limits: start + count <= 2^32, channels * pixels <= 2^34, and base, gain, amplitude within float32. The
-// normals are within 1e-6 of the formula in exact arithmetic (2.5e-7 r, r <= 6.764); the affine map adds
+// normals are within 2.6e-7 r <= 1.2e-6 of the formula in exact arithmetic (normal.hpp); the affine map adds
 // float32 rounding. float64 output holds float32 values; bfloat16 and float16 are rounded to nearest even.
 #pragma once
 #include <cstdint>

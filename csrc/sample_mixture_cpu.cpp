@@ -8,7 +8,7 @@
 #include "parallel.hpp"
 #include "philox.hpp"
 
-#if defined(__x86_64__) && defined(__GNUC__)
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && !defined(SYNBENCH_NO_CLONES)
 #define SYNBENCH_X86 1
 #include <immintrin.h>
 #define SYNBENCH_AVX2 __attribute__((target("arch=x86-64-v3")))

@@ -63,7 +63,7 @@ def sample_mixture(
     number of threads, the layout and the instruction set change no bit of it, and samples of different
     streams are independent. The normals come from Philox4x32-10 (Salmon et al., SC 2011) with key `seed` and
     counter (element // 4, sample index, stream, 0), elements in contiguous `shape` order, through the
-    transform of Box and Muller, whose single precision values are within 1e-6 of exact arithmetic.
+    transform of Box and Muller, whose single precision values are within 1.2e-6 of exact arithmetic.
 
     Args:
         shape: shape of one sample, (channels, ...) or (D,).
