@@ -65,6 +65,7 @@ def plot_curves(
     demo_library("matplotlib", "matplotlib")
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
     if not encoders or not all(encoders.values()):
         raise SynbenchError("encoders: expected at least one result for every encoder, got none")
@@ -72,7 +73,8 @@ def plot_curves(
     budgets = list(first.eps if eps is None else eps)
     thresholds = np.linspace(0.6, 1.0, 1001)
 
-    figure = Figure(figsize=(4.6 * len(budgets), 4.0), dpi=150, layout="constrained")
+    layout = ConstrainedLayoutEngine(wspace=0.06)  # keeps the tick labels of two panels apart
+    figure = Figure(figsize=(4.6 * len(budgets), 4.0), dpi=150, layout=layout)
     FigureCanvasAgg(figure)
     panels = figure.subplots(1, len(budgets), sharey=True, squeeze=False)[0]
     for panel, budget in zip(panels, budgets, strict=True):

@@ -6,6 +6,7 @@ import io
 import math
 import struct
 import sys
+from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,14 @@ from synbench_fast.results import Result, ScalePoint
 
 EPS = [0.0, 0.2]
 RADII = [0.25, 0.5]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # a second one slows nets this small
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +69,7 @@ def test_one_sentence_when_every_ranking_is_the_same() -> None:
     rows = [row("a", 0.5, 0.9, 0.1), row("b", 0.7, 0.95, 0.3), row("c", 0.6, 0.92, 0.2)]
     assert agreement(rows) == (
         "Score at eps 0.2 ranks b > c > a; it agrees with linear-probe accuracy and "
-        "attacked accuracy at r = 0.5.",
+        "attacked accuracy at r=0.5.",
     )
 
 
@@ -68,7 +77,7 @@ def test_disagreement_names_the_pairs() -> None:
     rows = [row("a", 0.5, 0.9, 0.9), row("b", 0.7, 0.95, 0.3), row("c", 0.6, 0.92, 0.2)]
     assert agreement(rows) == (
         "Score at eps 0.2 ranks b > c > a; it agrees with linear-probe accuracy.",
-        "Score at eps 0.2 ranks b > c > a; it DISAGREES with attacked accuracy at r = 0.5 (a > b > c) "
+        "Score at eps 0.2 ranks b > c > a; it DISAGREES with attacked accuracy at r=0.5 (a > b > c) "
         "on a/b, a/c, 2 of 3 pairs.",
     )
 
@@ -78,7 +87,7 @@ def test_a_tie_agrees_only_with_a_tie() -> None:
     rows = [row("a", third[0], 0.5, 0.9), row("b", third[1], 0.5, 0.8)]
     assert agreement(rows) == (
         "Score at eps 0.2 ranks a = b; it agrees with linear-probe accuracy.",
-        "Score at eps 0.2 ranks a = b; it DISAGREES with attacked accuracy at r = 0.5 (a > b) on a/b, "
+        "Score at eps 0.2 ranks a = b; it DISAGREES with attacked accuracy at r=0.5 (a > b) on a/b, "
         "1 of 1 pairs.",
     )
 
@@ -88,7 +97,7 @@ def test_runs_are_compared_one_by_one() -> None:
     rows = [row("a", [0.9, 0.4, 0.4], [0.9, 0.9, 0.4], [0.8] * 3), row("b", [0.5] * 3, [0.5] * 3, [0.1] * 3)]
     assert agreement(rows) == (
         "Score at eps 0.2 ranks a > b; it agrees with linear-probe accuracy and "
-        "attacked accuracy at r = 0.5; "
+        "attacked accuracy at r=0.5; "
         "within single runs 3 of 6 such rankings agree.",
     )
 
@@ -250,10 +259,14 @@ def test_files(shown: tuple[DemoReport, Path, list[str]]) -> None:
 
 
 def test_same_seed_same_report(shown: tuple[DemoReport, Path, list[str]], tmp_path: Path) -> None:
-    threads, state = torch.get_num_threads(), torch.get_rng_state()
-    again = run_demo(tmp_path, seed=3, quick=True)
+    state = torch.get_rng_state()
+    torch.set_num_threads(2)
+    try:
+        again = run_demo(tmp_path, seed=3, quick=True)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(1)
     assert again.rows == shown[0].rows
-    assert torch.get_num_threads() == threads
     assert torch.equal(torch.get_rng_state(), state)
 
 
@@ -286,6 +299,12 @@ def test_missing_library(module: str, package: str, monkeypatch: pytest.MonkeyPa
         f'{package}: expected it to be installed, got no such library; pip install "synbench-fast[demo]"'
     )
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32])
+def test_seed_out_of_range(seed: int, tmp_path: Path) -> None:
+    with pytest.raises(SynbenchError, match=rf"^seed: expected an integer from 0 to 4294967295, got {seed}$"):
+        run_demo(tmp_path, seed=seed, quick=True)
 
 
 def test_out_must_be_a_folder(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 import torch
@@ -31,21 +32,12 @@ class _Plan:
     epochs: int
     train_steps: int
     attack_steps: int
-    scales: tuple[float, ...]
+    scales: int
     samples: int
 
 
-_FULL = _Plan(
-    runs=3,
-    epochs=20,
-    train_steps=5,
-    attack_steps=20,
-    scales=tuple(k / 10 for k in range(1, 50)),
-    samples=2048,
-)
-_QUICK = _Plan(
-    runs=2, epochs=4, train_steps=3, attack_steps=5, scales=tuple(k / 2 for k in range(1, 10)), samples=512
-)
+_FULL = _Plan(runs=3, epochs=20, train_steps=5, attack_steps=20, scales=49, samples=2048)
+_QUICK = _Plan(runs=2, epochs=4, train_steps=3, attack_steps=5, scales=12, samples=512)
 
 
 def run_demo(
@@ -56,8 +48,10 @@ def run_demo(
     The three encoders share one architecture and are each trained three times (`quick`: twice, briefly, on
     fewer scales and samples). The same seed gives the same report on one machine, except for its seconds.
     `progress` is called with one line per step. Errors: SynbenchError when scikit-learn or matplotlib is
-    missing or `out` cannot be written.
+    missing, `seed` is not in [0, 2^32) or `out` cannot be written.
     """
+    if not 0 <= seed < 2**32:
+        raise SynbenchError(f"seed: expected an integer from 0 to {2**32 - 1}, got {seed}")
     demo_library("sklearn", "scikit-learn")
     demo_library("matplotlib", "matplotlib")
     began = time.monotonic()
@@ -75,19 +69,18 @@ def run_demo(
     results: dict[str, list[Result]] = {kind: [] for kind in real.KINDS}
     shares: dict[str, list[list[float]]] = {kind: [] for kind in real.KINDS}
     paths: list[Path] = []
-    for kind in real.KINDS:
-        for run in range(plan.runs):
+    with _one_thread():
+        for kind, run in product(real.KINDS, range(plan.runs)):
             label = f"{kind}, run {run + 1} of {plan.runs}"
-            with _one_thread():
-                say(f"{label}: train")
-                encoder = real.train(
-                    kind,
-                    data,
-                    seed=seed * plan.runs + run,
-                    epochs=plan.epochs,
-                    radius=RADII[-1],
-                    steps=plan.train_steps,
-                )
+            say(f"{label}: train")
+            encoder = real.train(
+                kind,
+                data,
+                seed=seed * plan.runs + run,
+                epochs=plan.epochs,
+                radius=RADII[-1],
+                steps=plan.train_steps,
+            )
             say(f"{label}: score without data")
             result = score(
                 encoder,
@@ -104,11 +97,8 @@ def run_demo(
             paths.append(result.save(folder / f"{kind}-{run + 1}.json"))
             results[kind].append(result)
             say(f"{label}: probe and attack")
-            with _one_thread():
-                model = real.linear_probe(encoder, data)
-                kept = real.survivors(
-                    model, data.test_x, data.test_y, RADII, steps=plan.attack_steps, seed=seed
-                )
+            model = real.linear_probe(encoder, data)
+            kept = real.survivors(model, data.test_x, data.test_y, RADII, steps=plan.attack_steps, seed=seed)
             shares[kind].append(kept.double().mean(dim=1).tolist())
 
     rows = tuple(_row(kind, results[kind], shares[kind]) for kind in real.KINDS)

@@ -111,7 +111,8 @@ def linear_probe(encoder: nn.Module, digits: Digits) -> Classifier:
     fit = linear_model.LogisticRegression(C=1.0, max_iter=5000)
     fit.fit((features - mean) / std, digits.train_y.numpy())
     weight = fit.coef_ / std
-    head = nn.utils.skip_init(nn.Linear, FEATURES, CLASSES)  # draws nothing from the global generator
+    # Made empty, the head draws no starting weights from the global generator.
+    head = nn.Linear(FEATURES, CLASSES, device="meta").to_empty(device="cpu")
     with torch.no_grad():
         head.weight.copy_(torch.from_numpy(weight))
         head.bias.copy_(torch.from_numpy(fit.intercept_ - weight @ mean))

@@ -76,7 +76,7 @@ def agreement(rows: Sequence[DemoRow]) -> tuple[str, ...]:
     """
     real = {"linear-probe accuracy": [row.accuracy for row in rows]}
     for radius in rows[0].attacked:
-        real[f"attacked accuracy at r = {radius:g}"] = [row.attacked[radius] for row in rows]
+        real[f"attacked accuracy at r={radius:g}"] = [row.attacked[radius] for row in rows]
     names = [row.name for row in rows]
     groups: dict[str, list[str]] = {}
     for label, values in real.items():
