@@ -1,10 +1,15 @@
 #include "parallel.hpp"
 
 #include <unistd.h>
+#if defined(__linux__)
+#include <dlfcn.h>
+#include <link.h>
+#endif
 
 #include <algorithm>
 #include <condition_variable>
 #include <mutex>
+#include <string>
 #include <thread>
 #include <vector>
 
@@ -19,6 +24,56 @@ namespace synbench {
 namespace {
 
 constexpr int kSpins = 4000;  // about 50 us: longer than the gaps inside one operation
+
+// Entry points of an OpenMP runtime that is already loaded; libomp and libiomp5 offer GNU's names too.
+struct OpenMp {
+  void (*parallel)(void (*)(void*), void*, unsigned, unsigned) = nullptr;
+  int (*thread_number)() = nullptr;
+  int (*thread_count)() = nullptr;
+  explicit operator bool() const { return parallel != nullptr && thread_number != nullptr && thread_count != nullptr; }
+};
+
+#if defined(__linux__)
+// Several runtimes may be loaded, each package bringing its own: torch's is the one that works beside us.
+OpenMp find_openmp() {
+  std::string best;
+  dl_iterate_phdr(
+      [](dl_phdr_info* info, std::size_t, void* out) {
+        const std::string path = info->dlpi_name ? info->dlpi_name : "";
+        const std::string file = path.substr(path.rfind('/') + 1);
+        if (file.rfind("libgomp", 0) != 0 && file.rfind("libomp", 0) != 0 && file.rfind("libiomp", 0) != 0) return 0;
+        auto& found = *static_cast<std::string*>(out);
+        if (path.find("torch") != std::string::npos) {
+          found = path;
+          return 1;
+        }
+        if (found.empty()) found = path;
+        return 0;
+      },
+      &best);
+  OpenMp omp;
+  void* handle = best.empty() ? nullptr : dlopen(best.c_str(), RTLD_LAZY | RTLD_NOLOAD);
+  if (handle == nullptr) return omp;
+  omp.parallel = reinterpret_cast<decltype(omp.parallel)>(dlsym(handle, "GOMP_parallel"));
+  omp.thread_number = reinterpret_cast<decltype(omp.thread_number)>(dlsym(handle, "omp_get_thread_num"));
+  omp.thread_count = reinterpret_cast<decltype(omp.thread_count)>(dlsym(handle, "omp_get_num_threads"));
+  return omp;
+}
+#else
+OpenMp find_openmp() { return {}; }
+#endif
+
+struct OpenMpTeam {
+  const std::function<void(int, int, Barrier&)>& fn;
+  Barrier barrier{1};
+  const OpenMp& omp;
+  static void member(void* data) {
+    auto& team = *static_cast<OpenMpTeam*>(data);
+    const int threads = team.omp.thread_count();
+    team.barrier.resize(threads);
+    team.fn(team.omp.thread_number(), threads, team.barrier);
+  }
+};
 
 class Pool {
  public:
@@ -84,7 +139,7 @@ class Pool {
   std::atomic<int> pending_{0};
 };
 
-std::mutex busy;            // held while a team runs
+std::mutex busy;            // held while a team runs: a nested or concurrent call works alone
 Pool* pool = nullptr;       // guarded by `busy`
 pid_t pool_owner = 0;       // threads do not survive fork(): a child makes its own pool
 
@@ -100,6 +155,15 @@ void team(int threads, const std::function<void(int, int, Barrier&)>& fn) {
   if (threads <= 1 || !lock.owns_lock()) {
     Barrier alone(1);
     fn(0, 1, alone);
+    return;
+  }
+  // Looked for once, at first use: by then whoever brings a runtime has loaded it. A forked child must not enter
+  // the runtime of its parent, whose threads it does not have.
+  static const OpenMp omp = find_openmp();
+  static const pid_t omp_owner = getpid();
+  if (omp && omp_owner == getpid()) {
+    OpenMpTeam members{fn, Barrier(1), omp};
+    omp.parallel(&OpenMpTeam::member, &members, static_cast<unsigned>(threads), 0);
     return;
   }
   if (pool == nullptr || pool_owner != getpid()) {
@@ -120,9 +184,10 @@ void parallel_for(std::int64_t n, std::int64_t grain, int threads,
 }
 
 void Barrier::wait() {
-  if (threads_ == 1) return;
+  const int threads = threads_.load(std::memory_order_relaxed);
+  if (threads == 1) return;
   const unsigned phase = phase_.load(std::memory_order_acquire);
-  if (waiting_.fetch_add(1, std::memory_order_acq_rel) + 1 == threads_) {
+  if (waiting_.fetch_add(1, std::memory_order_acq_rel) + 1 == threads) {
     waiting_.store(0, std::memory_order_relaxed);
     phase_.store(phase + 1, std::memory_order_release);
     return;

@@ -1,4 +1,8 @@
-// Threads of the compiled core: one pool per process, parked between calls.
+// Threads of the compiled core.
+//
+// They are the threads of the OpenMP runtime that is already in the process, torch's if there is one: a second
+// pool would fight with OpenMP's, which keep spinning for milliseconds after each of torch's operations. Without
+// such a runtime it is one pool of our own per process, parked between calls.
 //
 // `team` runs fn(thread, threads, barrier) on `threads` threads at once (the caller is thread 0) and returns
 // when all are done. All members really run side by side, so they may meet at the barrier. When the pool is
@@ -20,9 +24,11 @@ class Barrier {
  public:
   explicit Barrier(int threads) : threads_(threads), waiting_(0), phase_(0) {}
   void wait();
+  // The size of the team, where it is known only inside it; every member says it before the first wait.
+  void resize(int threads) { threads_.store(threads, std::memory_order_relaxed); }
 
  private:
-  const int threads_;
+  std::atomic<int> threads_;
   std::atomic<int> waiting_;
   std::atomic<unsigned> phase_;
 };

@@ -67,7 +67,7 @@ def test_merging_equals_one_pass(n: int, cut: int, f: int) -> None:
 def test_chunks_and_blocks_change_only_rounding(monkeypatch: pytest.MonkeyPatch) -> None:
     x, y = data(700, 90)
     whole = feature_stats(x, y)
-    monkeypatch.setattr(module, "CHUNK", 64)
+    monkeypatch.setattr(module, "CHUNK_BYTES", 8 * 90 * 300)
     monkeypatch.setattr(module, "BLOCK", 7)
     same(feature_stats(x, y), whole, 1e-12)
 

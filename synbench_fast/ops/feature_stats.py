@@ -12,8 +12,8 @@ from synbench_fast.ops.dispatch import implementation, resolve
 
 __all__ = ["FeatureStats", "feature_stats"]
 
-CHUNK = 4096  # rows converted to float64 at a time
-BLOCK = 256  # columns of the scatter computed together; blocks above the diagonal are mirrored
+CHUNK_BYTES = 1 << 24  # of features converted to float64 at a time: below what malloc gives back to the system
+BLOCK = 192  # columns of the scatter computed together; blocks above the diagonal are mirrored
 
 
 @dataclass(frozen=True)
@@ -120,19 +120,22 @@ def _blas(x: Tensor, y: Tensor) -> FeatureStats:
     y = y.long()
     one_hot = torch.zeros(2, n, dtype=torch.float64, device=x.device)
     one_hot.scatter_(0, y[None], 1.0)
-    # Any point near the data serves as shift: the mean over the first chunk is one pass over little.
-    shift = x[:CHUNK].mean(0, dtype=torch.float64) if n else torch.zeros(f, dtype=torch.float64, device=x.device)
+    rows = max(1, min(n, max(256, CHUNK_BYTES // (8 * f))))
+    # Any point near the data serves as shift: the mean of the first rows is one pass over little.
+    shift = x[:rows].mean(0, dtype=torch.float64) if n else torch.zeros(f, dtype=torch.float64, device=x.device)
     sums = torch.zeros(2, f, dtype=torch.float64, device=x.device)
     scatter = torch.zeros(f, f, dtype=torch.float64, device=x.device)
-    for start in range(0, n, CHUNK):
-        part = x[start : start + CHUNK].double() - shift
-        sums += one_hot[:, start : start + CHUNK] @ part
+    buffer = torch.empty(rows, f, dtype=torch.float64, device=x.device)
+    for start in range(0, n, rows):
+        part = buffer[: n - start]
+        torch.sub(x[start : start + rows], shift, out=part)
+        sums.addmm_(one_hot[:, start : start + rows], part)
         for low in range(0, f, BLOCK):
             # The scatter is symmetric: block rows from the diagonal to the right are enough.
             scatter[low : low + BLOCK, low:].addmm_(part[:, low : low + BLOCK].T, part[:, low:])
     count = one_hot.sum(1)
     mean = sums / count.clamp_min(1)[:, None]
+    scatter.addmm_(mean.T, sums, alpha=-1)
     for low in range(0, f, BLOCK):
         scatter[low + BLOCK :, low : low + BLOCK] = scatter[low : low + BLOCK, low + BLOCK :].T
-    scatter -= mean.T @ sums
     return FeatureStats(count.long(), mean + torch.where(count > 0, 1.0, 0.0)[:, None] * shift, scatter)
