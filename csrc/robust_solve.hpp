@@ -115,21 +115,23 @@ SYNBENCH_HD double rising_root(const Function& share, double target, double low,
   return std::exp(x);
 }
 
-// All but `weights` in units of the largest eigenvalue; budgets in the caller's order.
+// All but `weights`, `largest` and `threshold` in units of the largest eigenvalue; budgets in the caller's order.
 struct RobustSolution {
   bool converged = false;
-  double largest = 0;                   // eigenvalue, in squared feature units
-  double threshold = 0;                 // eigenvalues at or below it are dropped
-  std::vector<double> eigenvalues;      // [K] kept, ascending
-  std::vector<double> square_coordinates;  // [K] a^2
-  std::vector<double> ridge;            // [E]
-  std::vector<double> variance;         // [E] plug-in w'Cw
-  std::vector<double> kappa;            // [E]
-  std::vector<double> f, df;            // [kTaylor, E]; plugin: f[0] = m'w only
+  double largest = 0;         // eigenvalue, in squared feature units
+  double threshold = 0;       // eigenvalues at or below it are dropped, in squared feature units
+  std::int64_t rank = 0;      // eigenvalues kept
+  double smallest = 0;        // of the kept ones
+  double a2 = 0, a2d = 0;     // sum a^2, sum a^2 d over the kept ones
+  double trace = 0, trace_square = 0;
+  std::vector<double> ridge;     // [E]
+  std::vector<double> kappa;     // [E]
+  std::vector<double> variance;  // [E] w'Cw, plugin only
+  std::vector<double> f, df;     // [kTaylor, E]; plugin: f[0] = m'w only
 };
 
 // cut: absolute for plugin, relative to the largest eigenvalue for consistent. weights: [E, features] or null.
-// With no eigenvalue kept, or nu not above their number (consistent), only the spectrum is filled in.
+// With no eigenvalue kept, or nu not above their number (consistent), nothing from `ridge` on is filled in.
 RobustSolution robust_solve(const double* m, const double* covariance, std::int64_t features, const double* eps,
                             std::int64_t budgets, SolveKind kind, double nu, double c0, double cut, int threads,
                             double* weights);

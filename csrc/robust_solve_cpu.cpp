@@ -1,42 +1,11 @@
 #include "robust_solve.hpp"
 
 #include <algorithm>
-#include <numeric>
 
-#include "parallel.hpp"
 #include "spectrum.hpp"
 
 namespace synbench {
 namespace {
-
-SYNBENCH_CLONES
-void spectral_sums(const double* d, const double* a2, std::int64_t n, double g, SpectralSums* sums) {
-  Lanes s[kTaylor] = {}, e[kTaylor] = {};
-  std::int64_t i = 0;
-  for (; i + kLanes <= n; i += kLanes) {
-    const Lanes di = load(d + i), ai = load(a2 + i);
-    const Lanes resolvent = 1.0 / (di + g);
-    Lanes power = resolvent;
-    for (int k = 0; k < kTaylor; ++k) {
-      s[k] += ai * power;
-      e[k] += di * power;
-      power *= -resolvent;
-    }
-  }
-  for (int k = 0; k < kTaylor; ++k) {
-    sums->s[k] = sum(s[k]);
-    sums->e[k] = sum(e[k]);
-  }
-  for (; i < n; ++i) {
-    const double resolvent = 1.0 / (d[i] + g);
-    double power = resolvent;
-    for (int k = 0; k < kTaylor; ++k) {
-      sums->s[k] += a2[i] * power;
-      sums->e[k] += d[i] * power;
-      power *= -resolvent;
-    }
-  }
-}
 
 // The smallest g at which share reaches each target: a grid of half octaves finds the rise, Newton refines it.
 template <typename Function>
@@ -74,49 +43,33 @@ RobustSolution robust_solve(const double* m, const double* covariance, std::int6
                             std::int64_t budgets, SolveKind kind, double nu, double c0, double cut, int threads,
                             double* weights) {
   RobustSolution out;
-  const Spectrum spectrum(covariance, m, features, threads);
+  const bool plugin = kind == SolveKind::plugin;
+  const Spectrum spectrum(covariance, m, features, cut, !plugin, threads);
   out.converged = spectrum.converged();
-  if (!out.converged) return out;
-  const auto& values = spectrum.eigenvalues();
-  out.largest = *std::max_element(values.begin(), values.end());
-  out.threshold = std::max(0.0, kind == SolveKind::plugin ? cut : cut * out.largest);
-  std::vector<std::int64_t> kept(features);
-  std::iota(kept.begin(), kept.end(), 0);
-  std::erase_if(kept, [&](std::int64_t i) { return !(values[i] > out.threshold); });
-  std::sort(kept.begin(), kept.end(), [&](std::int64_t i, std::int64_t j) { return values[i] < values[j]; });
-  const std::int64_t rank = static_cast<std::int64_t>(kept.size());
-  const double unit = out.largest;
-  for (std::int64_t i : kept) {
-    out.eigenvalues.push_back(values[i] / unit);
-    out.square_coordinates.push_back(spectrum.coordinates()[i] * spectrum.coordinates()[i] / unit);
-  }
-  if (rank == 0 || (kind == SolveKind::consistent && !(nu > static_cast<double>(rank)))) return out;
+  out.largest = spectrum.unit();
+  out.threshold = spectrum.threshold();
+  out.rank = spectrum.rank();
+  out.smallest = spectrum.smallest();
+  out.a2 = spectrum.a2();
+  out.a2d = spectrum.a2d();
+  out.trace = spectrum.trace();
+  out.trace_square = spectrum.trace_square();
+  if (!out.converged || out.rank == 0 || (!plugin && !(nu > static_cast<double>(out.rank)))) return out;
 
-  const auto& d = out.eigenvalues;
-  const auto& a2 = out.square_coordinates;
-  auto sums = [&](double g) {
-    SpectralSums at;
-    spectral_sums(d.data(), a2.data(), rank, g, &at);
-    return at;
-  };
-  double norm_square = std::accumulate(a2.begin(), a2.end(), 0.0);
-  if (kind == SolveKind::consistent) norm_square -= c0 * std::accumulate(d.begin(), d.end(), 0.0);
-
+  const double norm_square = plugin ? out.a2 : out.a2 - c0 * out.trace;
   const std::vector<double> wanted(eps, eps + budgets);
   out.ridge.assign(budgets, 0.0);
-  if (norm_square > 0.0) {
-    if (kind == SolveKind::plugin) {
-      for (std::int64_t e = 0; e < budgets; ++e) {
-        if (!(wanted[e] * wanted[e] > 0.0)) continue;
-        // g/(d + g) = eps at each eigenvalue alone brackets the root of their weighted mean.
-        const double odds = wanted[e] / (1.0 - wanted[e]);
-        out.ridge[e] = rising_root([&](double g) { return plugin_share(sums(g), g, norm_square); },
-                                   wanted[e] * wanted[e], odds * d.front(), odds * d.back());
-      }
-    } else {
-      first_rises([&](double g) { return consistent_share(sums(g), g, nu, c0, norm_square); }, wanted, d.front(),
-                  out.ridge.data());
+  if (norm_square > 0.0 && plugin) {
+    auto share = [&](double g) { return plugin_share(spectrum.sums(g, false), g, norm_square); };
+    for (std::int64_t e = 0; e < budgets; ++e) {
+      if (!(wanted[e] * wanted[e] > 0.0)) continue;
+      // g/(d + g) = eps at each eigenvalue alone brackets the root of their weighted mean.
+      const double odds = wanted[e] / (1.0 - wanted[e]);
+      out.ridge[e] = rising_root(share, wanted[e] * wanted[e], odds * spectrum.smallest(), odds);
     }
+  } else if (norm_square > 0.0) {
+    first_rises([&](double g) { return consistent_share(spectrum.sums(g, true), g, nu, c0, norm_square); }, wanted,
+                spectrum.smallest(), out.ridge.data());
   }
 
   out.kappa = out.ridge;
@@ -125,29 +78,20 @@ RobustSolution robust_solve(const double* m, const double* covariance, std::int6
   out.df.assign(kTaylor * budgets, 0.0);
   for (std::int64_t e = 0; e < budgets; ++e) {
     const double g = out.ridge[e];
-    if (kind == SolveKind::plugin) {
-      for (std::int64_t i = 0; i < rank; ++i) {
-        const double resolvent = 1.0 / (d[i] + g);
-        out.f[e] += a2[i] * resolvent;
-        out.variance[e] += a2[i] * d[i] * resolvent * resolvent;
-      }
-    } else {
-      const Expansion at = expand(sums(g), g, nu, c0);
-      out.kappa[e] = at.kappa;
-      for (int n = 0; n < kTaylor; ++n) {
-        out.f[n * budgets + e] = at.f[n];
-        out.df[n * budgets + e] = at.df[n];
-      }
+    const SpectralSums at = spectrum.sums(g, !plugin);
+    if (plugin) {
+      out.f[e] = at.s[0];
+      out.variance[e] = at.s[0] + g * at.s[1];  // sum a^2 d/(d + g)^2
+      continue;
+    }
+    const Expansion x = expand(at, g, nu, c0);
+    out.kappa[e] = x.kappa;
+    for (int n = 0; n < kTaylor; ++n) {
+      out.f[n * budgets + e] = x.f[n];
+      out.df[n * budgets + e] = x.df[n];
     }
   }
-
-  if (weights != nullptr) {
-    std::vector<double> coefficients(features * budgets, 0.0);
-    for (std::int64_t k = 0; k < rank; ++k)
-      for (std::int64_t e = 0; e < budgets; ++e)
-        coefficients[kept[k] * budgets + e] = spectrum.coordinates()[kept[k]] / (unit * (d[k] + out.ridge[e]));
-    spectrum.apply(coefficients.data(), weights, budgets, threads);
-  }
+  if (weights != nullptr) spectrum.weights(out.ridge.data(), budgets, weights, threads);
   return out;
 }
 

@@ -37,8 +37,12 @@ void bind_robust_solve(py::module_& module) {
         py::dict out;
         out["largest"] = solution.largest;
         out["threshold"] = solution.threshold;
-        out["eigenvalues"] = vector(solution.eigenvalues);
-        out["square_coordinates"] = vector(solution.square_coordinates);
+        out["rank"] = solution.rank;
+        out["smallest"] = solution.smallest;
+        out["a2"] = solution.a2;
+        out["a2d"] = solution.a2d;
+        out["trace"] = solution.trace;
+        out["trace_square"] = solution.trace_square;
         out["ridge"] = vector(solution.ridge);
         out["variance"] = vector(solution.variance);
         out["kappa"] = vector(solution.kappa);

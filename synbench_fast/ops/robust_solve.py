@@ -24,7 +24,7 @@ class RobustSolution:
     """Classifiers of E budgets eps on F features, from the K kept eigenvalues; all tensors float64.
 
     rank: K, the number of eigenvalues above the cut.
-    eigenvalues: [K] kept eigenvalues of the covariance, ascending, in squared feature units.
+    eigenvalue_range: smallest and largest kept eigenvalue of the covariance, in squared feature units.
     mean_norm: |m| in feature units: sqrt(max(0, |m|^2 - c0 tr S)) for the consistent estimator, the norm of
         the kept part of m for the plug-in.
     ridge: [E] g added to the sample covariance, in squared feature units; 0 at eps = 0.
@@ -38,7 +38,7 @@ class RobustSolution:
     """
 
     rank: int
-    eigenvalues: Tensor
+    eigenvalue_range: tuple[float, float]
     mean_norm: float
     ridge: Tensor
     kappa: Tensor
@@ -252,7 +252,7 @@ def _torch(
     a = spectrum.mean / math.sqrt(unit)
     point = _plugin(d, a * a, eps) if estimator == "plugin" else _consistent(d, a * a, eps, float(dof), c0)
     w = (spectrum.mean / (spectrum.values + point.ridge[:, None] * unit)) @ spectrum.vectors.T
-    return _solution(point, d, unit, w if weights else w[:0])
+    return _solution(point, len(d), (float(spectrum.values[0]), unit), w if weights else w[:0])
 
 
 def _cpp(
@@ -280,22 +280,25 @@ def _cpp(
         weights,
         threads or torch.get_num_threads(),
     )
-    d, unit = torch.from_numpy(found["eigenvalues"]), float(found["largest"])
-    _check_rank(len(d), estimator, dof, covariance, found["threshold"], unit)
-    a2, ridge, kappa = (torch.from_numpy(found[name]) for name in ("square_coordinates", "ridge", "kappa"))
+    rank, largest = int(found["rank"]), float(found["largest"])
+    _check_rank(rank, estimator, dof, covariance, found["threshold"], largest)
+    moments = _Moments(*(float(found[name]) for name in ("a2", "a2d", "trace", "trace_square")))
+    ridge, kappa = (torch.from_numpy(found[name]) for name in ("ridge", "kappa"))
     f, df = (list(torch.from_numpy(found[name]).reshape(-1, len(eps))) for name in ("f", "df"))
     if estimator == "plugin":
-        point = _plugin_point(float(a2.sum()), ridge, f[0], torch.from_numpy(found["variance"]))
+        point = _plugin_point(moments.a2, ridge, f[0], torch.from_numpy(found["variance"]))
     else:
-        point = _consistent_point(d, a2, ridge, kappa, f, df, float(dof), c0)
-    return _solution(point, d, unit, torch.from_numpy(found["weights"]))
+        point = _consistent_point(moments, ridge, kappa, f, df, float(dof), c0)
+    smallest = float(found["smallest"]) * largest
+    return _solution(point, rank, (smallest, largest), torch.from_numpy(found["weights"]))
 
 
-def _solution(point: _Point, d: Tensor, unit: float, weights: Tensor) -> RobustSolution:
+def _solution(point: _Point, rank: int, span: tuple[float, float], weights: Tensor) -> RobustSolution:
     """From units of the largest eigenvalue back to those of the features."""
+    unit = span[1]
     return RobustSolution(
-        rank=len(d),
-        eigenvalues=d * unit,
+        rank=rank,
+        eigenvalue_range=span,
         mean_norm=math.sqrt(point.norm_square * unit),
         ridge=point.ridge * unit,
         kappa=point.kappa * unit,
@@ -360,14 +363,26 @@ def _consistent(d: Tensor, a2: Tensor, eps: Tensor, nu: float, c0: float) -> _Po
         ridge[some] = _consistent_ridge(d, a2, eps[some], nu, c0, norm_square)
 
     kappa, f, df = _expansion(d, a2, ridge, nu, c0, 3)
-    return _consistent_point(d, a2, ridge, kappa, f, df, nu, c0)
+    moments = _Moments(*(float(x.sum()) for x in (a2, a2 * d, d, d * d)))
+    return _consistent_point(moments, ridge, kappa, f, df, nu, c0)
+
+
+@dataclass(frozen=True, slots=True)
+class _Moments:
+    """Sums over the kept eigenvalues, the largest as unit."""
+
+    a2: float  # sum a^2
+    a2d: float  # sum a^2 d
+    trace: float  # sum d
+    trace_square: float  # sum d^2
 
 
 def _consistent_point(
-    d: Tensor, a2: Tensor, ridge: Tensor, kappa: Tensor, f: list[Tensor], df: list[Tensor], nu: float, c0: float
+    moments: _Moments, ridge: Tensor, kappa: Tensor, f: list[Tensor], df: list[Tensor], nu: float, c0: float
 ) -> _Point:
     """t and its sampling covariance from the expansions of f and df [E] at the ridges found."""
-    norm_square = float(a2.sum() - c0 * d.sum())
+    trace = moments.trace
+    norm_square = moments.a2 - c0 * trace
     # u = kappa f and w = kappa df, whose divided differences make up the covariance of f.
     u = [kappa * f[0], *(kappa * f[n] + f[n - 1] for n in (1, 2, 3))]
     w = [kappa * df[0], *(kappa * df[n] + df[n - 1] for n in (1, 2, 3))]
@@ -378,9 +393,8 @@ def _consistent_point(
 
     # Covariances of the estimates x = (f(kappa_1..E), f'(kappa_1..E), n) at fixed kappa.
     value, slope, mixed = _covariance(kappa, u, w, nu, c0)
-    trace = float(d.sum())
-    trace_square = float((d * d).sum()) - trace * trace / nu
-    m_covariance_m = max(0.0, float((a2 * d).sum()) - c0 * trace_square)
+    trace_square = moments.trace_square - trace * trace / nu
+    m_covariance_m = max(0.0, moments.a2d - c0 * trace_square)
     norm_variance = 4.0 * c0 * m_covariance_m + 2.0 * c0 * c0 * trace_square
     value_norm = 4.0 * c0 * (norm_square - u[0]) + 2.0 * c0 * c0 * (trace - w[0])
     slope_norm = -4.0 * c0 * u[1] - 2.0 * c0 * c0 * w[1]
