@@ -12,8 +12,8 @@ from synbench_fast.ops.dispatch import implementation, resolve
 
 __all__ = ["FeatureStats", "feature_stats"]
 
-CHUNK_BYTES = 1 << 24  # of features converted to float64 at a time: below what malloc gives back to the system
-BLOCK = 192  # columns of the scatter computed together; blocks above the diagonal are mirrored
+CHUNK_BYTES = 1 << 23  # of features converted to float64 at a time
+BLOCK = 256  # columns of the scatter computed together; blocks above the diagonal are mirrored
 
 
 @dataclass(frozen=True)
