@@ -7,7 +7,7 @@ from typing import Literal, get_args
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from synbench_fast import gaussian
@@ -17,8 +17,17 @@ from synbench_fast.ops.robust_solve import robust_solve
 from synbench_fast.ops.score_sweep import PUBLISHED_GROUP, score_sweep
 from synbench_fast.results import CurvePoint
 
-__all__ = ["Estimator", "check_eps", "check_estimator", "consistent_point", "paper_point",
-    "robust_area_stderr", "splits", "term_stderr"]
+__all__ = [
+    "Estimator",
+    "as_numbers",
+    "check_eps",
+    "check_estimator",
+    "consistent_point",
+    "paper_point",
+    "robust_area_stderr",
+    "splits",
+    "term_stderr",
+]
 
 Estimator = Literal["consistent", "paper"]
 
@@ -32,9 +41,20 @@ def check_estimator(estimator: str) -> Estimator:
     raise SynbenchError(f"estimator: expected one of {known}, got {estimator!r}{suggest(estimator, known)}")
 
 
+def as_numbers(values: ArrayLike, name: str) -> tuple[float, ...]:
+    """One number or several, also of NumPy or Torch, as floats; SynbenchError names the argument."""
+    try:
+        array = np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError):
+        array = np.empty((0, 0))
+    if array.ndim > 1:
+        raise SynbenchError(f"{name}: expected a number or a sequence of numbers, got {values!r}")
+    return tuple(array.reshape(-1).tolist())
+
+
 def check_eps(eps: Sequence[float] | float) -> tuple[float, ...]:
     """The budgets as floats; SynbenchError unless there is one and all are in [0, 1)."""
-    values = (float(eps),) if isinstance(eps, int | float) else tuple(float(e) for e in eps)
+    values = as_numbers(eps, "eps")
     if not values:
         raise SynbenchError("eps: expected at least one value in [0, 1), got none")
     for value in values:
@@ -58,7 +78,9 @@ def _check_stats(stats: FeatureStats, role: str) -> None:
         raise SynbenchError(f"{role} samples: expected at least 3, got {stats.dof + 2}")
 
 
-def consistent_point(stats: FeatureStats, eps: Sequence[float], *, prior: float = 0.5) -> CurvePoint:
+def consistent_point(
+    stats: FeatureStats, eps: Sequence[float], *, prior: float = 0.5, backend: str = "auto"
+) -> CurvePoint:
     """Population curve from training moments alone, corrected for finite N.
 
     t and its covariance over eps come from `robust_solve(estimator="consistent")`; accuracy, robust accuracy
@@ -69,6 +91,7 @@ def consistent_point(stats: FeatureStats, eps: Sequence[float], *, prior: float 
         stats: moments of N labelled features, N - 2 > rank of the features.
         eps: E budgets in [0, 1).
         prior: tau of the task.
+        backend: of `robust_solve`.
 
     Raises:
         SynbenchError: a class without samples, N too small, features that are all constant.
@@ -82,10 +105,12 @@ def consistent_point(stats: FeatureStats, eps: Sequence[float], *, prior: float 
         dof=stats.dof,
         c0=stats.c0,
         weights=False,
+        backend=backend,
     )
     t, t_rob = solution.t.cpu(), solution.t_rob.cpu()
     t_cov, t_rob_cov = solution.t_cov.cpu(), solution.t_rob_cov.cpu()
-    k = gaussian.threshold_shift(gaussian.log_prior_offset(prior), solution.variance.cpu())
+    # t_rob^2 is the variance, but 0, not the estimate's noise, where no signal was found.
+    k = gaussian.threshold_shift(gaussian.log_prior_offset(prior), t_rob.square())
     stderr = t_cov.diagonal().sqrt()
     return CurvePoint(
         eps=np.asarray(eps, dtype=np.float64),
@@ -99,7 +124,7 @@ def consistent_point(stats: FeatureStats, eps: Sequence[float], *, prior: float 
         robust_accuracy_stderr=(
             gaussian.accuracy_slope(t_rob, k, prior) * t_rob_cov.diagonal().sqrt()
         ).numpy(),
-        bound_stderr=(gaussian.bound_slope(t, k, prior).abs() * stderr).numpy(),
+        bound_stderr=torch.where(t > 0, gaussian.bound_slope(t, k, prior).abs() * stderr, torch.nan).numpy(),
         ridge=solution.ridge.cpu().numpy(),
         kappa=solution.kappa.cpu().numpy(),
         count=int(stats.count.sum()),
@@ -119,6 +144,7 @@ def paper_point(
     *,
     prior: float = 0.5,
     group: int = PUBLISHED_GROUP,
+    backend: str = "auto",
 ) -> CurvePoint:
     """The published protocol: classifiers from training moments, counted on a test half.
 
@@ -134,6 +160,7 @@ def paper_point(
         eps: E budgets in [0, 1).
         prior: tau of the task; the log-prior term enters unless tau = 1/2 (the published script omits it).
         group: samples per run of the bound average.
+        backend: of `robust_solve` and `score_sweep`.
 
     Raises:
         SynbenchError: a class without samples in either half, features that are all constant.
@@ -145,6 +172,7 @@ def paper_point(
         torch.tensor(list(eps), dtype=torch.float64),
         estimator="plugin",
         dof=stats.dof,
+        backend=backend,
     )
     radius = torch.tensor(list(eps), dtype=torch.float64, device=test_x.device) * solution.mean_norm
     robust_margin = radius * solution.weights.norm(dim=1)
@@ -157,6 +185,7 @@ def paper_point(
         robust_margin=robust_margin,
         offset=gaussian.log_prior_offset(prior),
         group=group,
+        backend=backend,
     )
     for label, count in enumerate(totals.count.tolist()):
         if count == 0:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import numbers
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -12,6 +14,7 @@ from torch import Tensor
 
 from synbench_fast.errors import SynbenchError
 from synbench_fast.estimators import (
+    as_numbers,
     check_eps,
     check_estimator,
     consistent_point,
@@ -20,21 +23,33 @@ from synbench_fast.estimators import (
     splits,
     term_stderr,
 )
+from synbench_fast.ops.dispatch import OPERATIONS, resolve
 from synbench_fast.ops.feature_stats import feature_stats
 from synbench_fast.ops.score_auc import Integral, score_auc
 from synbench_fast.results import CurvePoint, RobustArea, ScalePoint, Score
 from synbench_fast.task import GaussianTask
 
-__all__ = ["THRESHOLDS", "Batch", "Curve", "Probe", "check_thresholds"]
+__all__ = ["THRESHOLDS", "Batch", "Curve", "Probe", "check_integer", "check_seed", "check_thresholds"]
 
 THRESHOLDS = (0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 0.99)
 AREA_NODES = 8  # Gauss-Legendre nodes of the integral over eps in [0, 1]: Phi is smooth, error < 1e-6
 CONFIDENCE_95 = 1.959963984540054
 
 
-def check_thresholds(thresholds: Sequence[float] | None) -> tuple[float, ...]:
+def check_integer(name: str, value: int, low: int, expected: str, high: float = math.inf) -> int:
+    """`value`, also a NumPy integer, as int; SynbenchError unless low <= value < high."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or not low <= value < high:
+        raise SynbenchError(f"{name}: expected {expected}, got {value!r}")
+    return int(value)
+
+
+def check_seed(seed: int) -> int:
+    return check_integer("seed", seed, 0, "an integer in [0, 2^64)", 2**64)
+
+
+def check_thresholds(thresholds: Sequence[float] | float | None) -> tuple[float, ...]:
     """Threshold accuracies as floats, the paper's by default; SynbenchError outside [0, 1)."""
-    values = THRESHOLDS if thresholds is None else tuple(float(a) for a in thresholds)
+    values = THRESHOLDS if thresholds is None else as_numbers(thresholds, "thresholds")
     if not values:
         raise SynbenchError("thresholds: expected at least one value in [0, 1), got none")
     for value in values:
@@ -100,7 +115,8 @@ class Probe:
         seed: 64-bit seed of the samples.
         mean, std: per channel normalisation of the samples; None for none.
         dtype, channels_last, device: of the samples.
-        backend: of every operation; "auto" picks the fastest for the device.
+        backend: of every operation; "auto" picks the fastest for the device, "torch" is the float64
+            specification.
 
     Raises:
         SynbenchError: any argument out of range.
@@ -113,7 +129,7 @@ class Probe:
         *,
         samples: int = 1024,
         estimator: str = "consistent",
-        thresholds: Sequence[float] | None = None,
+        thresholds: Sequence[float] | float | None = None,
         integral: Integral = "exact",
         seed: int = 0,
         mean: Sequence[float] | None = None,
@@ -128,14 +144,14 @@ class Probe:
         self.estimator = check_estimator(estimator)
         self.thresholds = check_thresholds(thresholds)
         self.integral = integral
-        if samples < 4:
-            raise SynbenchError(f"samples: expected at least 4 per scale, got {samples}")
-        self.samples = samples
-        self.seed = seed
+        self.samples = check_integer("samples", samples, 4, "an integer of at least 4 per scale")
+        self.seed = check_seed(seed)
         self.mean, self.std = mean, std
         self.dtype, self.channels_last = dtype, channels_last
         self.device = torch.device(device)
         self.backend = backend
+        for operation in OPERATIONS:
+            resolve(operation, self.device.type, backend)
         self.splits = splits(self.estimator)
         self.seconds = {"sample": 0.0, "statistics": 0.0}
         nodes, weights = np.polynomial.legendre.leggauss(AREA_NODES)
@@ -143,6 +159,21 @@ class Probe:
         self._quadrature = weights / 2
         self._buffers: dict[tuple[int, int], _Buffer] = {}
         self._points: dict[int, CurvePoint] = {}
+        self._features: int | None = None
+        # Computed before any feature, so that a mistake in `integral` or `backend` does not cost a run.
+        self._raw_accuracy, self._raw_robust, self._raw_bound = task.raw(self.eps + self._nodes)
+        self._area(self._raw_accuracy, self._raw_bound, integral)
+
+    def _area(self, accuracy: Tensor, bound: Tensor, integral: Integral) -> Tensor:
+        """[S, E or more] -> [E, A]."""
+        count, thresholds = len(self.eps), torch.tensor(self.thresholds, dtype=torch.float64)
+        return score_auc(
+            accuracy[:, :count].T,
+            bound[:, :count].T,
+            thresholds,
+            integral=integral,
+            backend=self.backend,
+        )
 
     @property
     def images(self) -> int:
@@ -164,14 +195,14 @@ class Probe:
             channels_last=self.channels_last,
             device=self.device,
             out=out,
+            backend=self.backend,
         )
         self.seconds["sample"] += time.perf_counter() - begun
         return Batch(x, y, scale_index, split, start)
 
     def batches(self, batch_size: int = 256) -> Iterator[Batch]:
         """All samples, scale by scale; a scale's last batch may be smaller."""
-        if batch_size < 1:
-            raise SynbenchError(f"batch_size: expected at least 1, got {batch_size}")
+        batch_size = check_integer("batch_size", batch_size, 1, "a positive integer")
         for scale_index in range(len(self.task.scale_values)):
             for split in range(self.splits):
                 for start in range(0, self.samples, batch_size):
@@ -185,6 +216,16 @@ class Probe:
         """
         begun = time.perf_counter()
         count = len(batch.y)
+        if not (
+            0 <= batch.scale_index < len(self.task.scale_values)
+            and 0 <= batch.split < self.splits
+            and 0 <= batch.start <= self.samples - count
+        ):
+            raise SynbenchError(
+                f"batch: expected samples of {len(self.task.scale_values)} scales, {self.splits} splits and "
+                f"{self.samples} samples each, got {batch.start} .. {batch.start + count - 1} of split "
+                f"{batch.split} of scale index {batch.scale_index}"
+            )
         scale = self.task.scale_values[batch.scale_index]
         if features.ndim != 2 or len(features) != count or not features.is_floating_point():
             raise SynbenchError(
@@ -195,13 +236,15 @@ class Probe:
         key = (batch.scale_index, batch.split)
         if batch.scale_index in self._points:
             raise SynbenchError(f"batch: expected samples not seen before, got scale {scale:g} again")
+        if self._features is None:
+            self._features = features.shape[1]
+        if features.shape[1] != self._features:
+            raise SynbenchError(
+                f"features: expected F = {self._features} as in earlier batches, got {features.shape[1]}"
+            )
         buffer = self._buffers.get(key)
         if buffer is None:
-            buffer = self._buffers[key] = _Buffer(self.samples, features.shape[1], features)
-        if features.shape[1] != buffer.x.shape[1]:
-            raise SynbenchError(
-                f"features: expected F = {buffer.x.shape[1]} as in earlier batches, got {features.shape[1]}"
-            )
+            buffer = self._buffers[key] = _Buffer(self.samples, self._features, features)
         rows = slice(batch.start, batch.start + count)
         if bool(buffer.seen[rows].any()):
             raise SynbenchError(
@@ -219,7 +262,10 @@ class Probe:
         buffer.seen[rows] = True
         scale_buffers = [self._buffers.get((batch.scale_index, split)) for split in range(self.splits)]
         if all(b is not None and b.complete for b in scale_buffers):
-            self._points[batch.scale_index] = self._evaluate(batch.scale_index)
+            try:
+                self._points[batch.scale_index] = self._evaluate(batch.scale_index)
+            except SynbenchError as error:
+                raise SynbenchError(f"{error} (at scale {scale:g})") from None
             for split in range(self.splits):
                 del self._buffers[batch.scale_index, split]
         self.seconds["statistics"] += time.perf_counter() - begun
@@ -227,11 +273,11 @@ class Probe:
     def _evaluate(self, scale_index: int) -> CurvePoint:
         train = self._buffers[scale_index, 0]
         eps = self.eps + self._nodes
-        stats = feature_stats(train.x, train.y)
+        stats = feature_stats(train.x, train.y, backend=self.backend)
         if self.estimator == "consistent":
-            return consistent_point(stats, eps, prior=self.task.prior)
+            return consistent_point(stats, eps, prior=self.task.prior, backend=self.backend)
         test = self._buffers[scale_index, 1]
-        return paper_point(stats, test.x, test.y, eps, prior=self.task.prior)
+        return paper_point(stats, test.x, test.y, eps, prior=self.task.prior, backend=self.backend)
 
     @property
     def feature_dim(self) -> int | None:
@@ -249,30 +295,23 @@ class Probe:
                 f"incomplete: {listed}"
             )
         points = [self._points[i] for i in range(len(scales))]
-        raw_accuracy, raw_robust, raw_bound = self.task.raw(self.eps + self._nodes)
         warnings = _warnings(points, scales, len(self.eps))
         return Curve(
-            scores=self._scores(points, raw_accuracy, raw_bound, warnings),
-            curve=self._curve(points, raw_accuracy, raw_bound),
-            robust_area=self._robust_area(points, raw_robust),
+            scores=self._scores(points, warnings),
+            curve=self._curve(points),
+            robust_area=self._robust_area(points),
             warnings=warnings,
         )
 
-    def _scores(
-        self, points: list[CurvePoint], raw_accuracy: Tensor, raw_bound: Tensor, warnings: list[str]
-    ) -> list[Score]:
+    def _scores(self, points: list[CurvePoint], warnings: list[str]) -> list[Score]:
         count = len(self.eps)
         thresholds = torch.tensor(self.thresholds, dtype=torch.float64)
-
-        def area(accuracy: Tensor, bound: Tensor) -> Tensor:  # [S, E] -> [E, A]
-            return score_auc(accuracy.T, bound.T, thresholds, integral=self.integral)
-
-        accuracy = torch.from_numpy(np.stack([p.accuracy for p in points]))[:, :count]
-        bound = torch.from_numpy(np.stack([p.bound for p in points]))[:, :count]
-        raw = area(raw_accuracy[:, :count], raw_bound[:, :count])
+        accuracy = torch.from_numpy(np.stack([p.accuracy for p in points]))
+        bound = torch.from_numpy(np.stack([p.bound for p in points]))
+        raw = self._area(self._raw_accuracy, self._raw_bound, self.integral)
         # The grid sum has the exact integral's errors times the number of its points per unit of accuracy.
-        exact = score_auc(raw_accuracy[:, :count].T, raw_bound[:, :count].T, thresholds)
-        score = area(accuracy, bound) / raw
+        exact = self._area(self._raw_accuracy, self._raw_bound, "exact")
+        score = self._area(accuracy, bound, self.integral) / raw
         terms = torch.stack([term_stderr(p, thresholds, self.task.prior)[:count] for p in points])
         stderr = terms.square().sum(0).sqrt() / len(points) / exact
         for a, column in zip(self.thresholds, raw.T, strict=True):
@@ -293,7 +332,7 @@ class Probe:
             for a, threshold in enumerate(self.thresholds)
         ]
 
-    def _curve(self, points: list[CurvePoint], raw_accuracy: Tensor, raw_bound: Tensor) -> list[ScalePoint]:
+    def _curve(self, points: list[CurvePoint]) -> list[ScalePoint]:
         return [
             ScalePoint(
                 scale=scale,
@@ -306,17 +345,17 @@ class Probe:
                 bound_stderr=float(point.bound_stderr[e]),
                 t=float(point.t[e]),
                 t_stderr=float(point.stderr[e]),
-                raw_accuracy=float(raw_accuracy[s, e]),
-                raw_bound=float(raw_bound[s, e]),
+                raw_accuracy=float(self._raw_accuracy[s, e]),
+                raw_bound=float(self._raw_bound[s, e]),
             )
             for s, (scale, point) in enumerate(zip(self.task.scale_values, points, strict=True))
             for e, eps in enumerate(self.eps)
         ]
 
-    def _robust_area(self, points: list[CurvePoint], raw_robust: Tensor) -> RobustArea:
+    def _robust_area(self, points: list[CurvePoint]) -> RobustArea:
         first = len(self.eps)
         value = float(np.mean([self._quadrature @ p.robust_accuracy[first:] for p in points]))
-        raw = float(np.mean(raw_robust[:, first:].numpy() @ self._quadrature))
+        raw = float(np.mean(self._raw_robust[:, first:].numpy() @ self._quadrature))
         weight = np.concatenate([np.zeros(first), self._quadrature])
         errors = [robust_area_stderr(p, weight, self.task.prior) for p in points]
         return RobustArea(

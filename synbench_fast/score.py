@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import numbers
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,13 +16,13 @@ from torch import Tensor, nn
 from torch.utils.dlpack import from_dlpack
 
 from synbench_fast import environment
-from synbench_fast.encoders import Encoder, load_encoder
+from synbench_fast.encoders import Encoder, EncoderInfo, load_encoder
 from synbench_fast.errors import SynbenchError, first_line, suggest
-from synbench_fast.estimators import check_eps, check_estimator, consistent_point, paper_point
+from synbench_fast.estimators import as_numbers, check_eps, check_estimator, consistent_point, paper_point
 from synbench_fast.ops.feature_stats import feature_stats
 from synbench_fast.ops.score_auc import Integral, score_auc
 from synbench_fast.ops.score_sweep import PUBLISHED_GROUP
-from synbench_fast.probe import Probe, check_thresholds
+from synbench_fast.probe import Probe, check_integer, check_seed, check_thresholds
 from synbench_fast.results import (
     Cost,
     CurvePoint,
@@ -65,7 +66,7 @@ def score(
     *,
     input_shape: Sequence[int] | None = None,
     eps: Sequence[float] | float = (0.0, 0.2),
-    thresholds: Sequence[float] | None = None,
+    thresholds: Sequence[float] | float | None = None,
     scales: int | Sequence[float] | None = None,
     samples: int | None = None,
     estimator: str = "consistent",
@@ -129,8 +130,8 @@ def score(
     Source: SynBench (Ko et al.); deviations in docs/method.md.
     """
     options = {key: value for key, value in locals().items() if key not in ("encoder", "progress")}
-    if threads is not None and threads < 1:
-        raise SynbenchError(f"threads: expected at least 1, got {threads}")
+    if threads is not None:
+        check_integer("threads", threads, 1, "at least 1")
     before = torch.get_num_threads()
     if threads is not None:
         torch.set_num_threads(threads)
@@ -148,36 +149,43 @@ def _score(encoder: Any, options: dict[str, Any], progress: Progress) -> Result:
     eps = check_eps(options["eps"])
     thresholds = check_thresholds(options["thresholds"])
     batch_size = _check_batch_size(options["batch_size"])
+    seed = check_seed(options["seed"])
+    scales = _scales(options["scales"], preset)
     mean, std = options["mean"], options["std"]
-    if options["published_preprocessing"]:
-        if mean is not None or std is not None:
-            raise SynbenchError("published_preprocessing: expected mean and std to be left out, got both kinds")
-        mean, std = PUBLISHED_MEAN, PUBLISHED_STD
+    if options["published_preprocessing"] and (mean is not None or std is not None):
+        raise SynbenchError("published_preprocessing: expected mean and std to be left out, got both kinds")
     owned = isinstance(encoder, str)
-    device = _device(options["device"], owned)
-    loaded = load_encoder(
-        encoder,
-        input_shape=options["input_shape"],
-        mean=mean,
-        std=std,
-        pool=options["pool"],
-        checkpoint=options["checkpoint"],
-        random_init=options["random_init"],
-        seed=options["seed"],
-        trust_remote_code=options["trust_remote_code"],
-        device=device,
-        dtype=_dtype(options["dtype"], owned),
-    )
-    seconds = {"load": time.perf_counter() - begun}
-    with loaded.scoring():
+    try:
+        loaded = load_encoder(
+            encoder,
+            input_shape=options["input_shape"],
+            mean=mean,
+            std=std,
+            pool=options["pool"],
+            checkpoint=options["checkpoint"],
+            random_init=options["random_init"],
+            seed=seed,
+            trust_remote_code=options["trust_remote_code"],
+            device=_device(options["device"], owned),
+            dtype=_dtype(options["dtype"], owned),
+        )
         if loaded.info.feature_dim is None:
             loaded.probe()
+    except (RuntimeError, MemoryError) as error:
+        if not _out_of_memory(error):
+            raise
+        raise SynbenchError(
+            f"memory: expected room for the encoder and a batch of 2, got {first_line(error)}"
+        ) from None
+    if options["published_preprocessing"]:
+        loaded.info = _published(loaded.info)
+    seconds = {"load": time.perf_counter() - begun}
+    with loaded.scoring():
         info = loaded.info
         feature_dim = info.feature_dim or 0
-        scales = options["scales"]
         task = GaussianTask(
             info.input_shape,
-            spread_scales(scales or preset.scales) if scales is None or isinstance(scales, int) else tuple(scales),
+            scales,
             prior=options["prior"],
             center=options["center"],
         )
@@ -191,7 +199,7 @@ def _score(encoder: Any, options: dict[str, Any], progress: Progress) -> Result:
             estimator=estimator,
             thresholds=thresholds,
             integral=options["integral"],
-            seed=options["seed"],
+            seed=seed,
             mean=info.mean,
             std=info.std,
             dtype=loaded.dtype,
@@ -223,14 +231,14 @@ def _score(encoder: Any, options: dict[str, Any], progress: Progress) -> Result:
         task=TaskRecord(
             shape=task.shape,
             scales=list(task.scale_values),
-            samples=samples * probe.splits,
+            samples=probe.samples * probe.splits,
             prior=task.prior,
             center=task.center,
             pattern="uniform",
             covariance="white",
         ),
         estimator=estimator,
-        seed=options["seed"],
+        seed=seed,
         eps=list(eps),
         thresholds=list(thresholds),
         scores=curve.scores,
@@ -315,9 +323,28 @@ def _first_batch_size(probe: Probe) -> int:
 def _check_batch_size(batch_size: int | str) -> int | None:
     if batch_size == "auto":
         return None
-    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
+    if isinstance(batch_size, str):
         raise SynbenchError(f"batch_size: expected 'auto' or a positive integer, got {batch_size!r}")
-    return batch_size
+    return check_integer("batch_size", batch_size, 1, "'auto' or a positive integer")
+
+
+def _scales(scales: int | Sequence[float] | None, preset: Preset) -> tuple[float, ...]:
+    if scales is None:
+        return spread_scales(preset.scales)
+    if isinstance(scales, numbers.Integral) and not isinstance(scales, bool):
+        return spread_scales(int(scales))
+    if isinstance(scales, numbers.Real | str):
+        raise SynbenchError(f"scales: expected their number or a sequence of values, got {scales!r}")
+    return as_numbers(scales, "scales")
+
+
+def _published(info: EncoderInfo) -> EncoderInfo:
+    """The encoder's record with the published constants in place of its own."""
+    if len(info.input_shape) < 2 or info.input_shape[0] != len(PUBLISHED_MEAN):
+        raise SynbenchError(
+            f"published_preprocessing: expected an input of 3 channels, got input_shape {info.input_shape}"
+        )
+    return replace(info, mean=PUBLISHED_MEAN, std=PUBLISHED_STD)
 
 
 def _preset(name: str) -> Preset:
@@ -335,22 +362,27 @@ def _device(device: str | torch.device, owned: bool) -> torch.device | None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         wanted = torch.device(device)
-    except RuntimeError:
+    except (RuntimeError, TypeError):
         raise SynbenchError(f"device: expected 'auto', 'cpu', 'cuda' or 'cuda:N', got {device!r}") from None
     if wanted.type == "cuda" and not torch.cuda.is_available():
         raise SynbenchError(f"device: expected a device of this machine, got {device!r}, but torch finds no CUDA GPU")
+    try:
+        there = torch.zeros(1, device=wanted).item() == 0
+    except (RuntimeError, NotImplementedError):
+        there = False  # no such accelerator, or a device without values such as "meta"
+    if not there:
+        raise SynbenchError(f"device: expected a device of this machine, got {device!r}")
     return wanted
 
 
 def _dtype(dtype: str | torch.dtype, owned: bool) -> torch.dtype | None:
-    if isinstance(dtype, torch.dtype):
-        return dtype
-    if dtype == "auto":
+    name = str(dtype).removeprefix("torch.")
+    if name == "auto":
         return torch.float32 if owned else None
-    if dtype not in DTYPES:
+    if name not in DTYPES:
         known = ["auto", *DTYPES]
-        raise SynbenchError(f"dtype: expected one of {known}, got {dtype!r}{suggest(dtype, known)}")
-    return DTYPES[dtype]
+        raise SynbenchError(f"dtype: expected one of {known}, got {name!r}{suggest(name, known)}")
+    return DTYPES[name]
 
 
 def _peak_memory(device: torch.device) -> int:
@@ -463,12 +495,29 @@ def evaluate_features(
     return paper_point(stats, held_x, held_y, budgets, prior=prior, group=group)
 
 
+def _curve(prefix: str, accuracy: Any, bound: Any, scales: int) -> tuple[Tensor, Tensor]:
+    """Accuracies and bounds [S], checked; the arrays are copied, so they may be read-only or reversed."""
+    a, b = (torch.from_numpy(np.array(value, dtype=np.float64)) for value in (accuracy, bound))
+    if a.shape != (scales,) or b.shape != (scales,):
+        raise SynbenchError(
+            f"{prefix}accuracy: expected [S] like scales [{scales}], got {list(a.shape)} and "
+            f"{prefix}bound {list(b.shape)}"
+        )
+    for name, values, fine, expected in (
+        ("accuracy", a, (a >= 0) & (a <= 1), "values in [0, 1]"),
+        ("bound", b, b >= 0, "values of at least 0, infinite where there is no signal"),
+    ):
+        if not bool(fine.all()):
+            raise SynbenchError(f"{prefix}{name}: expected {expected}, got {values[~fine][0].item():g}")
+    return a, b
+
+
 def auc_ratio(
     scales: ArrayLike,
     accuracy: ArrayLike,
     bound: ArrayLike,
     *,
-    thresholds: Sequence[float],
+    thresholds: Sequence[float] | float,
     integral: Integral = "exact",
     raw_accuracy: ArrayLike | None = None,
     raw_bound: ArrayLike | None = None,
@@ -485,30 +534,21 @@ def auc_ratio(
             float32 class distance, about 1e-6 relative, which moves its scores by some 1e-8.)
 
     Returns:
-        float64 [A].
+        float64 [A]; NaN where the raw data exceed the threshold at no scale.
 
     Raises:
         SynbenchError: lengths that do not agree, values out of range.
     """
-    values = np.asarray(scales, dtype=np.float64)
-    a, b = np.asarray(accuracy, dtype=np.float64), np.asarray(bound, dtype=np.float64)
-    if values.ndim != 1 or a.shape != values.shape or b.shape != values.shape:
-        raise SynbenchError(
-            f"accuracy: expected [S] like scales {list(values.shape)}, got {list(a.shape)} and bound {list(b.shape)}"
-        )
+    values = as_numbers(scales, "scales")
+    exact = GaussianTask((1,), values).raw((0.0,))
+    a, b = _curve("", accuracy, bound, len(values))
     if (raw_accuracy is None) != (raw_bound is None):
         raise SynbenchError("raw_bound: expected raw_accuracy and raw_bound together, got one of them")
     if raw_accuracy is None:
-        exact = GaussianTask((1,), tuple(values.tolist())).raw((0.0,))
         raw_a, raw_b = exact[0][:, 0], exact[2][:, 0]
     else:
-        raw_a, raw_b = (torch.as_tensor(np.asarray(v, dtype=np.float64)) for v in (raw_accuracy, raw_bound))
-        if raw_a.shape != a.shape or raw_b.shape != a.shape:
-            raise SynbenchError(
-                f"raw_accuracy: expected [S] like scales {list(values.shape)}, got {list(raw_a.shape)} and "
-                f"raw_bound {list(raw_b.shape)}"
-            )
+        raw_a, raw_b = _curve("raw_", raw_accuracy, raw_bound, len(values))
     wanted = torch.tensor(check_thresholds(thresholds), dtype=torch.float64)
-    area = score_auc(torch.from_numpy(a), torch.from_numpy(b), wanted, integral=integral)
+    area = score_auc(a, b, wanted, integral=integral)
     ratio: NDArray[np.float64] = (area / score_auc(raw_a, raw_b, wanted, integral=integral)).numpy()
     return ratio

@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor
 
 from synbench_fast import gaussian
 from synbench_fast.errors import SynbenchError
+from synbench_fast.estimators import check_eps
 from synbench_fast.ops.sample_mixture import sample_mixture
 
 __all__ = ["PUBLISHED_MEAN", "PUBLISHED_STD", "GaussianTask", "spread_scales"]
@@ -27,8 +29,8 @@ def spread_scales(count: int) -> tuple[float, ...]:
     >>> spread_scales(7)
     (0.7, 1.4, 2.1, 2.8, 3.5, 4.2, 4.9)
     """
-    if count < 1:
-        raise SynbenchError(f"scales: expected at least 1 scale, got {count}")
+    if not 1 <= count <= LARGEST_SCALE / SCALE_STEP:
+        raise SynbenchError(f"scales: expected 1 to {LARGEST_SCALE / SCALE_STEP:.0f} scales, got {count}")
     return tuple(round(LARGEST_SCALE * (i + 1) / count, 4) for i in range(count))
 
 
@@ -66,7 +68,7 @@ class GaussianTask:
         if not all(math.isfinite(s) and SCALE_STEP <= s <= 1e5 for s in scales):
             raise SynbenchError(f"scales: expected values in [0.0001, 100000], got {list(scales)}")
         ticks = [self._tick(s) for s in scales]
-        if any(a >= b for a, b in zip(ticks, ticks[1:], strict=False)):
+        if any(a >= b for a, b in pairwise(ticks)):
             raise SynbenchError(f"scales: expected increasing values at least 0.0001 apart, got {list(scales)}")
         if not 0 < self.prior < 1:
             raise SynbenchError(f"prior: expected a value in (0, 1), got {self.prior}")
@@ -149,9 +151,12 @@ class GaussianTask:
 
         Returns:
             Three float64 tensors [S, E].
+
+        Raises:
+            SynbenchError: eps outside [0, 1).
         """
         scale = torch.tensor(self.scale_values, dtype=torch.float64)[:, None]
-        shrink = 1 - torch.tensor(list(eps), dtype=torch.float64)
+        shrink = 1 - torch.tensor(check_eps(eps), dtype=torch.float64)
         t_rob = scale * shrink
         t = scale.expand_as(t_rob)
         k = gaussian.threshold_shift(gaussian.log_prior_offset(self.prior), t_rob**2)
