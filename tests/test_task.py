@@ -51,9 +51,7 @@ def test_raw_optimum_of_unequal_priors_is_its_definition(scale: float, eps: floa
             edge = boundary + side * shift
             start = side * max(side * edge, side * (center - side * 12.0))
 
-            def f(
-                x: float, weight: float = weight, center: float = center, side: int = side
-            ) -> float:
+            def f(x: float, weight: float = weight, center: float = center, side: int = side) -> float:
                 return weight * (side * (x - boundary) * w) ** power * float(norm.pdf(x - center))
 
             stop = start + side * 26.0

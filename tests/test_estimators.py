@@ -1,0 +1,556 @@
+"""Both estimators through evaluate_features: stored outputs of the published script, NumPy, known populations."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from checks import Array, classifiers, population, refused
+from conftest import load_golden
+from scipy.stats import norm
+
+import synbench_fast as sb
+from synbench_fast import gaussian
+from synbench_fast.estimators import consistent_point, paper_point, robust_area_stderr, term_stderr
+from synbench_fast.ops.feature_stats import feature_stats
+from synbench_fast.results import CurvePoint
+
+EPS = (0.0, 0.05, 0.2, 0.5, 0.9)
+BOTH = ("paper", "consistent")
+
+
+def drawn(
+    n: int, f: int, t: float = 1.2, prior: float = 0.5, seed: int = 0, dtype: Any = np.float64
+) -> tuple[Array, Array, Array]:
+    """Features [2, n, f] of two halves, labels [2, n], and the population's (m, C) as [f + 1, f]."""
+    rng = np.random.default_rng(seed)
+    mix = rng.standard_normal((f, f)) / math.sqrt(f) + 0.5 * np.eye(f)
+    covariance = mix @ mix.T
+    m = mix @ rng.standard_normal(f)
+    m *= t / math.sqrt(m @ np.linalg.solve(covariance, m))
+    y = (rng.random((2, n)) < prior).astype(np.int64)
+    y[:, :2] = 0, 1
+    x = 3.0 + (2 * y[..., None] - 1) * m + rng.standard_normal((2, n, f)) @ mix.T
+    return x.astype(dtype), y, np.concatenate([m[None], covariance])
+
+
+def same(a: CurvePoint, b: CurvePoint, rtol: float = 0.0) -> None:
+    for field in dataclasses.fields(CurvePoint):
+        left, right = getattr(a, field.name), getattr(b, field.name)
+        if isinstance(left, np.ndarray):
+            np.testing.assert_allclose(left, right, rtol=rtol, atol=rtol, err_msg=field.name)
+        else:
+            assert left == right, field.name
+
+
+# The published protocol
+
+
+def test_paper_reproduces_the_published_script(golden: dict[str, Array]) -> None:
+    arrays = [golden[k] for k in ("train_X", "train_y", "test_X", "test_y")]
+    point = sb.evaluate_features(*arrays, eps=golden["eps"], estimator="paper")
+    np.testing.assert_array_equal(point.accuracy, golden["exact_acc"])
+    np.testing.assert_allclose(point.bound, golden["exact_bounds"], rtol=0, atol=1e-6)
+    # The script's own numbers carry the tolerance of its conic solver.
+    for ours, exact, stored in (
+        (point.bound, golden["exact_bounds"], golden["ref_scs_bounds"]),
+        (point.accuracy, golden["exact_acc"], golden["ref_scs_acc"]),
+    ):
+        assert np.all(np.abs(ours - stored) <= 1.01 * np.abs(exact - stored).max() + 1e-9)
+    assert point.rank == golden["exact_rank"]
+    whole = sb.evaluate_features(*arrays, eps=golden["eps"], estimator="paper", group=len(golden["test_y"]))
+    np.testing.assert_array_equal(whole.accuracy, golden["exact_acc_global"])
+    np.testing.assert_allclose(whole.bound, golden["exact_bounds_global"], rtol=0, atol=1e-6)
+
+
+def test_paper_reproduces_the_published_score() -> None:
+    stored = load_golden("full_conv32_12scales")
+    assert stored["exact_acc"].shape == (12, 5)
+    points = [
+        sb.evaluate_features(x[0], y[0], x[1], y[1], eps=stored["eps"], estimator="paper")
+        for x, y in zip(stored["features"], stored["labels"], strict=True)
+    ]
+    accuracy, bound = np.stack([p.accuracy for p in points]), np.stack([p.bound for p in points])
+    np.testing.assert_array_equal(accuracy, stored["exact_acc"])
+    np.testing.assert_allclose(bound, stored["exact_bounds"], rtol=0, atol=1e-6)
+    assert np.all(
+        np.abs(bound - stored["ref_scs_bounds"])
+        <= 1.01 * np.abs(stored["exact_bounds"] - stored["ref_scs_bounds"]).max() + 1e-9
+    )
+    raw = {"raw_accuracy": stored["raw_acc"], "raw_bound": stored["raw_bounds"]}
+    for name, integral in (("score_exact_grid", "grid"), ("score_exact_integral", "exact")):
+        score = np.stack(
+            [
+                sb.auc_ratio(
+                    stored["scales"],
+                    accuracy[:, e],
+                    bound[:, e],
+                    thresholds=stored["thresholds"],
+                    integral=integral,
+                    **raw,
+                )
+                for e in range(5)
+            ]
+        )
+        np.testing.assert_allclose(score, stored[name], rtol=0, atol=1e-9)
+        if integral == "grid":
+            noise = 1.01 * np.abs(stored["score_exact_grid"] - stored["score_ref"]).max() + 1e-9
+            assert np.all(np.abs(score - stored["score_ref"]) <= noise)
+    # Without the stored raw curve, whose class distance was rounded to float32, the exact one is taken.
+    exact_raw = sb.auc_ratio(stored["scales"], accuracy[:, 0], bound[:, 0], thresholds=stored["thresholds"])
+    np.testing.assert_allclose(exact_raw, stored["score_exact_integral"][0], rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(("n", "f"), [(63, 1), (200, 7), (1271, 63)])
+@pytest.mark.parametrize("prior", [0.5, 0.3, 0.9])
+@pytest.mark.parametrize("group", [1, 3, 256, 5000])
+def test_paper_is_its_definition(n: int, f: int, prior: float, group: int) -> None:
+    """Every number of the point in plain NumPy, with the log-prior term and groups without a correct sample."""
+    x, y, _ = drawn(n, f, t=0.5, prior=prior, seed=f)
+    point = sb.evaluate_features(x[0], y[0], x[1], y[1], eps=EPS, estimator="paper", prior=prior, group=group)
+    means = [x[0][y[0] == k].mean(0) for k in (0, 1)]
+    centered = np.concatenate([x[0][y[0] == k] - means[k] for k in (0, 1)])
+    m, c = (means[1] - means[0]) / 2, (means[1] + means[0]) / 2
+    w, length = classifiers(m, centered.T @ centered / (n - 2), EPS, cut=1e-6)
+    offset = math.log((1 - prior) / prior) / 2
+    margin = (x[1] - c) @ w.T - offset  # [N, E]
+    side = np.where(y[1] == 1, 1, -1)[:, None]
+    correct = margin * side > 0
+    robust = margin * side > np.asarray(EPS) * length * np.linalg.norm(w, axis=1)
+    np.testing.assert_array_equal(point.accuracy, correct.mean(0))
+    np.testing.assert_array_equal(point.robust_accuracy, (correct & robust).mean(0))
+    bounds = np.where(correct, np.abs(margin) / (w @ m), np.nan)
+    for e in range(len(EPS)):
+        runs = [bounds[i : i + group, e] for i in range(0, n, group)]
+        expected = np.mean([np.nanmean(run) for run in runs if not np.isnan(run).all()])
+        assert point.bound[e] == pytest.approx(expected, rel=1e-9)
+    u1, u0 = margin[y[1] == 1], margin[y[1] == 0]
+    deviation = np.sqrt(((u1 - u1.mean(0)) ** 2).sum(0) + ((u0 - u0.mean(0)) ** 2).sum(0)) / math.sqrt(n - 2)
+    t = (u1.mean(0) - u0.mean(0)) / 2 / deviation
+    np.testing.assert_allclose(point.t, t, rtol=1e-9, atol=1e-12)
+    reduction = np.asarray(EPS) * length * np.linalg.norm(w, axis=1) / deviation
+    np.testing.assert_allclose(point.t_rob, t - reduction, rtol=1e-8, atol=1e-10)
+    np.testing.assert_allclose(
+        point.accuracy_stderr, np.sqrt(point.accuracy * (1 - point.accuracy) / n), rtol=1e-12
+    )
+    assert (point.count, point.feature_dim, point.estimator) == (n, f, "paper")
+
+
+def test_paper_without_any_signal_has_an_infinite_bound() -> None:
+    """The published script divides 0 by 0 here."""
+    rng = np.random.default_rng(0)
+    half = rng.standard_normal((40, 5))
+    x, y = np.concatenate([half, half]), np.repeat([0, 1], 40)
+    point = sb.evaluate_features(x, y, x, y, eps=(0.0, 0.3), estimator="paper")
+    assert np.all(point.bound == np.inf)
+    assert np.all(point.t == 0)
+    assert np.all(point.accuracy == 0.5)
+
+
+def test_paper_with_all_test_samples_wrong() -> None:
+    x, y, _ = drawn(400, 3, t=8.0)
+    point = sb.evaluate_features(x[0], y[0], x[1], 1 - y[1], eps=0.0, estimator="paper")
+    assert point.accuracy.tolist() == [0.0]
+    assert point.bound.tolist() == [np.inf]
+    assert point.t[0] < -4
+
+
+def test_paper_survives_a_feature_that_is_constant() -> None:
+    x, y, _ = drawn(300, 6)
+    wide = np.insert(x, 2, 7.0, axis=2)
+    a, b = (sb.evaluate_features(z[0], y[0], z[1], y[1], eps=EPS) for z in (x, wide))
+    assert (a.rank, b.rank, b.feature_dim) == (6, 6, 7)
+    for field in ("accuracy", "robust_accuracy", "bound", "t", "t_rob"):
+        np.testing.assert_allclose(getattr(a, field), getattr(b, field), rtol=1e-9)
+
+
+# The consistent estimator
+
+
+@pytest.mark.parametrize("prior", [0.5, 0.3])
+def test_consistent_finds_the_population(prior: float) -> None:
+    """F/N = 0.1, 60 data sets: the means are within 3 of their standard errors of the known values."""
+    _, _, moments = drawn(4, 40, seed=99)
+    m, covariance = moments[0], moments[1:]
+    factor = np.linalg.cholesky(covariance)
+    y = (np.arange(400) < 400 * prior).astype(np.int64)
+    points = []
+    for seed in range(60):
+        noise = np.random.default_rng(seed).standard_normal((400, 40))
+        x = (2 * y[:, None] - 1) * m + noise @ factor.T
+        points.append(sb.evaluate_features(x, y, eps=EPS, estimator="consistent", prior=prior))
+    t, t_rob, deviation = population(m, covariance, EPS)
+    np.testing.assert_allclose(
+        deviation, t_rob, rtol=1e-10
+    )  # so that the offset needs no estimate of its own
+    for name, truth in (("t", t), ("t_rob", t_rob)):
+        values = np.array([getattr(point, name) for point in points])
+        spread = values.std(0, ddof=1)
+        assert np.all(np.abs(values.mean(0) - truth) < 3 * spread / math.sqrt(len(values))), name
+        assert np.all(spread < 0.15)
+    for point in points:
+        k = math.log((1 - prior) / prior) / 2 / point.t_rob
+        for name, value in (("accuracy", point.t), ("robust_accuracy", point.t_rob)):
+            expected = prior * norm.cdf(value - k) + (1 - prior) * norm.cdf(value + k)
+            np.testing.assert_allclose(getattr(point, name), expected, rtol=1e-12)
+
+
+def test_both_estimators_agree_where_samples_are_plenty() -> None:
+    x, y, moments = drawn(40_000, 6, t=1.1, seed=2)
+    eps = EPS[:4]
+    one = sb.evaluate_features(x[0], y[0], eps=eps, estimator="consistent")
+    two = sb.evaluate_features(x[0], y[0], x[1], y[1], eps=eps, estimator="paper")
+    t, t_rob, _ = population(moments[0], moments[1:], eps)
+    for name in ("accuracy", "robust_accuracy", "bound"):
+        allowed = 4 * np.hypot(getattr(one, name + "_stderr"), getattr(two, name + "_stderr"))
+        assert np.all(np.abs(getattr(one, name) - getattr(two, name)) < allowed), name
+        assert np.all(allowed < 0.05)
+    np.testing.assert_allclose(one.t, t, atol=0.03)
+    np.testing.assert_allclose(two.t, t, atol=0.03)
+    np.testing.assert_allclose(one.t_rob, t_rob, atol=0.03)
+    np.testing.assert_allclose(two.t_rob, t_rob, atol=0.03)
+
+
+def lost_signal(prior: float) -> CurvePoint:
+    """A point whose estimate of the variance w'Cw is negative: pure noise that looks like less than nothing."""
+    for seed in range(100):
+        x, y, _ = drawn(60, 8, t=1e-6, prior=prior, seed=seed)
+        point = sb.evaluate_features(x[0], y[0], eps=(0.0, 0.2), estimator="consistent", prior=prior)
+        if np.all(point.t == 0):
+            return point
+    raise AssertionError("no data set without a detected signal")
+
+
+@pytest.mark.parametrize("prior", [0.5, 0.3, 0.8])
+def test_consistent_without_a_signal_has_no_nan(prior: float) -> None:
+    """The best that is left is to name the commoner class."""
+    point = lost_signal(prior)
+    assert point.accuracy.tolist() == [max(prior, 1 - prior)] * 2
+    assert point.robust_accuracy.tolist() == [max(prior, 1 - prior)] * 2
+    assert np.all(point.bound == np.inf) and np.all(np.isnan(point.bound_stderr))
+    assert np.all(np.isfinite(point.accuracy_stderr)) and np.all(np.isfinite(point.stderr))
+    assert np.all(term_stderr(point, torch.tensor([0.9], dtype=torch.float64), prior).numpy() == 0)
+
+
+# Properties of both
+
+
+def evaluate(estimator: str, x: Any, y: Any, **options: Any) -> CurvePoint:
+    return sb.evaluate_features(x[0], y[0], x[1], y[1], eps=EPS, estimator=estimator, **options)
+
+
+@pytest.mark.parametrize("estimator", BOTH)
+def test_labels_are_symmetric(estimator: str) -> None:
+    x, y, _ = drawn(500, 10, prior=0.3)
+    same(evaluate(estimator, x, y, prior=0.3), evaluate(estimator, x, 1 - y, prior=0.7), 1e-10)
+
+
+@pytest.mark.parametrize("estimator", BOTH)
+def test_rotation_shift_and_scale_change_nothing(estimator: str) -> None:
+    x, y, _ = drawn(500, 10)
+    rotation, _ = np.linalg.qr(np.random.default_rng(1).standard_normal((10, 10)))
+    moved = 0.3 * (x @ rotation) - 12.0
+    a, b = evaluate(estimator, x, y), evaluate(estimator, moved, y)
+    for name in ("accuracy", "robust_accuracy", "bound", "t", "t_rob", "stderr", "bound_stderr"):
+        np.testing.assert_allclose(getattr(a, name), getattr(b, name), rtol=1e-9, err_msg=name)
+    np.testing.assert_allclose(b.ridge, 0.09 * a.ridge, rtol=1e-8)
+
+
+@pytest.mark.parametrize("estimator", BOTH)
+def test_without_a_budget_any_invertible_map_changes_nothing(estimator: str) -> None:
+    x, y, _ = drawn(500, 10)
+    shear = np.eye(10) + np.triu(np.random.default_rng(1).standard_normal((10, 10)), 1)
+    a, b = evaluate(estimator, x, y), evaluate(estimator, x @ shear + 5.0, y)
+    for name in ("accuracy", "bound", "t", "stderr"):
+        assert getattr(a, name)[0] == pytest.approx(getattr(b, name)[0], rel=1e-9), name
+    assert abs(a.t[3] - b.t[3]) > 1e-3  # with a budget it does
+
+
+@pytest.mark.parametrize("estimator", BOTH)
+def test_t_falls_with_the_budget(estimator: str) -> None:
+    x, y, _ = drawn(2000, 12, t=1.5)
+    eps = tuple(np.linspace(0, 0.99, 34))
+    point = sb.evaluate_features(x[0], y[0], x[0], y[0], eps=eps, estimator=estimator)
+    assert np.all(np.diff(point.t_rob) < 1e-12)
+    assert np.all(np.diff(point.t) < 1e-9)
+    assert np.all(np.diff(point.robust_accuracy) <= 0)
+
+
+# Arrays of every kind
+
+
+class Shared:
+    """What CuPy looks like from here: no NumPy array, but a DLPack exporter."""
+
+    def __init__(self, array: Any) -> None:
+        self._array = array
+        self.exports = 0
+
+    def __dlpack__(self, **options: Any) -> Any:
+        self.exports += 1
+        return self._array.__dlpack__(**options)
+
+    def __dlpack_device__(self) -> Any:
+        return self._array.__dlpack_device__()
+
+
+def read_only(array: Any) -> Any:
+    array = array.copy()
+    array.flags.writeable = False
+    return array
+
+
+def spread(array: Any) -> Any:
+    """The same values with a stride in every axis."""
+    wide = np.full([2 * n for n in array.shape], 99, dtype=array.dtype)
+    part = wide[tuple(slice(None, None, 2) for _ in array.shape)]
+    part[...] = array
+    return part
+
+
+def reversed_twice(array: Any) -> Any:
+    return array[::-1].copy()[::-1]
+
+
+FORMS = {
+    "torch": torch.from_numpy,
+    "fortran": np.asfortranarray,
+    "strided": spread,
+    "strided torch": lambda a: torch.from_numpy(spread(a)),
+    "transposed torch": lambda a: torch.from_numpy(a.T.copy()).t(),
+    "read-only": read_only,
+    "reversed": reversed_twice,
+    "dlpack": Shared,
+    "dlpack torch": lambda a: Shared(torch.from_numpy(a)),
+    "gradient": lambda a: (
+        torch.from_numpy(a).requires_grad_() if a.dtype.kind == "f" else torch.from_numpy(a)
+    ),
+}
+
+
+@pytest.mark.parametrize("form", FORMS.values(), ids=[name.replace(" ", "-") for name in FORMS])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.float16])
+@pytest.mark.parametrize("estimator", BOTH)
+def test_arrays_of_every_kind_are_equal(estimator: str, dtype: Any, form: Any) -> None:
+    x, y, _ = drawn(300, 9, dtype=dtype)
+    expected = evaluate(estimator, x.astype(np.float64), y)
+    kinds = [[form(half) for half in both] for both in (x, y.astype(np.uint8))]
+    before = [np.array(half) for half in x]
+    same(evaluate(estimator, *kinds), expected, 1e-10)
+    assert all(np.array_equal(a, b) for a, b in zip(before, x, strict=True))
+
+
+def test_a_dlpack_exporter_is_asked_once() -> None:
+    x, y, _ = drawn(300, 9)
+    shared = Shared(x[0])
+    sb.evaluate_features(shared, y[0], eps=0.0, estimator="consistent")  # type: ignore[arg-type]
+    assert shared.exports == 1
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        lambda y: y.astype(bool),
+        lambda y: y.astype(np.float32),
+        lambda y: y.astype(np.int8),
+        lambda y: torch.from_numpy(y).to(torch.int32),
+        lambda y: y.tolist(),
+    ],
+    ids=["bool", "float", "int8", "int32", "list"],
+)
+@pytest.mark.parametrize("estimator", BOTH)
+def test_labels_of_every_kind_are_equal(estimator: str, labels: Any) -> None:
+    x, y, _ = drawn(300, 9)
+    same(evaluate(estimator, x, [labels(half) for half in y]), evaluate(estimator, x, y))
+
+
+@pytest.mark.parametrize("estimator", BOTH)
+def test_bfloat16_features_are_read_as_float32(estimator: str) -> None:
+    x, y, _ = drawn(300, 9)
+    halves = [torch.from_numpy(half).bfloat16() for half in x]
+    same(evaluate(estimator, halves, y), evaluate(estimator, [half.float() for half in halves], y))
+
+
+@pytest.mark.parametrize("eps", [0.2, np.float32(0.2), torch.tensor(0.2), [0.2], np.array([0.2])])
+def test_one_budget_in_every_form(eps: Any) -> None:
+    x, y, _ = drawn(60, 3)
+    point = sb.evaluate_features(x[0], y[0], eps=eps, estimator="consistent")
+    np.testing.assert_allclose(point.eps, [0.2], rtol=1e-7)
+
+
+# What the standard errors are made of
+
+
+@pytest.mark.parametrize("prior", [0.5, 0.3])
+def test_error_of_a_term_is_its_derivative_times_the_error_of_t(prior: float) -> None:
+    x, y, _ = drawn(400, 5, t=1.0, prior=prior)
+    point = sb.evaluate_features(x[0], y[0], eps=(0.0, 0.3), estimator="consistent", prior=prior)
+    thresholds = torch.tensor([0.6, 0.7, 0.99], dtype=torch.float64)
+    t, k = torch.from_numpy(point.t), math.log((1 - prior) / prior) / 2 / torch.from_numpy(point.t_rob)
+
+    def term(t: torch.Tensor) -> torch.Tensor:
+        excess = (gaussian.accuracy(t, k, prior)[:, None] - thresholds).clamp_min(0)
+        return gaussian.bound(t, k, prior)[:, None] * excess
+
+    slope = (term(t + 1e-6) - term(t - 1e-6)) / 2e-6
+    expected = slope.abs() * torch.from_numpy(point.stderr)[:, None]
+    torch.testing.assert_close(term_stderr(point, thresholds, prior), expected, rtol=1e-6, atol=1e-12)
+    assert expected[:, 2].eq(0).all() and expected[:, :2].gt(0).all()
+
+
+def test_error_of_a_term_of_the_paper_adds_both_counts() -> None:
+    x, y, _ = drawn(400, 5)
+    point = evaluate("paper", x, y)
+    thresholds = torch.tensor([0.6, 0.99], dtype=torch.float64)
+    expected = np.sqrt(
+        (point.bound * point.accuracy_stderr) ** 2 + ((point.accuracy - 0.6) * point.bound_stderr) ** 2
+    )
+    found = term_stderr(point, thresholds, 0.5).numpy()
+    np.testing.assert_allclose(found[:, 0], np.where(point.accuracy > 0.6, expected, 0.0), rtol=1e-12)
+    assert np.all(found[:, 1] == 0)
+
+
+@pytest.mark.parametrize("prior", [0.5, 0.3])
+def test_error_of_the_area_propagates_the_covariance(prior: float) -> None:
+    x, y, _ = drawn(400, 5, prior=prior)
+    stats = feature_stats(torch.from_numpy(x[0]), torch.from_numpy(y[0]))
+    point = consistent_point(stats, EPS, prior=prior)
+    weight = np.array([0.1, 0.3, 0.2, 0.3, 0.1])
+    t_rob = torch.from_numpy(point.t_rob)
+    k = math.log((1 - prior) / prior) / 2 / t_rob
+    up, down = (gaussian.accuracy(t_rob + h, k, prior).numpy() for h in (1e-6, -1e-6))
+    gradient = weight * (up - down) / 2e-6
+    assert point.t_rob_cov is not None
+    expected = math.sqrt(gradient @ point.t_rob_cov @ gradient)
+    assert robust_area_stderr(point, weight, prior) == pytest.approx(expected, rel=1e-6)
+    paper = paper_point(stats, torch.from_numpy(x[1]), torch.from_numpy(y[1]), EPS, prior=prior)
+    assert robust_area_stderr(paper, weight, prior) == pytest.approx(weight @ paper.robust_accuracy_stderr)
+
+
+# Mistakes
+
+X, Y, _ = drawn(60, 4)
+
+
+@pytest.mark.parametrize(
+    ("changes", "parts"),
+    [
+        ({"train_x": X[0][:, 0]}, ["train_x: expected features [N, F], got [60]"]),
+        ({"train_x": X[0][:, :0]}, ["train_x: expected features [N, F], got [60, 0]"]),
+        ({"train_x": X}, ["train_x: expected features [N, F], got [2, 60, 4]"]),
+        ({"train_x": X[0].astype(np.int64)}, ["train_x: expected floating-point features, got int64"]),
+        ({"train_x": X[0] + 0j}, ["train_x: expected floating-point features, got complex128"]),
+        ({"test_x": X[1].astype(int)}, ["test_x: expected floating-point features, got int64"]),
+        ({"train_x": X[0].astype(object)}, ["train_x: expected a NumPy, Torch or CuPy array, got ndarray"]),
+        ({"train_x": X[0].astype(np.longdouble)}, ["train_x: expected a NumPy, Torch or CuPy array"]),
+        ({"train_x": "features.npy"}, ["train_x: expected a NumPy, Torch or CuPy array, got str"]),
+        ({"train_x": None}, ["train_x: expected a NumPy, Torch or CuPy array, got NoneType"]),
+        ({"train_x": [[1.0, 2.0], [3.0]]}, ["train_x: expected a NumPy, Torch or CuPy array, got list"]),
+        ({"train_y": Y[0][:59]}, ["train_y: expected 60 labels, got [59]"]),
+        ({"train_y": Y[0][:, None]}, ["train_y: expected 60 labels, got [60, 1]"]),
+        ({"test_y": Y[0][:59]}, ["test_y: expected 60 labels, got [59]"]),
+        ({"train_y": Y[0] + 1}, ["train_y: expected labels 0 and 1, got 2"]),
+        ({"train_y": 2 * Y[0] - 1}, ["train_y: expected labels 0 and 1, got -1"]),
+        ({"test_y": np.where(Y[1] == 1, np.nan, 0.0)}, ["test_y: expected labels 0 and 1, got nan"]),
+        ({"train_x": np.where(X[0] == X[0][7, 2], np.nan, X[0])}, ["train_x: expected finite features, got nan at [7, 2]"]),
+        ({"test_x": np.where(X[1] == X[1][5, 0], -np.inf, X[1])}, ["test_x: expected finite features, got -inf at [5, 0]"]),
+        ({"test_x": X[1][:, :3]}, ["test_x: expected F = 4 features as in train_x, got 3"]),
+        ({"test_x": None}, ["test_x: expected a test half for the paper estimator, got None"]),
+        ({"test_y": None}, ["test_x: expected a test half for the paper estimator, got None"]),
+        ({"train_y": np.zeros(60)}, ["train labels: expected samples of both classes, got none of class 1"]),
+        ({"train_y": np.ones(60)}, ["train labels: expected samples of both classes, got none of class 0"]),
+        ({"test_y": np.zeros(60)}, ["test labels: expected samples of both classes, got none of class 1"]),
+        ({"train_x": np.ones((60, 4))}, ["features: expected", "got constants only"]),
+        ({"train_x": X[0] * 1e-6}, ["features: expected a direction of variance above the cut 1e-06"]),
+        ({"train_x": X[0][:0], "train_y": Y[0][:0]}, ["train labels: expected samples of both classes"]),
+        ({"train_x": X[0][:2], "train_y": [0, 1]}, ["train samples: expected at least 3, got 2"]),
+        ({"eps": 1.0}, ["eps: expected values in [0, 1)", "got 1"]),
+        ({"eps": (0.1, -0.2)}, ["eps: expected values in [0, 1)", "got -0.2"]),
+        ({"eps": math.nan}, ["eps: expected values in [0, 1)", "got nan"]),
+        ({"eps": ()}, ["eps: expected at least one value in [0, 1), got none"]),
+        ({"eps": "a"}, ["eps: expected a number or a sequence of numbers, got 'a'"]),
+        ({"eps": [[0.1]]}, ["eps: expected a number or a sequence of numbers, got [[0.1]]"]),
+        ({"estimator": "papper"}, ["estimator: expected one of", "got 'papper', did you mean paper?"]),
+        ({"estimator": "plugin"}, ["estimator: expected one of ['consistent', 'paper'], got 'plugin'"]),
+        ({"prior": 0.0}, ["prior: expected a value in (0, 1), got 0.0"]),
+        ({"prior": 1.5}, ["prior: expected a value in (0, 1), got 1.5"]),
+        ({"group": 0}, ["group: expected at least 1, got 0"]),
+        (
+            {"estimator": "consistent", "train_x": X[0][:6], "train_y": [0, 1, 0, 1, 0, 1]},
+            ["samples: expected more than F + 2 = 6 samples", "got 6; use at least 12"],
+        ),
+    ],
+)  # fmt: skip
+def test_mistakes_are_named(changes: dict[str, Any], parts: list[str]) -> None:
+    arguments = {"train_x": X[0], "train_y": Y[0], "test_x": X[1], "test_y": Y[1], "eps": 0.2, **changes}
+    with refused(*parts):
+        sb.evaluate_features(**arguments)
+
+
+def test_an_array_that_cannot_be_shared_is_named() -> None:
+    class Broken(Shared):
+        def __dlpack__(self, **options: Any) -> Any:
+            raise BufferError("unsupported stride")
+
+    with refused(
+        "train_x: expected a NumPy, Torch or CuPy array, got Broken (BufferError: unsupported stride)"
+    ):
+        sb.evaluate_features(Broken(X[0]), Y[0], eps=0.0, estimator="consistent")  # type: ignore[arg-type]
+
+
+GOOD: dict[str, Any] = {
+    "scales": (0.5, 1.5),
+    "accuracy": (0.6, 0.9),
+    "bound": (2.0, 1.2),
+    "thresholds": (0.6,),
+}
+
+
+@pytest.mark.parametrize(
+    ("changes", "parts"),
+    [
+        ({"accuracy": (0.6,)}, ["accuracy: expected [S] like scales [2], got [1] and bound [2]"]),
+        ({"bound": (0.6, 1, 2)}, ["accuracy: expected [S] like scales [2], got [2] and bound [3]"]),
+        ({"accuracy": (0.6, 1.2)}, ["accuracy: expected values in [0, 1], got 1.2"]),
+        ({"accuracy": (0.6, math.nan)}, ["accuracy: expected values in [0, 1], got nan"]),
+        ({"bound": (-1.0, 1.0)}, ["bound: expected values of at least 0", "got -1"]),
+        ({"bound": (math.nan, 1.0)}, ["bound: expected values of at least 0", "got nan"]),
+        ({"raw_bound": (2.0, 1.0)}, ["raw_bound: expected raw_accuracy and raw_bound together"]),
+        ({"raw_accuracy": (0.6, 1.0)}, ["raw_bound: expected raw_accuracy and raw_bound together"]),
+        ({"raw_accuracy": (0.6,), "raw_bound": (2.0, 1.0)}, ["raw_accuracy: expected [S] like scales [2]"]),
+        ({"raw_accuracy": (0.6, 2.0), "raw_bound": (2.0, 1.0)}, ["raw_accuracy: expected values in [0, 1]"]),
+        (
+            {"raw_accuracy": (0.6, 0.7), "raw_bound": (2.0, -1.0)},
+            ["raw_bound: expected values of at least 0"],
+        ),
+        ({"scales": (1.5, 0.5)}, ["scales: expected increasing values"]),
+        ({"scales": (0.0, 0.5)}, ["scales: expected values in [0.0001, 100000]"]),
+        ({"scales": ()}, ["scales: expected at least 1 scale, got none"]),
+        ({"scales": [[0.5, 1.5]]}, ["scales: expected a number or a sequence of numbers"]),
+        ({"thresholds": ()}, ["thresholds: expected at least one value in [0, 1), got none"]),
+        ({"thresholds": (1.0,)}, ["thresholds: expected accuracies in [0, 1), got 1"]),
+        ({"thresholds": (math.nan,)}, ["thresholds: expected accuracies in [0, 1), got nan"]),
+        ({"integral": "gird"}, ["integral: expected 'exact' or 'grid', got 'gird', did you mean grid?"]),
+    ],
+)
+def test_mistakes_in_the_curve_are_named(changes: dict[str, Any], parts: list[str]) -> None:
+    with refused(*parts):
+        sb.auc_ratio(**{**GOOD, **changes})
+
+
+def test_auc_ratio_takes_arrays_as_they_are() -> None:
+    """Read-only and reversed arrays, and a scale without a signal, which adds nothing."""
+    expected = sb.auc_ratio(**GOOD)
+    for form in (read_only, reversed_twice):
+        assert sb.auc_ratio(**{k: form(np.array(v)) for k, v in GOOD.items()}).tolist() == expected.tolist()
+    area = 1.2 * (0.9 - 0.6)
+    s = np.array([0.5, 1.5])
+    raw = ((1 + norm.pdf(s) / (s * norm.cdf(s))) * (norm.cdf(s) - 0.6)).sum()
+    assert expected[0] == pytest.approx(area / raw, rel=1e-13)
+    none = sb.auc_ratio(**{**GOOD, "accuracy": (0.5, 0.9), "bound": (math.inf, 1.2), "thresholds": 0.6})
+    assert none.tolist() == expected.tolist()
+    assert np.isnan(sb.auc_ratio(**{**GOOD, "thresholds": 0.95})[0])  # the raw data do not get there
