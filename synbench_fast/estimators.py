@@ -220,6 +220,7 @@ def term_stderr(point: CurvePoint, thresholds: Tensor, prior: float) -> Tensor:
 
     consistent: accuracy and bound are functions of one t, so the derivative of the product counts.
     paper: the count and the mean of the margins are taken as independent.
+    NaN where t = 0 and the commoner class alone exceeds a_t, because there the bound is infinite.
     """
     a, b = torch.from_numpy(point.accuracy)[:, None], torch.from_numpy(point.bound)[:, None]
     counts = a > thresholds

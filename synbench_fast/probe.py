@@ -314,6 +314,12 @@ class Probe:
         score = self._area(accuracy, bound, self.integral) / raw
         terms = torch.stack([term_stderr(p, thresholds, self.task.prior)[:count] for p in points])
         stderr = terms.square().sum(0).sqrt() / len(points) / exact
+        commoner = max(self.task.prior, 1 - self.task.prior)
+        if min(self.thresholds) < commoner and self.task.prior != 0.5:
+            warnings.append(
+                f"thresholds below {commoner:g}: naming the commoner class alone exceeds them, so scales with "
+                "next to no signal, whose bound is next to infinite, dominate their scores"
+            )
         for a, column in zip(self.thresholds, raw.T, strict=True):
             if not bool((column > 0).all()):
                 warnings.append(
