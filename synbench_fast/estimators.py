@@ -78,6 +78,19 @@ def _check_stats(stats: FeatureStats, role: str) -> None:
         raise SynbenchError(f"{role} samples: expected at least 3, got {stats.dof + 2}")
 
 
+def _shift(t_rob: Tensor, prior: float) -> tuple[Tensor, Tensor]:
+    """k and dk/dt_rob: t_rob^2 is w'Cw, so an estimate of t_rob is one of k, too."""
+    k = gaussian.threshold_shift(gaussian.log_prior_offset(prior), t_rob.square())
+    return k, torch.where(t_rob > 0, -k / t_rob, 0.0)
+
+
+def _propagate(by_t: Tensor, by_t_rob: Tensor, t_var: Tensor, t_rob_var: Tensor, cross: Tensor) -> Tensor:
+    """Standard error of a function of t and t_rob with these derivatives."""
+    # A derivative of 0 counts nothing, also beside an infinite one (the bound's at t = 0).
+    mixed = torch.where(by_t_rob == 0, 0.0, 2 * by_t * by_t_rob * cross)
+    return (by_t.square() * t_var + mixed + by_t_rob.square() * t_rob_var).clamp_min(0).sqrt()
+
+
 def consistent_point(
     stats: FeatureStats, eps: Sequence[float], *, prior: float = 0.5, backend: str = "auto"
 ) -> CurvePoint:
@@ -108,10 +121,14 @@ def consistent_point(
         backend=backend,
     )
     t, t_rob = solution.t.cpu(), solution.t_rob.cpu()
-    t_cov, t_rob_cov = solution.t_cov.cpu(), solution.t_rob_cov.cpu()
-    # t_rob^2 is the variance, but 0, not the estimate's noise, where no signal was found.
-    k = gaussian.threshold_shift(gaussian.log_prior_offset(prior), t_rob.square())
-    stderr = t_cov.diagonal().sqrt()
+    t_cov, t_rob_cov, cross_cov = solution.t_cov.cpu(), solution.t_rob_cov.cpu(), solution.cross_cov.cpu()
+    k, by_t_rob = _shift(t_rob, prior)
+    spread = (t_cov.diagonal(), t_rob_cov.diagonal(), cross_cov.diagonal())
+    accuracy_by_t_rob = gaussian.accuracy_shift_slope(t, k, prior) * by_t_rob
+    bound_by_t_rob = torch.where(t > 0, gaussian.bound_shift_slope(t, k, prior) * by_t_rob, 0.0)
+    robust_slope = gaussian.accuracy_slope(t_rob, k, prior)
+    robust_slope += gaussian.accuracy_shift_slope(t_rob, k, prior) * by_t_rob
+    bound_stderr = _propagate(gaussian.bound_slope(t, k, prior), bound_by_t_rob, *spread)
     return CurvePoint(
         eps=np.asarray(eps, dtype=np.float64),
         accuracy=gaussian.accuracy(t, k, prior).numpy(),
@@ -119,12 +136,10 @@ def consistent_point(
         bound=gaussian.bound(t, k, prior).numpy(),
         t=t.numpy(),
         t_rob=t_rob.numpy(),
-        stderr=stderr.numpy(),
-        accuracy_stderr=(gaussian.accuracy_slope(t, k, prior) * stderr).numpy(),
-        robust_accuracy_stderr=(
-            gaussian.accuracy_slope(t_rob, k, prior) * t_rob_cov.diagonal().sqrt()
-        ).numpy(),
-        bound_stderr=torch.where(t > 0, gaussian.bound_slope(t, k, prior).abs() * stderr, torch.nan).numpy(),
+        stderr=t_cov.diagonal().sqrt().numpy(),
+        accuracy_stderr=_propagate(gaussian.accuracy_slope(t, k, prior), accuracy_by_t_rob, *spread).numpy(),
+        robust_accuracy_stderr=(robust_slope.abs() * t_rob_cov.diagonal().sqrt()).numpy(),
+        bound_stderr=torch.where(t > 0, bound_stderr, torch.nan).numpy(),
         ridge=solution.ridge.cpu().numpy(),
         kappa=solution.kappa.cpu().numpy(),
         count=int(stats.count.sum()),
@@ -133,6 +148,7 @@ def consistent_point(
         estimator="consistent",
         t_cov=t_cov.numpy(),
         t_rob_cov=t_rob_cov.numpy(),
+        cross_cov=cross_cov.numpy(),
     )
 
 
@@ -218,17 +234,22 @@ def paper_point(
 def term_stderr(point: CurvePoint, thresholds: Tensor, prior: float) -> Tensor:
     """Standard error of bound * max(0, accuracy - a_t), what one scale adds to the area: float64 [E, A].
 
-    consistent: accuracy and bound are functions of one t, so the derivative of the product counts.
+    consistent: accuracy and bound are functions of one t (and, through the log-prior term, of t_rob), so the
+    derivative of the product counts.
     paper: the count and the mean of the margins are taken as independent.
     NaN where t = 0 and the commoner class alone exceeds a_t, because there the bound is infinite.
     """
     a, b = torch.from_numpy(point.accuracy)[:, None], torch.from_numpy(point.bound)[:, None]
     counts = a > thresholds
-    if point.t_cov is not None:
+    if point.t_cov is not None and point.t_rob_cov is not None and point.cross_cov is not None:
         t, t_rob = torch.from_numpy(point.t)[:, None], torch.from_numpy(point.t_rob)[:, None]
-        k = gaussian.threshold_shift(gaussian.log_prior_offset(prior), t_rob**2)
-        slope = gaussian.bound_slope(t, k, prior) * (a - thresholds) + b * gaussian.accuracy_slope(t, k, prior)
-        stderr = slope.abs() * torch.from_numpy(point.stderr)[:, None]
+        k, by_t_rob = _shift(t_rob, prior)
+        excess = a - thresholds
+        slope = gaussian.bound_slope(t, k, prior) * excess + b * gaussian.accuracy_slope(t, k, prior)
+        shift_slope = gaussian.bound_shift_slope(t, k, prior) * excess
+        shift_slope = shift_slope + b * gaussian.accuracy_shift_slope(t, k, prior)
+        spread = (torch.from_numpy(c).diagonal()[:, None] for c in (point.t_cov, point.t_rob_cov, point.cross_cov))
+        stderr = _propagate(slope, torch.where(by_t_rob == 0, 0.0, shift_slope * by_t_rob), *spread)
     else:
         a_stderr = torch.from_numpy(point.accuracy_stderr)[:, None]
         b_stderr = torch.from_numpy(point.bound_stderr)[:, None]
@@ -245,6 +266,8 @@ def robust_area_stderr(point: CurvePoint, quadrature: NDArray[np.float64], prior
     if point.t_rob_cov is None:
         return float(quadrature @ point.robust_accuracy_stderr)
     t_rob = torch.from_numpy(point.t_rob)
-    k = gaussian.threshold_shift(gaussian.log_prior_offset(prior), t_rob**2)
-    weight = quadrature * gaussian.accuracy_slope(t_rob, k, prior).numpy()
+    k, by_t_rob = _shift(t_rob, prior)
+    slope = gaussian.accuracy_slope(t_rob, k, prior)
+    slope += gaussian.accuracy_shift_slope(t_rob, k, prior) * by_t_rob
+    weight = quadrature * slope.numpy()
     return float(np.sqrt(max(0.0, weight @ point.t_rob_cov @ weight)))

@@ -18,7 +18,16 @@ import math
 import torch
 from torch import Tensor
 
-__all__ = ["accuracy", "accuracy_slope", "bound", "bound_slope", "log_prior_offset", "threshold_shift"]
+__all__ = [
+    "accuracy",
+    "accuracy_shift_slope",
+    "accuracy_slope",
+    "bound",
+    "bound_shift_slope",
+    "bound_slope",
+    "log_prior_offset",
+    "threshold_shift",
+]
 
 
 def log_prior_offset(prior: float) -> float:
@@ -52,6 +61,11 @@ def accuracy_slope(t: Tensor, k: Tensor, prior: float) -> Tensor:
     return prior * _density(t - k) + (1 - prior) * _density(t + k)
 
 
+def accuracy_shift_slope(t: Tensor, k: Tensor, prior: float) -> Tensor:
+    """da/dk at fixed t."""
+    return (1 - prior) * _density(t + k) - prior * _density(t - k)
+
+
 def bound(t: Tensor, k: Tensor, prior: float) -> Tensor:
     distance = prior * _mean_positive_part(t - k) + (1 - prior) * _mean_positive_part(t + k)
     return torch.where(t > 0, distance / (t * accuracy(t, k, prior)), torch.inf)
@@ -61,3 +75,10 @@ def bound_slope(t: Tensor, k: Tensor, prior: float) -> Tensor:
     """db/dt at fixed k: 1/t - b (1/t + a'/a), because the numerator of b has derivative a."""
     ratio = accuracy_slope(t, k, prior) / accuracy(t, k, prior)
     return torch.where(t > 0, 1 / t - bound(t, k, prior) * (1 / t + ratio), -torch.inf)
+
+
+def bound_shift_slope(t: Tensor, k: Tensor, prior: float) -> Tensor:
+    """db/dk at fixed t."""
+    distance = (1 - prior) * torch.special.ndtr(t + k) - prior * torch.special.ndtr(t - k)
+    slope = distance / t - bound(t, k, prior) * accuracy_shift_slope(t, k, prior)
+    return torch.where(t > 0, slope / accuracy(t, k, prior), torch.inf)

@@ -343,8 +343,8 @@ class CurvePoint:
 
     t = m'w / sqrt(w'Cw) of the eps-robust Bayes classifier w, t_rob the same under attack, accuracy = Phi(t),
     robust_accuracy = Phi(t_rob), bound = E[|margin| / |m'w| given correct]. `stderr` is the standard error
-    of t; `t_cov` and `t_rob_cov` [E, E] are the covariances of t and t_rob over eps, None where there are
-    none. `count` samples gave `feature_dim` features, of which `rank` directions carry variance; `ridge` and
+    of t; `t_cov` and `t_rob_cov` [E, E] are the covariances of t and t_rob over eps, `cross_cov` those of t
+    (rows) with t_rob (columns), None where there are none. `count` samples gave `feature_dim` features, of which `rank` directions carry variance; `ridge` and
     `kappa` are the sample and the population ridge.
     """
 
@@ -366,6 +366,7 @@ class CurvePoint:
     estimator: str
     t_cov: NDArray[np.float64] | None = None
     t_rob_cov: NDArray[np.float64] | None = None
+    cross_cov: NDArray[np.float64] | None = None
 
 
 _FLAGS = ("random_init", "published_preprocessing", "trust_remote_code")

@@ -385,21 +385,66 @@ def test_one_budget_in_every_form(eps: Any) -> None:
 # What the standard errors are made of
 
 
-@pytest.mark.parametrize("prior", [0.5, 0.3])
-def test_error_of_a_term_is_its_derivative_times_the_error_of_t(prior: float) -> None:
+@pytest.mark.parametrize("prior", [0.5, 0.3, 0.9])
+def test_errors_propagate_those_of_t_and_t_rob(prior: float) -> None:
+    """By finite differences: the log-prior term of the classifier is in units of t_rob, an estimate too."""
     x, y, _ = drawn(400, 5, t=1.0, prior=prior)
     point = sb.evaluate_features(x[0], y[0], eps=(0.0, 0.3), estimator="consistent", prior=prior)
     thresholds = torch.tensor([0.6, 0.7, 0.99], dtype=torch.float64)
-    t, k = torch.from_numpy(point.t), math.log((1 - prior) / prior) / 2 / torch.from_numpy(point.t_rob)
+    t, t_rob = torch.from_numpy(point.t), torch.from_numpy(point.t_rob)
 
-    def term(t: torch.Tensor) -> torch.Tensor:
-        excess = (gaussian.accuracy(t, k, prior)[:, None] - thresholds).clamp_min(0)
-        return gaussian.bound(t, k, prior)[:, None] * excess
+    def shift(t_rob: torch.Tensor) -> torch.Tensor:
+        return math.log((1 - prior) / prior) / 2 / t_rob
 
-    slope = (term(t + 1e-6) - term(t - 1e-6)) / 2e-6
-    expected = slope.abs() * torch.from_numpy(point.stderr)[:, None]
-    torch.testing.assert_close(term_stderr(point, thresholds, prior), expected, rtol=1e-6, atol=1e-12)
-    assert expected[:, 2].eq(0).all() and expected[:, :2].gt(0).all()
+    def accuracy(t: torch.Tensor, t_rob: torch.Tensor) -> torch.Tensor:
+        return gaussian.accuracy(t, shift(t_rob), prior)[:, None]
+
+    def robust(t: torch.Tensor, t_rob: torch.Tensor) -> torch.Tensor:
+        return gaussian.accuracy(t_rob, shift(t_rob), prior)[:, None]
+
+    def bound(t: torch.Tensor, t_rob: torch.Tensor) -> torch.Tensor:
+        return gaussian.bound(t, shift(t_rob), prior)[:, None]
+
+    def term(t: torch.Tensor, t_rob: torch.Tensor) -> torch.Tensor:
+        return bound(t, t_rob) * (accuracy(t, t_rob) - thresholds).clamp_min(0)
+
+    assert point.t_cov is not None and point.t_rob_cov is not None and point.cross_cov is not None
+    for function, found in (
+        (accuracy, point.accuracy_stderr[:, None]),
+        (robust, point.robust_accuracy_stderr[:, None]),
+        (bound, point.bound_stderr[:, None]),
+        (term, term_stderr(point, thresholds, prior).numpy()),
+    ):
+        by_t = ((function(t + 1e-6, t_rob) - function(t - 1e-6, t_rob)) / 2e-6).numpy()
+        by_t_rob = ((function(t, t_rob + 1e-6) - function(t, t_rob - 1e-6)) / 2e-6).numpy()
+        variance = (
+            by_t**2 * point.t_cov.diagonal()[:, None]
+            + 2 * by_t * by_t_rob * point.cross_cov.diagonal()[:, None]
+            + by_t_rob**2 * point.t_rob_cov.diagonal()[:, None]
+        )
+        np.testing.assert_allclose(found, np.sqrt(variance), rtol=2e-6, atol=1e-9)
+    np.testing.assert_allclose(point.stderr, np.sqrt(point.t_cov.diagonal()), rtol=1e-12)
+
+
+@pytest.mark.parametrize("prior", [0.5, 0.2])
+def test_standard_errors_are_the_spread_over_data_sets(prior: float) -> None:
+    """200 data sets know a spread to 5 %, the formulas are of leading order in 1/N."""
+    _, _, moments = drawn(4, 20, t=1.4, seed=5)
+    factor = np.linalg.cholesky(moments[1:])
+    y = (np.arange(200) < 200 * prior).astype(np.int64)
+    points = []
+    for seed in range(200):
+        noise = np.random.default_rng(1000 + seed).standard_normal((200, 20))
+        x = (2 * y[:, None] - 1) * moments[0] + noise @ factor.T
+        points.append(sb.evaluate_features(x, y, eps=(0.0, 0.2, 0.5), estimator="consistent", prior=prior))
+    for name in ("accuracy", "robust_accuracy", "bound"):
+        spread = np.std([getattr(point, name) for point in points], axis=0, ddof=1)
+        predicted = np.sqrt(np.mean([getattr(point, f"{name}_stderr") ** 2 for point in points], axis=0))
+        np.testing.assert_allclose(predicted, spread, rtol=0.25, err_msg=name)
+    crosses = np.mean([point.cross_cov for point in points], axis=0)
+    t, t_rob = (np.array([getattr(point, name) for point in points]) for name in ("t", "t_rob"))
+    expected = (t - t.mean(0)).T @ (t_rob - t_rob.mean(0)) / 199
+    np.testing.assert_allclose(crosses, expected, rtol=0.25)
 
 
 def test_error_of_a_term_of_the_paper_adds_both_counts() -> None:
@@ -421,8 +466,8 @@ def test_error_of_the_area_propagates_the_covariance(prior: float) -> None:
     point = consistent_point(stats, EPS, prior=prior)
     weight = np.array([0.1, 0.3, 0.2, 0.3, 0.1])
     t_rob = torch.from_numpy(point.t_rob)
-    k = math.log((1 - prior) / prior) / 2 / t_rob
-    up, down = (gaussian.accuracy(t_rob + h, k, prior).numpy() for h in (1e-6, -1e-6))
+    offset = math.log((1 - prior) / prior) / 2
+    up, down = (gaussian.accuracy(t_rob + h, offset / (t_rob + h), prior).numpy() for h in (1e-6, -1e-6))
     gradient = weight * (up - down) / 2e-6
     assert point.t_rob_cov is not None
     expected = math.sqrt(gradient @ point.t_rob_cov @ gradient)

@@ -70,6 +70,13 @@ def test_slopes_are_derivatives(t: float, k: float, prior: float) -> None:
         up, down = (function(tensor(t + h), tensor(k), prior).item() for h in (step, -step))
         difference = (up - down) / (2 * step)
         assert slope(tensor(t), tensor(k), prior).item() == pytest.approx(difference, rel=1e-5, abs=1e-9)
+    for function, slope in (
+        (gaussian.accuracy, gaussian.accuracy_shift_slope),
+        (gaussian.bound, gaussian.bound_shift_slope),
+    ):
+        up, down = (function(tensor(t), tensor(k + h), prior).item() for h in (1e-5, -1e-5))
+        difference = (up - down) / 2e-5
+        assert slope(tensor(t), tensor(k), prior).item() == pytest.approx(difference, rel=1e-5, abs=1e-8)
 
 
 def test_swapping_the_classes_changes_nothing() -> None:
@@ -77,6 +84,8 @@ def test_swapping_the_classes_changes_nothing() -> None:
     k = torch.tensor([0.4, -0.2, 1.0], dtype=torch.float64)
     for function in (gaussian.accuracy, gaussian.accuracy_slope, gaussian.bound, gaussian.bound_slope):
         torch.testing.assert_close(function(t, k, 0.3), function(t, -k, 0.7), rtol=1e-13, atol=1e-15)
+    for function in (gaussian.accuracy_shift_slope, gaussian.bound_shift_slope):
+        torch.testing.assert_close(function(t, k, 0.3), -function(t, -k, 0.7), rtol=1e-13, atol=1e-15)
 
 
 def test_no_signal() -> None:

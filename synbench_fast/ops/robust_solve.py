@@ -34,6 +34,7 @@ class RobustSolution:
     t: [E] signal / sqrt(variance): Phi(t) is the accuracy on balanced Gaussian classes. 0 without a signal.
     t_rob: [E] (m'w - r |w|) / sqrt(w'Cw), r = eps |m|: Phi(t_rob) is the accuracy under attacks of norm r.
     t_cov, t_rob_cov: [E, E] sampling covariances of t and t_rob over the budgets; NaN for the plug-in.
+    cross_cov: [E, E] those of t (rows) with t_rob (columns).
     weights: [E, F] w = (S + g I)^-1 m, m projected on the kept eigenvectors; not rescaled.
     """
 
@@ -48,6 +49,7 @@ class RobustSolution:
     t_rob: Tensor
     t_cov: Tensor
     t_rob_cov: Tensor
+    cross_cov: Tensor
     weights: Tensor
 
 
@@ -308,6 +310,7 @@ def _solution(point: _Point, rank: int, span: tuple[float, float], weights: Tens
         t_rob=point.t_rob,
         t_cov=point.t_cov,
         t_rob_cov=point.t_rob_cov,
+        cross_cov=point.cross_cov,
         weights=weights,
     )
 
@@ -323,6 +326,7 @@ class _Point:
     t_rob: Tensor
     t_cov: Tensor
     t_rob_cov: Tensor
+    cross_cov: Tensor
 
 
 def _plugin(d: Tensor, a2: Tensor, eps: Tensor) -> _Point:
@@ -344,7 +348,7 @@ def _plugin(d: Tensor, a2: Tensor, eps: Tensor) -> _Point:
 def _plugin_point(norm_square: float, ridge: Tensor, signal: Tensor, variance: Tensor) -> _Point:
     t_rob = variance.sqrt()
     nan = torch.full((len(ridge), len(ridge)), math.nan, dtype=torch.float64, device=ridge.device)
-    return _Point(norm_square, ridge, ridge, signal, variance, _ratio(signal, t_rob), t_rob, nan, nan.clone())
+    return _Point(norm_square, ridge, ridge, signal, variance, _ratio(signal, t_rob), t_rob, nan, nan.clone(), nan.clone())
 
 
 def _plugin_share(d: Tensor, a2: Tensor, g: Tensor, norm_square: float) -> tuple[Tensor, Tensor]:
@@ -435,6 +439,7 @@ def _consistent_point(
         t_rob,
         _symmetric(d_t.T @ joint @ d_t),
         _symmetric(d_t_rob.T @ joint @ d_t_rob),
+        d_t.T @ joint @ d_t_rob,
     )
 
 
