@@ -282,7 +282,7 @@ def test_mistakes_are_named_before_anything_is_drawn(options: dict[str, Any], pa
 
 
 def test_unknown_backend_is_named_before_anything_is_drawn() -> None:
-    with pytest.raises(ValueError, match="^backend: expected 'auto' or one of .* got 'cuda'$"):
+    with pytest.raises(ValueError, match=r"^backend: expected 'auto' or one of .* got 'cuda'$"):
         make(backend="cuda")
 
 
