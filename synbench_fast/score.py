@@ -496,8 +496,10 @@ def evaluate_features(
 
 
 def _curve(prefix: str, accuracy: Any, bound: Any, scales: int) -> tuple[Tensor, Tensor]:
-    """Accuracies and bounds [S], checked; the arrays are copied, so they may be read-only or reversed."""
-    a, b = (torch.from_numpy(np.array(value, dtype=np.float64)) for value in (accuracy, bound))
+    """Accuracies and bounds [S], checked."""
+    a, b = (
+        _as_tensor(value, prefix + name).cpu().double() for value, name in ((accuracy, "accuracy"), (bound, "bound"))
+    )
     if a.shape != (scales,) or b.shape != (scales,):
         raise SynbenchError(
             f"{prefix}accuracy: expected [S] like scales [{scales}], got {list(a.shape)} and "

@@ -105,7 +105,7 @@ def test_paper_reproduces_the_published_score() -> None:
     np.testing.assert_allclose(exact_raw, stored["score_exact_integral"][0], rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize(("n", "f"), [(63, 1), (200, 7), (1271, 63)])
+@pytest.mark.parametrize(("n", "f"), [(63, 1), (200, 7), (1271, 63), (50, 60)])
 @pytest.mark.parametrize("prior", [0.5, 0.3, 0.9])
 @pytest.mark.parametrize("group", [1, 3, 256, 5000])
 def test_paper_is_its_definition(n: int, f: int, prior: float, group: int) -> None:
@@ -138,6 +138,24 @@ def test_paper_is_its_definition(n: int, f: int, prior: float, group: int) -> No
         point.accuracy_stderr, np.sqrt(point.accuracy * (1 - point.accuracy) / n), rtol=1e-12
     )
     assert (point.count, point.feature_dim, point.estimator) == (n, f, "paper")
+    assert point.rank == min(f, n - 2)  # with more features than samples m is projected, and so is its length
+
+
+def test_errors_of_the_published_protocol_are_the_spread_over_test_halves() -> None:
+    """One training half, 400 test halves: they know a spread to 3.5 %."""
+    (x, _), (y, _), moments = drawn(300, 5, t=1.4, seed=3)
+    factor = np.linalg.cholesky(moments[1:])
+    rng = np.random.default_rng(0)
+    points = []
+    for _ in range(400):
+        test_y = np.arange(250) % 2
+        test_x = 3.0 + (2 * test_y[:, None] - 1) * moments[0] + rng.standard_normal((250, 5)) @ factor.T
+        points.append(sb.evaluate_features(x, y, test_x, test_y, eps=(0.0, 0.3), group=250))
+    for name in ("t", "accuracy", "robust_accuracy", "bound"):
+        spread = np.std([getattr(point, name) for point in points], axis=0, ddof=1)
+        stderr = "stderr" if name == "t" else f"{name}_stderr"
+        predicted = np.sqrt(np.mean([getattr(point, stderr) ** 2 for point in points], axis=0))
+        np.testing.assert_allclose(predicted, spread, rtol=0.12, err_msg=name)
 
 
 def test_paper_without_any_signal_has_an_infinite_bound() -> None:
@@ -560,6 +578,7 @@ GOOD: dict[str, Any] = {
     [
         ({"accuracy": (0.6,)}, ["accuracy: expected [S] like scales [2], got [1] and bound [2]"]),
         ({"bound": (0.6, 1, 2)}, ["accuracy: expected [S] like scales [2], got [2] and bound [3]"]),
+        ({"bound": "high"}, ["bound: expected a NumPy, Torch or CuPy array, got str"]),
         ({"accuracy": (0.6, 1.2)}, ["accuracy: expected values in [0, 1], got 1.2"]),
         ({"accuracy": (0.6, math.nan)}, ["accuracy: expected values in [0, 1], got nan"]),
         ({"bound": (-1.0, 1.0)}, ["bound: expected values of at least 0", "got -1"]),
@@ -590,8 +609,9 @@ def test_mistakes_in_the_curve_are_named(changes: dict[str, Any], parts: list[st
 def test_auc_ratio_takes_arrays_as_they_are() -> None:
     """Read-only and reversed arrays, and a scale without a signal, which adds nothing."""
     expected = sb.auc_ratio(**GOOD)
-    for form in (read_only, reversed_twice):
-        assert sb.auc_ratio(**{k: form(np.array(v)) for k, v in GOOD.items()}).tolist() == expected.tolist()
+    for form in (read_only, reversed_twice, torch.from_numpy, Shared):
+        arrays = {k: form(np.array(GOOD[k])) for k in ("accuracy", "bound")}
+        assert sb.auc_ratio(**{**GOOD, **arrays}).tolist() == expected.tolist()
     area = 1.2 * (0.9 - 0.6)
     s = np.array([0.5, 1.5])
     raw = ((1 + norm.pdf(s) / (s * norm.cdf(s))) * (norm.cdf(s) - 0.6)).sum()
