@@ -73,8 +73,14 @@ def backends() -> dict[str, dict[str, list[str]]]:
 
 
 def chosen_backends(device: str) -> dict[str, str]:
-    """Operation -> the backend that "auto" is on torch device type `device`."""
-    return {operation: dispatch.resolve(operation, device) for operation in dispatch.OPERATIONS}
+    """Operation -> the backend that a run on torch device type `device` uses.
+
+    score_auc gets one number per scale and budget, on the host wherever the features are.
+    """
+    return {
+        operation: dispatch.resolve(operation, "cpu" if operation == "score_auc" else device)
+        for operation in dispatch.OPERATIONS
+    }
 
 
 def _versions() -> dict[str, str]:

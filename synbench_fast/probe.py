@@ -102,8 +102,8 @@ class Probe:
         curve = probe.compute()
 
     Batches may be updated in any order and split in any way; every sample of every scale and split must come
-    once. Only the features of unfinished scales are kept: memory is N x F (twice that for `paper`) plus one
-    F x F matrix, whatever the number of scales.
+    once. Only the features of unfinished scales are kept: memory is N x F (twice that for `paper`) plus a few
+    F x F matrices, whatever the number of scales.
 
     Args:
         task: what to sample.
@@ -373,4 +373,4 @@ def _warnings(points: list[CurvePoint], scales: Sequence[float], count: int) -> 
     silent = [f"{s:g}" for s, p in zip(scales, points, strict=True) if bool((p.t[:count] <= 0).any())]
     if not silent:
         return []
-    return [f"no signal found (t = 0) at {len(silent)} of {len(points)} scales: {', '.join(silent[:8])}"]
+    return [f"no signal found (t <= 0) at {len(silent)} of {len(points)} scales: {', '.join(silent[:8])}"]

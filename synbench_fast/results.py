@@ -341,8 +341,8 @@ CSV_COLUMNS = (
 class CurvePoint:
     """One scale of features, all budgets at once; every array is float64 [E] in the order of `eps`.
 
-    t = m'w / sqrt(w'Cw) of the eps-robust Bayes classifier w, t_rob the same under attack, accuracy = Phi(t),
-    robust_accuracy = Phi(t_rob), bound = E[|margin| / |m'w| given correct]. `stderr` is the standard error
+    t = m'w / sqrt(w'Cw) of the eps-robust Bayes classifier w, t_rob the same under attack; for equal priors
+    accuracy = Phi(t) and robust_accuracy = Phi(t_rob); bound = E[|margin| / |m'w| given correct]. `stderr` is the standard error
     of t; `t_cov` and `t_rob_cov` [E, E] are the covariances of t and t_rob over eps, `cross_cov` those of t
     (rows) with t_rob (columns), None where there are none. `count` samples gave `feature_dim` features, of which `rank` directions carry variance; `ridge` and
     `kappa` are the sample and the population ridge.

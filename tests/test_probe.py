@@ -404,7 +404,7 @@ def test_scales_without_a_signal_are_warned_of_and_have_no_nan(prior: float) -> 
     for batch in probe.batches(200):
         probe.update(batch, torch.randn(200, 20, generator=noise))
     curve = probe.compute()
-    assert curve.warnings[0].startswith("no signal found (t = 0) at ")
+    assert curve.warnings[0].startswith("no signal found (t <= 0) at ")
     assert [text.startswith("thresholds below 0.7: naming the commoner") for text in curve.warnings[1:]] == [
         True
     ] * (prior == 0.3)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from synbench_fast.curves import demo_library
+from synbench_fast.errors import SynbenchError
 
 SHAPE = (1, 8, 8)
 FEATURES = 64
@@ -137,7 +138,7 @@ def survivors(
     a smaller ball already broke stays broken in a larger one. Perturbed images stay within `box`.
     """
     if list(radii) != sorted(radii):
-        raise ValueError(f"radii: expected them in ascending order, got {list(radii)}")
+        raise SynbenchError(f"radii: expected them in ascending order, got {list(radii)}")
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         logits = model(x)

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
+from synbench_fast.errors import SynbenchError
+
 __all__ = ["OPERATIONS", "Implementation", "available", "implementation", "resolve"]
 
 
@@ -63,13 +65,13 @@ def available(operation: str, device: str) -> list[str]:
 def resolve(operation: str, device: str, backend: str = "auto") -> str:
     """The backend that runs `operation` on torch device type `device`.
 
-    An explicit backend never falls back: it is returned, or ValueError names what is available.
+    An explicit backend never falls back: it is returned, or SynbenchError names what is available.
     """
     usable = available(operation, device)
     if backend == "auto":
         return usable[0]
     if backend not in usable:
-        raise ValueError(
+        raise SynbenchError(
             f"backend: expected 'auto' or one of {usable} for {operation} on device '{device}', got {backend!r}"
         )
     return backend

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from synbench_fast.errors import SynbenchError
 from synbench_fast.ops.dispatch import implementation, resolve
 
 __all__ = ["labels", "sample_mixture"]
@@ -26,11 +27,11 @@ def labels(start: int, count: int, prior: float = 0.5, *, device: str | torch.de
     The label of sample i is floor((i + 1) prior) - floor(i prior), computed in float64: a fixed sequence in
     which every stretch of n samples holds n prior ones to within one, so that more samples only append.
 
-    Raises ValueError if start or count is negative, start + count exceeds 2^32, or prior is outside (0, 1).
+    Raises SynbenchError if start or count is negative, start + count exceeds 2^32, or prior is outside (0, 1).
     """
     _check_range(start, count)
     if not 0.0 < prior < 1.0:
-        raise ValueError(f"prior: expected a number in (0, 1), got {prior}")
+        raise SynbenchError(f"prior: expected a number in (0, 1), got {prior}")
     index = torch.arange(start, start + count + 1, dtype=torch.float64)
     return torch.floor(index * prior).diff().to(torch.uint8).to(device)
 
@@ -86,24 +87,23 @@ def sample_mixture(
         x [count, *shape] of `dtype`, and y uint8 [count].
 
     Raises:
-        ValueError: an argument is outside the limits above; the message names it.
-        TypeError: dtype is none of the four.
+        SynbenchError: an argument is outside the limits above; the message names it.
     """
     device = torch.device(device)
     shape = _check_shape(shape, channels_last)
     y = labels(start, count, prior, device=device)
     if not (math.isfinite(scale) and scale > 0.0):
-        raise ValueError(f"scale: expected a positive finite number, got {scale}")
+        raise SynbenchError(f"scale: expected a positive finite number, got {scale}")
     if not math.isfinite(center):
-        raise ValueError(f"center: expected a finite number, got {center}")
+        raise SynbenchError(f"center: expected a finite number, got {center}")
     if not 0 <= seed < 2**64:
-        raise ValueError(f"seed: expected an integer in [0, 2^64), got {seed}")
+        raise SynbenchError(f"seed: expected an integer in [0, 2^64), got {seed}")
     if not 0 <= stream < 2**32:
-        raise ValueError(f"stream: expected an integer in [0, 2^32), got {stream}")
+        raise SynbenchError(f"stream: expected an integer in [0, 2^32), got {stream}")
     if threads < 0:
-        raise ValueError(f"threads: expected 0 (torch's number) or more, got {threads}")
+        raise SynbenchError(f"threads: expected 0 (torch's number) or more, got {threads}")
     if dtype not in _DTYPES:
-        raise TypeError(f"dtype: expected one of {', '.join(map(str, _DTYPES))}, got {dtype}")
+        raise SynbenchError(f"dtype: expected one of {', '.join(map(str, _DTYPES))}, got {dtype}")
     channels = shape[0] if len(shape) > 1 else 1
     means, stds = _check_channels("mean", mean, channels), _check_channels("std", std, channels)
     _check_fits(dtype, center, scale, means, stds)
@@ -124,19 +124,19 @@ def sample_mixture(
 
 def _check_range(start: int, count: int) -> None:
     if start < 0:
-        raise ValueError(f"start: expected 0 or more, got {start}")
+        raise SynbenchError(f"start: expected 0 or more, got {start}")
     if count < 0:
-        raise ValueError(f"count: expected 0 or more, got {count}")
+        raise SynbenchError(f"count: expected 0 or more, got {count}")
     if start + count > _SAMPLES:
-        raise ValueError(f"count: expected start + count of at most 2^32, got {start} + {count}")
+        raise SynbenchError(f"count: expected start + count of at most 2^32, got {start} + {count}")
 
 
 def _check_shape(shape: Sequence[int], channels_last: bool) -> tuple[int, ...]:
     shape = tuple(shape)
     if not shape or min(shape) < 1 or math.prod(shape) > _ELEMENTS:
-        raise ValueError(f"shape: expected positive sizes with a product of at most 2^34, got {shape}")
+        raise SynbenchError(f"shape: expected positive sizes with a product of at most 2^34, got {shape}")
     if channels_last and len(shape) != 3:
-        raise ValueError(f"channels_last: expected a (channels, height, width) sample, got shape {shape}")
+        raise SynbenchError(f"channels_last: expected a (channels, height, width) sample, got shape {shape}")
     return shape
 
 
@@ -145,9 +145,9 @@ def _check_channels(name: str, values: float | Sequence[float] | None, channels:
         return None
     numbers = [float(values)] * channels if isinstance(values, int | float) else [float(v) for v in values]
     if len(numbers) != channels:
-        raise ValueError(f"{name}: expected {channels} numbers, one per channel, got {len(numbers)}")
+        raise SynbenchError(f"{name}: expected {channels} numbers, one per channel, got {len(numbers)}")
     if not all(math.isfinite(v) and (v > 0.0 or name != "std") for v in numbers):
-        raise ValueError(f"{name}: expected {'positive ' * (name == 'std')}finite numbers, got {numbers}")
+        raise SynbenchError(f"{name}: expected {'positive ' * (name == 'std')}finite numbers, got {numbers}")
     return numbers
 
 
@@ -158,17 +158,17 @@ def _check_fits(
     limit = min(torch.finfo(dtype).max, torch.finfo(torch.float32).max)
     largest = (abs(center) + scale + max(map(abs, mean or [0.0])) + 7.0) / min(1.0, *(std or [1.0]))
     if largest > limit:
-        raise ValueError(f"dtype: expected one that holds samples up to {largest:.3g}, got {dtype}")
+        raise SynbenchError(f"dtype: expected one that holds samples up to {largest:.3g}, got {dtype}")
 
 
 def _check_pattern(pattern: Tensor, shape: tuple[int, ...], device: torch.device) -> Tensor:
     dim = math.prod(shape)
     if tuple(pattern.shape) not in (shape, (dim,)) or not pattern.is_floating_point():
         got = f"{pattern.dtype} {list(pattern.shape)}"
-        raise ValueError(f"pattern: expected floating point [{dim}] or {list(shape)}, got {got}")
+        raise SynbenchError(f"pattern: expected floating point [{dim}] or {list(shape)}, got {got}")
     norm = float(torch.linalg.vector_norm(pattern.detach(), dtype=torch.float64))
     if not abs(norm - 1.0) <= 1e-3:
-        raise ValueError(f"pattern: expected a vector of length 1, got length {norm:.6g}")
+        raise SynbenchError(f"pattern: expected a vector of length 1, got length {norm:.6g}")
     return pattern.detach().to(device, torch.float32).contiguous().view(dim)
 
 
@@ -178,7 +178,7 @@ def _check_out(
     same_device = out.device.type == device.type and device.index in (None, out.device.index)
     contiguous = out.is_contiguous(memory_format=layout) if out.dim() == len(shape) else False
     if tuple(out.shape) != shape or out.dtype != dtype or not same_device or not contiguous:
-        raise ValueError(
+        raise SynbenchError(
             f"out: expected {dtype} {list(shape)}, {str(layout).removeprefix('torch.')}, on {device}, "
             f"got {out.dtype} {list(out.shape)}, strides {list(out.stride())}, on {out.device}"
         )
