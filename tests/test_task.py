@@ -112,7 +112,7 @@ def test_every_scale_and_split_has_random_numbers_of_its_own() -> None:
     task = GaussianTask((16,), (*GaussianTask((16,)).scale_values, 4.9001, 4.9002, 99_999.9999, 100_000.0))
     streams = [task.stream(s, split) for s in task.scale_values for split in (0, 1)]
     assert len(set(streams)) == 106
-    assert 0 <= min(streams) and max(streams) < 2**32  # one word of the counter
+    assert min(streams) >= 0 and max(streams) < 2**32  # one word of the counter
     n, noise = 500, []
     for scale, split, seed in ((0.5, 0, 0), (0.5, 1, 0), (0.6, 0, 0), (0.5, 0, 1)):
         x, y = task.sample(scale, 0, n, split=split, seed=seed)
