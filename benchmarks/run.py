@@ -63,7 +63,9 @@ def main(argv: list[str] | None = None) -> int:
         for what, growth, allowed in cases.memory():
             met = growth <= allowed
             good &= met
-            rows.append({"case": f"memory[{what}]", "growth_bytes": growth, "allowed_bytes": allowed, "met": met})
+            rows.append(
+                {"case": f"memory[{what}]", "growth_bytes": growth, "allowed_bytes": allowed, "met": met}
+            )
             text = f"| {growth / MIB:.0f} MiB more | at most {allowed / MIB:.0f} MiB | {verdict(met)} |  |  |"
             show(rows[-1], f"| memory[{what}] {text}", options.format)
     if options.list:

@@ -248,7 +248,9 @@ def term_stderr(point: CurvePoint, thresholds: Tensor, prior: float) -> Tensor:
         slope = gaussian.bound_slope(t, k, prior) * excess + b * gaussian.accuracy_slope(t, k, prior)
         shift_slope = gaussian.bound_shift_slope(t, k, prior) * excess
         shift_slope = shift_slope + b * gaussian.accuracy_shift_slope(t, k, prior)
-        spread = (torch.from_numpy(c).diagonal()[:, None] for c in (point.t_cov, point.t_rob_cov, point.cross_cov))
+        spread = (
+            torch.from_numpy(c).diagonal()[:, None] for c in (point.t_cov, point.t_rob_cov, point.cross_cov)
+        )
         stderr = _propagate(slope, torch.where(by_t_rob == 0, 0.0, shift_slope * by_t_rob), *spread)
     else:
         a_stderr = torch.from_numpy(point.accuracy_stderr)[:, None]

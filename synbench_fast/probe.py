@@ -180,7 +180,9 @@ class Probe:
         """Number of samples that a whole run draws."""
         return len(self.task.scale_values) * self.splits * self.samples
 
-    def batch(self, scale_index: int, split: int, start: int, count: int, *, out: Tensor | None = None) -> Batch:
+    def batch(
+        self, scale_index: int, split: int, start: int, count: int, *, out: Tensor | None = None
+    ) -> Batch:
         """Samples start .. start + count - 1 of one scale and split."""
         begun = time.perf_counter()
         x, y = self.task.sample(
@@ -365,7 +367,10 @@ class Probe:
         weight = np.concatenate([np.zeros(first), self._quadrature])
         errors = [robust_area_stderr(p, weight, self.task.prior) for p in points]
         return RobustArea(
-            value=value, raw=raw, ratio=value / raw, stderr=float(np.sqrt(np.sum(np.square(errors)))) / len(points)
+            value=value,
+            raw=raw,
+            ratio=value / raw,
+            stderr=float(np.sqrt(np.sum(np.square(errors)))) / len(points),
         )
 
 

@@ -17,6 +17,7 @@ from torch.utils.dlpack import from_dlpack
 
 from synbench_fast import environment
 from synbench_fast.encoders import Encoder, EncoderInfo, load_encoder
+from synbench_fast.encoders.base import is_out_of_memory
 from synbench_fast.errors import SynbenchError, first_line, suggest
 from synbench_fast.estimators import as_numbers, check_eps, check_estimator, consistent_point, paper_point
 from synbench_fast.ops.feature_stats import feature_stats
@@ -172,7 +173,7 @@ def _score(encoder: Any, options: dict[str, Any], progress: Progress) -> Result:
         if loaded.info.feature_dim is None:
             loaded.probe()
     except (RuntimeError, MemoryError) as error:
-        if not _out_of_memory(error):
+        if not is_out_of_memory(error):
             raise
         raise SynbenchError(
             f"memory: expected room for the encoder and a batch of 2, got {first_line(error)}"
@@ -275,16 +276,14 @@ def _run(probe: Probe, encoder: Encoder, batch_size: int | None, progress: Progr
                 count = min(size, probe.samples - start)
                 try:
                     if buffer is None or len(buffer) < count:
-                        buffer = torch.empty(
-                            count, *probe.task.shape, dtype=probe.dtype, device=probe.device
-                        )
+                        buffer = torch.empty(count, *probe.task.shape, dtype=probe.dtype, device=probe.device)
                     batch = probe.batch(scale_index, split, start, count, out=buffer[:count])
                     begun = time.perf_counter()
                     features = encoder(batch.x)
                     if features.device.type == "cuda":
                         torch.cuda.synchronize(features.device)
                 except (RuntimeError, MemoryError) as error:
-                    if not _out_of_memory(error):
+                    if not is_out_of_memory(error):
                         raise
                     size, buffer = _smaller(count, batch_size, error), None
                     continue
@@ -305,13 +304,6 @@ def _smaller(count: int, fixed: int | None, error: BaseException) -> int:
             f"batch_size: expected a batch that fits into memory, got {fixed} ({first_line(error)}); try {fixed // 2}"
         ) from None
     return count // 2
-
-
-def _out_of_memory(error: BaseException) -> bool:
-    text = str(error).lower()
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(
-        words in text for words in ("out of memory", "can't allocate memory", "not enough memory")
-    )
 
 
 def _first_batch_size(probe: Probe) -> int:
@@ -365,7 +357,9 @@ def _device(device: str | torch.device, owned: bool) -> torch.device | None:
     except (RuntimeError, TypeError):
         raise SynbenchError(f"device: expected 'auto', 'cpu', 'cuda' or 'cuda:N', got {device!r}") from None
     if wanted.type == "cuda" and not torch.cuda.is_available():
-        raise SynbenchError(f"device: expected a device of this machine, got {device!r}, but torch finds no CUDA GPU")
+        raise SynbenchError(
+            f"device: expected a device of this machine, got {device!r}, but torch finds no CUDA GPU"
+        )
     try:
         there = torch.zeros(1, device=wanted).item() == 0
     except (RuntimeError, NotImplementedError):
@@ -488,17 +482,22 @@ def evaluate_features(
     if chosen == "consistent":
         return consistent_point(stats, budgets, prior=prior)
     if test_x is None or test_y is None:
-        raise SynbenchError("test_x: expected a test half for the paper estimator, got None; pass test_x and test_y")
+        raise SynbenchError(
+            "test_x: expected a test half for the paper estimator, got None; pass test_x and test_y"
+        )
     held_x, held_y = _features(test_x, test_y, "test")
     if held_x.shape[1] != x.shape[1]:
-        raise SynbenchError(f"test_x: expected F = {x.shape[1]} features as in train_x, got {held_x.shape[1]}")
+        raise SynbenchError(
+            f"test_x: expected F = {x.shape[1]} features as in train_x, got {held_x.shape[1]}"
+        )
     return paper_point(stats, held_x, held_y, budgets, prior=prior, group=group)
 
 
 def _curve(prefix: str, accuracy: Any, bound: Any, scales: int) -> tuple[Tensor, Tensor]:
     """Accuracies and bounds [S], checked."""
     a, b = (
-        _as_tensor(value, prefix + name).cpu().double() for value, name in ((accuracy, "accuracy"), (bound, "bound"))
+        _as_tensor(value, prefix + name).cpu().double()
+        for value, name in ((accuracy, "accuracy"), (bound, "bound"))
     )
     if a.shape != (scales,) or b.shape != (scales,):
         raise SynbenchError(

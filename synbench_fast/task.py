@@ -69,7 +69,9 @@ class GaussianTask:
             raise SynbenchError(f"scales: expected values in [0.0001, 100000], got {list(scales)}")
         ticks = [self._tick(s) for s in scales]
         if any(a >= b for a, b in pairwise(ticks)):
-            raise SynbenchError(f"scales: expected increasing values at least 0.0001 apart, got {list(scales)}")
+            raise SynbenchError(
+                f"scales: expected increasing values at least 0.0001 apart, got {list(scales)}"
+            )
         if not 0 < self.prior < 1:
             raise SynbenchError(f"prior: expected a value in (0, 1), got {self.prior}")
         if not math.isfinite(self.center):

@@ -11,7 +11,9 @@ from synbench_fast.ops import feature_stats as module
 from synbench_fast.ops.feature_stats import FeatureStats, feature_stats
 
 
-def data(n: int, f: int, *, mean: float = 0.0, dtype: torch.dtype = torch.float64) -> tuple[torch.Tensor, torch.Tensor]:
+def data(
+    n: int, f: int, *, mean: float = 0.0, dtype: torch.dtype = torch.float64
+) -> tuple[torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(n * 7 + f)
     y = (torch.rand(n, generator=generator) < 0.4).to(torch.uint8)
     x = torch.randn(n, f, generator=generator, dtype=torch.float64) + (2.0 * y - 1)[:, None] + mean
@@ -28,7 +30,9 @@ def same(a: FeatureStats, b: FeatureStats, tolerance: float) -> None:
 @pytest.mark.parametrize(("n", "f"), [(1, 1), (2, 63), (63, 1), (500, 257), (1271, 5), (9000, 3)])
 def test_backends_agree(n: int, f: int, dtype: torch.dtype) -> None:
     x, y = data(n, f, dtype=dtype)
-    same(feature_stats(x, y, backend="blas"), feature_stats(x, y, backend="torch"), TOLERANCE["feature_stats"])
+    same(
+        feature_stats(x, y, backend="blas"), feature_stats(x, y, backend="torch"), TOLERANCE["feature_stats"]
+    )
 
 
 def test_against_numpy() -> None:
@@ -83,7 +87,11 @@ def test_a_missing_class_has_mean_zero() -> None:
     ("x", "y", "message"),
     [
         (torch.ones(3), torch.ones(3, dtype=int), r"x: expected floating \[N, F\], got float32 \[3\]"),
-        (torch.ones(3, 1, dtype=int), torch.ones(3, dtype=int), r"x: expected floating \[N, F\], got int64 \[3, 1\]"),
+        (
+            torch.ones(3, 1, dtype=int),
+            torch.ones(3, dtype=int),
+            r"x: expected floating \[N, F\], got int64 \[3, 1\]",
+        ),
         (torch.ones(3, 1), torch.ones(2, dtype=int), r"y: expected integer labels \[3\], got int64 \[2\]"),
         (torch.ones(3, 1), torch.ones(3), r"y: expected integer labels \[3\], got float32 \[3\]"),
         (torch.ones(3, 1), torch.tensor([0, 1, 2]), "y: expected labels 0 and 1, got values from 0 to 2"),

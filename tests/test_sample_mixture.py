@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from synbench_fast import _core
+from synbench_fast.errors import SynbenchError
 from synbench_fast.ops import sample_mixture as module
 from synbench_fast.ops.sample_mixture import labels, sample_mixture
 
@@ -304,7 +305,7 @@ U = torch.full((60,), 60**-0.5)
         ({"threads": -1}, r"threads: expected 0 \(torch's number\) or more, got -1"),
         ({"mean": [0.5]}, "mean: expected 3 numbers, one per channel, got 1"),
         ({"std": [0.5, 0.5]}, "std: expected 3 numbers, one per channel, got 2"),
-        ({"shape": (60,), "mean": [0.5, 0.5]}, "mean: expected 1 numbers, one per channel, got 2"),
+        ({"shape": (60,), "mean": [0.5, 0.5]}, "mean: expected 60 numbers, one per channel, got 2"),
         ({"mean": [0.5, math.inf, 0.5]}, r"mean: expected finite numbers, got \[0.5, inf, 0.5\]"),
         ({"std": [0.5, 0.0, 0.5]}, r"std: expected positive finite numbers, got \[0.5, 0.0, 0.5\]"),
         ({"std": -1.0}, r"std: expected positive finite numbers, got \[-1.0, -1.0, -1.0\]"),
@@ -343,7 +344,7 @@ def test_wrong_arguments(bad: dict[str, Any], message: str) -> None:
 
 
 def test_wrong_dtype() -> None:
-    with pytest.raises(TypeError, match=r"^dtype: expected one of torch.float32, .*, got torch.int8$"):
+    with pytest.raises(SynbenchError, match=r"^dtype: expected one of torch.float32, .*, got torch.int8$"):
         sample_mixture(**GOOD | {"dtype": torch.int8})
 
 
@@ -406,3 +407,16 @@ def test_core_refuses_words() -> None:
         _core.normals_of_words(words.astype(np.int64), words)
     with pytest.raises(ValueError, match=r"^angle: expected C-contiguous uint32 \[4\], got uint32 \[3\]$"):
         _core.normals_of_words(words, words[:3])
+
+
+@pytest.mark.parametrize("backend", ["cpp", "torch"])
+def test_a_vector_is_normalised_alike_or_element_by_element(backend: str) -> None:
+    options = {"scale": 1.0, "seed": 3, "stream": 5, "backend": backend}
+    plain, _ = sample_mixture((63,), 0, 20, **options)
+    alike, _ = sample_mixture((63,), 0, 20, mean=[0.5], std=[2.0], **options)
+    torch.testing.assert_close(alike, (plain - 0.5) / 2.0, rtol=0, atol=1e-6)
+    mean, std = torch.linspace(-1, 1, 63), torch.linspace(0.5, 3, 63)
+    each, _ = sample_mixture((63,), 0, 20, mean=mean.tolist(), std=std.tolist(), **options)
+    torch.testing.assert_close(each, (plain - mean) / std, rtol=0, atol=1e-5)
+    mixed, _ = sample_mixture((63,), 0, 20, mean=mean.tolist(), std=[2.0], **options)
+    torch.testing.assert_close(mixed, (plain - mean) / 2.0, rtol=0, atol=1e-5)

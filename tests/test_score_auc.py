@@ -26,7 +26,11 @@ def curve(*shape: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
 def test_backends_agree(shape: tuple[int, ...], integral: str) -> None:
     accuracy, bound = curve(*shape)
     expected = score_auc(accuracy, bound, THRESHOLDS, integral=integral, backend="torch")
-    close(score_auc(accuracy, bound, THRESHOLDS, integral=integral, backend="cpp"), expected, TOLERANCE["score_auc"])
+    close(
+        score_auc(accuracy, bound, THRESHOLDS, integral=integral, backend="cpp"),
+        expected,
+        TOLERANCE["score_auc"],
+    )
 
 
 @pytest.mark.parametrize("backend", ["torch", "cpp"])
@@ -81,7 +85,11 @@ def test_published_raw_curve_is_the_exact_one_but_for_float32() -> None:
 
 
 @settings(deadline=None, max_examples=50)
-@given(st.lists(st.tuples(st.floats(0, 1), st.floats(1, 9)), min_size=1, max_size=20), st.floats(0, 0.99), st.floats(0, 0.99))
+@given(
+    st.lists(st.tuples(st.floats(0, 1), st.floats(1, 9)), min_size=1, max_size=20),
+    st.floats(0, 0.99),
+    st.floats(0, 0.99),
+)
 def test_area_falls_with_the_threshold(points: list[tuple[float, float]], low: float, high: float) -> None:
     low, high = sorted((low, high))
     accuracy, bound = (torch.tensor(column, dtype=torch.float64) for column in zip(*points, strict=True))
@@ -92,8 +100,14 @@ def test_area_falls_with_the_threshold(points: list[tuple[float, float]], low: f
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"bound": torch.ones(3)}, r"bound: expected the shape \[..., S\] of accuracy, got \[3\] for accuracy \[2\]"),
-        ({"accuracy": torch.ones(0), "bound": torch.ones(0)}, "accuracy: expected at least one scale, got none"),
+        (
+            {"bound": torch.ones(3)},
+            r"bound: expected the shape \[..., S\] of accuracy, got \[3\] for accuracy \[2\]",
+        ),
+        (
+            {"accuracy": torch.ones(0), "bound": torch.ones(0)},
+            "accuracy: expected at least one scale, got none",
+        ),
         ({"thresholds": torch.tensor([1.5])}, r"thresholds: expected values in \[0, 1\], got \[1.5\]"),
         ({"integral": "exakt"}, "integral: expected 'exact' or 'grid', got 'exakt', did you mean exact?"),
         ({"backend": "cuda"}, r"backend: expected 'auto' or one of .* got 'cuda'"),
@@ -116,11 +130,17 @@ def test_auc_ratio_of_the_raw_optimum_is_one() -> None:
 
 
 def test_auc_ratio_errors() -> None:
-    with pytest.raises(SynbenchError, match=r"accuracy: expected \[S\] like scales \[2\], got \[3\] and bound \[2\]"):
+    with pytest.raises(
+        SynbenchError, match=r"accuracy: expected \[S\] like scales \[2\], got \[3\] and bound \[2\]"
+    ):
         auc_ratio([1, 2], [0.5, 0.6, 0.7], [1, 1], thresholds=[0.6])
-    with pytest.raises(SynbenchError, match="raw_bound: expected raw_accuracy and raw_bound together, got one"):
+    with pytest.raises(
+        SynbenchError, match="raw_bound: expected raw_accuracy and raw_bound together, got one"
+    ):
         auc_ratio([1, 2], [0.5, 0.6], [1, 1], thresholds=[0.6], raw_accuracy=[0.7, 0.8])
-    with pytest.raises(SynbenchError, match=r"raw_accuracy: expected \[S\] like scales \[2\], got \[1\] and raw_bound \[1\]"):
+    with pytest.raises(
+        SynbenchError, match=r"raw_accuracy: expected \[S\] like scales \[2\], got \[1\] and raw_bound \[1\]"
+    ):
         auc_ratio([1, 2], [0.5, 0.6], [1, 1], thresholds=[0.6], raw_accuracy=[0.7], raw_bound=[1])
     with pytest.raises(SynbenchError, match=r"thresholds: expected accuracies in \[0, 1\), got 1.2"):
         auc_ratio([1, 2], [0.5, 0.6], [1, 1], thresholds=[1.2])

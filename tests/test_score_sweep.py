@@ -13,7 +13,9 @@ from synbench_fast.ops.score_sweep import SweepTotals, score_sweep
 FIELDS = SweepTotals.__dataclass_fields__
 
 
-def problem(n: int, f: int, e: int, *, dtype: torch.dtype = torch.float32, mean: float = 0.0) -> dict[str, Any]:
+def problem(
+    n: int, f: int, e: int, *, dtype: torch.dtype = torch.float32, mean: float = 0.0
+) -> dict[str, Any]:
     generator = torch.Generator().manual_seed(n + f + e)
     y = (torch.rand(n, generator=generator) < 0.4).to(torch.uint8)
     x = torch.randn(n, f, generator=generator, dtype=torch.float64) + 0.5 * (2.0 * y - 1)[:, None] + mean
@@ -30,7 +32,8 @@ def problem(n: int, f: int, e: int, *, dtype: torch.dtype = torch.float32, mean:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize(
-    ("n", "f", "e", "group"), [(1, 1, 1, 256), (63, 63, 5, 7), (513, 17, 16, 256), (300, 1271, 17, 100), (1000, 8, 33, 1)]
+    ("n", "f", "e", "group"),
+    [(1, 1, 1, 256), (63, 63, 5, 7), (513, 17, 16, 256), (300, 1271, 17, 100), (1000, 8, 33, 1)],
 )
 def test_backends_agree(n: int, f: int, e: int, group: int, dtype: torch.dtype) -> None:
     arguments = problem(n, f, e, dtype=dtype)
@@ -46,8 +49,14 @@ def test_definition_on_a_hand_made_case() -> None:
     y = torch.tensor([1, 1, 1, 0, 0, 0])
     for backend in ("torch", "cpp"):
         one = score_sweep(
-            x, y, torch.ones(1, 1), torch.zeros(1), signal=torch.tensor([2.0]), robust_margin=torch.tensor([1.0]),
-            group=3, backend=backend,
+            x,
+            y,
+            torch.ones(1, 1),
+            torch.zeros(1),
+            signal=torch.tensor([2.0]),
+            robust_margin=torch.tensor([1.0]),
+            group=3,
+            backend=backend,
         )
         assert one.count.tolist() == [3, 3]
         assert one.correct.tolist() == [4]  # 3, 0.5, -4 and the tie at 0, which is class 0
@@ -61,13 +70,24 @@ def test_groups_without_a_correct_sample_are_left_out() -> None:
     x, y = torch.tensor([[1.0], [2.0], [-1.0], [-2.0]]), torch.ones(4, dtype=torch.long)
     for backend in ("torch", "cpp"):
         one = score_sweep(
-            x, y, torch.ones(1, 1), torch.zeros(1), signal=torch.ones(1), robust_margin=torch.zeros(1), group=2,
+            x,
+            y,
+            torch.ones(1, 1),
+            torch.zeros(1),
+            signal=torch.ones(1),
+            robust_margin=torch.zeros(1),
+            group=2,
             backend=backend,
         )
         assert one.groups.tolist() == [1]
         assert one.grouped_bound.tolist() == [1.5]
         none = score_sweep(
-            -x[:2], y[:2], torch.ones(1, 1), torch.zeros(1), signal=torch.ones(1), robust_margin=torch.zeros(1),
+            -x[:2],
+            y[:2],
+            torch.ones(1, 1),
+            torch.zeros(1),
+            signal=torch.ones(1),
+            robust_margin=torch.zeros(1),
             backend=backend,
         )
         assert none.accuracy.tolist() == [0.0]
@@ -85,7 +105,10 @@ def test_threads_change_no_bit() -> None:
 
 
 def test_large_feature_means_cost_nothing() -> None:
-    plain, shifted = problem(2000, 20, 4, dtype=torch.float64), problem(2000, 20, 4, dtype=torch.float64, mean=1e6)
+    plain, shifted = (
+        problem(2000, 20, 4, dtype=torch.float64),
+        problem(2000, 20, 4, dtype=torch.float64, mean=1e6),
+    )
     close(score_sweep(**shifted).margin_sum, score_sweep(**plain).margin_sum, 1e-9)
 
 
@@ -118,7 +141,10 @@ def test_t_and_errors_of_known_margins() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"x": torch.ones(3, 2, dtype=torch.int32)}, r"x: expected float32 or float64 \[N, F\], got int32 \[3, 2\]"),
+        (
+            {"x": torch.ones(3, 2, dtype=torch.int32)},
+            r"x: expected float32 or float64 \[N, F\], got int32 \[3, 2\]",
+        ),
         ({"x": torch.ones(0, 2)}, "x: expected at least one sample, got none"),
         ({"y": torch.ones(3)}, r"y: expected integer labels \[3\], got float32 \[3\]"),
         ({"weights": torch.ones(1, 3)}, r"weights: expected \[E, 2\], got \[1, 3\]"),
@@ -147,7 +173,9 @@ def test_binding_refuses_what_it_would_have_to_convert() -> None:
     names = ["x", "y", "weights", "center", "signal", "robust_margin"]
     _core.score_sweep(*good, 0.0, 256, 1)
     for i, name in enumerate(names):
-        strided = np.zeros(tuple(2 * n for n in good[i].shape), good[i].dtype)[tuple(slice(None, None, 2) for _ in good[i].shape)]
+        strided = np.zeros(tuple(2 * n for n in good[i].shape), good[i].dtype)[
+            tuple(slice(None, None, 2) for _ in good[i].shape)
+        ]
         with pytest.raises(ValueError, match=f"{name}: expected C-contiguous .* got non-contiguous"):
             _core.score_sweep(*good[:i], strided, *good[i + 1 :], 0.0, 256, 1)
         with pytest.raises(ValueError, match=f"{name}: expected C-contiguous .* got int32"):

@@ -20,7 +20,9 @@ def spread(n: int, seed: int = 1) -> torch.Tensor:
     return torch.randn(n, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-def compare(m: torch.Tensor, d: torch.Tensor, u: torch.Tensor, estimator: str, tolerance: float) -> RobustSolution:
+def compare(
+    m: torch.Tensor, d: torch.Tensor, u: torch.Tensor, estimator: str, tolerance: float
+) -> RobustSolution:
     c = (u * d) @ u.T
     c = (c + c.T) / 2
     options = {"estimator": estimator, "dof": 3 * len(d), "c0": 1 / (3 * len(d)), "cut": 1e-9}
@@ -28,7 +30,9 @@ def compare(m: torch.Tensor, d: torch.Tensor, u: torch.Tensor, estimator: str, t
     actual = robust_solve(m, c, EPS, backend="cpp", **options)  # type: ignore[arg-type]
     assert actual.rank == expected.rank
     for name in ("ridge", "kappa", "signal", "variance", "t", "t_rob", "weights"):
-        torch.testing.assert_close(getattr(actual, name), getattr(expected, name), rtol=tolerance, atol=tolerance)
+        torch.testing.assert_close(
+            getattr(actual, name), getattr(expected, name), rtol=tolerance, atol=tolerance
+        )
     return actual
 
 
@@ -45,7 +49,12 @@ def test_power_laws(n: int, power: float, estimator: str) -> None:
 @pytest.mark.parametrize("kept", [1, 5, 60, 99])
 def test_directions_without_variance_are_dropped(kept: int, estimator: str) -> None:
     n = 100
-    d = torch.cat([torch.zeros(n - kept, dtype=torch.float64), 0.5 + torch.rand(kept, generator=torch.Generator().manual_seed(3), dtype=torch.float64)])
+    d = torch.cat(
+        [
+            torch.zeros(n - kept, dtype=torch.float64),
+            0.5 + torch.rand(kept, generator=torch.Generator().manual_seed(3), dtype=torch.float64),
+        ]
+    )
     u = rotation(n)
     out = compare(u @ spread(n), d, u, estimator, 1e-7)
     assert out.rank == kept
@@ -55,7 +64,9 @@ def test_directions_without_variance_are_dropped(kept: int, estimator: str) -> N
 
 @pytest.mark.parametrize("estimator", ["plugin", "consistent"])
 def test_small_eigenvalues_on_both_sides_of_the_cut(estimator: str) -> None:
-    d = torch.cat([torch.logspace(-13, -5, 40, dtype=torch.float64), torch.linspace(0.1, 1, 50, dtype=torch.float64)])
+    d = torch.cat(
+        [torch.logspace(-13, -5, 40, dtype=torch.float64), torch.linspace(0.1, 1, 50, dtype=torch.float64)]
+    )
     u = rotation(90)
     m = u @ (spread(90) * d.sqrt())
     assert compare(m, d, u, estimator, 1e-4).rank == int((d > 1e-9).sum())
@@ -82,7 +93,9 @@ def test_diagonal_and_blockwise_covariances(estimator: str) -> None:
     d = torch.linspace(0.1, 2, 66, dtype=torch.float64)
     compare(spread(66), d, torch.eye(66, dtype=torch.float64), estimator, 1e-9)
     blocks = torch.block_diag(rotation(22), rotation(44))
-    m = torch.cat([torch.zeros(22, dtype=torch.float64), spread(44)])  # the mean never reaches the first block
+    m = torch.cat(
+        [torch.zeros(22, dtype=torch.float64), spread(44)]
+    )  # the mean never reaches the first block
     compare(m, d, blocks, estimator, 1e-9)
 
 
@@ -103,9 +116,13 @@ def test_binding_refuses_what_it_would_have_to_convert() -> None:
     rest = (True, 10.0, 0.1, 1e-6, True, 1)
     with pytest.raises(ValueError, match=r"m: expected C-contiguous float64 \[3\], got float32 \[3\]"):
         _core.robust_solve(m.astype("float32"), c, eps, *rest)
-    with pytest.raises(ValueError, match=r"covariance: expected C-contiguous float64 \[3, 3\], got non-contiguous"):
+    with pytest.raises(
+        ValueError, match=r"covariance: expected C-contiguous float64 \[3, 3\], got non-contiguous"
+    ):
         _core.robust_solve(m, torch.eye(6).double().numpy()[::2, ::2], eps, *rest)
-    with pytest.raises(ValueError, match=r"covariance: expected C-contiguous float64 \[3, 3\], got float64 \[2, 3\]"):
+    with pytest.raises(
+        ValueError, match=r"covariance: expected C-contiguous float64 \[3, 3\], got float64 \[2, 3\]"
+    ):
         _core.robust_solve(m, c[:2], eps, *rest)
     with pytest.raises(ValueError, match=r"eps: expected \[budgets\], got 2 axes"):
         _core.robust_solve(m, c, eps[None], *rest)

@@ -175,8 +175,12 @@ def pool_features(output: Tensor, pool: str, layout: Layout, spec: str) -> Tenso
     return values.mean(axes) if pool == "avg" else values.amax(axes)
 
 
-def _is_out_of_memory(error: BaseException) -> bool:
-    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "out of memory" in str(error).lower()
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether a forward pass failed for lack of memory, on a GPU or on the host."""
+    text = str(error).lower()
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(
+        words in text for words in ("out of memory", "can't allocate memory", "not enough memory")
+    )
 
 
 class Encoder:
@@ -283,7 +287,7 @@ class Encoder:
         except SynbenchError:
             raise
         except Exception as error:
-            if _is_out_of_memory(error):
+            if is_out_of_memory(error):
                 raise
             raise SynbenchError(
                 f"encoder {self.info.spec}: forward failed on an input of shape {list(x.shape)} "

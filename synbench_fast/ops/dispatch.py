@@ -58,7 +58,8 @@ def available(operation: str, device: str) -> list[str]:
     return [
         name
         for name, one in OPERATIONS[operation].items()
-        if (one.devices is None or device in one.devices) and (one.requires is None or _importable(one.requires))
+        if (one.devices is None or device in one.devices)
+        and (one.requires is None or _importable(one.requires))
     ]
 
 

@@ -13,7 +13,7 @@ from synbench_fast.ops.dispatch import implementation, resolve
 __all__ = ["FeatureStats", "feature_stats"]
 
 CHUNK_BYTES = 1 << 23  # of features converted to float64 at a time
-BLOCK = 256  # columns of the scatter computed together; blocks above the diagonal are mirrored
+BLOCK = 192  # columns of the scatter computed together; blocks above the diagonal are mirrored
 
 
 @dataclass(frozen=True)
@@ -122,13 +122,15 @@ def _blas(x: Tensor, y: Tensor) -> FeatureStats:
     one_hot.scatter_(0, y[None], 1.0)
     rows = max(1, min(n, max(256, CHUNK_BYTES // (8 * f))))
     # Any point near the data serves as shift: the mean of the first rows is one pass over little.
-    shift = x[:rows].mean(0, dtype=torch.float64) if n else torch.zeros(f, dtype=torch.float64, device=x.device)
+    shift = (
+        x[:256].mean(0, dtype=torch.float64) if n else torch.zeros(f, dtype=torch.float64, device=x.device)
+    )
     sums = torch.zeros(2, f, dtype=torch.float64, device=x.device)
     scatter = torch.zeros(f, f, dtype=torch.float64, device=x.device)
     buffer = torch.empty(rows, f, dtype=torch.float64, device=x.device)
     for start in range(0, n, rows):
         part = buffer[: n - start]
-        torch.sub(x[start : start + rows], shift, out=part)
+        part.copy_(x[start : start + rows]).sub_(shift)
         sums.addmm_(one_hot[:, start : start + rows], part)
         for low in range(0, f, BLOCK):
             # The scatter is symmetric: block rows from the diagonal to the right are enough.

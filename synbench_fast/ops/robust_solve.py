@@ -164,7 +164,15 @@ def robust_solve(
 
     solve = implementation("robust_solve", resolve("robust_solve", m.device.type, backend))
     solution: RobustSolution = solve(
-        m, covariance, budgets, estimator=estimator, dof=dof, c0=float(c0), cut=cut, weights=weights, threads=threads
+        m,
+        covariance,
+        budgets,
+        estimator=estimator,
+        dof=dof,
+        c0=float(c0),
+        cut=cut,
+        weights=weights,
+        threads=threads,
     )
     return solution
 
@@ -348,7 +356,18 @@ def _plugin(d: Tensor, a2: Tensor, eps: Tensor) -> _Point:
 def _plugin_point(norm_square: float, ridge: Tensor, signal: Tensor, variance: Tensor) -> _Point:
     t_rob = variance.sqrt()
     nan = torch.full((len(ridge), len(ridge)), math.nan, dtype=torch.float64, device=ridge.device)
-    return _Point(norm_square, ridge, ridge, signal, variance, _ratio(signal, t_rob), t_rob, nan, nan.clone(), nan.clone())
+    return _Point(
+        norm_square,
+        ridge,
+        ridge,
+        signal,
+        variance,
+        _ratio(signal, t_rob),
+        t_rob,
+        nan,
+        nan.clone(),
+        nan.clone(),
+    )
 
 
 def _plugin_share(d: Tensor, a2: Tensor, g: Tensor, norm_square: float) -> tuple[Tensor, Tensor]:

@@ -75,7 +75,7 @@ def sample_mixture(
         pattern: unit vector u, [D] or `shape`; None: the constant 1 / sqrt(D).
         prior: frequency of class 1, see `labels`.
         mean, std: what the encoder's preprocessing subtracts and divides by: one number, or one per channel
-            (a one-dimensional sample is one channel); None: 0 and 1.
+            (the elements of a one-dimensional sample are its channels); None: 0 and 1.
         dtype: float32, float64, bfloat16 or float16. The C++ backend computes in float32 and rounds once.
         channels_last: lay x out as torch.channels_last; three-dimensional samples only.
         device: torch device of the result.
@@ -104,8 +104,7 @@ def sample_mixture(
         raise SynbenchError(f"threads: expected 0 (torch's number) or more, got {threads}")
     if dtype not in _DTYPES:
         raise SynbenchError(f"dtype: expected one of {', '.join(map(str, _DTYPES))}, got {dtype}")
-    channels = shape[0] if len(shape) > 1 else 1
-    means, stds = _check_channels("mean", mean, channels), _check_channels("std", std, channels)
+    means, stds = _check_channels("mean", mean, shape), _check_channels("std", std, shape)
     _check_fits(dtype, center, scale, means, stds)
     u = None if pattern is None else _check_pattern(pattern, shape, device)
     layout = torch.channels_last if channels_last else torch.contiguous_format
@@ -140,12 +139,17 @@ def _check_shape(shape: Sequence[int], channels_last: bool) -> tuple[int, ...]:
     return shape
 
 
-def _check_channels(name: str, values: float | Sequence[float] | None, channels: int) -> list[float] | None:
+def _check_channels(
+    name: str, values: float | Sequence[float] | None, shape: tuple[int, ...]
+) -> list[float] | None:
+    """One number per channel; of a vector, whose elements are its channels, also one number for all."""
     if values is None:
         return None
-    numbers = [float(values)] * channels if isinstance(values, int | float) else [float(v) for v in values]
-    if len(numbers) != channels:
-        raise SynbenchError(f"{name}: expected {channels} numbers, one per channel, got {len(numbers)}")
+    numbers = [float(values)] if isinstance(values, int | float) else [float(v) for v in values]
+    if len(numbers) == 1 and (len(shape) == 1 or isinstance(values, int | float)):
+        numbers *= shape[0]
+    if len(numbers) != shape[0]:
+        raise SynbenchError(f"{name}: expected {shape[0]} numbers, one per channel, got {len(numbers)}")
     if not all(math.isfinite(v) and (v > 0.0 or name != "std") for v in numbers):
         raise SynbenchError(f"{name}: expected {'positive ' * (name == 'std')}finite numbers, got {numbers}")
     return numbers
@@ -204,7 +208,11 @@ def _cpp(
     import synbench_fast._core as core
 
     count, dim = x.shape[0], math.prod(x.shape[1:])
-    channels = x.shape[1] if x.dim() > 2 else 1
+    # A vector normalised alike throughout is one long channel, which is the fast way to write it.
+    alike = all(len(set(values or ())) <= 1 for values in (mean, std))
+    channels = 1 if x.dim() == 2 and alike else x.shape[1]
+    if channels == 1:
+        mean, std = (values[:1] if values else None for values in (mean, std))
     rows = (x.permute(0, 2, 3, 1) if channels_last else x).detach().view(count, dim)
     if x.element_size() == 2:
         rows = rows.view(torch.uint16)

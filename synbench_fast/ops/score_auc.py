@@ -17,7 +17,12 @@ GRID = (0.6, 1.0, 100)  # first, last and number of points of the published scri
 
 
 def score_auc(
-    accuracy: Tensor, bound: Tensor, thresholds: Tensor, *, integral: Integral = "exact", backend: str = "auto"
+    accuracy: Tensor,
+    bound: Tensor,
+    thresholds: Tensor,
+    *,
+    integral: Integral = "exact",
+    backend: str = "auto",
 ) -> Tensor:
     """Area under the expected-bound curve above each threshold accuracy.
 

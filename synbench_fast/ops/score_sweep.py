@@ -143,7 +143,15 @@ def score_sweep(
         raise SynbenchError(f"group: expected at least 1, got {group}")
     chosen = implementation("score_sweep", resolve("score_sweep", x.device.type, backend))
     totals: SweepTotals = chosen(
-        x, y, weights.double(), center.double(), signal.double(), robust_margin.double(), offset, group, threads
+        x,
+        y,
+        weights.double(),
+        center.double(),
+        signal.double(),
+        robust_margin.double(),
+        offset,
+        group,
+        threads,
     )
     return totals
 
