@@ -100,9 +100,10 @@ def line(row: Row) -> str:
         return f"| {row.case} | {wrong} |  | no |  |  |"
     sign = ">=" if row.kind == "at_least" else "<="
     target = "" if row.target is None else f"{sign} {row.target:g}"
+    each = f" ({seconds(1e-9 * (row.ours_per_unit_ns or 0))}/{row.unit})" if row.unit != "scale" else ""
     return (
-        f"| {row.case} | {row.ratio:.2f} | {target} | {verdict(row.met)} | {seconds(row.ours_seconds or 0)} "
-        f"({row.ours_per_unit_ns:.3g} ns/{row.unit}) | {seconds(row.baseline_seconds or 0)}, {row.baseline} |"
+        f"| {row.case} | {row.ratio:.2f} | {target} | {verdict(row.met)} | {seconds(row.ours_seconds or 0)}{each} "
+        f"| {seconds(row.baseline_seconds or 0)}, {row.baseline} |"
     )
 
 
@@ -111,7 +112,10 @@ def verdict(met: bool | None) -> str:
 
 
 def seconds(value: float) -> str:
-    return f"{value:.2f} s" if value >= 1 else f"{1e3 * value:.3g} ms"
+    for factor, unit in ((1, "s"), (1e3, "ms"), (1e6, "us")):
+        if factor * value >= 1:
+            return f"{factor * value:.3g} {unit}"
+    return f"{1e9 * value:.3g} ns"
 
 
 if __name__ == "__main__":
