@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from synbench_fast.encoders import list_encoders, load_encoder
     from synbench_fast.errors import SynbenchError
+    from synbench_fast.features import auc_ratio, evaluate_features
     from synbench_fast.probe import Probe
     from synbench_fast.results import CurvePoint, Result
-    from synbench_fast.score import auc_ratio, evaluate_features, score
+    from synbench_fast.score import score
     from synbench_fast.task import GaussianTask
 
     __version__: str
@@ -41,8 +42,8 @@ _HOME = {
     "Probe": "probe",
     "Result": "results",
     "SynbenchError": "errors",
-    "auc_ratio": "score",
-    "evaluate_features": "score",
+    "auc_ratio": "features",
+    "evaluate_features": "features",
     "list_encoders": "encoders",
     "load_encoder": "encoders",
     "score": "score",

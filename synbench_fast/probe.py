@@ -297,7 +297,7 @@ class Probe:
                 f"incomplete: {listed}"
             )
         points = [self._points[i] for i in range(len(scales))]
-        warnings = _warnings(points, scales, len(self.eps))
+        warnings = _warnings(points, scales, self._raw_accuracy[:, : len(self.eps)], min(self.thresholds))
         return Curve(
             scores=self._scores(points, warnings),
             curve=self._curve(points),
@@ -374,8 +374,13 @@ class Probe:
         )
 
 
-def _warnings(points: list[CurvePoint], scales: Sequence[float], count: int) -> list[str]:
-    silent = [f"{s:g}" for s, p in zip(scales, points, strict=True) if bool((p.t[:count] <= 0).any())]
+def _warnings(points: list[CurvePoint], scales: Sequence[float], raw: Tensor, lowest: float) -> list[str]:
+    """Scales without a signal, where the raw data have one that counts: accuracy above the lowest threshold."""
+    silent = [
+        f"{scale:g}"
+        for scale, point, optimum in zip(scales, points, raw, strict=True)
+        if bool((point.t[: len(optimum)] <= 0).any()) and bool((optimum > lowest).any())
+    ]
     if not silent:
         return []
     return [f"no signal found (t <= 0) at {len(silent)} of {len(points)} scales: {', '.join(silent[:8])}"]

@@ -1,4 +1,4 @@
-"""score(): one encoder under one configuration; and the same from stored features."""
+"""score(): one encoder under one configuration."""
 
 from __future__ import annotations
 
@@ -9,24 +9,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
-from torch.utils.dlpack import from_dlpack
 
 from synbench_fast import environment
 from synbench_fast.encoders import Encoder, EncoderInfo, load_encoder
 from synbench_fast.encoders.base import is_out_of_memory
 from synbench_fast.errors import SynbenchError, first_line, suggest
-from synbench_fast.estimators import as_numbers, check_eps, check_estimator, consistent_point, paper_point
-from synbench_fast.ops.feature_stats import feature_stats
-from synbench_fast.ops.score_auc import Integral, score_auc
-from synbench_fast.ops.score_sweep import PUBLISHED_GROUP
+from synbench_fast.estimators import as_numbers, check_eps, check_estimator
+from synbench_fast.ops.score_auc import Integral
 from synbench_fast.probe import Probe, check_integer, check_seed, check_thresholds
 from synbench_fast.results import (
     Cost,
-    CurvePoint,
     EncoderRecord,
     Preprocessing,
     Result,
@@ -35,7 +29,7 @@ from synbench_fast.results import (
 )
 from synbench_fast.task import PUBLISHED_MEAN, PUBLISHED_STD, GaussianTask, spread_scales
 
-__all__ = ["PRESETS", "auc_ratio", "evaluate_features", "score"]
+__all__ = ["PRESETS", "score"]
 
 Progress = Callable[[int, int, str], None]  # (images done, images in all, phase)
 
@@ -398,158 +392,3 @@ def _command(encoder: Any, options: dict[str, Any]) -> str:
         if given[key] == value:
             given[key] = None
     return replay_command(encoder, given)
-
-
-def _as_tensor(value: Any, name: str) -> Tensor:
-    """NumPy, Torch and CuPy arrays as tensors, without a copy where the library allows it."""
-    if isinstance(value, Tensor):
-        return value.detach()
-    try:
-        if hasattr(value, "__dlpack__") and not isinstance(value, np.ndarray):
-            shared: Tensor = from_dlpack(value)
-            return shared
-        array = np.asarray(value)
-        if array.dtype == object:
-            raise TypeError("object array")
-        if not array.flags.writeable or any(step < 0 for step in array.strides):
-            array = array.copy()
-        return torch.from_numpy(array)
-    except (TypeError, ValueError, BufferError, RuntimeError) as error:
-        raise SynbenchError(
-            f"{name}: expected a NumPy, Torch or CuPy array, got {type(value).__name__} ({first_line(error)})"
-        ) from None
-
-
-def _features(x: Any, y: Any, half: str) -> tuple[Tensor, Tensor]:
-    features, labels = _as_tensor(x, f"{half}_x"), _as_tensor(y, f"{half}_y")
-    if features.ndim != 2 or features.shape[1] == 0:
-        raise SynbenchError(f"{half}_x: expected features [N, F], got {list(features.shape)}")
-    if not features.is_floating_point():
-        raise SynbenchError(
-            f"{half}_x: expected floating-point features, got {str(features.dtype).removeprefix('torch.')}"
-        )
-    if labels.shape != features.shape[:1]:
-        raise SynbenchError(f"{half}_y: expected {len(features)} labels, got {list(labels.shape)}")
-    if not bool(((labels == 0) | (labels == 1)).all()):
-        wrong = labels[(labels != 0) & (labels != 1)][0].item()
-        raise SynbenchError(f"{half}_y: expected labels 0 and 1, got {wrong}")
-    if not bool(torch.isfinite(features).all()):
-        row, column = torch.nonzero(~torch.isfinite(features))[0].tolist()
-        raise SynbenchError(
-            f"{half}_x: expected finite features, got {float(features[row, column])} at [{row}, {column}]"
-        )
-    if features.dtype not in (torch.float32, torch.float64):
-        features = features.float()
-    return features, labels.to(features.device, torch.uint8)
-
-
-def evaluate_features(
-    train_x: ArrayLike | Tensor,
-    train_y: ArrayLike | Tensor,
-    test_x: ArrayLike | Tensor | None = None,
-    test_y: ArrayLike | Tensor | None = None,
-    *,
-    eps: Sequence[float] | float = (0.0, 0.2),
-    estimator: str = "paper",
-    prior: float = 0.5,
-    group: int = PUBLISHED_GROUP,
-) -> CurvePoint:
-    """Accuracy, robust accuracy, bound and t of the eps-robust classifiers on features of ONE scale.
-
-    Args:
-        train_x: [N, F] floating features; NumPy, Torch or CuPy.
-        train_y: [N] labels 0/1.
-        test_x, test_y: the test half, needed by "paper"; "consistent" reads the train half only.
-        eps: E budgets in [0, 1), relative to the half-distance of the class means.
-        estimator: "paper" (published protocol) or "consistent".
-        prior: tau; the log-prior term enters for tau != 1/2.
-        group: for "paper": the bound is averaged within runs of this many test samples, then over the runs,
-            as the published script does with its batches; the number of samples gives the plain mean.
-
-    Returns:
-        CurvePoint of float64 arrays [E].
-
-    Raises:
-        SynbenchError: arrays that do not fit together, a missing class or half, NaN or infinite features,
-            features that are all constant, too few samples for "consistent".
-    """
-    budgets = check_eps(eps)
-    chosen = check_estimator(estimator)
-    if not 0 < prior < 1:
-        raise SynbenchError(f"prior: expected a value in (0, 1), got {prior}")
-    x, y = _features(train_x, train_y, "train")
-    stats = feature_stats(x, y)
-    if chosen == "consistent":
-        return consistent_point(stats, budgets, prior=prior)
-    if test_x is None or test_y is None:
-        raise SynbenchError(
-            "test_x: expected a test half for the paper estimator, got None; pass test_x and test_y"
-        )
-    held_x, held_y = _features(test_x, test_y, "test")
-    if held_x.shape[1] != x.shape[1]:
-        raise SynbenchError(
-            f"test_x: expected F = {x.shape[1]} features as in train_x, got {held_x.shape[1]}"
-        )
-    return paper_point(stats, held_x, held_y, budgets, prior=prior, group=group)
-
-
-def _curve(prefix: str, accuracy: Any, bound: Any, scales: int) -> tuple[Tensor, Tensor]:
-    """Accuracies and bounds [S], checked."""
-    a, b = (
-        _as_tensor(value, prefix + name).cpu().double()
-        for value, name in ((accuracy, "accuracy"), (bound, "bound"))
-    )
-    if a.shape != (scales,) or b.shape != (scales,):
-        raise SynbenchError(
-            f"{prefix}accuracy: expected [S] like scales [{scales}], got {list(a.shape)} and "
-            f"{prefix}bound {list(b.shape)}"
-        )
-    for name, values, fine, expected in (
-        ("accuracy", a, (a >= 0) & (a <= 1), "values in [0, 1]"),
-        ("bound", b, b >= 0, "values of at least 0, infinite where there is no signal"),
-    ):
-        if not bool(fine.all()):
-            raise SynbenchError(f"{prefix}{name}: expected {expected}, got {values[~fine][0].item():g}")
-    return a, b
-
-
-def auc_ratio(
-    scales: ArrayLike,
-    accuracy: ArrayLike,
-    bound: ArrayLike,
-    *,
-    thresholds: Sequence[float] | float,
-    integral: Integral = "exact",
-    raw_accuracy: ArrayLike | None = None,
-    raw_bound: ArrayLike | None = None,
-) -> NDArray[np.float64]:
-    """Score from the curve of one eps: area above each threshold against the raw data's (prior 1/2).
-
-    Args:
-        scales: [S] increasing positive scales s.
-        accuracy, bound: [S] of the representation.
-        thresholds: A accuracies a_t.
-        integral: "exact", or "grid" for the published script's sum.
-        raw_accuracy, raw_bound: [S] curve of the raw data to compare with, both or neither; default the exact
-            Phi(s) and 1 + phi(s)/(s Phi(s)). (The published script's own raw curve carries the rounding of a
-            float32 class distance, about 1e-6 relative, which moves its scores by some 1e-8.)
-
-    Returns:
-        float64 [A]; NaN where the raw data exceed the threshold at no scale.
-
-    Raises:
-        SynbenchError: lengths that do not agree, values out of range.
-    """
-    values = as_numbers(scales, "scales")
-    exact = GaussianTask((1,), values).raw((0.0,))
-    a, b = _curve("", accuracy, bound, len(values))
-    if (raw_accuracy is None) != (raw_bound is None):
-        raise SynbenchError("raw_bound: expected raw_accuracy and raw_bound together, got one of them")
-    if raw_accuracy is None:
-        raw_a, raw_b = exact[0][:, 0], exact[2][:, 0]
-    else:
-        raw_a, raw_b = _curve("raw_", raw_accuracy, raw_bound, len(values))
-    wanted = torch.tensor(check_thresholds(thresholds), dtype=torch.float64)
-    area = score_auc(a, b, wanted, integral=integral)
-    ratio: NDArray[np.float64] = (area / score_auc(raw_a, raw_b, wanted, integral=integral)).numpy()
-    return ratio

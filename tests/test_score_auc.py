@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from synbench_fast.errors import SynbenchError
+from synbench_fast.features import auc_ratio
 from synbench_fast.ops.score_auc import GRID, score_auc
-from synbench_fast.score import auc_ratio
 from synbench_fast.task import GaussianTask
 
 THRESHOLDS = torch.tensor([0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 0.99], dtype=torch.float64)
