@@ -3,66 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, get_args
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from torch import Tensor
 
 from synbench_fast import gaussian
-from synbench_fast.errors import SynbenchError, suggest
+from synbench_fast.checks import Estimator
+from synbench_fast.errors import SynbenchError
 from synbench_fast.ops.feature_stats import FeatureStats
 from synbench_fast.ops.robust_solve import robust_solve
 from synbench_fast.ops.score_sweep import PUBLISHED_GROUP, score_sweep
 from synbench_fast.results import CurvePoint
 
 __all__ = [
-    "Estimator",
-    "as_numbers",
-    "check_eps",
-    "check_estimator",
     "consistent_point",
     "paper_point",
     "robust_area_stderr",
     "splits",
     "term_stderr",
 ]
-
-Estimator = Literal["consistent", "paper"]
-
-
-def check_estimator(estimator: str) -> Estimator:
-    """`estimator` if there is one of that name."""
-    for one in get_args(Estimator):
-        if estimator == one:
-            return one  # type: ignore[no-any-return]
-    known = list(get_args(Estimator))
-    raise SynbenchError(f"estimator: expected one of {known}, got {estimator!r}{suggest(estimator, known)}")
-
-
-def as_numbers(values: ArrayLike, name: str) -> tuple[float, ...]:
-    """One number or several, also of NumPy or Torch, as floats; SynbenchError names the argument."""
-    try:
-        array = np.asarray(values, dtype=np.float64)
-    except (TypeError, ValueError):
-        array = np.empty((0, 0))
-    if array.ndim > 1:
-        raise SynbenchError(f"{name}: expected a number or a sequence of numbers, got {values!r}")
-    return tuple(array.reshape(-1).tolist())
-
-
-def check_eps(eps: Sequence[float] | float) -> tuple[float, ...]:
-    """The budgets as floats; SynbenchError unless there is one and all are in [0, 1)."""
-    values = as_numbers(eps, "eps")
-    if not values:
-        raise SynbenchError("eps: expected at least one value in [0, 1), got none")
-    for value in values:
-        if not 0 <= value < 1:
-            raise SynbenchError(
-                f"eps: expected values in [0, 1), relative to the half-distance of the classes, got {value:g}"
-            )
-    return values
 
 
 def splits(estimator: Estimator) -> int:

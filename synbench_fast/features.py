@@ -11,12 +11,12 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 from torch.utils.dlpack import from_dlpack
 
+from synbench_fast.checks import as_numbers, check_eps, check_estimator, check_thresholds
 from synbench_fast.errors import SynbenchError, first_line
-from synbench_fast.estimators import as_numbers, check_eps, check_estimator, consistent_point, paper_point
+from synbench_fast.estimators import consistent_point, paper_point
 from synbench_fast.ops.feature_stats import feature_stats
 from synbench_fast.ops.score_auc import Integral, score_auc
 from synbench_fast.ops.score_sweep import PUBLISHED_GROUP
-from synbench_fast.probe import check_thresholds
 from synbench_fast.results import CurvePoint
 from synbench_fast.task import GaussianTask
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import numbers
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -12,11 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from synbench_fast.checks import check_eps, check_estimator, check_integer, check_seed, check_thresholds
 from synbench_fast.errors import SynbenchError
 from synbench_fast.estimators import (
-    as_numbers,
-    check_eps,
-    check_estimator,
     consistent_point,
     paper_point,
     robust_area_stderr,
@@ -29,33 +25,10 @@ from synbench_fast.ops.score_auc import Integral, score_auc
 from synbench_fast.results import CurvePoint, RobustArea, ScalePoint, Score
 from synbench_fast.task import GaussianTask
 
-__all__ = ["THRESHOLDS", "Batch", "Curve", "Probe", "check_integer", "check_seed", "check_thresholds"]
+__all__ = ["Batch", "Curve", "Probe"]
 
-THRESHOLDS = (0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 0.99)
 AREA_NODES = 8  # Gauss-Legendre nodes of the integral over eps in [0, 1]: Phi is smooth, error < 1e-6
 CONFIDENCE_95 = 1.959963984540054
-
-
-def check_integer(name: str, value: int, low: int, expected: str, high: float = math.inf) -> int:
-    """`value`, also a NumPy integer, as int; SynbenchError unless low <= value < high."""
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or not low <= value < high:
-        raise SynbenchError(f"{name}: expected {expected}, got {value!r}")
-    return int(value)
-
-
-def check_seed(seed: int) -> int:
-    return check_integer("seed", seed, 0, "an integer in [0, 2^64)", 2**64)
-
-
-def check_thresholds(thresholds: Sequence[float] | float | None) -> tuple[float, ...]:
-    """Threshold accuracies as floats, the paper's by default; SynbenchError outside [0, 1)."""
-    values = THRESHOLDS if thresholds is None else as_numbers(thresholds, "thresholds")
-    if not values:
-        raise SynbenchError("thresholds: expected at least one value in [0, 1), got none")
-    for value in values:
-        if not 0 <= value < 1:
-            raise SynbenchError(f"thresholds: expected accuracies in [0, 1), got {value:g}")
-    return values
 
 
 @dataclass(frozen=True)

@@ -13,12 +13,19 @@ import torch
 from torch import Tensor, nn
 
 from synbench_fast import environment
+from synbench_fast.checks import (
+    as_numbers,
+    check_eps,
+    check_estimator,
+    check_integer,
+    check_seed,
+    check_thresholds,
+)
 from synbench_fast.encoders import Encoder, EncoderInfo, load_encoder
 from synbench_fast.encoders.base import is_out_of_memory
 from synbench_fast.errors import SynbenchError, first_line, suggest
-from synbench_fast.estimators import as_numbers, check_eps, check_estimator
 from synbench_fast.ops.score_auc import Integral
-from synbench_fast.probe import Probe, check_integer, check_seed, check_thresholds
+from synbench_fast.probe import Probe
 from synbench_fast.results import (
     Cost,
     EncoderRecord,

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from synbench_fast import gaussian
+from synbench_fast.checks import check_eps
 from synbench_fast.errors import SynbenchError
-from synbench_fast.estimators import check_eps
 from synbench_fast.ops.sample_mixture import sample_mixture
 
 __all__ = ["PUBLISHED_MEAN", "PUBLISHED_STD", "GaussianTask", "spread_scales"]

@@ -13,9 +13,9 @@ import pytest
 import typer
 
 from synbench_fast import cli
+from synbench_fast.checks import THRESHOLDS
 from synbench_fast.encoders.registry import REGISTRY
 from synbench_fast.ops.dispatch import OPERATIONS
-from synbench_fast.probe import THRESHOLDS
 from synbench_fast.results import SCHEMA, SCHEMA_VERSION, Result
 from synbench_fast.score import PRESETS
 

@@ -19,8 +19,9 @@ from scipy.integrate import quad
 from scipy.stats import norm
 
 import synbench_fast as sb
+from synbench_fast.checks import THRESHOLDS
 from synbench_fast.ops.score_auc import score_auc
-from synbench_fast.probe import THRESHOLDS, Batch, Curve
+from synbench_fast.probe import Batch, Curve
 
 SHAPE = (3, 4, 5)
 TASK = sb.GaussianTask(SHAPE, scales=(0.5, 1.0, 2.5))
