@@ -11,8 +11,10 @@ import argparse
 import dataclasses
 import datetime
 import json
+import shlex
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
@@ -25,8 +27,16 @@ from synbench_fast import __version__, environment
 MIB = 1 << 20
 
 
+class Parser(argparse.ArgumentParser):
+    """A usage error is one line, as everywhere in this package."""
+
+    def error(self, message: str) -> NoReturn:
+        print(f"error: {message}", file=sys.stderr)
+        sys.exit(2)
+
+
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="synbench-fast bench", description=__doc__.split("\n")[0])
+    parser = Parser(prog="synbench-fast bench", description=__doc__.split("\n")[0])
     parser.add_argument("--case", default="", help="only cases whose name contains this")
     parser.add_argument("--repeat", type=int, help="timed pairs per case")
     parser.add_argument("--out", type=Path, help="append one JSON line per case, with provenance")
@@ -41,7 +51,7 @@ def main(argv: list[str] | None = None) -> int:
         "version": __version__,
         "threads": torch.get_num_threads(),
         "environment": dataclasses.asdict(environment.describe()),
-        "command": " ".join(["synbench-fast", "bench", *(argv if argv is not None else sys.argv[1:])]),
+        "command": command(options),
     }
     rows: list[dict[str, object]] = []
     good = True
@@ -77,6 +87,16 @@ def main(argv: list[str] | None = None) -> int:
             for row_document in rows:
                 stream.write(json.dumps({**row_document, **provenance}) + "\n")
     return 0 if good else 1
+
+
+def command(options: argparse.Namespace) -> str:
+    """The line that repeats the measurement; where its rows went is no part of it."""
+    words = ["synbench-fast", "bench"]
+    if options.case:
+        words += ["--case", options.case]
+    if options.repeat is not None:
+        words += ["--repeat", str(options.repeat)]
+    return shlex.join(words)
 
 
 _header_shown = False

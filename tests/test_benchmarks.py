@@ -1,0 +1,101 @@
+"""The benchmark harness: the parity gate, the ratios and the command; no test looks at how long anything takes."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
+
+import cases
+import run as bench
+from harness import Case, measure
+
+
+def case(error: float = 0.0, **changes: Any) -> Case:
+    def forbidden() -> float:
+        raise AssertionError("a wrong result is not timed")
+
+    times = (
+        {"ours": lambda: 2.0, "baseline": lambda: 6.0}
+        if error == 0
+        else dict.fromkeys(("ours", "baseline"), forbidden)
+    )
+    arguments: dict[str, Any] = {
+        "name": "one", "unit": "item", "work": 4, "parity": lambda: (error, 1e-9), "baseline_name": "other",
+        "target": 2.5, **times, **changes,
+    }  # fmt: skip
+    return Case(**arguments)
+
+
+@pytest.mark.parametrize("error", [1e-3, float("nan")])
+def test_a_wrong_result_is_not_timed(error: float) -> None:
+    row = measure(case(error))
+    assert row.met is False
+    assert row.ratio is None
+    assert row.pairs == []
+    assert "not timed" in bench.line(row)
+
+
+def test_ratios_and_targets() -> None:
+    row = measure(case(), repeat=3)
+    assert (row.ratio, row.met, row.ours_per_unit_ns, len(row.pairs)) == (3.0, True, 5e8, 3)
+    assert measure(case(target=4.0)).met is False
+    assert measure(case(target=None)).met is None
+    relative = measure(case(kind="at_most", target=0.3))
+    assert (relative.ratio, relative.met) == (1 / 3, False)
+
+
+def test_every_case_agrees_with_its_baseline_on_small_sizes() -> None:
+    for one in (
+        cases.paper_stage(512, 40, 2.0),
+        cases.consistent_stage(512, 40, 2.0),
+        cases.solve(50),
+        cases.sweep(100, 30),
+        cases.auc(),
+    ):
+        error, tolerance = one.parity()
+        assert error <= tolerance, one.name
+
+
+def test_rows_and_exit_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(cases, "cases", lambda: [case, lambda: case(name="two", target=9.0)])
+    out = tmp_path / "rows.jsonl"
+    assert bench.main(["--case", "one", "--repeat", "2", "--out", str(out)]) == 0
+    (row,) = map(json.loads, out.read_text().splitlines())
+    assert (row["case"], row["ratio"], row["command"]) == (
+        "one",
+        3.0,
+        "synbench-fast bench --case one --repeat 2",
+    )
+    assert row["environment"]["cores"] >= 1
+    assert bench.main(["--case", "two", "--format", "json"]) == 1
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["met"] is False
+    assert bench.main(["--list"]) == 0
+    assert capsys.readouterr().out.split() == ["one", "two", "memory"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--case", "nothing"], "error: --case: expected part of a case's name, got 'nothing'; see --list"),
+        (["--repeat", "0"], "error: --repeat: expected at least 1, got 0"),
+        (["--format", "xml"], "error: argument --format: invalid choice: 'xml'"),
+    ],
+)
+def test_usage_errors_are_one_line(
+    arguments: list[str], message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(cases, "cases", lambda: [case])
+    with pytest.raises(SystemExit) as stop:
+        bench.main(arguments)
+    error = capsys.readouterr().err
+    assert stop.value.code == 2
+    assert error.startswith(message)
+    assert error.count("\n") == 1
