@@ -365,10 +365,10 @@ def peak_memory(side: int, scales: int, samples: int) -> int:
 
 
 def memory() -> Iterator[tuple[str, int, int]]:
-    """(what, bytes of growth, allowed bytes): what must be stored, and 32 MiB of chunks and allocator slack."""
+    """(what, bytes of growth, allowed bytes): what must be stored, and 16 MiB of chunks and allocator slack."""
     if not sys.platform.startswith("linux"):
         return
-    slack = 32 << 20
+    slack = 16 << 20
     base = peak_memory(64, 4, 1024)
     yield "4 -> 24 scales", peak_memory(64, 24, 1024) - base, slack
     stored = (16_384 - 1024) * 256 * 4

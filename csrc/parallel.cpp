@@ -77,8 +77,8 @@ struct OpenMpTeam {
 
 class Pool {
  public:
-  // Pool threads never outlive a task of the process on purpose: they are detached and the pool is leaked,
-  // because joining threads from static destructors or after fork() deadlocks.
+  // The threads are detached and the pool is never freed: joining them from a static destructor or after fork()
+  // would deadlock.
   void run(int threads, const std::function<void(int, int, Barrier&)>& fn) {
     grow(threads - 1);
     Barrier barrier(threads);

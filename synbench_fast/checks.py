@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import numbers
 from collections.abc import Sequence
-from typing import Literal, get_args
+from typing import Literal, cast, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -30,10 +30,9 @@ Estimator = Literal["consistent", "paper"]
 
 def check_estimator(estimator: str) -> Estimator:
     """`estimator` if there is one of that name."""
-    for one in get_args(Estimator):
-        if estimator == one:
-            return one  # type: ignore[no-any-return]
     known = list(get_args(Estimator))
+    if estimator in known:
+        return cast(Estimator, estimator)
     raise SynbenchError(f"estimator: expected one of {known}, got {estimator!r}{suggest(estimator, known)}")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -42,7 +43,7 @@ def test_without_openmp_the_core_brings_its_own_threads() -> None:
     assert run(program).split() == ["1", "False", "0"]
 
 
-@pytest.mark.skipif(not hasattr(sys.modules["os"], "fork"), reason="needs fork")
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.parametrize("first", ["", "import torch; torch.ones(999, 999) @ torch.ones(999, 999)\n"])
 def test_a_forked_child_does_not_wait_for_its_parents_threads(first: str) -> None:
     program = (
