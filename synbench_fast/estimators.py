@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -22,6 +22,8 @@ __all__ = [
     "paper_point",
     "robust_area_stderr",
     "splits",
+    "start_consistent",
+    "start_paper",
     "term_stderr",
 ]
 
@@ -50,6 +52,33 @@ def _propagate(by_t: Tensor, by_t_rob: Tensor, t_var: Tensor, t_rob_var: Tensor,
     # A derivative of 0 counts nothing, also beside an infinite one (the bound's at t = 0).
     mixed = torch.where(by_t_rob == 0, 0.0, 2 * by_t * by_t_rob * cross)
     return (by_t.square() * t_var + mixed + by_t_rob.square() * t_rob_var).clamp_min(0).sqrt()
+
+
+def start_consistent(
+    stats: FeatureStats, eps: Sequence[float], *, prior: float = 0.5, backend: str = "auto"
+) -> Callable[[], CurvePoint]:
+    """`consistent_point` in two halves: this one enqueues the work, calling what it returns waits for it.
+
+    On a GPU nothing here waits for the device; errors in the features come with the second half.
+    """
+    point = consistent_point(stats, eps, prior=prior, backend=backend)
+    return lambda: point
+
+
+def start_paper(
+    stats: FeatureStats,
+    test_x: Tensor,
+    test_y: Tensor,
+    eps: Sequence[float],
+    *,
+    test_count: tuple[int, int] | None = None,
+    prior: float = 0.5,
+    group: int = PUBLISHED_GROUP,
+    backend: str = "auto",
+) -> Callable[[], CurvePoint]:
+    """`paper_point` in two halves, like `start_consistent`; test_count as in `feature_stats`."""
+    point = paper_point(stats, test_x, test_y, eps, prior=prior, group=group, backend=backend)
+    return lambda: point
 
 
 def consistent_point(

@@ -12,7 +12,8 @@ from synbench_fast.ops.dispatch import implementation, resolve
 
 __all__ = ["FeatureStats", "feature_stats"]
 
-CHUNK_BYTES = 1 << 23  # of features converted to float64 at a time
+CHUNK_BYTES = 1 << 23  # of features converted to float64 at a time; they stay in a processor's cache
+GPU_CHUNK_BYTES = 1 << 28  # on a GPU few large products are faster
 BLOCK = 192  # columns of the scatter computed together; blocks above the diagonal are mirrored
 
 
@@ -24,7 +25,7 @@ class FeatureStats:
     and one F x F matrix is what bounds the memory of wide encoders.
     """
 
-    count: Tensor  # int64 [2]
+    count: Tensor  # int64 [2], on the CPU
     mean: Tensor  # float64 [2, F]; 0 for a class without samples
     scatter: Tensor  # float64 [F, F] = sum_k sum_{i: y_i = k} (x_i - mean_k)(x_i - mean_k)'
 
@@ -35,10 +36,10 @@ class FeatureStats:
                 f"other: expected F = {self.mean.shape[1]} features, got F = {other.mean.shape[1]}"
             )
         count = self.count + other.count
-        share = other.count.double() / count.clamp_min(1)  # [2]
+        share = (other.count.double() / count.clamp_min(1)).to(self.mean.device)  # [2]
         delta = other.mean - self.mean  # [2, F]
         scatter = self.scatter + other.scatter
-        weight = self.count * share
+        weight = self.count.to(share) * share
         scatter = scatter + delta.T @ (weight[:, None] * delta)
         return FeatureStats(count, self.mean + share[:, None] * delta, scatter)
 
@@ -69,7 +70,9 @@ class FeatureStats:
         return self.scatter / self.dof
 
 
-def feature_stats(x: Tensor, y: Tensor, *, backend: str = "auto") -> FeatureStats:
+def feature_stats(
+    x: Tensor, y: Tensor, *, count: tuple[int, int] | None = None, backend: str = "auto"
+) -> FeatureStats:
     """Per-class count and mean and the pooled within-class scatter of features.
 
     Features are shifted by their overall mean before they are multiplied, and everything is accumulated in
@@ -78,10 +81,12 @@ def feature_stats(x: Tensor, y: Tensor, *, backend: str = "auto") -> FeatureStat
     Args:
         x: [N, F], any floating dtype; it is read in chunks, never copied whole.
         y: [N], integer or bool labels 0/1.
+        count: how many labels are 0 and 1, from a caller who knows; then they are not checked, and nothing
+            waits for a GPU.
         backend: "auto", "blas" (matrix products, any device) or "torch" (specification: one sum per class).
 
     Returns:
-        FeatureStats on the device of `x`.
+        FeatureStats, mean and scatter on the device of `x`.
 
     Raises:
         SynbenchError: shapes or dtypes that do not fit, a label other than 0 and 1.
@@ -96,31 +101,39 @@ def feature_stats(x: Tensor, y: Tensor, *, backend: str = "auto") -> FeatureStat
         raise SynbenchError(
             f"y: expected integer labels [{len(x)}], got {str(y.dtype).removeprefix('torch.')} {list(y.shape)}"
         )
-    if len(y) and (int(y.min()) < 0 or int(y.max()) > 1):
-        raise SynbenchError(f"y: expected labels 0 and 1, got values from {int(y.min())} to {int(y.max())}")
+    if y.device != x.device:
+        raise SynbenchError(f"y: expected device {x.device} of x, got {y.device}")
+    if count is None:
+        if len(y) and (int(y.min()) < 0 or int(y.max()) > 1):
+            raise SynbenchError(
+                f"y: expected labels 0 and 1, got values from {int(y.min())} to {int(y.max())}"
+            )
+        ones = int(y.count_nonzero())
+        count = (len(y) - ones, ones)
     chosen = implementation("feature_stats", resolve("feature_stats", x.device.type, backend))
-    stats: FeatureStats = chosen(x, y)
+    stats: FeatureStats = chosen(x, y, torch.tensor(count))
     return stats
 
 
-def _torch(x: Tensor, y: Tensor) -> FeatureStats:
+def _torch(x: Tensor, y: Tensor, count: Tensor) -> FeatureStats:
     x = x.double()
-    count, mean, scatter = [], [], torch.zeros(x.shape[1], x.shape[1], dtype=x.dtype, device=x.device)
+    mean, scatter = [], torch.zeros(x.shape[1], x.shape[1], dtype=x.dtype, device=x.device)
     for label in (0, 1):
         part = x[y == label]
-        count.append(len(part))
         mean.append(part.sum(0) / max(1, len(part)))
         centered = part - mean[-1]
         scatter += centered.T @ centered
-    return FeatureStats(torch.tensor(count, device=x.device), torch.stack(mean), scatter)
+    return FeatureStats(count, torch.stack(mean), scatter)
 
 
-def _blas(x: Tensor, y: Tensor) -> FeatureStats:
+def _blas(x: Tensor, y: Tensor, count: Tensor) -> FeatureStats:
     n, f = x.shape
+    cpu = x.device.type == "cpu"
     y = y.long()
     one_hot = torch.zeros(2, n, dtype=torch.float64, device=x.device)
     one_hot.scatter_(0, y[None], 1.0)
-    rows = max(1, min(n, max(256, CHUNK_BYTES // (8 * f))))
+    rows = max(1, min(n, max(256, (CHUNK_BYTES if cpu else GPU_CHUNK_BYTES) // (8 * f))))
+    block = BLOCK if cpu else f
     # Any point near the data serves as shift: the mean of the first rows is one pass over little.
     shift = (
         x[:256].mean(0, dtype=torch.float64) if n else torch.zeros(f, dtype=torch.float64, device=x.device)
@@ -132,12 +145,12 @@ def _blas(x: Tensor, y: Tensor) -> FeatureStats:
         part = buffer[: n - start]
         part.copy_(x[start : start + rows]).sub_(shift)
         sums.addmm_(one_hot[:, start : start + rows], part)
-        for low in range(0, f, BLOCK):
+        for low in range(0, f, block):
             # The scatter is symmetric: block rows from the diagonal to the right are enough.
-            scatter[low : low + BLOCK, low:].addmm_(part[:, low : low + BLOCK].T, part[:, low:])
-    count = one_hot.sum(1)
-    mean = sums / count.clamp_min(1)[:, None]
+            scatter[low : low + block, low:].addmm_(part[:, low : low + block].T, part[:, low:])
+    present = one_hot.sum(1)
+    mean = sums / present.clamp_min(1)[:, None]
     scatter.addmm_(mean.T, sums, alpha=-1)
-    for low in range(0, f, BLOCK):
-        scatter[low + BLOCK :, low : low + BLOCK] = scatter[low : low + BLOCK, low + BLOCK :].T
-    return FeatureStats(count.long(), mean + torch.where(count > 0, 1.0, 0.0)[:, None] * shift, scatter)
+    for low in range(0, f, block):
+        scatter[low + block :, low : low + block] = scatter[low : low + block, low + block :].T
+    return FeatureStats(count, mean + torch.where(present > 0, 1.0, 0.0)[:, None] * shift, scatter)
