@@ -1,13 +1,8 @@
 // Philox4x32-10, the counter-based generator of Salmon, Moraes, Dror and Shaw, "Parallel random numbers: as
 // easy as 1, 2, 3" (SC 2011): ten rounds turn a 128-bit counter and a 64-bit key into four 32-bit words.
-// One source for the CPU and for CUDA (nvcc and NVRTC): no header is included and nothing has state.
+// One source for the CPU and for CUDA (nvcc and NVRTC); nothing has state.
 #pragma once
-
-#if defined(__CUDACC__) || defined(__CUDACC_RTC__)
-#define SYNBENCH_HD __host__ __device__ __forceinline__
-#else
-#define SYNBENCH_HD inline __attribute__((always_inline))
-#endif
+#include "host_device.hpp"
 
 namespace synbench {
 

@@ -15,29 +15,16 @@
 // Limits: roots to about 1e-15 relative in log g. Largest kept eigenvalue is the unit, so the scale of the
 // features does not matter. eps in [0, 1); nu > number of kept eigenvalues for `consistent`.
 #pragma once
-#include <cmath>
+#include "tridiagonal.hpp"
+
+#ifndef __CUDACC_RTC__
 #include <cstdint>
 #include <vector>
-
-#ifndef SYNBENCH_HD
-#ifdef __CUDACC__
-#define SYNBENCH_HD __host__ __device__
-#else
-#define SYNBENCH_HD
-#endif
 #endif
 
 namespace synbench {
 
 enum class SolveKind { consistent, plugin };
-
-constexpr int kTaylor = 4;  // Taylor coefficients of orders 0 .. 3
-
-// Taylor coefficients in g: s_n = (-1)^n sum a^2/(d + g)^(n+1), e_n = (-1)^n sum d/(d + g)^(n+1).
-struct SpectralSums {
-  double s[kTaylor];
-  double e[kTaylor];
-};
 
 // Taylor coefficients of f and df in kappa about kappa(g).
 struct Expansion {
@@ -46,7 +33,7 @@ struct Expansion {
   double df[kTaylor];
 };
 
-SYNBENCH_HD inline Expansion expand(const SpectralSums& sums, double g, double nu, double c0) {
+SYNBENCH_HD Expansion expand(const SpectralSums& sums, double g, double nu, double c0) {
   double rho[kTaylor], in_g[kTaylor], inverse[kTaylor];
   for (int n = 0; n < kTaylor; ++n) rho[n] = (n == 0 ? 1.0 : 0.0) - sums.e[n] / nu;
   for (int n = 0; n < kTaylor; ++n) {
@@ -84,13 +71,13 @@ struct Share {
 };
 
 // |g w|^2 / |m|^2
-SYNBENCH_HD inline Share plugin_share(const SpectralSums& sums, double g, double norm_square) {
+SYNBENCH_HD Share plugin_share(const SpectralSums& sums, double g, double norm_square) {
   const double square = -g * g * sums.s[1], cube = g * g * g * sums.s[2];
   return {square / norm_square, 2.0 * (square - cube) / norm_square};
 }
 
 // -kappa^2 f'(kappa) / |m|^2; kappa = g / (1 - df/nu) gives dg/dkappa = 1 - (kappa df)'/nu.
-SYNBENCH_HD inline Share consistent_share(const SpectralSums& sums, double g, double nu, double c0, double norm_square) {
+SYNBENCH_HD Share consistent_share(const SpectralSums& sums, double g, double nu, double c0, double norm_square) {
   const Expansion x = expand(sums, g, nu, c0);
   const double kappa_per_log = g / (1.0 - (x.df[0] + x.kappa * x.df[1]) / nu);
   return {-x.kappa * x.kappa * x.f[1] / norm_square,
@@ -100,20 +87,42 @@ SYNBENCH_HD inline Share consistent_share(const SpectralSums& sums, double g, do
 // g in [low, high] with share(g) = target, share rising through it: Newton on log g, else bisection.
 template <typename Function>
 SYNBENCH_HD double rising_root(const Function& share, double target, double low, double high) {
-  low = std::log(low);
-  high = std::log(high);
+  low = log(low);
+  high = log(high);
   double x = 0.5 * (low + high);
   for (int i = 0; i < 100; ++i) {
-    const Share here = share(std::exp(x));
+    const Share here = share(exp(x));
     (here.value < target ? low : high) = x;
     const double newton = x - (here.value - target) / here.slope;
     const double next = newton > low && newton < high ? newton : 0.5 * (low + high);  // NaN bisects
-    const bool done = std::abs(next - x) <= 1e-15 * std::fmax(1.0, std::abs(x));
+    const bool done = fabs(next - x) <= 1e-15 * fmax(1.0, fabs(x));
     x = next;
     if (done) break;
   }
-  return std::exp(x);
+  return exp(x);
 }
+
+// The smallest g at which a share that may fall as well as rise reaches its targets is found on a grid of half
+// octaves, low * 2^(step/2), step = 0 .. steps, that brackets all of them.
+struct RiseGrid {
+  double low = 1.0;
+  int steps = 0;
+  SYNBENCH_HD double at(int step) const { return low * exp2(0.5 * step); }
+};
+
+// For budgets in [smallest, largest] of the positive ones; lowest: the smallest kept eigenvalue.
+template <typename Function>
+SYNBENCH_HD RiseGrid rise_grid(const Function& share, double smallest, double largest, double lowest) {
+  double low = smallest * lowest / 4.0, high = 4.0 / (1.0 - largest);
+  for (int i = 0; i < 64 && !(share(low).value < smallest * smallest); ++i) low /= 16.0;
+  for (int i = 0; i < 64 && !(share(high).value > largest * largest); ++i) high *= 16.0;
+  RiseGrid grid;
+  grid.low = low;
+  grid.steps = static_cast<int>(ceil(2.0 * log2(high / low)));
+  return grid;
+}
+
+#ifndef __CUDACC_RTC__
 
 // All but `weights`, `largest` and `threshold` in units of the largest eigenvalue; budgets in the caller's order.
 struct RobustSolution {
@@ -135,5 +144,7 @@ struct RobustSolution {
 RobustSolution robust_solve(const double* m, const double* covariance, std::int64_t features, const double* eps,
                             std::int64_t budgets, SolveKind kind, double nu, double c0, double cut, int threads,
                             double* weights);
+
+#endif
 
 }  // namespace synbench

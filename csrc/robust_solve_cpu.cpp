@@ -7,7 +7,7 @@
 namespace synbench {
 namespace {
 
-// The smallest g at which share reaches each target: a grid of half octaves finds the rise, Newton refines it.
+// The smallest g at which share reaches each target.
 template <typename Function>
 void first_rises(const Function& share, const std::vector<double>& eps, double lowest, double* ridge) {
   double smallest = 1.0, largest = 0.0;
@@ -19,18 +19,14 @@ void first_rises(const Function& share, const std::vector<double>& eps, double l
     ++open;
   }
   if (open == 0) return;
-  double low = smallest * lowest / 4.0, high = 4.0 / (1.0 - largest);
-  for (int i = 0; i < 64 && !(share(low).value < smallest * smallest); ++i) low /= 16.0;
-  for (int i = 0; i < 64 && !(share(high).value > largest * largest); ++i) high *= 16.0;
-  const int steps = static_cast<int>(std::ceil(2.0 * std::log2(high / low)));
+  const RiseGrid grid = rise_grid(share, smallest, largest, lowest);
   std::vector<bool> found(eps.size(), false);
-  for (int step = 1; step <= steps && open > 0; ++step) {
-    const double g = low * std::exp2(step / 2.0);
-    const double value = share(g).value;
+  for (int step = 1; step <= grid.steps && open > 0; ++step) {
+    const double value = share(grid.at(step)).value;
     for (std::size_t e = 0; e < eps.size(); ++e) {
       if (found[e] || !(eps[e] * eps[e] > 0.0)) continue;
-      if (!(value >= eps[e] * eps[e]) && step < steps) continue;
-      ridge[e] = rising_root(share, eps[e] * eps[e], g * std::sqrt(0.5), g);
+      if (!(value >= eps[e] * eps[e]) && step < grid.steps) continue;
+      ridge[e] = rising_root(share, eps[e] * eps[e], grid.at(step - 1), grid.at(step));
       found[e] = true;
       --open;
     }
@@ -48,12 +44,12 @@ RobustSolution robust_solve(const double* m, const double* covariance, std::int6
   out.converged = spectrum.converged();
   out.largest = spectrum.unit();
   out.threshold = spectrum.threshold();
-  out.rank = spectrum.rank();
+  out.rank = spectrum.moments().rank;
   out.smallest = spectrum.smallest();
-  out.a2 = spectrum.a2();
-  out.a2d = spectrum.a2d();
-  out.trace = spectrum.trace();
-  out.trace_square = spectrum.trace_square();
+  out.a2 = spectrum.moments().a2;
+  out.a2d = spectrum.moments().a2d;
+  out.trace = spectrum.moments().trace;
+  out.trace_square = spectrum.moments().trace_square;
   if (!out.converged || out.rank == 0 || (!plugin && !(nu > static_cast<double>(out.rank)))) return out;
 
   const double norm_square = plugin ? out.a2 : out.a2 - c0 * out.trace;

@@ -1,10 +1,8 @@
 // The spectrum of a covariance as seen from one vector, without eigenvectors and almost without eigenvalues.
 //
-// Everything that robust_solve needs of C = U diag(d) U' and a = U'm are sums over the kept eigenvalues,
-//
-//   s_n = (-1)^n sum a^2/(d + g)^(n+1),   e_n = (-1)^n sum d/(d + g)^(n+1),   n = 0 .. 3,
-//
-// and vectors w = sum over kept of u a/(d + g). Both are rational functions of a tridiagonal matrix:
+// Everything that robust_solve needs of C = U diag(d) U' and a = U'm are sums of a^2/(d + g) and d/(d + g) over the
+// kept eigenvalues, derivatives of them in g, and vectors w = sum u a/(d + g). All are rational functions of a
+// tridiagonal matrix:
 //
 //   1. Householder reduction of [[0, m'], [m, C]]: the first reflector maps m to beta e1, so T = Q' C Q is
 //      tridiagonal with Q'm = beta e1. Blocked, on the upper triangle only (LAPACK's dsytrd, Golub & Van
@@ -12,8 +10,7 @@
 //   2. Sturm counts tell how many eigenvalues are at or below the cut. Usually none; otherwise implicit QL
 //      with the unwanted eigenvalue as shift splits them off one by one (Golub & Van Loan 8.3.5), its
 //      rotations kept.
-//   3. s_n from two tridiagonal solves, e_n from the Taylor coefficients of the pivots of T + g I, because
-//      tr (T + g I)^-1 is the derivative of the sum of their logarithms; w = Q (rotations ((T + g I)^-1 z)).
+//   3. The sums of tridiagonal.hpp; w = Q (rotations ((T + g I)^-1 z)).
 //
 // An eigensolver would take half of the whole time for eigenvalues nobody asks for, and as long again for its
 // vectors. Units: the largest eigenvalue is 1, so the scale of C does not matter.
@@ -25,7 +22,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "robust_solve.hpp"
+#include "tridiagonal.hpp"
 
 namespace synbench {
 
@@ -39,13 +36,9 @@ class Spectrum {
   bool converged() const { return converged_; }
   double unit() const { return unit_; }            // largest eigenvalue, in the units of C; 0 for C = 0
   double threshold() const { return threshold_; }  // of dropping, in the units of C
-  std::int64_t rank() const { return rank_; }      // eigenvalues kept
-  // Over kept eigenvalues, in units of the largest: smallest d, sum a^2, sum d, sum d^2, sum a^2 d.
+  // Over kept eigenvalues, in units of the largest.
   double smallest() const { return smallest_; }
-  double a2() const { return a2_; }
-  double trace() const { return trace_; }
-  double trace_square() const { return trace_square_; }
-  double a2d() const { return a2d_; }
+  const SpectralMoments& moments() const { return moments_; }
 
   SpectralSums sums(double g, bool traces) const;
 
@@ -53,29 +46,30 @@ class Spectrum {
   void weights(const double* g, std::int64_t count, double* vectors, int threads) const;
 
  private:
-  struct Sweep { std::int64_t begin, end; std::size_t first; };  // rotations of rows (i, i + 1), i = end-1 .. begin
-  struct Isolated { std::int64_t row; double d, z; };            // an eigenvalue that QL split off and that is kept
+  // Rotations of one QL sweep: rows (i, i + 1), i = last-1 .. first.
+  struct Sweep { Index first, last; std::size_t begin; };
+  struct Rotations {
+    std::vector<Sweep> sweeps;
+    std::vector<double> values;  // (cosine, sine) pairs
+    void sweep(Index first, Index last) { sweeps.push_back({first, last, values.size()}); }
+    void rotation(double c, double s) { values.insert(values.end(), {c, s}); }
+  };
 
   void tridiagonalise(const double* covariance, const double* m, int threads);
-  std::int64_t count_below(double x, std::int64_t begin) const;
-  double eigenvalue(std::int64_t k, std::int64_t begin) const;  // k-th smallest (from 0) of rows begin ..
-  void drop(double cut);
-  bool split_first(double shift);
-  void solve(double g, const double* right, double* y) const;
+  Tridiagonal matrix() const;
+  double eigenvalue(Index k, Index begin, Index end) const;  // k-th smallest (from 0) of rows begin .. end - 1
+  bool drop();
 
   std::int64_t n_;
-  std::int64_t begin_ = 0;  // T from here on holds kept eigenvalues only
-  std::int64_t rank_ = 0;
   bool converged_ = true;
   double unit_ = 0, length_unit_ = 1, threshold_ = 0;
-  double smallest_ = 0, a2_ = 0, trace_ = 0, trace_square_ = 0, a2d_ = 0;
-  std::vector<double> matrix_;  // [n+1, n+1]; row k holds reflector k in columns k+1 ..
-  std::vector<double> tau_;     // [n]
-  std::vector<double> d_, e_;   // diagonal and off-diagonal of T
-  std::vector<double> z_;       // m in the basis of T
-  std::vector<Isolated> isolated_;
-  std::vector<Sweep> sweeps_;
-  std::vector<double> rotations_;  // (cosine, sine) pairs
+  double edge_ = 0;  // of dropping, in units of the largest eigenvalue
+  double smallest_ = 0;
+  SpectralMoments moments_ = {};
+  std::vector<double> matrix_;           // [n+1, n+1]; row k holds reflector k in columns k+1 ..
+  std::vector<double> tau_;              // [n]
+  mutable std::vector<double> d_, e_, z_;  // T, and m in its basis
+  Rotations rotations_;
 };
 
 }  // namespace synbench
