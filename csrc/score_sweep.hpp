@@ -17,12 +17,48 @@
 // nothing; results do not depend on the number of threads or the instruction set (fixed order, no fused
 // multiply-add). signal[e] = 0 (no classifier) counts bounds as 0.
 #pragma once
+#include "host_device.hpp"
+
+#ifndef __CUDACC_RTC__
 #include <cstdint>
+#endif
 
 namespace synbench {
 
+// What consecutive samples of one group add to the totals of one classifier.
+struct SweepPartial {
+  Index correct = 0, robust_correct = 0;
+  double bound_sum = 0, bound_square_sum = 0;
+  double margin_sum[2] = {0, 0}, margin_square_sum[2] = {0, 0};
+};
+
+SYNBENCH_HD void add_margin(SweepPartial& partial, double margin, bool label, double signal, double robust_margin) {
+  for (int k = 0; k < 2; ++k) {  // constant indices keep the sums in registers
+    partial.margin_sum[k] += label == k ? margin : 0.0;
+    partial.margin_square_sum[k] += label == k ? margin * margin : 0.0;
+  }
+  if (label ? !(margin > 0.0) : !(margin <= 0.0)) return;
+  const double bound = signal == 0.0 ? 0.0 : fabs(margin) / signal;
+  ++partial.correct;
+  partial.robust_correct += label ? margin > robust_margin : -margin >= robust_margin;
+  partial.bound_sum += bound;
+  partial.bound_square_sum += bound * bound;
+}
+
+SYNBENCH_HD void add_partial(SweepPartial& sum, const SweepPartial& part) {
+  sum.correct += part.correct;
+  sum.robust_correct += part.robust_correct;
+  sum.bound_sum += part.bound_sum;
+  sum.bound_square_sum += part.bound_square_sum;
+  for (int k = 0; k < 2; ++k) {
+    sum.margin_sum[k] += part.margin_sum[k];
+    sum.margin_square_sum[k] += part.margin_square_sum[k];
+  }
+}
+
+#ifndef __CUDACC_RTC__
+
 struct SweepTotals {
-  std::int64_t* count;           // [2] samples per class
   std::int64_t* correct;         // [E]
   std::int64_t* robust_correct;  // [E]
   std::int64_t* groups;          // [E] groups with a correct sample
@@ -37,5 +73,7 @@ template <typename Feature>
 void score_sweep(const Feature* x, const std::uint8_t* y, std::int64_t n, std::int64_t features,
                  const double* weights, const double* center, std::int64_t budgets, const double* signal,
                  const double* robust_margin, double offset, std::int64_t group, int threads, const SweepTotals& totals);
+
+#endif
 
 }  // namespace synbench

@@ -41,16 +41,11 @@ void project_double(const double* x, std::int64_t features, int rows, const doub
 void project_rows(const float* x, std::int64_t f, int rows, const double* c, const double* w, double* m) { project_float(x, f, rows, c, w, m); }
 void project_rows(const double* x, std::int64_t f, int rows, const double* c, const double* w, double* m) { project_double(x, f, rows, c, w, m); }
 
-// What one unit of work found for one classifier.
+// What one unit of work, a run of whole groups, found for one classifier.
 struct Partial {
-  std::int64_t correct = 0, robust_correct = 0, groups = 0;
-  double group_mean_sum = 0, bound_sum = 0, bound_square_sum = 0;
-  double margin_sum[2] = {0, 0}, margin_square_sum[2] = {0, 0};
-};
-
-struct Group {
-  std::int64_t correct = 0;
-  double bound_sum = 0;
+  SweepPartial sum;
+  std::int64_t groups = 0;
+  double group_mean_sum = 0;
 };
 
 }  // namespace
@@ -71,42 +66,31 @@ void score_sweep(const Feature* x, const std::uint8_t* y, std::int64_t n, std::i
   std::vector<Partial> partials(units * budgets);
 
   parallel_for(units, 1, threads, [&](std::int64_t first, std::int64_t last) {
-    std::vector<Group> open(budgets);
+    std::vector<SweepPartial> open(budgets);
     double margins[kRows * kColumns];
     for (std::int64_t u = first; u < last; ++u) {
       Partial* partial = partials.data() + u * budgets;
       const std::int64_t end = std::min(n, (u + 1) * unit);
       for (std::int64_t start = u * unit; start < end; start += group) {
         const std::int64_t stop = std::min(end, start + group);
-        std::fill(open.begin(), open.end(), Group{});
+        std::fill(open.begin(), open.end(), SweepPartial{});
         for (std::int64_t i = start; i < stop; i += kRows) {
           const int rows = static_cast<int>(std::min<std::int64_t>(kRows, stop - i));
           for (std::int64_t block = 0; block < blocks; ++block) {
             project_rows(x + i * features, features, rows, center, packed.data() + block * features * kColumns, margins);
             const int columns = static_cast<int>(std::min<std::int64_t>(kColumns, budgets - block * kColumns));
             for (int r = 0; r < rows; ++r) {
-              const int label = y[i + r] != 0;
+              const bool label = y[i + r] != 0;
               for (int c = 0; c < columns; ++c) {
                 const std::int64_t e = block * kColumns + c;
-                const double margin = margins[r * kColumns + c] - offset;
-                Partial& p = partial[e];
-                p.margin_sum[label] += margin;
-                p.margin_square_sum[label] += margin * margin;
-                const bool correct = label ? margin > 0 : margin <= 0;
-                if (!correct) continue;
-                const double bound = signal[e] == 0 ? 0.0 : std::abs(margin) / signal[e];
-                ++p.correct;
-                p.robust_correct += label ? margin > robust_margin[e] : -margin >= robust_margin[e];
-                p.bound_square_sum += bound * bound;
-                ++open[e].correct;
-                open[e].bound_sum += bound;
+                add_margin(open[e], margins[r * kColumns + c] - offset, label, signal[e], robust_margin[e]);
               }
             }
           }
         }
         for (std::int64_t e = 0; e < budgets; ++e) {
+          add_partial(partial[e].sum, open[e]);
           if (open[e].correct == 0) continue;
-          partial[e].bound_sum += open[e].bound_sum;
           partial[e].group_mean_sum += open[e].bound_sum / static_cast<double>(open[e].correct);
           ++partial[e].groups;
         }
@@ -114,32 +98,23 @@ void score_sweep(const Feature* x, const std::uint8_t* y, std::int64_t n, std::i
     }
   });
 
-  totals.count[0] = totals.count[1] = 0;
-  for (std::int64_t i = 0; i < n; ++i) ++totals.count[y[i] != 0];
   for (std::int64_t e = 0; e < budgets; ++e) {
-    Partial sum;
+    Partial total;
     for (std::int64_t u = 0; u < units; ++u) {
       const Partial& p = partials[u * budgets + e];
-      sum.correct += p.correct;
-      sum.robust_correct += p.robust_correct;
-      sum.groups += p.groups;
-      sum.group_mean_sum += p.group_mean_sum;
-      sum.bound_sum += p.bound_sum;
-      sum.bound_square_sum += p.bound_square_sum;
-      for (int k = 0; k < 2; ++k) {
-        sum.margin_sum[k] += p.margin_sum[k];
-        sum.margin_square_sum[k] += p.margin_square_sum[k];
-      }
+      add_partial(total.sum, p.sum);
+      total.groups += p.groups;
+      total.group_mean_sum += p.group_mean_sum;
     }
-    totals.correct[e] = sum.correct;
-    totals.robust_correct[e] = sum.robust_correct;
-    totals.groups[e] = sum.groups;
-    totals.group_mean_sum[e] = sum.group_mean_sum;
-    totals.bound_sum[e] = sum.bound_sum;
-    totals.bound_square_sum[e] = sum.bound_square_sum;
+    totals.correct[e] = total.sum.correct;
+    totals.robust_correct[e] = total.sum.robust_correct;
+    totals.groups[e] = total.groups;
+    totals.group_mean_sum[e] = total.group_mean_sum;
+    totals.bound_sum[e] = total.sum.bound_sum;
+    totals.bound_square_sum[e] = total.sum.bound_square_sum;
     for (int k = 0; k < 2; ++k) {
-      totals.margin_sum[k * budgets + e] = sum.margin_sum[k];
-      totals.margin_square_sum[k * budgets + e] = sum.margin_square_sum[k];
+      totals.margin_sum[k * budgets + e] = total.sum.margin_sum[k];
+      totals.margin_square_sum[k * budgets + e] = total.sum.margin_square_sum[k];
     }
   }
 }

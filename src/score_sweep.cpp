@@ -18,10 +18,10 @@ py::dict sweep(const py::array& x, const py::array& y, const py::array& weights,
   const double* s = input<double>(signal, "signal", {budgets});
   const double* r = input<double>(robust_margin, "robust_margin", {budgets});
 
-  py::array_t<std::int64_t> count(2), correct(budgets), robust_correct(budgets), groups(budgets);
+  py::array_t<std::int64_t> correct(budgets), robust_correct(budgets), groups(budgets);
   py::array_t<double> group_mean_sum(budgets), bound_sum(budgets), bound_square_sum(budgets);
   py::array_t<double> margin_sum({std::int64_t{2}, budgets}), margin_square_sum({std::int64_t{2}, budgets});
-  const SweepTotals totals{count.mutable_data(), correct.mutable_data(), robust_correct.mutable_data(), groups.mutable_data(),
+  const SweepTotals totals{correct.mutable_data(), robust_correct.mutable_data(), groups.mutable_data(),
                            group_mean_sum.mutable_data(), bound_sum.mutable_data(), bound_square_sum.mutable_data(),
                            margin_sum.mutable_data(), margin_square_sum.mutable_data()};
   {
@@ -29,7 +29,6 @@ py::dict sweep(const py::array& x, const py::array& y, const py::array& weights,
     score_sweep<Feature>(x_data, y_data, n, features, w, c, budgets, s, r, offset, group, threads, totals);
   }
   py::dict out;
-  out["count"] = count;
   out["correct"] = correct;
   out["robust_correct"] = robust_correct;
   out["groups"] = groups;

@@ -13,8 +13,8 @@ from synbench_fast import gaussian
 from synbench_fast.checks import Estimator
 from synbench_fast.errors import SynbenchError
 from synbench_fast.ops.feature_stats import FeatureStats
-from synbench_fast.ops.robust_solve import robust_solve
-from synbench_fast.ops.score_sweep import PUBLISHED_GROUP, score_sweep
+from synbench_fast.ops.robust_solve import Enqueued, RobustSolution, enqueue
+from synbench_fast.ops.score_sweep import PUBLISHED_GROUP, SweepTotals, score_sweep
 from synbench_fast.results import CurvePoint
 
 __all__ = [
@@ -61,8 +61,18 @@ def start_consistent(
 
     On a GPU nothing here waits for the device; errors in the features come with the second half.
     """
-    point = consistent_point(stats, eps, prior=prior, backend=backend)
-    return lambda: point
+    _check_stats(stats, "train")
+    solving = enqueue(
+        stats.half_difference,
+        stats.covariance,
+        torch.tensor(list(eps), dtype=torch.float64).to(stats.mean.device, non_blocking=True),
+        estimator="consistent",
+        dof=stats.dof,
+        c0=stats.c0,
+        weights=False,
+        backend=backend,
+    )
+    return lambda: _consistent_curve(solving.solution(), stats, eps, prior)
 
 
 def start_paper(
@@ -76,9 +86,46 @@ def start_paper(
     group: int = PUBLISHED_GROUP,
     backend: str = "auto",
 ) -> Callable[[], CurvePoint]:
-    """`paper_point` in two halves, like `start_consistent`; test_count as in `feature_stats`."""
-    point = paper_point(stats, test_x, test_y, eps, prior=prior, group=group, backend=backend)
-    return lambda: point
+    """`paper_point` in two halves, like `start_consistent`; test_count as `count` in `score_sweep`."""
+    _check_stats(stats, "train")
+    budgets = torch.tensor(list(eps), dtype=torch.float64).to(stats.mean.device, non_blocking=True)
+    solving = enqueue(
+        stats.half_difference,
+        stats.covariance,
+        budgets,
+        estimator="plugin",
+        dof=stats.dof,
+        weights=True,
+        backend=backend,
+    )
+
+    def sweep(solving: Enqueued) -> tuple[Tensor, SweepTotals]:
+        robust_margin = budgets * solving.mean_norm * solving.weights.norm(dim=1)
+        totals = score_sweep(
+            test_x,
+            test_y,
+            solving.weights,
+            stats.midpoint,
+            signal=solving.signal,
+            robust_margin=robust_margin,
+            offset=gaussian.log_prior_offset(prior),
+            group=group,
+            count=test_count,
+            backend=backend,
+        )
+        return robust_margin, totals
+
+    swept = sweep(solving)
+
+    def finish() -> CurvePoint:
+        robust_margin, totals = swept
+        solved = solving
+        while (again := solved.again()) is not None:
+            solved = again
+            robust_margin, totals = sweep(solved)
+        return _paper_curve(solved.solution(), stats, totals.cpu(), robust_margin.cpu(), eps)
+
+    return finish
 
 
 def consistent_point(
@@ -99,17 +146,12 @@ def consistent_point(
     Raises:
         SynbenchError: a class without samples, N too small, features that are all constant.
     """
-    _check_stats(stats, "train")
-    solution = robust_solve(
-        stats.half_difference,
-        stats.covariance,
-        torch.tensor(list(eps), dtype=torch.float64),
-        estimator="consistent",
-        dof=stats.dof,
-        c0=stats.c0,
-        weights=False,
-        backend=backend,
-    )
+    return start_consistent(stats, eps, prior=prior, backend=backend)()
+
+
+def _consistent_curve(
+    solution: RobustSolution, stats: FeatureStats, eps: Sequence[float], prior: float
+) -> CurvePoint:
     t, t_rob = solution.t.cpu(), solution.t_rob.cpu()
     t_cov, t_rob_cov, cross_cov = solution.t_cov.cpu(), solution.t_rob_cov.cpu(), solution.cross_cov.cpu()
     k, by_t_rob = _shift(t_rob, prior)
@@ -171,47 +213,34 @@ def paper_point(
     Raises:
         SynbenchError: a class without samples in either half, features that are all constant.
     """
-    _check_stats(stats, "train")
-    solution = robust_solve(
-        stats.half_difference,
-        stats.covariance,
-        torch.tensor(list(eps), dtype=torch.float64),
-        estimator="plugin",
-        dof=stats.dof,
-        backend=backend,
-    )
-    radius = torch.tensor(list(eps), dtype=torch.float64, device=test_x.device) * solution.mean_norm
-    robust_margin = radius * solution.weights.norm(dim=1)
-    totals = score_sweep(
-        test_x,
-        test_y,
-        solution.weights,
-        stats.midpoint,
-        signal=solution.signal,
-        robust_margin=robust_margin,
-        offset=gaussian.log_prior_offset(prior),
-        group=group,
-        backend=backend,
-    )
+    return start_paper(stats, test_x, test_y, eps, prior=prior, group=group, backend=backend)()
+
+
+def _paper_curve(
+    solution: RobustSolution,
+    stats: FeatureStats,
+    totals: SweepTotals,
+    robust_margin: Tensor,
+    eps: Sequence[float],
+) -> CurvePoint:
     for label, count in enumerate(totals.count.tolist()):
         if count == 0:
             raise SynbenchError(f"test labels: expected samples of both classes, got none of class {label}")
     n = int(totals.count.sum())
-    accuracy, robust = totals.accuracy.cpu(), totals.robust_accuracy.cpu()
-    t = totals.t.cpu()
-    reduction = (robust_margin / totals.margin_deviation).cpu()
+    accuracy, robust, t = totals.accuracy, totals.robust_accuracy, totals.t
+    reduction = robust_margin / totals.margin_deviation
     t_rob = t - torch.where(torch.isfinite(reduction), reduction, 0.0)
     return CurvePoint(
         eps=np.asarray(eps, dtype=np.float64),
         accuracy=accuracy.numpy(),
         robust_accuracy=robust.numpy(),
-        bound=torch.where(solution.signal > 0, totals.grouped_bound, torch.inf).cpu().numpy(),
+        bound=torch.where(solution.signal.cpu() > 0, totals.grouped_bound, torch.inf).numpy(),
         t=t.numpy(),
         t_rob=t_rob.numpy(),
         stderr=((1 + t.square() / 2) / n).sqrt().numpy(),
         accuracy_stderr=(accuracy * (1 - accuracy) / n).sqrt().numpy(),
         robust_accuracy_stderr=(robust * (1 - robust) / n).sqrt().numpy(),
-        bound_stderr=totals.bound_stderr.cpu().numpy(),
+        bound_stderr=totals.bound_stderr.numpy(),
         ridge=solution.ridge.cpu().numpy(),
         kappa=solution.kappa.cpu().numpy(),
         count=n,

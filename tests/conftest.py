@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from emulation import emulator, emulator_library  # noqa: F401
 
 GOLDEN = Path(__file__).parent / "golden"
 ONE_SCALE = ("k16_n512", "k64_n1024", "k64_prior03_n1024", "k192_n1024", "k192_n128_rankdef")

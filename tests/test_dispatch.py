@@ -48,7 +48,9 @@ def test_auto_takes_the_kernels_on_a_gpu(monkeypatch):
 
 def test_the_specification_runs_on_a_gpu_only_when_asked(without):
     without("synbench_fast._cuda", "cupy", "triton")
-    with refused("synbench_fast._cuda or cupy for robust_solve", "'cuda'", "pip install 'synbench-fast[cuda]'"):
+    with refused(
+        "synbench_fast._cuda or cupy for robust_solve", "'cuda'", "pip install 'synbench-fast[cuda]'"
+    ):
         dispatch.resolve("robust_solve", "cuda")
     with refused("triton for sample_mixture", "pip install 'triton'", "backend='torch'"):
         dispatch.resolve("sample_mixture", "cuda")

@@ -42,9 +42,9 @@ def _operation(name: str, gpu: dict[str, Implementation]) -> dict[str, Implement
     }
 
 
-def _cuda(name: str) -> dict[str, Implementation]:
+def _cuda(function: str) -> dict[str, Implementation]:
     return {
-        "cuda": Implementation(f"synbench_fast.ops.{name}:_cuda", ("cuda",), _KERNELS, "synbench-fast[cuda]")
+        "cuda": Implementation(f"synbench_fast.ops.{function}", ("cuda",), _KERNELS, "synbench-fast[cuda]")
     }
 
 
@@ -62,9 +62,9 @@ OPERATIONS: dict[str, dict[str, Implementation]] = {
         "blas": Implementation("synbench_fast.ops.feature_stats:_blas", None),
         "torch": Implementation("synbench_fast.ops.feature_stats:_torch", None),
     },
-    "robust_solve": _operation("robust_solve", _cuda("robust_solve")),
-    "score_sweep": _operation("score_sweep", _cuda("score_sweep")),
-    "score_auc": _operation("score_auc", _cuda("score_auc")),
+    "robust_solve": _operation("robust_solve", _cuda("robust_solve:_cuda")),
+    "score_sweep": _operation("score_sweep", _cuda("score_sweep_cuda:score_sweep")),
+    "score_auc": _operation("score_auc", _cuda("score_auc_cuda:score_auc")),
 }
 
 

@@ -6,7 +6,9 @@ import difflib
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -14,7 +16,7 @@ from synbench_fast.errors import SynbenchError
 from synbench_fast.ops.dispatch import implementation, resolve
 from synbench_fast.ops.sampling_covariance import Moments, ratio, sampling_covariances
 
-__all__ = ["ESTIMATORS", "RobustSolution", "robust_solve"]
+__all__ = ["ESTIMATORS", "Enqueued", "RobustSolution", "enqueue", "robust_solve"]
 
 ESTIMATORS = ("consistent", "plugin")
 PLUGIN_CUT = 1e-6
@@ -178,6 +180,46 @@ def robust_solve(
     return solution
 
 
+@dataclass(frozen=True, slots=True)
+class Enqueued:
+    """A `robust_solve` that a GPU may still be working on.
+
+    weights [E, F], signal [E] and mean_norm [] of the plug-in are tensors on the device of m, for what follows
+    on the same stream. `solution` waits. `again` also waits; where a device ran out of room for the weights
+    (many dropped eigenvalues) it enqueues the work once more with more room, else it returns None.
+    """
+
+    weights: Tensor
+    signal: Tensor
+    mean_norm: Tensor
+    solution: Callable[[], RobustSolution]
+    again: Callable[[], Enqueued | None]
+
+
+def enqueue(
+    m: Tensor,
+    covariance: Tensor,
+    eps: Tensor,
+    *,
+    estimator: str,
+    dof: int,
+    c0: float = 0.0,
+    weights: bool,
+    backend: str = "auto",
+) -> Enqueued:
+    """`robust_solve` for moments that are known to be finite and symmetric, without waiting for a GPU."""
+    chosen = resolve("robust_solve", m.device.type, backend)
+    if chosen == "cuda":
+        return _enqueue_cuda(
+            m, covariance, eps, estimator=estimator, dof=dof, c0=c0, cut=None, weights=weights
+        )
+    found = robust_solve(
+        m, covariance, eps, estimator=estimator, dof=dof, c0=c0, weights=weights, backend=chosen
+    )
+    norm = torch.tensor(found.mean_norm, dtype=torch.float64, device=m.device)
+    return Enqueued(found.weights, found.signal, norm, lambda: found, lambda: None)
+
+
 def _largest(value: Tensor) -> float:
     """max |value|, NaN if there is one; several times faster than a norm."""
     low, high = torch.aminmax(value)
@@ -203,21 +245,14 @@ def _floating(name: str, value: Tensor) -> Tensor:
     return value.detach().to(torch.float64)
 
 
-@dataclass(frozen=True, slots=True)
-class _Spectrum:
-    values: Tensor  # d [K], kept, ascending
-    vectors: Tensor  # U [F, K]
-    mean: Tensor  # a = U'm [K]
-
-
-def _cut(estimator: str, cut: float | None, features: int) -> float:
+def default_cut(estimator: str, cut: float | None, features: int) -> float:
     """Absolute for the plug-in, relative to the largest eigenvalue for the consistent estimator."""
     if cut is not None:
         return cut
     return PLUGIN_CUT if estimator == "plugin" else 8 * features * torch.finfo(torch.float64).eps
 
 
-def _check_rank(
+def check_rank(
     rank: int, estimator: str, dof: int, covariance: Tensor, threshold: float, largest: float
 ) -> None:
     if rank == 0:
@@ -232,38 +267,10 @@ def _check_rank(
         )
 
 
-def _spectrum(m: Tensor, covariance: Tensor, estimator: str, dof: int, cut: float | None) -> _Spectrum:
-    """Eigenbasis of the covariance without the directions at or below the cut."""
-    values, vectors = torch.linalg.eigh(covariance)
-    largest = float(values[-1])
-    threshold = max(_cut(estimator, cut, len(m)) * (1.0 if estimator == "plugin" else largest), 0.0)
-    keep = values > threshold
-    _check_rank(int(keep.sum()), estimator, dof, covariance, threshold, largest)
-    return _Spectrum(values[keep], vectors[:, keep], vectors[:, keep].T @ m)
+def _torch(m: Tensor, covariance: Tensor, eps: Tensor, **options: Any) -> RobustSolution:
+    from synbench_fast.ops import robust_solve_torch
 
-
-def _torch(
-    m: Tensor,
-    covariance: Tensor,
-    eps: Tensor,
-    *,
-    estimator: str,
-    dof: int,
-    c0: float,
-    cut: float | None,
-    weights: bool,
-    threads: int,
-) -> RobustSolution:
-    """The specification, in float64 on any device."""
-    spectrum = _spectrum(m, covariance, estimator, dof, cut)
-    # With the largest eigenvalue as the unit, nothing below over- or underflows and scale invariance is exact
-    # up to rounding; f, t and the variance have no unit.
-    unit = float(spectrum.values[-1])
-    d = spectrum.values / unit
-    a = spectrum.mean / math.sqrt(unit)
-    point = _plugin(d, a * a, eps) if estimator == "plugin" else _consistent(d, a * a, eps, float(dof), c0)
-    w = (spectrum.mean / (spectrum.values + point.ridge[:, None] * unit)) @ spectrum.vectors.T
-    return _solution(point, len(d), (float(spectrum.values[0]), unit), w if weights else w[:0])
+    return robust_solve_torch.robust_solve(m, covariance, eps, **options)
 
 
 def _cpp(
@@ -287,24 +294,85 @@ def _cpp(
         estimator == "plugin",
         float(dof),
         c0,
-        _cut(estimator, cut, len(m)),
+        default_cut(estimator, cut, len(m)),
         weights,
         threads or torch.get_num_threads(),
     )
+    budgets = len(eps)
+    found = {name: torch.from_numpy(v) if isinstance(v, np.ndarray) else v for name, v in found.items()}
+    found["f"], found["df"] = (found[name].reshape(-1, budgets) for name in ("f", "df"))
+    return _from_sums(found, covariance, found["weights"], estimator=estimator, dof=dof, c0=c0)
+
+
+def _cuda(m: Tensor, covariance: Tensor, eps: Tensor, **options: Any) -> RobustSolution:
+    return _enqueue_cuda(m, covariance, eps, **options).solution()
+
+
+def _enqueue_cuda(
+    m: Tensor,
+    covariance: Tensor,
+    eps: Tensor,
+    *,
+    estimator: str,
+    dof: int,
+    c0: float,
+    cut: float | None,
+    weights: bool,
+    threads: int = 0,
+    rotations: int | None = None,
+) -> Enqueued:
+    from synbench_fast.ops import robust_solve_cuda
+
+    batch = robust_solve_cuda.start(
+        m[None].contiguous(),
+        covariance[None].contiguous(),
+        eps.contiguous(),
+        plugin=estimator == "plugin",
+        dof=dof,
+        c0=c0,
+        cut=default_cut(estimator, cut, len(m)),
+        weights=weights,
+        rotations=rotations,
+    )
+
+    def solution() -> RobustSolution:
+        found = batch.found(0)
+        return _from_sums(found, covariance, batch.weights[0], estimator=estimator, dof=dof, c0=c0)
+
+    def again() -> Enqueued | None:
+        if not weights or not batch.rotations_full():
+            return None
+        more = 8 * (2 * len(m) ** 2 if rotations is None else max(1, rotations))
+        return _enqueue_cuda(
+            m, covariance, eps,
+            estimator=estimator, dof=dof, c0=c0, cut=cut, weights=weights, rotations=more,
+        )  # fmt: skip
+
+    return Enqueued(batch.weights[0], batch.signal[0], batch.mean_norm[0], solution, again)
+
+
+def _from_sums(
+    found: dict[str, Any],
+    covariance: Tensor,
+    weights: Tensor,
+    *,
+    estimator: str,
+    dof: int,
+    c0: float,
+) -> RobustSolution:
+    """The solution from the sums over the spectrum that a compiled backend found."""
     rank, largest = int(found["rank"]), float(found["largest"])
-    _check_rank(rank, estimator, dof, covariance, found["threshold"], largest)
+    check_rank(rank, estimator, dof, covariance, found["threshold"], largest)
     moments = Moments(*(float(found[name]) for name in ("a2", "a2d", "trace", "trace_square")))
-    ridge, kappa = (torch.from_numpy(found[name]) for name in ("ridge", "kappa"))
-    f, df = (list(torch.from_numpy(found[name]).reshape(-1, len(eps))) for name in ("f", "df"))
+    ridge, kappa, f, df = found["ridge"], found["kappa"], list(found["f"]), list(found["df"])
     if estimator == "plugin":
-        point = _plugin_point(moments.a2, ridge, f[0], torch.from_numpy(found["variance"]))
+        point = plugin_point(moments.a2, ridge, f[0], found["variance"])
     else:
-        point = _consistent_point(moments, ridge, kappa, f, df, float(dof), c0)
-    smallest = float(found["smallest"]) * largest
-    return _solution(point, rank, (smallest, largest), torch.from_numpy(found["weights"]))
+        point = consistent_point(moments, ridge, kappa, f, df, float(dof), c0)
+    return in_feature_units(point, rank, (float(found["smallest"]) * largest, largest), weights)
 
 
-def _solution(point: _Point, rank: int, span: tuple[float, float], weights: Tensor) -> RobustSolution:
+def in_feature_units(point: Point, rank: int, span: tuple[float, float], weights: Tensor) -> RobustSolution:
     """From units of the largest eigenvalue back to those of the features."""
     unit = span[1]
     return RobustSolution(
@@ -325,7 +393,7 @@ def _solution(point: _Point, rank: int, span: tuple[float, float], weights: Tens
 
 
 @dataclass(frozen=True, slots=True)
-class _Point:
+class Point:
     norm_square: float
     ridge: Tensor
     kappa: Tensor
@@ -338,26 +406,10 @@ class _Point:
     cross_cov: Tensor
 
 
-def _plugin(d: Tensor, a2: Tensor, eps: Tensor) -> _Point:
-    """d, a2 = a^2 [K] (largest d is 1), eps [E]."""
-    norm_square = float(a2.sum())
-    ridge = torch.zeros_like(eps)
-    some = (eps * eps > 0.0) & (norm_square > 0.0)
-    if bool(some.any()):
-        target = (eps * eps)[some]
-        # g/(d + g) = eps at each eigenvalue alone brackets the root of their weighted mean.
-        odds = (eps / (1.0 - eps))[some]
-        ridge[some] = _root(lambda g: _plugin_share(d, a2, g, norm_square), target, odds * d[0], odds * d[-1])
-    resolvent = 1.0 / (d + ridge[:, None])
-    signal = (a2 * resolvent).sum(1)
-    variance = (a2 * d * resolvent**2).sum(1)
-    return _plugin_point(norm_square, ridge, signal, variance)
-
-
-def _plugin_point(norm_square: float, ridge: Tensor, signal: Tensor, variance: Tensor) -> _Point:
+def plugin_point(norm_square: float, ridge: Tensor, signal: Tensor, variance: Tensor) -> Point:
     t_rob = variance.sqrt()
     nan = torch.full((len(ridge), len(ridge)), math.nan, dtype=torch.float64, device=ridge.device)
-    return _Point(
+    return Point(
         norm_square,
         ridge,
         ridge,
@@ -371,29 +423,9 @@ def _plugin_point(norm_square: float, ridge: Tensor, signal: Tensor, variance: T
     )
 
 
-def _plugin_share(d: Tensor, a2: Tensor, g: Tensor, norm_square: float) -> tuple[Tensor, Tensor]:
-    """|g w|^2 / |m|^2, which rises from 0 to 1 in g, and its derivative in log g."""
-    shrink = g[:, None] / (d + g[:, None])
-    square = a2 * shrink**2
-    return square.sum(1) / norm_square, 2.0 * (square * (1.0 - shrink)).sum(1) / norm_square
-
-
-def _consistent(d: Tensor, a2: Tensor, eps: Tensor, nu: float, c0: float) -> _Point:
-    """d, a2 = a^2 [K] (largest d is 1), eps [E]; nu > K."""
-    norm_square = float(a2.sum() - c0 * d.sum())
-    ridge = torch.zeros_like(eps)
-    some = (eps * eps > 0.0) & (norm_square > 0.0)
-    if bool(some.any()):
-        ridge[some] = _consistent_ridge(d, a2, eps[some], nu, c0, norm_square)
-
-    kappa, f, df = _expansion(d, a2, ridge, nu, c0, 3)
-    moments = Moments(*(float(x.sum()) for x in (a2, a2 * d, d, d * d)))
-    return _consistent_point(moments, ridge, kappa, f, df, nu, c0)
-
-
-def _consistent_point(
+def consistent_point(
     moments: Moments, ridge: Tensor, kappa: Tensor, f: list[Tensor], df: list[Tensor], nu: float, c0: float
-) -> _Point:
+) -> Point:
     """t and its sampling covariance from the Taylor coefficients of f and df [E] in kappa at the ridges found."""
     signal, variance = f[0], f[0] + kappa * f[1]
     found = (signal > 0.0) & (variance > 0.0)
@@ -401,91 +433,4 @@ def _consistent_point(
     t = torch.where(found, ratio(signal, t_rob), 0.0)
     norm_square = max(moments.a2 - c0 * moments.trace, 0.0)
     covariances = sampling_covariances(moments, kappa, f, df, nu, c0)
-    return _Point(norm_square, ridge, kappa, signal, variance, t, t_rob, *covariances)
-
-
-def _expansion(
-    d: Tensor, a2: Tensor, g: Tensor, nu: float, c0: float, order: int
-) -> tuple[Tensor, list[Tensor], list[Tensor]]:
-    """kappa(g) [E], and the Taylor coefficients [E] of f and df in kappa about it, up to `order` (2 or 3)."""
-    resolvent = 1.0 / (d + g[:, None])
-    s, e = [], []  # coefficients in g: sum a^2/(d + g) and df = sum d/(d + g)
-    power = resolvent
-    for _ in range(order + 1):
-        s.append((a2 * power).sum(1))
-        e.append((d * power).sum(1))
-        power = -power * resolvent
-    rho = [1.0 - e[0] / nu, *(-x / nu for x in e[1:])]
-    f = [sum((rho[i] * s[n - i] for i in range(n + 1)), -c0 * e[n]) for n in range(order + 1)]
-    inverse = [1.0 / rho[0]]
-    for n in range(1, order + 1):
-        inverse.append(-sum((rho[i] * inverse[n - i] for i in range(1, n + 1)), 0.0 * g) / rho[0])
-    kappa = g * inverse[0]
-    # y = kappa(g + x) - kappa(g) = p1 x + p2 x^2 + p3 x^3 is reverted to x = q1 y + q2 y^2 + q3 y^3.
-    p = [g * inverse[n] + inverse[n - 1] for n in range(1, order + 1)] + [0.0 * g] * (3 - order)
-    q1 = 1.0 / p[0]
-    q2 = -p[1] * q1**3
-    q3 = (2.0 * p[1] ** 2 - p[0] * p[2]) * q1**5
-
-    def in_kappa(c: list[Tensor]) -> list[Tensor]:
-        out = [c[0], c[1] * q1, c[1] * q2 + c[2] * q1**2]
-        if order == 3:
-            out.append(c[1] * q3 + 2.0 * c[2] * q1 * q2 + c[3] * q1**3)
-        return out
-
-    return kappa, in_kappa(f), in_kappa(e)
-
-
-def _consistent_share(
-    d: Tensor, a2: Tensor, g: Tensor, nu: float, c0: float, norm_square: float
-) -> tuple[Tensor, Tensor]:
-    """-kappa^2 f'(kappa) / |m|^2, which goes from 0 to 1 in g, and its derivative in log g."""
-    kappa, f, df = _expansion(d, a2, g, nu, c0, 2)
-    # kappa = g / (1 - df/nu) gives dg/dkappa = 1 - (kappa df)'/nu.
-    kappa_per_log = g / (1.0 - (df[0] + kappa * df[1]) / nu)
-    share = -kappa * kappa * f[1] / norm_square
-    return share, -2.0 * kappa * (f[1] + kappa * f[2]) / norm_square * kappa_per_log
-
-
-def _consistent_ridge(d: Tensor, a2: Tensor, eps: Tensor, nu: float, c0: float, norm_square: float) -> Tensor:
-    """The smallest g of share(g) = eps^2, for eps [E] > 0, found on a grid of half octaves and refined."""
-
-    def share(g: Tensor) -> tuple[Tensor, Tensor]:
-        return _consistent_share(d, a2, g, nu, c0, norm_square)
-
-    target = eps * eps
-    low = float(eps.min()) * float(d[0]) / 4.0
-    high = 4.0 / (1.0 - float(eps.max()))
-    for _ in range(64):
-        if float(share(target.new_tensor([low]))[0]) < float(target.min()):
-            break
-        low /= 16.0
-    for _ in range(64):
-        if float(share(target.new_tensor([high]))[0]) > float(target.max()):
-            break
-        high *= 16.0
-    steps = math.ceil(2.0 * math.log2(high / low))
-    grid = low * 2.0 ** (torch.arange(steps + 1, dtype=eps.dtype, device=eps.device) / 2.0)
-    reached = share(grid)[0][:, None] >= target
-    first = (reached.cumsum(0) == 0).sum(0).clamp(1, steps)
-    return _root(share, target, grid[first - 1], grid[first])
-
-
-def _root(
-    share: Callable[[Tensor], tuple[Tensor, Tensor]], target: Tensor, low: Tensor, high: Tensor
-) -> Tensor:
-    """g in [low, high] where share(g) rises through target [E]: Newton on log g, bisection where it fails."""
-    low, high = low.log(), high.log()
-    x = 0.5 * (low + high)
-    for _ in range(100):
-        value, slope = share(x.exp())
-        below = value < target
-        low, high = torch.where(below, x, low), torch.where(below, high, x)
-        newton = x - (value - target) / slope
-        inside = (newton > low) & (newton < high)  # False for a slope that is 0 or NaN
-        following = torch.where(inside, newton, 0.5 * (low + high))
-        done = (following - x).abs() <= 1e-15 * x.abs().clamp_min(1.0)
-        x = following
-        if bool(done.all()):
-            break
-    return x.exp()
+    return Point(norm_square, ridge, kappa, signal, variance, t, t_rob, *covariances)

@@ -19,7 +19,7 @@ PUBLISHED_GROUP = 256  # the published script averages the bound over batches of
 class SweepTotals:
     """Sums over samples; totals of disjoint sets of whole groups add up (`merge`)."""
 
-    count: Tensor  # int64 [2], samples per class
+    count: Tensor  # int64 [2], samples per class; on the CPU
     correct: Tensor  # int64 [E]
     robust_correct: Tensor  # int64 [E]
     groups: Tensor  # int64 [E], groups with a correct sample
@@ -31,6 +31,10 @@ class SweepTotals:
 
     def merge(self, other: SweepTotals) -> SweepTotals:
         return SweepTotals(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
+
+    def cpu(self) -> SweepTotals:
+        """The same on the CPU; waits for the device."""
+        return SweepTotals(*(getattr(self, f.name).cpu() for f in fields(self)))
 
     @property
     def accuracy(self) -> Tensor:
@@ -90,6 +94,7 @@ def score_sweep(
     robust_margin: Tensor,
     offset: float = 0.0,
     group: int = PUBLISHED_GROUP,
+    count: tuple[int, int] | None = None,
     threads: int = 0,
     backend: str = "auto",
 ) -> SweepTotals:
@@ -108,11 +113,12 @@ def score_sweep(
         robust_margin: float64 [E], r |w|, in units of the margin.
         offset: margin at the decision boundary, ln((1 - tau)/tau) / 2.
         group: consecutive samples whose bounds are averaged together in `grouped_bound`.
+        count: how many labels are 0 and 1, from a caller who knows; then nothing waits for a GPU.
         threads: 0 for torch's number of threads (CPU only). It does not change the result.
-        backend: "auto", "cpp" or "torch" (float64 specification, any device).
+        backend: "auto", "cpp", "cuda" or "torch" (float64 specification, any device).
 
     Returns:
-        SweepTotals on the device of `x`. Margins are accumulated in float64.
+        SweepTotals on the device of `x`, but for `count`. Margins are accumulated in float64.
 
     Raises:
         SynbenchError: shapes or dtypes that do not fit, no sample, group < 1.
@@ -139,8 +145,16 @@ def score_sweep(
     ):
         if value.shape != shape:
             raise SynbenchError(f"{name}: expected {list(shape)}, got {list(value.shape)}")
+    for name, value in (
+        ("y", y), ("weights", weights), ("center", center), ("signal", signal), ("robust_margin", robust_margin),
+    ):  # fmt: skip
+        if value.device != x.device:
+            raise SynbenchError(f"{name}: expected device {x.device} of x, got {value.device}")
     if group < 1:
         raise SynbenchError(f"group: expected at least 1, got {group}")
+    if count is None:
+        ones = int(y.count_nonzero())
+        count = (n - ones, ones)
     chosen = implementation("score_sweep", resolve("score_sweep", x.device.type, backend))
     totals: SweepTotals = chosen(
         x,
@@ -152,6 +166,7 @@ def score_sweep(
         offset,
         group,
         threads,
+        torch.tensor(count),
     )
     return totals
 
@@ -166,6 +181,7 @@ def _torch(
     offset: float,
     group: int,
     threads: int,
+    count: Tensor,
 ) -> SweepTotals:
     n = len(x)
     margin = (x.double() - center) @ weights.T - offset  # [N, E]
@@ -181,7 +197,7 @@ def _torch(
     group_bound.index_add_(0, member, bound)
     one_hot = torch.stack([y == 0, y != 0]).double()  # [2, N]
     return SweepTotals(
-        count=one_hot.sum(1).long(),
+        count=count,
         correct=correct.sum(0),
         robust_correct=robust.sum(0),
         groups=(group_correct > 0).sum(0),
@@ -203,6 +219,7 @@ def _cpp(
     offset: float,
     group: int,
     threads: int,
+    count: Tensor,
 ) -> SweepTotals:
     from synbench_fast import _core
 
@@ -217,4 +234,4 @@ def _cpp(
         group,
         threads or torch.get_num_threads(),
     )
-    return SweepTotals(**{name: torch.from_numpy(value) for name, value in totals.items()})
+    return SweepTotals(count, **{name: torch.from_numpy(value) for name, value in totals.items()})

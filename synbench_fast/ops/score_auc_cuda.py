@@ -1,0 +1,27 @@
+"""score_auc on an NVIDIA GPU."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from synbench_fast.ops.kernels import launch
+
+__all__ = ["score_auc"]
+
+THREADS = 128
+
+
+def score_auc(accuracy: Tensor, bound: Tensor, thresholds: Tensor, integral: str) -> Tensor:
+    leading, scales = accuracy.shape[:-1], accuracy.shape[-1]
+    rows = accuracy.reshape(-1, scales).contiguous()
+    area = torch.empty(len(rows), len(thresholds), dtype=torch.float64, device=accuracy.device)
+    if area.numel() > 0:
+        launch(
+            "score_auc_kernel", (-(-area.numel() // THREADS),), THREADS, accuracy.device,
+            (
+                rows, bound.reshape(-1, scales).contiguous(), len(rows), scales,
+                thresholds.to(accuracy.device).contiguous(), len(thresholds), int(integral == "grid"), area,
+            ),
+        )  # fmt: skip
+    return area.reshape(*leading, len(thresholds))
