@@ -110,11 +110,19 @@ def test_robust_solve_batch_is_each_scale_alone(emulator: Emulator) -> None:
         assert torch.equal(alone.weights[0], batch.weights[s])
 
 
-@pytest.mark.parametrize("estimator", ["plugin", "consistent"])
-def test_the_order_of_threads_changes_nothing(emulator: Emulator, estimator: str) -> None:
-    arguments = moments(60, 26, dead=5)
+@pytest.mark.parametrize(
+    "estimator, arguments",
+    [
+        ("consistent", moments(170, 75)),
+        ("consistent", moments(170, 75, dead=9)),
+        ("plugin", moments(170, 75)),
+        ("plugin", moments(40, 75)),
+        ("plugin", moments(400, 48, power=3.0)),
+    ],
+)
+def test_the_order_of_threads_changes_nothing(emulator: Emulator, estimator: str, arguments: dict) -> None:
     results = []
-    for order in (FORWARDS, BACKWARDS, 2, 3):
+    for order in (FORWARDS, BACKWARDS, 2, 3, 4):
         emulator.order = order
         results.append(robust_solve(**arguments, estimator=estimator, backend="cuda"))
     for other in results[1:]:
