@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := pyproject.toml CMakeLists.txt $(wildcard csrc/* src/*)
 
-.PHONY: demo test lint types bench clean
+.PHONY: demo test lint types bench device clean
 
 demo: $(VENV)/.demo
 	$(BIN)/synbench-fast demo --out synbench-demo
@@ -21,6 +21,10 @@ types: $(VENV)/.dev
 
 bench: $(VENV)/.demo
 	$(BIN)/synbench-fast bench
+
+# GPU tests and benchmarks with the packages that PYTHON already has, no network.
+device:
+	$(PYTHON) benchmarks/device.py
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

@@ -56,7 +56,6 @@ def sampling(level: str) -> Case:
         return float((x[:2] - expected).abs().max()), 1e-5
 
     return Case(
-        name=f"sample_mixture[{level}]",
         unit="element",
         work=count * math.prod(shape),
         parity=parity,
@@ -168,7 +167,6 @@ def paper_stage(n: int, f: int, target: float) -> Case:
         return float(error), 1e-6
 
     return Case(
-        name=f"post_features_paper[N={n},F={f}]",
         unit="scale",
         work=1,
         parity=parity,
@@ -190,7 +188,6 @@ def consistent_stage(n: int, f: int, target: float) -> Case:
         return float((t - TorchStage(*train).consistent()).abs().max()), 1e-7
 
     return Case(
-        name=f"post_features_consistent[N={n},F={f}]",
         unit="scale",
         work=1,
         parity=parity,
@@ -216,7 +213,6 @@ def solve(f: int) -> Case:
         return float((a.weights - b.weights).abs().max() / b.weights.abs().max()), 1e-9  # type: ignore[attr-defined]
 
     return Case(
-        name=f"robust_solve[F={f}]",
         unit="scale",
         work=1,
         parity=parity,
@@ -246,7 +242,6 @@ def sweep(n: int, f: int) -> Case:
         return float((a.bound - b.bound).abs().max()), 1e-10  # type: ignore[attr-defined]
 
     return Case(
-        name=f"score_sweep[N={n},F={f}]",
         unit="sample x eps",
         work=16 * n,
         parity=parity,
@@ -267,7 +262,6 @@ def auc() -> Case:
         return lambda: score_auc(accuracy, bound, thresholds, backend=backend)
 
     return Case(
-        name="score_auc[16 000 replicates]",
         unit="replicate",
         work=16_000,
         parity=lambda: (float((run("cpp")() - run("torch")()).abs().max()), 1e-12),
@@ -316,7 +310,6 @@ def whole_run() -> Case:
         return abs(one.curve[0].t - two.curve[0].t), 1e-3
 
     return Case(
-        name="whole_run[160x160]",
         unit="image",
         work=images,
         parity=parity,
@@ -378,16 +371,19 @@ def memory() -> Iterator[tuple[str, int, int]]:
     yield "3x64x64 -> 3x512x512 input", peak_memory(512, 2, 1024) - base, inputs + slack
 
 
-def cases() -> list[Callable[[], Case]]:
-    """Everything but memory, built lazily: some cases hold large tensors."""
-    return [
-        *(lambda level=level: sampling(level) for level in reversed(_core.simd_levels())),  # type: ignore[misc]
-        lambda: paper_stage(2048, 768, 2.0),
-        lambda: consistent_stage(2048, 768, 2.0),
-        lambda: paper_stage(2048, 2048, 2.0),
-        lambda: consistent_stage(4096, 2048, 2.0),
-        whole_run,
-        lambda: solve(768),
-        lambda: sweep(2048, 768),
-        auc,
-    ]
+def cases() -> dict[str, Callable[[], Case]]:
+    """Everything but memory by name, built lazily: some cases hold large tensors."""
+    return {
+        **{
+            f"sample_mixture[{level}]": (lambda level=level: sampling(level))  # type: ignore[misc]
+            for level in reversed(_core.simd_levels())
+        },
+        "post_features_paper[N=2048,F=768]": lambda: paper_stage(2048, 768, 2.0),
+        "post_features_consistent[N=2048,F=768]": lambda: consistent_stage(2048, 768, 2.0),
+        "post_features_paper[N=2048,F=2048]": lambda: paper_stage(2048, 2048, 2.0),
+        "post_features_consistent[N=4096,F=2048]": lambda: consistent_stage(4096, 2048, 2.0),
+        "whole_run[160x160]": whole_run,
+        "robust_solve[F=768]": lambda: solve(768),
+        "score_sweep[N=2048,F=768]": lambda: sweep(2048, 768),
+        "score_auc[16 000 replicates]": auc,
+    }

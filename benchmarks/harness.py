@@ -20,7 +20,6 @@ class Case:
     compared with the ratio of medians baseline/ours (`at_least`), or ours/baseline (`at_most`).
     """
 
-    name: str
     unit: str  # what `work` counts
     work: float
     parity: Callable[[], tuple[float, float]]
@@ -31,6 +30,7 @@ class Case:
     kind: str = "at_least"
     repeat: int = 7
     note: str = ""
+    name: str = ""
 
 
 @dataclass

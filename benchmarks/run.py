@@ -19,6 +19,7 @@ from typing import NoReturn
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import cases
+import cases_cuda
 import torch
 from harness import Row, measure
 
@@ -53,19 +54,25 @@ def main(argv: list[str] | None = None) -> int:
         "environment": dataclasses.asdict(environment.describe()),
         "command": command(options),
     }
-    rows: list[dict[str, object]] = []
-    good = True
-    for build in cases.cases():
-        case = build()
-        if options.case not in case.name:
+    good, matched = True, False
+
+    def keep(document: dict[str, object]) -> None:
+        """Written at once: what is stopped later loses nothing."""
+        if options.out is not None:
+            with options.out.open("a", encoding="utf-8") as stream:
+                stream.write(json.dumps({**document, **provenance}) + "\n")
+
+    for name, build in {**cases.cases(), **cases_cuda.cases()}.items():
+        if options.case not in name:
             continue
         if options.list:
-            print(case.name)
+            print(name)
             continue
-        row = measure(case, options.repeat)
+        row = measure(dataclasses.replace(build(), name=name), options.repeat)
         good &= row.met is not False
-        rows.append(row.document())
-        show(rows[-1], line(row), options.format)
+        matched = True
+        keep(row.document())
+        show(row.document(), line(row), options.format)
     if options.case in "memory":
         if options.list:
             print("memory")
@@ -73,19 +80,20 @@ def main(argv: list[str] | None = None) -> int:
         for what, growth, allowed in cases.memory():
             met = growth <= allowed
             good &= met
-            rows.append(
-                {"case": f"memory[{what}]", "growth_bytes": growth, "allowed_bytes": allowed, "met": met}
-            )
+            matched = True
+            document = {
+                "case": f"memory[{what}]",
+                "growth_bytes": growth,
+                "allowed_bytes": allowed,
+                "met": met,
+            }
+            keep(document)
             text = f"| {growth / MIB:.0f} MiB more | at most {allowed / MIB:.0f} MiB | {verdict(met)} |  |  |"
-            show(rows[-1], f"| memory[{what}] {text}", options.format)
+            show(document, f"| memory[{what}] {text}", options.format)
     if options.list:
         return 0
-    if not rows:
+    if not matched:
         parser.error(f"--case: expected part of a case's name, got {options.case!r}; see --list")
-    if options.out is not None:
-        with options.out.open("a", encoding="utf-8") as stream:
-            for row_document in rows:
-                stream.write(json.dumps({**row_document, **provenance}) + "\n")
     return 0 if good else 1
 
 

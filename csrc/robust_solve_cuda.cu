@@ -247,7 +247,6 @@ robust_solve_kernel(double* tridiagonal, const double* units, long long n, const
     t.e[i] /= largest;
     t.z[i] *= length;
   }
-  __syncthreads();
 
   // What lies within rounding of the cut counts as at the cut.
   const double edge = threshold / unit + 4.0 * kEpsilon;

@@ -17,6 +17,9 @@ _DISTRIBUTIONS = (
     "synbench-fast",
     "torch",
     "numpy",
+    "triton",
+    "cupy-cuda13x",
+    "cupy-cuda12x",
     "timm",
     "torchvision",
     "transformers",
@@ -72,13 +75,13 @@ def backends() -> dict[str, dict[str, list[str]]]:
     }
 
 
-def chosen_backends(device: str) -> dict[str, str]:
-    """Operation -> the backend that a run on torch device type `device` uses.
+def chosen_backends(device: str, backend: str = "auto") -> dict[str, str]:
+    """Operation -> the backend that a run on torch device type `device` uses, for the `backend` asked for.
 
     score_auc gets one number per scale and budget, on the host wherever the features are.
     """
     return {
-        operation: dispatch.resolve(operation, "cpu" if operation == "score_auc" else device)
+        operation: dispatch.resolve(operation, "cpu" if operation == "score_auc" else device, backend)
         for operation in dispatch.OPERATIONS
     }
 

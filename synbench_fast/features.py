@@ -76,8 +76,12 @@ def evaluate_features(
     estimator: str = "paper",
     prior: float = 0.5,
     group: int = PUBLISHED_GROUP,
+    backend: str = "auto",
 ) -> CurvePoint:
     """Accuracy, robust accuracy, bound and t of the eps-robust classifiers on features of ONE scale.
+
+    Everything runs where train_x is, without a copy of it. On a GPU it runs on torch's current stream; what
+    CuPy still has to do to its arrays on CuPy's current stream comes first.
 
     Args:
         train_x: [N, F] floating features; NumPy, Torch or CuPy.
@@ -88,22 +92,24 @@ def evaluate_features(
         prior: tau; the log-prior term enters for tau != 1/2.
         group: for "paper": the bound is averaged within runs of this many test samples, then over the runs,
             as the published script does with its batches; the number of samples gives the plain mean.
+        backend: of every operation; "auto" picks the fastest for the device, "torch" is the float64
+            specification.
 
     Returns:
         CurvePoint of float64 arrays [E].
 
     Raises:
-        SynbenchError: arrays that do not fit together, a missing class or half, NaN or infinite features,
-            features that are all constant, too few samples for "consistent".
+        SynbenchError: arrays that do not fit together or lie on different devices, a missing class or half,
+            NaN or infinite features, features that are all constant, too few samples for "consistent".
     """
     budgets = check_eps(eps)
     chosen = check_estimator(estimator)
     if not 0 < prior < 1:
         raise SynbenchError(f"prior: expected a value in (0, 1), got {prior}")
     x, y = _features(train_x, train_y, "train")
-    stats = feature_stats(x, y)
+    stats = feature_stats(x, y, backend=backend)
     if chosen == "consistent":
-        return consistent_point(stats, budgets, prior=prior)
+        return consistent_point(stats, budgets, prior=prior, backend=backend)
     if test_x is None or test_y is None:
         raise SynbenchError(
             "test_x: expected a test half for the paper estimator, got None; pass test_x and test_y"
@@ -113,7 +119,9 @@ def evaluate_features(
         raise SynbenchError(
             f"test_x: expected F = {x.shape[1]} features as in train_x, got {held_x.shape[1]}"
         )
-    return paper_point(stats, held_x, held_y, budgets, prior=prior, group=group)
+    if held_x.device != x.device:
+        raise SynbenchError(f"test_x: expected device {x.device} of train_x, got {held_x.device}")
+    return paper_point(stats, held_x, held_y, budgets, prior=prior, group=group, backend=backend)
 
 
 def _curve(prefix: str, accuracy: Any, bound: Any, scales: int) -> tuple[Tensor, Tensor]:

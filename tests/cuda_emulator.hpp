@@ -106,12 +106,14 @@ inline void run_block(int threads, std::mt19937* shuffle, bool reverse) {
   }
   while (failure.empty()) {
     if (shuffle != nullptr) std::shuffle(order.begin(), order.end(), *shuffle);
+    // A random schedule lets a few warps run ahead as far as they can.
+    const unsigned chosen = shuffle != nullptr ? static_cast<unsigned>((*shuffle)() & (*shuffle)()) : ~0u;
     bool ran = false, live = false;
     for (int i : order) {
       live = live || !fibers[i].done;
       if (fibers[i].done || fibers[i].site != 0) continue;
       ran = true;
-      resume(i);
+      if (chosen >> (i / kWarpSize) & 1) resume(i);
     }
     if (!live) return;
     bool released = release(0, threads, true);

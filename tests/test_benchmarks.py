@@ -12,7 +12,10 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
 
 import cases
+import cases_cuda
 import run as bench
+import torch
+from emulation import Emulator
 from harness import Case, measure
 
 
@@ -26,7 +29,7 @@ def case(error: float = 0.0, **changes: Any) -> Case:
         else dict.fromkeys(("ours", "baseline"), forbidden)
     )
     arguments: dict[str, Any] = {
-        "name": "one", "unit": "item", "work": 4, "parity": lambda: (error, 1e-9), "baseline_name": "other",
+        "unit": "item", "work": 4, "parity": lambda: (error, 1e-9), "baseline_name": "other",
         "target": 2.5, **times, **changes,
     }  # fmt: skip
     return Case(**arguments)
@@ -59,13 +62,30 @@ def test_every_case_agrees_with_its_baseline_on_small_sizes() -> None:
         cases.auc(),
     ):
         error, tolerance = one.parity()
-        assert error <= tolerance, one.name
+        assert error <= tolerance, one.note
+
+
+def test_every_gpu_case_runs_small_on_an_emulated_device(emulator: Emulator) -> None:
+    cpu = torch.device("cpu")
+    for one in (
+        cases_cuda.sampling(cpu, 4, 16),
+        cases_cuda.sampling(cpu, 4, 16, last=True),
+        cases_cuda.sampling_ceiling(cpu, 4, 16),
+        cases_cuda.moments(cpu, 100, 20),
+        cases_cuda.solving(cpu, 20),
+        cases_cuda.after_features(cpu, 3, 300, 20),
+    ):
+        error, tolerance = one.parity()
+        assert error <= tolerance, (one.note, error)
+        one.ours()
+        one.baseline()
+    assert "score_sweep_total_kernel" in emulator.launched
 
 
 def test_rows_and_exit_code(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(cases, "cases", lambda: [case, lambda: case(name="two", target=9.0)])
+    monkeypatch.setattr(cases, "cases", lambda: {"one": case, "two": lambda: case(target=9.0)})
     out = tmp_path / "rows.jsonl"
     assert bench.main(["--case", "one", "--repeat", "2", "--out", str(out)]) == 0
     (row,) = map(json.loads, out.read_text().splitlines())
@@ -92,7 +112,7 @@ def test_rows_and_exit_code(
 def test_usage_errors_are_one_line(
     arguments: list[str], message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(cases, "cases", lambda: [case])
+    monkeypatch.setattr(cases, "cases", lambda: {"one": case})
     with pytest.raises(SystemExit) as stop:
         bench.main(arguments)
     error = capsys.readouterr().err
