@@ -35,7 +35,7 @@ std::vector<std::string> kernel_names() {
   return names;
 }
 
-std::string launch_kernel(const std::string& name, const std::uint32_t grid[3], std::uint32_t threads, void* stream,
+std::string launch_kernel(const std::string& name, const std::uint32_t grid[3], std::uint32_t threads, int device, void* stream,
                           const std::vector<std::uint64_t>& words) {
   for (const Kernel& one : kernels()) {
     if (name != one.name) continue;
@@ -43,8 +43,10 @@ std::string launch_kernel(const std::string& name, const std::uint32_t grid[3], 
       return name + ": expected " + std::to_string(one.arguments) + " arguments, got " + std::to_string(words.size());
     std::vector<void*> arguments;
     for (const std::uint64_t& word : words) arguments.push_back(const_cast<std::uint64_t*>(&word));
-    const cudaError_t error = cudaLaunchKernel(one.function, dim3(grid[0], grid[1], grid[2]), dim3(threads), arguments.data(), 0,
-                                               static_cast<cudaStream_t>(stream));
+    cudaError_t error = cudaSetDevice(device);
+    if (error == cudaSuccess)
+      error = cudaLaunchKernel(one.function, dim3(grid[0], grid[1], grid[2]), dim3(threads), arguments.data(), 0,
+                               static_cast<cudaStream_t>(stream));
     return error == cudaSuccess ? "" : name + ": " + cudaGetErrorString(error);
   }
   return "kernel: expected a known name, got '" + name + "'";

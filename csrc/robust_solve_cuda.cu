@@ -229,8 +229,7 @@ robust_solve_kernel(double* tridiagonal, const double* units, long long n, const
   out += scale * (kSolveHeader + 11 * budgets);
   double *ridge = out + kSolveHeader, *kappa = ridge + budgets, *variance = kappa + budgets;
   double *f = variance + budgets, *df = f + kTaylor * budgets;
-  const double nan = 0.0 / 0.0 * (thread + 1.0);
-  for (Index i = thread; i < kSolveHeader + 11 * budgets; i += threads) out[i] = i < kSolveHeader ? 0.0 : nan;
+  for (Index i = thread; i < kSolveHeader + 11 * budgets; i += threads) out[i] = i < kSolveHeader ? 0.0 : nan("");
 
   const double largest = block_eigenvalue(t, n - 1, 0, n, &first_found);
   const double unit = units[2 * scale] * largest;

@@ -16,14 +16,14 @@ PYBIND11_MODULE(_cuda, module) {
   module.def("device_count", &synbench::device_count);
   module.def(
       "launch",
-      [](const std::string& name, const std::array<std::uint32_t, 3>& grid, std::uint32_t threads, std::uintptr_t stream,
+      [](const std::string& name, const std::array<std::uint32_t, 3>& grid, std::uint32_t threads, int device, std::uintptr_t stream,
          const std::vector<std::uint64_t>& words) {
         std::string wrong;
         {
           py::gil_scoped_release release;
-          wrong = synbench::launch_kernel(name, grid.data(), threads, reinterpret_cast<void*>(stream), words);
+          wrong = synbench::launch_kernel(name, grid.data(), threads, device, reinterpret_cast<void*>(stream), words);
         }
         if (!wrong.empty()) throw std::runtime_error(wrong);
       },
-      "name"_a, "grid"_a, "threads"_a, "stream"_a, "words"_a);
+      "name"_a, "grid"_a, "threads"_a, "device"_a, "stream"_a, "words"_a);
 }

@@ -1,8 +1,9 @@
 // Runs CUDA C++ kernels on the CPU, so that machines without a GPU test what a GPU executes.
 //
 // Each thread of a block is a fiber on its own stack; barriers and warp shuffles switch between them, blocks follow
-// one another. Fibers run in the order of a permutation: a missing barrier shows as a result that depends on it.
-// Threads that meet different barriers, or a warp that is split at a shuffle, are reported as an error.
+// one another. Fibers run forwards, backwards or at random, some warps ahead of others: a missing barrier shows as a
+// result that depends on the schedule. Threads that meet different barriers, or a warp that is split at a shuffle, are
+// reported as an error.
 #pragma once
 #include <setjmp.h>
 #include <ucontext.h>

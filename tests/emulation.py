@@ -28,7 +28,7 @@ class Emulator:
         self.launched: list[str] = []
 
     def __call__(
-        self, name: str, grid: tuple[int, int, int], threads: int, stream: int, words: list[int]
+        self, name: str, grid: tuple[int, int, int], threads: int, device: int, stream: int, words: list[int]
     ) -> None:
         self.launched.append(name)
         failure = self._emulate(

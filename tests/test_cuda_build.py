@@ -95,9 +95,9 @@ def test_the_module_built_ahead_of_time_has_every_kernel_and_imports_without_a_d
     assert {"80-real", "90-real"} <= set(core.architectures.split(","))
     assert core.device_count() == (torch.cuda.device_count() if torch.cuda.is_available() else 0)
     with pytest.raises(RuntimeError, match=r"^kernel: expected a known name, got 'nothing'$"):
-        core.launch("nothing", [1, 1, 1], 32, 0, [])
+        core.launch("nothing", [1, 1, 1], 32, 0, 0, [])
     with pytest.raises(RuntimeError, match=r"^score_auc_kernel: expected 8 arguments, got 1$"):
-        core.launch("score_auc_kernel", [1, 1, 1], 32, 0, [1])
+        core.launch("score_auc_kernel", [1, 1, 1], 32, 0, 0, [1])
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
@@ -178,9 +178,9 @@ def test_cupy_compiles_where_nothing_was_compiled_ahead(
     monkeypatch.setitem(sys.modules, "cupy", cupy)
     assert kernels.built_by() == "nvrtc"
     launcher = kernels._at_first_use(GPU)
-    launcher("score_auc_kernel", (3, 1, 1), 64, 17, [1, 2**63])
-    assert cupy.calls[:2] == [("Device", 0), ("ExternalStream", 17)]
-    name, grid, block, arguments = cupy.calls[2]
+    launcher("score_auc_kernel", (3, 1, 1), 64, 0, 17, [1, 2**63])
+    assert cupy.calls[:3] == [("Device", 0), ("Device", 0), ("ExternalStream", 17)]
+    name, grid, block, arguments = cupy.calls[3]
     assert (name, grid, block) == ("score_auc_kernel", (3, 1, 1), (64,))
     assert all(isinstance(word, np.uint64) for word in arguments) and [int(w) for w in arguments] == [
         1,

@@ -19,9 +19,8 @@ __all__ = ["LEAST_CAPABILITY", "built_by", "launch", "source"]
 LEAST_CAPABILITY = (8, 0)
 
 Word = int | float | Tensor
-Launcher = Callable[
-    [str, tuple[int, int, int], int, int, list[int]], None
-]  # name, grid, threads, stream, words
+# name, grid, threads, index of the device, stream, words
+Launcher = Callable[[str, tuple[int, int, int], int, int, int, list[int]], None]
 
 
 def launch(
@@ -57,7 +56,9 @@ def launch(
             )
     blocks = (*grid, 1, 1)[:3]
     try:
-        _launcher(device)(name, (blocks[0], blocks[1], blocks[2]), threads, _stream(device), words)
+        _launcher(device)(
+            name, (blocks[0], blocks[1], blocks[2]), threads, device.index or 0, _stream(device), words
+        )
     except RuntimeError as error:
         raise SynbenchError(f"{name}: expected to run on {device}, got {first_line(error)}") from None
 
@@ -82,13 +83,7 @@ def _launcher(device: torch.device) -> Launcher:
             "backend: expected CUDA kernels in this installation, or CuPy to compile them, got neither; "
             "pip install 'synbench-fast[cuda]', or ask for the slow float64 specification with backend='torch'"
         )
-    launcher = _ahead_of_time() if how == "nvcc" else _at_first_use(device)
-
-    def on_device(name: str, grid: tuple[int, int, int], threads: int, stream: int, words: list[int]) -> None:
-        with torch.cuda.device(device):
-            launcher(name, grid, threads, stream, words)
-
-    return on_device
+    return _ahead_of_time() if how == "nvcc" else _at_first_use(device)
 
 
 def built_by() -> str | None:
@@ -118,10 +113,12 @@ def _at_first_use(device: torch.device) -> Launcher:
             f"backend: expected CUDA kernels that compile for {device}, got {first_line(error)}"
         ) from None
 
-    def run(name: str, grid: tuple[int, int, int], threads: int, stream: int, words: list[int]) -> None:
+    def run(
+        name: str, grid: tuple[int, int, int], threads: int, index: int, stream: int, words: list[int]
+    ) -> None:
         import numpy as np
 
-        with cupy.cuda.ExternalStream(stream):
+        with cupy.cuda.Device(index), cupy.cuda.ExternalStream(stream):
             module.get_function(name)(grid, (threads,), tuple(np.array(words, dtype=np.uint64)))
 
     return run
