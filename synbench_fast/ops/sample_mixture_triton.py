@@ -1,9 +1,10 @@
 """`sample_mixture` on NVIDIA GPUs: the bits of the C++ backend (csrc/sample_mixture.hpp), in one Triton kernel.
 
-A normal costs about 50 instructions (in the machine code for compute capability 9.0) and writes 2 to 8 bytes,
-so that the arithmetic is the bound and not the memory. The layout serves that: a program computes the same
-quads of several samples, and what does not depend on the sample (addresses, masks, the affine map, the
-pattern) is computed once; the normals are in registers from the words to the store.
+A normal costs about 50 instructions (in the machine code for compute capability 9.0) and writes 2 to 8 bytes:
+by that count the arithmetic of an H100 or H200 is the bound, not its memory. The layout serves that: a program
+computes the same quads of several samples, and what does not depend on the sample (addresses, masks, the
+affine map, the pattern) is computed once. Planar normals stay in registers until their wide store; for
+channels_last they cross shared memory, so that the lanes of a warp write neighbouring pixels.
 """
 
 # mypy: disable-error-code="import-untyped, import-not-found, no-untyped-def"
