@@ -43,6 +43,9 @@ __all__ = [
     "EncoderRecord",
     "Environment",
     "Gpu",
+    "PrecisionCheck",
+    "PrecisionPoint",
+    "PrecisionRecord",
     "Preprocessing",
     "Result",
     "RobustArea",
@@ -54,7 +57,7 @@ __all__ = [
 ]
 
 SCHEMA = "synbench-fast/result"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,8 +140,67 @@ class RobustArea:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PrecisionPoint:
+    """What a precision did to one scale at one budget, against float32 on the same samples.
+
+    `t_difference` is t in the precision minus t in float32, `t_stderr` the standard error of t at that scale,
+    and `score_difference` what the score would move by if every scale moved alike.
+    """
+
+    eps: float
+    t_difference: float = nan_field()
+    t_stderr: float = nan_field()
+    score_difference: float = nan_field()
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrecisionCheck:
+    """One precision that ran the first scale: accepted, or the reason why not; no points if it could not run."""
+
+    dtype: str
+    accepted: bool
+    reason: str
+    scale: float
+    samples: int
+    points: list[PrecisionPoint]
+
+    @property
+    def largest(self) -> PrecisionPoint | None:
+        """The point whose difference is largest in standard errors."""
+        known = [one for one in self.points if math.isfinite(one.t_difference) and one.t_stderr > 0]
+        return max(known, key=lambda one: abs(one.t_difference) / one.t_stderr, default=None)
+
+    def summary(self) -> str:
+        """`bfloat16 against float32 at scale 2.5: t differs by -0.0012 (0.03 standard errors) at eps 0`."""
+        worst = self.largest
+        text = f"{self.dtype} against float32 at scale {self.scale:g}: "
+        if worst is None:
+            return text + (self.reason or "t does not differ")
+        errors = abs(worst.t_difference) / worst.t_stderr
+        return text + (
+            f"t differs by {worst.t_difference:+.2g} ({errors:.2g} standard errors) at eps {worst.eps:g}"
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrecisionRecord:
+    """The dtype asked for, the one that ran, and what was measured of each one tried."""
+
+    requested: str
+    dtype: str
+    checks: list[PrecisionCheck]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Cost:
-    """What the run took; `seconds` per phase, with their sum and the rest under "total"."""
+    """What the run took.
+
+    `seconds` per phase: "load", "sample", "encode" and "statistics" of the samples that count, "check" (time
+    spent on the comparison with float32 and on precisions that were given up), and "total", which has the
+    rest, too. On a GPU the phases overlap: each is the time between its first and last instruction on its own
+    stream, so that their sum may exceed the total. `images_per_second` leaves "load" and "check" out.
+    `channels_last`, `compiled` and `cuda_graph` say how the forward passes were run.
+    """
 
     images: int
     seconds: dict[str, float]
@@ -148,6 +210,9 @@ class Cost:
     dtype: str
     batch_size: int
     threads: int
+    channels_last: bool = False
+    compiled: bool = False
+    cuda_graph: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -193,6 +258,7 @@ class Result:
     scores: list[Score]
     curve: list[ScalePoint]
     robust_area: RobustArea
+    precision: PrecisionRecord
     cost: Cost
     environment: Environment
     backends: dict[str, str]
@@ -217,6 +283,7 @@ class Result:
         scores = (self.score(eps) for eps in self.eps)
         parts = [f"eps {one.eps:g}: {with_error(one.score, one.stderr)}" for one in scores]
         area, cost, task = self.robust_area, self.cost, self.task
+        checked = [f"  {one.summary()}" for one in self.precision.checks if one.accepted]
         return "\n".join(
             [
                 f"{self.encoder.spec}: F = {self.encoder.feature_dim}, "
@@ -226,6 +293,7 @@ class Result:
                 f"  {self.estimator}, {len(task.scales)} scales x {task.samples} samples, "
                 f"{cost.seconds.get('total', math.nan):.1f} s on {cost.device}, "
                 f"{cost.images_per_second:.1f} images/s",
+                *checked,
             ]
         )
 
@@ -282,6 +350,8 @@ class Result:
                 f"{source}: schema_version: expected an integer from 1 to {SCHEMA_VERSION}, got {version!r}"
                 + ("; a newer synbench-fast wrote it" if newer else "")
             )
+        if version == 1:
+            document = _from_version_1(document)
         try:
             return decode(cls, document)
         except Mismatch as error:
@@ -369,18 +439,38 @@ class CurvePoint:
     cross_cov: NDArray[np.float64] | None = None
 
 
+def _from_version_1(document: dict[str, Any]) -> dict[str, Any]:
+    """A document of version 1 as one of version 2, which adds how the forward passes were run."""
+    cost = document.get("cost")
+    if not isinstance(cost, dict):
+        return document  # refused for that
+    dtype = cost.get("dtype")
+    plain = {"channels_last": False, "compiled": False, "cuda_graph": False}
+    return {
+        **document,
+        "schema_version": SCHEMA_VERSION,
+        "precision": {"requested": dtype, "dtype": dtype, "checks": []},
+        "cost": {**cost, **plain},
+    }
+
+
 _FLAGS = ("random_init", "published_preprocessing", "trust_remote_code")
 
 
 def replay_command(spec: str, options: Mapping[str, Any]) -> str:
-    """The shell line that repeats a run. `options`: arguments of score(), None and False left out.
+    """The shell line that repeats a run. `options`: arguments of score(), None and flags that are off left out.
+
+    `compile` is "auto", which is left out, or a flag with a negative of its own.
 
     >>> replay_command("timm:resnet18", {"eps": (0.0, 0.2), "seed": 0, "random_init": True, "mean": None})
     'synbench-fast run timm:resnet18 --eps 0,0.2 --seed 0 --random-init'
     """
     words = ["synbench-fast", "run", spec]
     for name, value in options.items():
-        if value is None or (name in _FLAGS and not value):
+        if value is None or (name in _FLAGS and not value) or (name == "compile" and value == "auto"):
+            continue
+        if name == "compile":
+            words.append("--compile" if value else "--no-compile")
             continue
         words.append("--" + name.replace("_", "-"))
         if name not in _FLAGS:

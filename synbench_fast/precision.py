@@ -1,0 +1,249 @@
+"""In which arithmetic an encoder runs, and what that does to its score: measured, never assumed.
+
+A dtype below float32 adds rounding noise of its own to the features. On the first scale that runs, the same
+samples go through the encoder in float32 as well, and one fixed set of classifiers is applied to both:
+
+    t_hat = (mean_1 - mean_0) / (2 s)      of the margins u = h'w, s their pooled deviation
+    difference = t_hat(dtype) - t_hat(float32)
+
+w are the classifiers of the scale's moments in the dtype. At eps = 0 the best classifier is a maximum of t,
+so by the envelope theorem a fixed one is right to first order; the samples are paired, so their noise cancels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from synbench_fast import gaussian
+from synbench_fast.errors import SynbenchError, suggest
+from synbench_fast.ops.feature_stats import FeatureStats
+from synbench_fast.ops.robust_solve import robust_solve
+from synbench_fast.results import CurvePoint, PrecisionCheck, PrecisionPoint
+
+__all__ = [
+    "DTYPES",
+    "Precision",
+    "candidates",
+    "check_precision",
+    "compare",
+    "margin_ratio",
+    "precision_of",
+    "tf32_allowed",
+]
+
+CHECKED = 256  # samples that run in float32 as well
+TENSOR_CORES = (8, 0)  # compute capability from which GPUs have bfloat16 and TF32 products
+
+
+@dataclass(frozen=True)
+class Precision:
+    """Name, dtype of weights and samples, and whether products of float32 may be rounded to TF32."""
+
+    name: str
+    dtype: torch.dtype
+    tf32: bool = False
+
+    @property
+    def reduced(self) -> bool:
+        """Whether its arithmetic is coarser than float32's."""
+        return self.tf32 or torch.finfo(self.dtype).bits < 32
+
+
+DTYPES = {
+    one.name: one
+    for one in (
+        Precision("float32", torch.float32),
+        Precision("tf32", torch.float32, tf32=True),
+        Precision("bfloat16", torch.bfloat16),
+        Precision("float16", torch.float16),
+        Precision("float64", torch.float64),
+    )
+}
+SYNONYMS = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16", "fp64": "float64"}
+
+
+def check_precision(dtype: str | torch.dtype) -> str:
+    """Its one name ("auto" included), from a name, a synonym such as fp32, or a torch dtype."""
+    name = str(dtype).removeprefix("torch.")
+    name = SYNONYMS.get(name, name)
+    if name not in ("auto", *DTYPES):
+        known = ["auto", *DTYPES]
+        raise SynbenchError(
+            f"dtype: expected one of {known}, got {name!r}{suggest(name, [*known, *SYNONYMS])}"
+        )
+    return name
+
+
+def precision_of(dtype: torch.dtype) -> Precision:
+    """The precision of an encoder that owns its dtype, such as a Module that is left as it is."""
+    name = str(dtype).removeprefix("torch.")
+    return DTYPES.get(name) or Precision(name, dtype)
+
+
+def candidates(
+    wanted: str, own: torch.dtype | None, castable: bool, device: torch.device, capability: tuple[int, int]
+) -> list[Precision]:
+    """What to run in, best first; all but the last have to show that they are accurate enough.
+
+    Args:
+        wanted: as `check_precision` returns it.
+        own: dtype of a caller's encoder, which "auto" keeps; None for one that was loaded from a spec.
+        castable: whether the encoder has weights that can be converted.
+        device: where it runs.
+        capability: compute capability of that GPU; (0, 0) elsewhere.
+
+    Raises:
+        SynbenchError: TF32 where there is none.
+    """
+    there = device.type == "cuda" and capability >= TENSOR_CORES
+    if wanted == "tf32" and not there:
+        found = f"{device} (compute capability {capability[0]}.{capability[1]})" if any(capability) else device
+        raise SynbenchError(
+            "dtype: expected one that the device computes in; tf32 needs a CUDA GPU of compute capability 8.0 "
+            f"or newer, got {found}"
+        )
+    if wanted != "auto":
+        return [DTYPES[wanted]]
+    if own is not None:
+        return [precision_of(own)]
+    if there and castable:
+        return [DTYPES["bfloat16"], DTYPES["tf32"], DTYPES["float32"]]
+    return [DTYPES["float32"]]
+
+
+@contextmanager
+def tf32_allowed(device: torch.device, allowed: bool) -> Iterator[None]:
+    """On a GPU, matrix products and convolutions of float32 may use TF32 inside, or may not; as before after.
+
+    The two older switches are used because every supported torch has them and its compiler reads them; torch
+    with the newer ones follows, and those are put back too.
+    """
+    if device.type != "cuda":
+        yield
+        return
+    older = _older_switches()
+    newer = [(one, one.fp32_precision) for one in _newer_switches()]
+    torch.set_float32_matmul_precision("high" if allowed else "highest")
+    torch.backends.cudnn.allow_tf32 = allowed
+    try:
+        yield
+    finally:
+        if older is not None:
+            torch.set_float32_matmul_precision(older[0])
+            torch.backends.cudnn.allow_tf32 = older[1]
+        for switch, value in newer:
+            switch.fp32_precision = value
+
+
+def _older_switches() -> tuple[str, bool] | None:
+    try:
+        return torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    except RuntimeError:  # the caller has used the newer ones, with settings that the older cannot express
+        return None
+
+
+def _newer_switches() -> list[object]:
+    backends = torch.backends
+    places = ((backends.cuda, "matmul"), (backends.cudnn, "conv"), (backends.cudnn, "rnn"), (backends.mkldnn, "matmul"))
+    found = [getattr(module, name, None) for module, name in places]
+    return [one for one in found if hasattr(one, "fp32_precision")]
+
+
+def margin_ratio(margins: Tensor, y: Tensor) -> Tensor:
+    """t_hat = (mean_1 - mean_0) / (2 pooled deviation) of margins [n, E] with labels [n]: float64 [E].
+
+    0 where the margins do not vary.
+    """
+    margins = margins.double()
+    one = (y == 1).to(margins)[:, None]
+    ones = one.sum()
+    zeros = len(y) - ones
+    mean_1, mean_0 = (margins * one).sum(0) / ones, (margins * (1 - one)).sum(0) / zeros
+    centred = margins - torch.where(one > 0, mean_1, mean_0)
+    deviation = (centred.square().sum(0) / (len(y) - 2)).sqrt()
+    return torch.where(deviation > 0, (mean_1 - mean_0) / (2 * deviation), 0.0)
+
+
+def compare(
+    precision: Precision,
+    stats: FeatureStats,
+    point: CurvePoint,
+    features: Tensor,
+    reference: Tensor,
+    y: Tensor,
+    *,
+    eps: Sequence[float],
+    scale: float,
+    scales: int,
+    prior: float,
+    threshold: float,
+    raw_terms: Sequence[float],
+    backend: str = "auto",
+) -> PrecisionCheck:
+    """How far the features of one scale in `precision` are from float32, in t and in the scale's part of the score.
+
+    It is accurate enough if |difference| <= stderr(t) / sqrt(scales) at every eps: a systematic difference adds
+    up over the scales, while their sampling errors average out.
+
+    Args:
+        stats: moments of the scale in `precision` (for the paper's estimator its training half).
+        point: what the estimator made of them; its first budgets are `eps`.
+        features, reference: [n, F] of the same samples, in `precision` and in float32.
+        y: [n] their labels.
+        scales: S, how many scales the run has.
+        threshold: a_t of the score whose difference is reported.
+        raw_terms: per eps bound * max(0, accuracy - a_t) of the raw data at this scale.
+
+    Returns:
+        PrecisionCheck with one PrecisionPoint per eps. Its score_difference is what a run of scales like this one
+        would have: (h(t) - h(t - difference)) / h(raw), h(t) = bound(t) max(0, accuracy(t) - a_t); NaN where
+        the raw data do not exceed a_t.
+    """
+    solution = robust_solve(
+        stats.half_difference,
+        stats.covariance,
+        torch.tensor(list(eps), dtype=torch.float64),
+        estimator="plugin" if point.estimator == "paper" else "consistent",
+        dof=stats.dof,
+        c0=stats.c0,
+        weights=True,
+        backend=backend,
+    )
+    weights = solution.weights.to(features.device)
+    there, exact = (margin_ratio(one.double() @ weights.T, y) for one in (features, reference.to(features)))
+    difference = (there - exact).cpu()
+    count = len(eps)
+    t, t_rob = torch.from_numpy(point.t)[:count], torch.from_numpy(point.t_rob)[:count]
+    k = gaussian.threshold_shift(gaussian.log_prior_offset(prior), t_rob.square())
+    term = _term(t, k, prior, threshold) - _term((t - difference).clamp_min(0), k, prior, threshold)
+    raw = torch.tensor(list(raw_terms), dtype=torch.float64)
+    score = torch.where(raw > 0, term / raw, torch.nan)
+    stderr = torch.from_numpy(point.stderr)[:count]
+    accepted = bool((difference.abs() <= stderr / scales**0.5).all())
+    return PrecisionCheck(
+        dtype=precision.name,
+        accepted=accepted,
+        reason="" if accepted else "t differs from float32 by more than its standard error over sqrt(scales)",
+        scale=scale,
+        samples=len(y),
+        points=[
+            PrecisionPoint(
+                eps=one,
+                t_difference=float(difference[e]),
+                t_stderr=float(stderr[e]),
+                score_difference=float(score[e]),
+            )
+            for e, one in enumerate(eps)
+        ],
+    )
+
+
+def _term(t: Tensor, k: Tensor, prior: float, threshold: float) -> Tensor:
+    """bound * max(0, accuracy - threshold); 0 without a signal."""
+    excess = (gaussian.accuracy(t, k, prior) - threshold).clamp_min(0)
+    return torch.where((t > 0) & (excess > 0), gaussian.bound(t, k, prior) * excess, 0.0)
