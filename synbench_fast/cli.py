@@ -88,6 +88,11 @@ def _root(
         raise typer.Exit(2)
 
 
+# As in precision.py, which imports torch: mistakes are to be named without that wait.
+_DTYPES = ("auto", "float32", "tf32", "bfloat16", "float16", "float64")
+_DTYPE_SYNONYMS = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16", "fp64": "float64"}
+
+
 @app.command()
 def run(
     models: Annotated[
@@ -114,8 +119,21 @@ def run(
     samples: Annotated[str | None, typer.Option(metavar="N", help="Samples per scale.")] = None,
     preset: Annotated[str, typer.Option(metavar="quick|standard|paper")] = "standard",
     device: Annotated[str, typer.Option(metavar="auto|cpu|cuda[:N]")] = "auto",
-    dtype: Annotated[str, typer.Option(metavar="auto|float32|bfloat16|float16|float64")] = "auto",
+    dtype: Annotated[
+        str,
+        typer.Option(
+            metavar="auto|float32|tf32|bfloat16|float16|float64",
+            help="Of the forward pass; fp32, bf16, fp16 and fp64 mean the same.",
+        ),
+    ] = "auto",
+    backend: Annotated[
+        str, typer.Option(metavar="auto|torch", help="Of the operations; torch is the slow specification.")
+    ] = "auto",
     batch_size: Annotated[str, typer.Option(metavar="auto|N", help="Images per forward pass.")] = "auto",
+    compile: Annotated[
+        bool | None,
+        typer.Option("--compile/--no-compile", help="Use torch.compile; by default where it repays itself."),
+    ] = None,
     seed: Annotated[str, typer.Option(metavar="N")] = "0",
     prior: Annotated[str, typer.Option(metavar="P", help="Probability of class 1.")] = "0.5",
     center: Annotated[
@@ -177,7 +195,8 @@ def run(
         "estimator": arguments.choice("--estimator", estimator, ("consistent", "paper")),
         "preset": arguments.choice("--preset", preset, ("quick", "standard", "paper")),
         "device": arguments.device("--device", device),
-        "dtype": arguments.choice("--dtype", dtype, ("auto", "float32", "bfloat16", "float16", "float64")),
+        "dtype": _DTYPE_SYNONYMS.get(dtype) or arguments.choice("--dtype", dtype, _DTYPES),
+        "backend": arguments.choice("--backend", backend, ("auto", "torch")),
         "seed": arguments.integer("--seed", seed, low=0, high=2**64 - 1),
         "prior": arguments.number("--prior", prior, above=0, below=1),
         "center": arguments.number("--center", center),
@@ -187,6 +206,8 @@ def run(
         "published_preprocessing": published_preprocessing,
         "trust_remote_code": trust_remote_code,
     }
+    if compile is not None:
+        options["compile"] = compile
     if batch_size != "auto":
         options["batch_size"] = arguments.integer("--batch-size", batch_size, low=1, or_word="auto")
     if thresholds is not None:

@@ -137,6 +137,10 @@ class _Table:
             f"score{above}, ± one standard error; {first.estimator}, "
             f"{len(task.scales)} scales x {task.samples} samples, {first.cost.dtype} on {first.cost.device}\n"
         )
+        for one in self._results:
+            for check in one.precision.checks:
+                if check.used:
+                    self._stream.write(f"{one.encoder.spec}: {check.summary()}\n")
         self._stream.flush()
 
 

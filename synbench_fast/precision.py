@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -102,7 +103,9 @@ def candidates(
     """
     there = device.type == "cuda" and capability >= TENSOR_CORES
     if wanted == "tf32" and not there:
-        found = f"{device} (compute capability {capability[0]}.{capability[1]})" if any(capability) else device
+        found = (
+            f"{device} (compute capability {capability[0]}.{capability[1]})" if any(capability) else device
+        )
         raise SynbenchError(
             "dtype: expected one that the device computes in; tf32 needs a CUDA GPU of compute capability 8.0 "
             f"or newer, got {found}"
@@ -147,9 +150,14 @@ def _older_switches() -> tuple[str, bool] | None:
         return None
 
 
-def _newer_switches() -> list[object]:
+def _newer_switches() -> list[Any]:
     backends = torch.backends
-    places = ((backends.cuda, "matmul"), (backends.cudnn, "conv"), (backends.cudnn, "rnn"), (backends.mkldnn, "matmul"))
+    places = (
+        (backends.cuda, "matmul"),
+        (backends.cudnn, "conv"),
+        (backends.cudnn, "rnn"),
+        (backends.mkldnn, "matmul"),
+    )
     found = [getattr(module, name, None) for module, name in places]
     return [one for one in found if hasattr(one, "fp32_precision")]
 
@@ -200,7 +208,7 @@ def compare(
         raw_terms: per eps bound * max(0, accuracy - a_t) of the raw data at this scale.
 
     Returns:
-        PrecisionCheck with one PrecisionPoint per eps. Its score_difference is what a run of scales like this one
+        PrecisionCheck, `used` if accurate enough, with one PrecisionPoint per eps. Its score_difference is what a run of scales like this one
         would have: (h(t) - h(t - difference)) / h(raw), h(t) = bound(t) max(0, accuracy(t) - a_t); NaN where
         the raw data do not exceed a_t.
     """
@@ -224,11 +232,14 @@ def compare(
     raw = torch.tensor(list(raw_terms), dtype=torch.float64)
     score = torch.where(raw > 0, term / raw, torch.nan)
     stderr = torch.from_numpy(point.stderr)[:count]
-    accepted = bool((difference.abs() <= stderr / scales**0.5).all())
+    accurate = bool((difference.abs() <= stderr / scales**0.5).all())
+    reason = "t differs from float32 by more than stderr(t) / sqrt(number of scales)"
+    if not bool(torch.isfinite(difference).all()):
+        reason = f"t of float32 is unknown: {len(y)} samples do not hold both classes"
     return PrecisionCheck(
         dtype=precision.name,
-        accepted=accepted,
-        reason="" if accepted else "t differs from float32 by more than its standard error over sqrt(scales)",
+        used=accurate,
+        reason="" if accurate else reason,
         scale=scale,
         samples=len(y),
         points=[

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,22 +14,25 @@ from torch import Tensor
 from synbench_fast.checks import check_eps, check_estimator, check_integer, check_seed, check_thresholds
 from synbench_fast.errors import SynbenchError
 from synbench_fast.estimators import (
-    consistent_point,
-    paper_point,
     robust_area_stderr,
     splits,
+    start_consistent,
+    start_paper,
     term_stderr,
 )
 from synbench_fast.ops.dispatch import OPERATIONS, resolve
-from synbench_fast.ops.feature_stats import feature_stats
+from synbench_fast.ops.feature_stats import FeatureStats, feature_stats
+from synbench_fast.ops.sample_mixture import labels
 from synbench_fast.ops.score_auc import Integral, score_auc
 from synbench_fast.results import CurvePoint, RobustArea, ScalePoint, Score
+from synbench_fast.streams import Lane, PhaseClock, mark
 from synbench_fast.task import GaussianTask
 
 __all__ = ["Batch", "Curve", "Probe"]
 
 AREA_NODES = 8  # Gauss-Legendre nodes of the integral over eps in [0, 1]: Phi is smooth, error < 1e-6
 CONFIDENCE_95 = 1.959963984540054
+PENDING_SCALES = 2  # finished scales whose statistics a GPU may still be working on
 
 
 @dataclass(frozen=True)
@@ -53,17 +57,26 @@ class Curve:
 
 
 class _Buffer:
-    """Features of one (scale, split) until it is complete."""
+    """Features of one (scale, split) until it is evaluated."""
 
     def __init__(self, samples: int, features: int, like: Tensor) -> None:
         dtype = torch.float64 if like.dtype == torch.float64 else torch.float32
         self.x = torch.empty(samples, features, dtype=dtype, device=like.device)
-        self.y = torch.empty(samples, dtype=torch.uint8, device=like.device)
         self.seen = torch.zeros(samples, dtype=torch.bool)
 
     @property
     def complete(self) -> bool:
         return bool(self.seen.all())
+
+
+@dataclass(frozen=True)
+class _Pending:
+    """A complete scale on a GPU whose statistics have been started and not yet waited for."""
+
+    scale_index: int
+    buffers: list[_Buffer]
+    finite: Tensor  # bool [], on the GPU
+    finish: Callable[[], CurvePoint]
 
 
 class Probe:
@@ -77,6 +90,15 @@ class Probe:
     Batches may be updated in any order and split in any way; every sample of every scale and split must come
     once. Only the features of unfinished scales are kept: memory is N x F (twice that for `paper`) plus a few
     F x F matrices, whatever the number of scales.
+
+    Features on a GPU are taken without waiting for it: `update` only starts work, on the current stream and,
+    once a scale is complete, on a stream of the statistics' own. All batches of a scale are to be updated from
+    one stream. The features of at most two finished scales stay there beside the unfinished ones, three times
+    the memory above when going scale by scale; what is wrong with a scale's features is reported up to two
+    scales later, by `compute` at the latest. Elsewhere a scale is evaluated, and its mistakes are named, in
+    the `update` that completes it.
+
+    `seconds` holds the time of the phases "sample" and "statistics"; see `streams.PhaseClock`.
 
     Args:
         task: what to sample.
@@ -126,13 +148,21 @@ class Probe:
         for operation in OPERATIONS:
             resolve(operation, self.device.type, backend)
         self.splits = splits(self.estimator)
-        self.seconds = {"sample": 0.0, "statistics": 0.0}
+        self.clock = PhaseClock()
         nodes, weights = np.polynomial.legendre.leggauss(AREA_NODES)
         self._nodes = tuple((nodes + 1) / 2)
         self._quadrature = weights / 2
+        self._labels = labels(0, self.samples, task.prior)
+        ones = int(self._labels.count_nonzero())
+        self._count = (self.samples - ones, ones)
+        self._uploaded: dict[torch.device, Tensor] = {}
+        self._lanes: dict[torch.device, Lane] = {}
         self._buffers: dict[tuple[int, int], _Buffer] = {}
+        self._pending: deque[_Pending] = deque()
         self._points: dict[int, CurvePoint] = {}
         self._features: int | None = None
+        self._kept: int | None = None
+        self._kept_features: list[Tensor] = []
         # Computed before any feature, so that a mistake in `integral` or `backend` does not cost a run.
         self._raw_accuracy, self._raw_robust, self._raw_bound = task.raw(self.eps + self._nodes)
         self._area(self._raw_accuracy, self._raw_bound, integral)
@@ -157,22 +187,21 @@ class Probe:
         self, scale_index: int, split: int, start: int, count: int, *, out: Tensor | None = None
     ) -> Batch:
         """Samples start .. start + count - 1 of one scale and split."""
-        begun = time.perf_counter()
-        x, y = self.task.sample(
-            self.task.scale_values[scale_index],
-            start,
-            count,
-            split=split,
-            seed=self.seed,
-            mean=self.mean,
-            std=self.std,
-            dtype=self.dtype,
-            channels_last=self.channels_last,
-            device=self.device,
-            out=out,
-            backend=self.backend,
-        )
-        self.seconds["sample"] += time.perf_counter() - begun
+        with self.clock.phase("sample", self.device):
+            x, y = self.task.sample(
+                self.task.scale_values[scale_index],
+                start,
+                count,
+                split=split,
+                seed=self.seed,
+                mean=self.mean,
+                std=self.std,
+                dtype=self.dtype,
+                channels_last=self.channels_last,
+                device=self.device,
+                out=out,
+                backend=self.backend,
+            )
         return Batch(x, y, scale_index, split, start)
 
     def batches(self, batch_size: int = 256) -> Iterator[Batch]:
@@ -186,10 +215,25 @@ class Probe:
     def update(self, batch: Batch, features: Tensor) -> None:
         """Take the features [B, F] of a batch; a scale is evaluated as soon as it is complete.
 
+        Labels follow from the samples' indices; those of the batch are not read.
+
         Raises SynbenchError for features of another form, NaN or infinite values, samples that were seen
-        before, and for a scale whose features allow no estimate.
+        before, and for a scale whose features allow no estimate; on a GPU the values are looked at later, see
+        the class.
         """
-        begun = time.perf_counter()
+        later = self._evaluated_later(features.device)
+        with nullcontext() if later else self.clock.phase("statistics", features.device):
+            self._take(batch, features)
+            if self._complete(batch.scale_index):
+                self._evaluate(batch.scale_index)
+
+    @staticmethod
+    def _evaluated_later(device: torch.device) -> bool:
+        """Whether scales on `device` are evaluated beside what follows."""
+        return device.type == "cuda"
+
+    def _take(self, batch: Batch, features: Tensor) -> None:
+        """The features, checked, into the buffer of their scale and split."""
         count = len(batch.y)
         if not (
             0 <= batch.scale_index < len(self.task.scale_values)
@@ -208,8 +252,9 @@ class Probe:
                 f"{str(features.dtype).removeprefix('torch.')} {list(features.shape)}"
             )
         features = features.detach()
-        key = (batch.scale_index, batch.split)
-        if batch.scale_index in self._points:
+        if batch.scale_index in self._points or any(
+            p.scale_index == batch.scale_index for p in self._pending
+        ):
             raise SynbenchError(f"batch: expected samples not seen before, got scale {scale:g} again")
         if self._features is None:
             self._features = features.shape[1]
@@ -217,50 +262,135 @@ class Probe:
             raise SynbenchError(
                 f"features: expected F = {self._features} as in earlier batches, got {features.shape[1]}"
             )
+        key = (batch.scale_index, batch.split)
         buffer = self._buffers.get(key)
         if buffer is None:
             buffer = self._buffers[key] = _Buffer(self.samples, self._features, features)
+            self._labels_on(features.device)  # an upload waits, so it comes before there is work to wait for
         rows = slice(batch.start, batch.start + count)
         if bool(buffer.seen[rows].any()):
             raise SynbenchError(
                 f"batch: expected samples not seen before, got {batch.start} .. {batch.start + count - 1} of scale "
                 f"{scale:g} again"
             )
-        if not bool(torch.isfinite(features).all()):
-            row, column = torch.nonzero(~torch.isfinite(features))[0].tolist()
-            raise SynbenchError(
-                f"features: expected finite values, got {float(features[row, column])} in feature {column} of "
-                f"sample {batch.start + row} at scale {scale:g}"
-            )
+        if not self._evaluated_later(features.device) and not bool(torch.isfinite(features).all()):
+            raise self._not_finite(features, batch.start, scale)
         buffer.x[rows] = features
-        buffer.y[rows] = batch.y.to(buffer.y.device)
         buffer.seen[rows] = True
-        scale_buffers = [self._buffers.get((batch.scale_index, split)) for split in range(self.splits)]
-        if all(b is not None and b.complete for b in scale_buffers):
-            try:
-                self._points[batch.scale_index] = self._evaluate(batch.scale_index)
-            except SynbenchError as error:
-                raise SynbenchError(f"{error} (at scale {scale:g})") from None
-            for split in range(self.splits):
-                del self._buffers[batch.scale_index, split]
-        self.seconds["statistics"] += time.perf_counter() - begun
 
-    def _evaluate(self, scale_index: int) -> CurvePoint:
-        train = self._buffers[scale_index, 0]
-        eps = self.eps + self._nodes
-        stats = feature_stats(train.x, train.y, backend=self.backend)
+    @staticmethod
+    def _not_finite(features: Tensor, start: int, scale: float) -> SynbenchError:
+        row, column = torch.nonzero(~torch.isfinite(features))[0].tolist()
+        return SynbenchError(
+            f"features: expected finite values, got {float(features[row, column])} in feature {column} of "
+            f"sample {start + row} at scale {scale:g}"
+        )
+
+    def _complete(self, scale_index: int) -> bool:
+        buffers = [self._buffers.get((scale_index, split)) for split in range(self.splits)]
+        return all(b is not None and b.complete for b in buffers)
+
+    def _evaluate(self, scale_index: int) -> None:
+        """Evaluate a complete scale: at once, or on a GPU only start it and finish the one before the last."""
+        buffers = [self._buffers.pop((scale_index, split)) for split in range(self.splits)]
+        if scale_index == self._kept:
+            self._kept_features = [one.x for one in buffers]
+        device = buffers[0].x.device
+        if not self._evaluated_later(device):
+            self._points[scale_index] = self._of_scale(scale_index, lambda: self._start(buffers)())
+            return
+        # The older scale first: its lane is waited for, and must not have the work of this one yet.
+        self._collect(PENDING_SCALES - 1)
+        if device not in self._lanes:
+            self._lanes[device] = Lane(device)
+        lane = self._lanes[device]
+        for tensor in (self._labels_on(device), *(one.x for one in buffers)):
+            lane.uses(tensor)
+        with lane.running(after=mark(device)), self.clock.phase("statistics", device):
+            finite = torch.stack([torch.isfinite(one.x).all() for one in buffers]).all()
+            try:
+                finish = self._start(buffers)
+            except SynbenchError as error:
+                finish = _raiser(
+                    error
+                )  # which may come from values that are not finite: those are named first
+        self._pending.append(_Pending(scale_index, buffers, finite, finish))
+
+    def _start(self, buffers: list[_Buffer]) -> Callable[[], CurvePoint]:
+        """Enqueue moments and classifiers of a complete scale; calling the result waits for them."""
+        eps, prior = self.eps + self._nodes, self.task.prior
+        x, y = buffers[0].x, self._labels_on(buffers[0].x.device)
+        stats = feature_stats(x, y, count=self._count, backend=self.backend)
         if self.estimator == "consistent":
-            return consistent_point(stats, eps, prior=self.task.prior, backend=self.backend)
-        test = self._buffers[scale_index, 1]
-        return paper_point(stats, test.x, test.y, eps, prior=self.task.prior, backend=self.backend)
+            return start_consistent(stats, eps, prior=prior, backend=self.backend)
+        test_x = buffers[1].x
+        return start_paper(
+            stats,
+            test_x,
+            self._labels_on(test_x.device),
+            eps,
+            test_count=self._count,
+            prior=prior,
+            backend=self.backend,
+        )
+
+    def _labels_on(self, device: torch.device) -> Tensor:
+        if device not in self._uploaded:
+            self._uploaded[device] = self._labels.to(device)
+        return self._uploaded[device]
+
+    def _collect(self, leave: int = 0) -> None:
+        """Wait for the oldest pending scales until only `leave` are left."""
+        while len(self._pending) > leave:
+            one = self._pending.popleft()
+            # Reading a value waits for the current stream: the lane, never the encoder's.
+            with self._lanes[one.finite.device].running():
+                if not bool(one.finite):
+                    scale = self.task.scale_values[one.scale_index]
+                    wrong = next(b.x for b in one.buffers if not bool(torch.isfinite(b.x).all()))
+                    raise self._not_finite(wrong, 0, scale)
+                self._points[one.scale_index] = self._of_scale(one.scale_index, one.finish)
+
+    def _of_scale(self, scale_index: int, finish: Callable[[], CurvePoint]) -> CurvePoint:
+        try:
+            return finish()
+        except SynbenchError as error:
+            raise SynbenchError(f"{error} (at scale {self.task.scale_values[scale_index]:g})") from None
+
+    def finish(self) -> None:
+        """Wait until every complete scale is evaluated; raises what is wrong with their features."""
+        self._collect()
+
+    def keep_features(self, scale_index: int) -> None:
+        """Hold the features of this scale beyond its evaluation, for `kept`."""
+        self._kept = scale_index
+
+    def kept(self) -> tuple[CurvePoint, FeatureStats, Tensor, Tensor]:
+        """Of the scale given to `keep_features`, once, when it is complete; they are released by it.
+
+        Returns:
+            its point, its moments, the features [N, F] of its last split and the labels [N], on their device.
+        """
+        assert self._kept is not None and self._kept_features
+        self._collect()
+        features, self._kept_features = self._kept_features, []
+        y = self._labels_on(features[0].device)
+        stats = feature_stats(features[0], y, count=self._count, backend=self.backend)
+        return self._points[self._kept], stats, features[-1], y
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """Seconds of the phases "sample" and "statistics" so far; on a GPU this waits for the work."""
+        return {"sample": 0.0, "statistics": 0.0} | self.clock.seconds()
 
     @property
     def feature_dim(self) -> int | None:
         """F, None before the first scale is complete."""
-        return next(iter(self._points.values())).feature_dim if self._points else None
+        return self._features if self._points or self._pending else None
 
     def compute(self) -> Curve:
         """Scores, curve and robust area once every scale is complete; SynbenchError before that."""
+        self._collect()
         scales = self.task.scale_values
         missing = [f"{s:g}" for i, s in enumerate(scales) if i not in self._points]
         if missing:
@@ -345,6 +475,13 @@ class Probe:
             ratio=value / raw,
             stderr=float(np.sqrt(np.sum(np.square(errors)))) / len(points),
         )
+
+
+def _raiser(error: SynbenchError) -> Callable[[], CurvePoint]:
+    def finish() -> CurvePoint:
+        raise error
+
+    return finish
 
 
 def _warnings(points: list[CurvePoint], scales: Sequence[float], raw: Tensor, lowest: float) -> list[str]:

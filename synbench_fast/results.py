@@ -155,10 +155,10 @@ class PrecisionPoint:
 
 @dataclass(frozen=True, kw_only=True)
 class PrecisionCheck:
-    """One precision that ran the first scale: accepted, or the reason why not; no points if it could not run."""
+    """One precision that ran the first scale: used, or the reason why not; no points if nothing was measured."""
 
     dtype: str
-    accepted: bool
+    used: bool
     reason: str
     scale: float
     samples: int
@@ -210,9 +210,9 @@ class Cost:
     dtype: str
     batch_size: int
     threads: int
-    channels_last: bool = False
-    compiled: bool = False
-    cuda_graph: bool = False
+    channels_last: bool
+    compiled: bool
+    cuda_graph: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -283,7 +283,7 @@ class Result:
         scores = (self.score(eps) for eps in self.eps)
         parts = [f"eps {one.eps:g}: {with_error(one.score, one.stderr)}" for one in scores]
         area, cost, task = self.robust_area, self.cost, self.task
-        checked = [f"  {one.summary()}" for one in self.precision.checks if one.accepted]
+        checked = [f"  {one.summary()}" for one in self.precision.checks if one.used]
         return "\n".join(
             [
                 f"{self.encoder.spec}: F = {self.encoder.feature_dim}, "

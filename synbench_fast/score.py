@@ -1,4 +1,4 @@
-"""score(): one encoder under one configuration."""
+"""score(): one encoder under one configuration, from arguments to result."""
 
 from __future__ import annotations
 
@@ -21,24 +21,29 @@ from synbench_fast.checks import (
     check_seed,
     check_thresholds,
 )
-from synbench_fast.encoders import Encoder, EncoderInfo, load_encoder
+from synbench_fast.devices import capability, check_capability, find_device
+from synbench_fast.encoders import EncoderInfo, load_encoder
 from synbench_fast.encoders.base import is_out_of_memory
 from synbench_fast.errors import SynbenchError, first_line, suggest
+from synbench_fast.forward import Compile, check_compile
+from synbench_fast.ops.dispatch import OPERATIONS
 from synbench_fast.ops.score_auc import Integral
+from synbench_fast.pipeline import Progress
+from synbench_fast.precision import DTYPES, candidates, check_precision
 from synbench_fast.probe import Probe
 from synbench_fast.results import (
     Cost,
     EncoderRecord,
+    PrecisionRecord,
     Preprocessing,
     Result,
     TaskRecord,
     replay_command,
 )
+from synbench_fast.run import run_encoder
 from synbench_fast.task import PUBLISHED_MEAN, PUBLISHED_STD, GaussianTask, spread_scales
 
 __all__ = ["PRESETS", "score"]
-
-Progress = Callable[[int, int, str], None]  # (images done, images in all, phase)
 
 
 @dataclass(frozen=True)
@@ -52,15 +57,6 @@ PRESETS = {
     "standard": Preset(scales=25, samples=1024),
     "paper": Preset(scales=49, samples=2048),
 }
-
-DTYPES = {
-    "float32": torch.float32,
-    "bfloat16": torch.bfloat16,
-    "float16": torch.float16,
-    "float64": torch.float64,
-}
-BATCH_BYTES = 1 << 25  # of input per forward pass when batch_size is "auto"
-LARGEST_BATCH = 512
 
 
 def score(
@@ -79,7 +75,9 @@ def score(
     seed: int = 0,
     device: str | torch.device = "auto",
     dtype: str | torch.dtype = "auto",
+    backend: str = "auto",
     batch_size: int | str = "auto",
+    compile: Compile = "auto",
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     published_preprocessing: bool = False,
@@ -113,9 +111,16 @@ def score(
         center: mean of every input element before normalisation (0.5: mid grey).
         seed: 64-bit seed of the samples, and of the weights with `random_init`.
         device: "auto" (a CUDA GPU if there is one; a Module stays where it is) or a torch device.
-        dtype: of the forward pass; "auto" is float32 (a Module keeps its own).
-        batch_size: samples per forward pass; "auto" starts from the input's size and halves when memory is
-            short. It does not change the samples.
+        dtype: of the forward pass: "float32" (products of float32 throughout), "tf32" (rounded inside, on
+            GPUs from compute capability 8.0), "bfloat16", "float16" or "float64"; fp32, bf16, fp16 and fp64
+            are the same. "auto" leaves a Module or callable as it is and is else float32 on the CPU; on a GPU
+            the first of bfloat16, tf32 and float32 whose difference to float32, measured on the middle scale,
+            is within |t - t_float32| <= stderr(t) / sqrt(number of scales) at every eps.
+        backend: of the operations: "auto", or "torch" for the slow float64 specification, which runs anywhere.
+        batch_size: samples per forward pass; "auto" goes by the input's size on a CPU and by the measured
+            throughput on a GPU, and halves when memory is short. It does not change the samples.
+        compile: True or False for torch.compile; "auto" uses it on a GPU when the forward passes that are left
+            are long enough to repay it.
         mean, std: normalisation per channel in place of the encoder's own.
         published_preprocessing: the published script's ImageNet constants, for every encoder.
         pool, checkpoint, random_init, trust_remote_code: see `load_encoder`.
@@ -156,7 +161,15 @@ def _score(encoder: Any, options: dict[str, Any], progress: Progress) -> Result:
     mean, std = options["mean"], options["std"]
     if options["published_preprocessing"] and (mean is not None or std is not None):
         raise SynbenchError("published_preprocessing: expected mean and std to be left out, got both kinds")
+    backend = check_backend(options["backend"])
+    compile = check_compile(options["compile"])
+    options["dtype"] = wanted = check_precision(options["dtype"])
     owned = isinstance(encoder, str)
+    device, notes = find_device(options["device"], owned)
+    if device is not None:
+        check_capability(device, backend)
+        if wanted == "tf32":
+            candidates(wanted, None, True, device, capability(device))
     try:
         loaded = load_encoder(
             encoder,
@@ -168,9 +181,11 @@ def _score(encoder: Any, options: dict[str, Any], progress: Progress) -> Result:
             random_init=options["random_init"],
             seed=seed,
             trust_remote_code=options["trust_remote_code"],
-            device=_device(options["device"], owned),
-            dtype=_dtype(options["dtype"], owned),
+            device=device,
+            dtype=_loading_dtype(wanted, owned),
         )
+        if loaded.module is None and wanted != "auto":
+            loaded.to(dtype=DTYPES[wanted].dtype)
         if loaded.info.feature_dim is None:
             loaded.probe()
     except (RuntimeError, MemoryError) as error:
@@ -181,10 +196,11 @@ def _score(encoder: Any, options: dict[str, Any], progress: Progress) -> Result:
         ) from None
     if options["published_preprocessing"]:
         loaded.info = _published(loaded.info)
+    device = loaded.device
+    check_capability(device, backend)
     seconds = {"load": time.perf_counter() - begun}
     with loaded.scoring():
         info = loaded.info
-        feature_dim = info.feature_dim or 0
         task = GaussianTask(
             info.input_shape,
             scales,
@@ -193,28 +209,43 @@ def _score(encoder: Any, options: dict[str, Any], progress: Progress) -> Result:
         )
         samples = options["samples"]
         if samples is None:
-            samples = preset.samples if estimator == "paper" else max(preset.samples, 2 * feature_dim)
-        probe = Probe(
-            task,
-            eps,
-            samples=samples,
-            estimator=estimator,
-            thresholds=thresholds,
-            integral=options["integral"],
-            seed=seed,
-            mean=info.mean,
-            std=info.std,
-            dtype=loaded.dtype,
-            device=loaded.device,
+            samples = preset.samples
+            if estimator == "consistent":
+                samples = max(samples, 2 * (info.feature_dim or 0))
+
+        def make_probe(dtype: torch.dtype, channels_last: bool) -> Probe:
+            return Probe(
+                task,
+                eps,
+                samples=samples,
+                estimator=estimator,
+                thresholds=thresholds,
+                integral=options["integral"],
+                seed=seed,
+                mean=info.mean,
+                std=info.std,
+                dtype=dtype,
+                channels_last=channels_last,
+                device=device,
+                backend=backend,
+            )
+
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
+        done = run_encoder(
+            loaded,
+            make_probe,
+            candidates(
+                wanted, None if owned else loaded.dtype, loaded.module is not None, device, capability(device)
+            ),
+            as_it_is=wanted == "auto" and not owned,
+            size=batch_size,
+            compile=compile,
+            progress=progress,
         )
-        if loaded.device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(loaded.device)
-        batch_size = _run(probe, loaded, batch_size, progress)
-    curve = probe.compute()
-    elapsed = probe.seconds["sample"] + probe.seconds["statistics"] + probe.seconds["encode"]
-    seconds |= probe.seconds
+    probe, curve = done.probe, done.curve
+    seconds |= done.seconds
     seconds["total"] = time.perf_counter() - begun
-    device_type = loaded.device.type
     return Result(
         encoder=EncoderRecord(
             spec=info.spec,
@@ -223,7 +254,7 @@ def _score(encoder: Any, options: dict[str, Any], progress: Progress) -> Result:
             revision=info.revision,
             weights_sha256=info.weights_sha256,
             parameters=info.parameters,
-            feature_dim=feature_dim,
+            feature_dim=probe.feature_dim or 0,
             preprocessing=Preprocessing(
                 input_shape=info.input_shape, mean=info.mean, std=info.std, pool=info.pool
             ),
@@ -246,71 +277,50 @@ def _score(encoder: Any, options: dict[str, Any], progress: Progress) -> Result:
         scores=curve.scores,
         curve=curve.curve,
         robust_area=curve.robust_area,
+        precision=PrecisionRecord(requested=wanted, dtype=done.precision.name, checks=done.checks),
         cost=Cost(
             images=probe.images,
             seconds=seconds,
-            images_per_second=probe.images / elapsed,
-            peak_memory_bytes=_peak_memory(loaded.device),
-            device=str(loaded.device),
-            dtype=str(loaded.dtype).removeprefix("torch."),
-            batch_size=batch_size,
+            images_per_second=probe.images / done.elapsed,
+            peak_memory_bytes=_peak_memory(device),
+            device=str(device),
+            dtype=done.precision.name,
+            batch_size=done.batch_size,
             threads=torch.get_num_threads(),
+            channels_last=probe.channels_last,
+            compiled=done.compiled,
+            cuda_graph=done.cuda_graph,
         ),
         environment=environment.describe(),
-        backends=environment.chosen_backends(device_type),
-        warnings=curve.warnings,
+        backends=_backends(device, backend),
+        warnings=notes + done.warnings + curve.warnings,
         command=_command(encoder, options),
     )
 
 
-def _run(probe: Probe, encoder: Encoder, batch_size: int | None, progress: Progress) -> int:
-    """All batches through the encoder; returns the batch size that fitted into memory."""
-    total, done = probe.images, 0
-    size = batch_size or _first_batch_size(probe)
-    probe.seconds["encode"] = 0.0
-    buffer: Tensor | None = None
-    progress(0, total, "encode")
-    for scale_index in range(len(probe.task.scale_values)):
-        for split in range(probe.splits):
-            start = 0
-            while start < probe.samples:
-                count = min(size, probe.samples - start)
-                try:
-                    if buffer is None or len(buffer) < count:
-                        buffer = torch.empty(count, *probe.task.shape, dtype=probe.dtype, device=probe.device)
-                    batch = probe.batch(scale_index, split, start, count, out=buffer[:count])
-                    begun = time.perf_counter()
-                    features = encoder(batch.x)
-                    if features.device.type == "cuda":
-                        torch.cuda.synchronize(features.device)
-                except (RuntimeError, MemoryError) as error:
-                    if not is_out_of_memory(error):
-                        raise
-                    size, buffer = _smaller(count, batch_size, error), None
-                    continue
-                probe.seconds["encode"] += time.perf_counter() - begun
-                probe.update(batch, features)
-                start += count
-                done += count
-                progress(done, total, "encode")
-    return size
+def _backends(device: torch.device, backend: str) -> dict[str, str]:
+    """Operation -> backend of the run; one that was asked for serves every operation."""
+    if backend == "auto":
+        return environment.chosen_backends(device.type)
+    return dict.fromkeys(OPERATIONS, backend)
 
 
-def _smaller(count: int, fixed: int | None, error: BaseException) -> int:
-    """The next batch size after `count` samples did not fit."""
-    if count == 1:
-        raise SynbenchError(f"memory: expected room for a batch of 1, got {first_line(error)}") from None
-    if fixed is not None:
+def check_backend(backend: str) -> str:
+    """ "auto", or the one backend that serves every operation on every device."""
+    known = ["auto", "torch"]
+    if backend not in known:
         raise SynbenchError(
-            f"batch_size: expected a batch that fits into memory, got {fixed} ({first_line(error)}); try {fixed // 2}"
-        ) from None
-    return count // 2
+            f"backend: expected one of {known}, got {backend!r}{suggest(str(backend), known)}"
+        )
+    return backend
 
 
-def _first_batch_size(probe: Probe) -> int:
-    item = probe.task.dim * torch.finfo(probe.dtype).bits // 8
-    fitting = max(1, min(LARGEST_BATCH, BATCH_BYTES // item))
-    return 1 << (fitting.bit_length() - 1)
+def _loading_dtype(wanted: str, owned: bool) -> torch.dtype | None:
+    """The dtype to load in: float32 if weights are to be compared with it, None for an encoder's own."""
+    if wanted == "auto":
+        return torch.float32 if owned else None
+    precision = DTYPES[wanted]
+    return torch.float32 if owned and precision.reduced else precision.dtype
 
 
 def _check_batch_size(batch_size: int | str) -> int | None:
@@ -348,38 +358,6 @@ def _preset(name: str) -> Preset:
     return PRESETS[name]
 
 
-def _device(device: str | torch.device, owned: bool) -> torch.device | None:
-    if device == "auto":
-        if not owned:
-            return None
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        wanted = torch.device(device)
-    except (RuntimeError, TypeError):
-        raise SynbenchError(f"device: expected 'auto', 'cpu', 'cuda' or 'cuda:N', got {device!r}") from None
-    if wanted.type == "cuda" and not torch.cuda.is_available():
-        raise SynbenchError(
-            f"device: expected a device of this machine, got {device!r}, but torch finds no CUDA GPU"
-        )
-    try:
-        there = torch.zeros(1, device=wanted).item() == 0
-    except (RuntimeError, NotImplementedError):
-        there = False  # no such accelerator, or a device without values such as "meta"
-    if not there:
-        raise SynbenchError(f"device: expected a device of this machine, got {device!r}")
-    return wanted
-
-
-def _dtype(dtype: str | torch.dtype, owned: bool) -> torch.dtype | None:
-    name = str(dtype).removeprefix("torch.")
-    if name == "auto":
-        return torch.float32 if owned else None
-    if name not in DTYPES:
-        known = ["auto", *DTYPES]
-        raise SynbenchError(f"dtype: expected one of {known}, got {name!r}{suggest(name, known)}")
-    return DTYPES[name]
-
-
 def _peak_memory(device: torch.device) -> int:
     """Bytes: the most that torch held on a GPU, elsewhere the process's resident set."""
     if device.type == "cuda":
@@ -394,7 +372,7 @@ def _command(encoder: Any, options: dict[str, Any]) -> str:
     if not isinstance(encoder, str):
         return ""
     given = dict(options)
-    defaults = {"integral": "exact", "center": 0.5, "thresholds": None}
+    defaults = {"integral": "exact", "center": 0.5, "thresholds": None, "backend": "auto"}
     for key, value in defaults.items():
         if given[key] == value:
             given[key] = None

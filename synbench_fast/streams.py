@@ -17,7 +17,7 @@ Mark = torch.cuda.Event | None
 
 def _event(*, timed: bool = False) -> torch.cuda.Event:
     event: torch.cuda.Event = torch.cuda.Event(enable_timing=timed)  # type: ignore[no-untyped-call]
-    event.record()  # type: ignore[no-untyped-call]
+    event.record()
     return event
 
 
@@ -43,7 +43,9 @@ class Lane:
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
-        self.stream = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
+        self.stream: torch.cuda.Stream | None = None
+        if device.type == "cuda":
+            self.stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
     @contextmanager
     def running(self, after: Mark = None) -> Iterator[None]:
@@ -72,8 +74,8 @@ class Span:
     def seconds(self) -> float:
         if self.begun is None or self.ended is None:
             return self.wall
-        self.ended.synchronize()  # type: ignore[no-untyped-call]
-        return float(self.begun.elapsed_time(self.ended)) / 1000  # type: ignore[no-untyped-call]
+        self.ended.synchronize()
+        return float(self.begun.elapsed_time(self.ended)) / 1000
 
 
 class PhaseClock:

@@ -11,6 +11,7 @@ from synbench_fast.results import (
     EncoderRecord,
     Environment,
     Gpu,
+    PrecisionRecord,
     Preprocessing,
     Result,
     RobustArea,
@@ -76,6 +77,7 @@ def example(spec: str = "builtin:conv", **changes: Any) -> Result:
             for e in eps
         ],
         robust_area=RobustArea(value=0.61, raw=0.74, ratio=0.61 / 0.74, stderr=0.02),
+        precision=PrecisionRecord(requested="auto", dtype="float32", checks=[]),
         cost=Cost(
             images=2048,
             seconds={"sample": 0.5, "encode": 3.0, "statistics": 0.25, "solve": 0.125, "total": 4.0},
@@ -85,6 +87,9 @@ def example(spec: str = "builtin:conv", **changes: Any) -> Result:
             dtype="float32",
             batch_size=256,
             threads=2,
+            channels_last=False,
+            compiled=False,
+            cuda_graph=False,
         ),
         environment=Environment(
             python="3.11.0",

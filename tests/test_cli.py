@@ -122,6 +122,7 @@ def test_every_option_reaches_score_typed(calls: list[Any], tmp_path: Path) -> N
     done = invoke(
         "run", "timm:resnet18", "--eps", "0, 0.5", "--thresholds", "0.7", "--estimator", "paper",
         "--scales", "5", "--samples", "64", "--preset", "quick", "--device", "cuda:1", "--dtype", "bfloat16",
+        "--backend", "torch", "--no-compile",
         "--batch-size", "8", "--seed", "18446744073709551615", "--prior", "0.25", "--input-shape", "3x32x32",
         "--mean", "-1,0.5,0.5", "--std", "0.25,0.25,1", "--pool", "avg", "--checkpoint", str(weights),
         "--random-init", "--published-preprocessing", "--trust-remote-code", "--threads", "1",
@@ -141,6 +142,8 @@ def test_every_option_reaches_score_typed(calls: list[Any], tmp_path: Path) -> N
                 "preset": "quick",
                 "device": "cuda:1",
                 "dtype": "bfloat16",
+                "backend": "torch",
+                "compile": False,
                 "batch_size": 8,
                 "seed": 2**64 - 1,
                 "prior": 0.25,
@@ -171,8 +174,8 @@ def test_scales_are_a_count_or_values(calls: list[Any], text: str, value: Any) -
 def test_what_is_not_given_is_left_to_score(calls: list[Any]) -> None:
     invoke("run", "builtin:conv")
     assert set(calls[0][1]) == {
-        "eps", "estimator", "preset", "device", "dtype", "seed", "prior", "center", "integral",
-        "batch_size", "random_init",
+        "eps", "estimator", "preset", "device", "dtype", "backend", "seed", "prior", "center",
+        "integral", "batch_size", "random_init",
         "published_preprocessing", "trust_remote_code",
     }  # fmt: skip
 
@@ -221,8 +224,12 @@ def test_what_is_not_given_is_left_to_score(calls: list[Any]) -> None:
         ),
         (
             ["a:b", "--dtype", "float23"],
-            "--dtype: expected one of auto, float32, bfloat16, float16, float64, got 'float23', "
+            "--dtype: expected one of auto, float32, tf32, bfloat16, float16, float64, got 'float23', "
             "did you mean float32?",
+        ),
+        (
+            ["a:b", "--backend", "troch"],
+            "--backend: expected one of auto, torch, got 'troch', did you mean torch?",
         ),
         (
             ["a:b", "--device", "cudo"],
@@ -757,7 +764,8 @@ def test_a_real_run_stops_at_a_signal_with_whole_files(tmp_path: Path) -> None:
 
 
 def test_the_options_agree_with_score() -> None:
-    from synbench_fast.score import DTYPES, PRESETS, score
+    from synbench_fast.precision import DTYPES, SYNONYMS
+    from synbench_fast.score import PRESETS, score
 
     parameters = inspect.signature(score).parameters
     command = inspect.signature(cli.run).parameters
@@ -767,11 +775,13 @@ def test_the_options_agree_with_score() -> None:
         default, text = parameters[name].default, command[name].default
         if isinstance(default, tuple):
             assert tuple(float(one) for one in text.split(",")) == default
+        elif name == "compile":  # a flag that is not given is "auto"
+            assert (default, text) == ("auto", None)
         elif default is not None and not isinstance(default, bool):
             assert text == str(default)
         else:
             assert text is default
-    for option, values in (("--preset", PRESETS), ("--dtype", ["auto", *DTYPES])):
+    for option, values in (("--preset", PRESETS), ("--dtype", ["auto", *DTYPES, *SYNONYMS])):
         for value in values:
             assert arguments_accept(option, value)
         assert not arguments_accept(option, "nothing")

@@ -207,6 +207,7 @@ class Encoder:
         self._borrowed = loaded.borrowed
         self._place = loaded.place
         self._active = False
+        self._loaded: _Tensors | None = None  # the weights as they were before `recast`
         # What a caller's module is to be moved to; None leaves it as it is, mixed precision included.
         self._onto: tuple[torch.device | None, torch.dtype | None] = (None, None)
         if not self._borrowed:
@@ -237,6 +238,48 @@ class Encoder:
             self.module.to(self.device, self.dtype)
         return self
 
+    @property
+    def borrowed(self) -> bool:
+        """Whether the module is the caller's."""
+        return self._borrowed
+
+    def recast(self, dtype: torch.dtype, *, channels_last: bool = False) -> None:
+        """Run in `dtype` from now on, inside `scoring()`: converted from the weights as they were loaded.
+
+        Those stay in memory for `in_float32` and for another `recast`, until `drop_loaded`. `channels_last`
+        lays the weights of convolutions out that way. A callable's weights cannot be seen, so only its input
+        changes.
+        """
+        self.dtype = dtype
+        if self.module is None:
+            return
+        if self._loaded is None:
+            self._loaded = _tensors(self.module)
+        _restore_tensors(*self._loaded)
+        self.module.to(self.device, dtype)
+        if channels_last:
+            self.module.to(memory_format=torch.channels_last)
+
+    @contextmanager
+    def in_float32(self) -> Iterator[Encoder]:
+        """Inside: the same encoder in float32, from the weights as they were loaded; for modules only."""
+        assert self.module is not None
+        present, dtype = _tensors(self.module), self.dtype
+        if self._loaded is not None:
+            _restore_tensors(*self._loaded)
+        try:
+            self.dtype = torch.float32
+            self.module.to(self.device, torch.float32)
+            yield self
+        finally:
+            _restore_tensors(*present)
+            self.dtype = dtype
+
+    def drop_loaded(self) -> None:
+        """Release what `recast` kept, unless it is the caller's."""
+        if not self._borrowed:
+            self._loaded = None
+
     def _move(self) -> None:
         device, dtype = self._onto
         if self.module is not None and (device is not None or dtype is not None):
@@ -256,7 +299,9 @@ class Encoder:
                     _restore_modes, [(m, getattr(m, "training", None)) for m in self.module.modules()]
                 )
                 if self._borrowed:
-                    stack.callback(_restore_tensors, *_tensors(self.module))
+                    self._loaded = _tensors(self.module)
+                    stack.callback(setattr, self, "_loaded", None)
+                    stack.callback(_restore_tensors, *self._loaded)
                     self._move()
                 self.module.eval()
             self._active = True
@@ -265,9 +310,17 @@ class Encoder:
 
     def __call__(self, x: Tensor) -> Tensor:
         """x [B, *input_shape] -> features [B, F]; SynbenchError if x or the output has another form."""
+        return self._run(x, self._forward)
+
+    def compiled(self) -> Callable[[Tensor], Tensor]:
+        """The encoder with a forward pass compiled by torch at its first call, for one batch size."""
+        forward = torch.compile(self._forward, dynamic=False)
+        return lambda x: self._run(x, forward)
+
+    def _run(self, x: Tensor, forward: Callable[[Tensor], Any]) -> Tensor:
         if not self._active:
             with self.scoring():
-                return self(x)
+                return self._run(x, forward)
         info = self.info
         if not isinstance(x, Tensor):
             raise SynbenchError(f"x: expected a Tensor, got {type(x).__name__}")
@@ -277,7 +330,7 @@ class Encoder:
         x = x.to(self.device, self.dtype)
         # A tensor that a caller's module caches in inference mode could not be used in its later training.
         with torch.no_grad() if self._borrowed or self.module is None else torch.inference_mode():
-            output = self._first(x) if info.feature_dim is None else self._forward(x)
+            output = self._first(x) if info.feature_dim is None else forward(x)
             return self._checked(output, len(x))
 
     def _first(self, x: Tensor) -> Any:
@@ -330,14 +383,16 @@ class Encoder:
 
     def probe(self) -> Encoder:
         """Two zero inputs through the encoder: sets `info.feature_dim`, raises what a run would raise."""
+        self.info = replace(self.info, feature_dim=None)
         self(torch.zeros(2, *self.info.input_shape, dtype=self.dtype, device=self.device))
         return self
 
 
 _Held = tuple[nn.Parameter, Tensor, Tensor | None]
+_Tensors = tuple[list[_Held], list[tuple[nn.Module, str, Tensor | None]]]
 
 
-def _tensors(module: nn.Module) -> tuple[list[_Held], list[tuple[nn.Module, str, Tensor | None]]]:
+def _tensors(module: nn.Module) -> _Tensors:
     """What the parameters and buffers hold; gradients are set aside, a move would convert them in place."""
     parameters = [(p, p.data, p.grad) for p in module.parameters()]
     for parameter in module.parameters():

@@ -1,0 +1,202 @@
+"""The loop of a run: every batch is sampled, goes through the encoder, and its features go to the probe.
+
+On a GPU the next batch is sampled, on a stream of its own, into the other of two buffers while the encoder
+runs, and nothing in the loop waits for the device except for the measurements of the first batches: the host
+runs ahead, up to the two scales that the probe lets wait. Elsewhere one thing is done after the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from synbench_fast.batch_size import BatchSize
+from synbench_fast.encoders import Encoder
+from synbench_fast.encoders.base import is_out_of_memory
+from synbench_fast.errors import first_line
+from synbench_fast.forward import Compile, Forward, compile_repays, graph_repays
+from synbench_fast.probe import Batch, Probe
+from synbench_fast.streams import Lane, Mark, Span, mark, wait
+
+__all__ = ["Pipeline", "Progress", "batch_size"]
+
+Progress = Callable[[int, int, str], None]  # (images done, images in all, phase)
+
+BATCH_BYTES = 1 << 25  # of input per forward pass off a GPU when the batch size is chosen here
+LARGEST_BATCH = 512
+GPU_BATCH_BYTES = 1 << 30  # on a GPU the size grows to no more than this much input
+GPU_LARGEST_BATCH = 4096
+GPU_FIRST_BATCH = 32
+
+
+def batch_size(probe: Probe, wanted: int | None) -> BatchSize:
+    """The rule of a run: `wanted` samples; None grows from 32 on a GPU and goes by the input's size elsewhere."""
+    gpu = probe.device.type == "cuda"
+    if wanted is not None:
+        return BatchSize(wanted, largest=probe.samples, fixed=True, measured=gpu)
+    item = probe.task.dim * torch.finfo(probe.dtype).bits // 8
+    room, most = (GPU_BATCH_BYTES, GPU_LARGEST_BATCH) if gpu else (BATCH_BYTES, LARGEST_BATCH)
+    fitting = max(1, min(most, room // item))
+    power = 1 << (fitting.bit_length() - 1)
+    if gpu:
+        return BatchSize(min(GPU_FIRST_BATCH, power), largest=min(power, probe.samples), grow=True)
+    return BatchSize(power, largest=power)
+
+
+@dataclass(frozen=True)
+class _Filled:
+    """A batch in one of the buffers; on a GPU its samples are there once `ready` is reached."""
+
+    batch: Batch
+    index: int
+    ready: Mark
+
+
+class _Buffers:
+    """Inputs of the encoder: two on a GPU, filled in turn beside the encoder, one elsewhere."""
+
+    def __init__(self, probe: Probe, lane: Lane, size: int) -> None:
+        self._probe, self._lane, self.size = probe, lane, size
+        layout = torch.channels_last if probe.channels_last else torch.contiguous_format
+        shape = (size, *probe.task.shape)
+        self.inputs = [
+            torch.empty(shape, dtype=probe.dtype, device=probe.device, memory_format=layout)
+            for _ in range(2 if probe.device.type == "cuda" else 1)
+        ]
+        for one in self.inputs:
+            lane.uses(one)
+        self._free = [mark(probe.device)] * len(self.inputs)  # from when on each may be written
+        self._turn = 0
+
+    def fill(self, scale_index: int, split: int, start: int, count: int) -> _Filled:
+        """Start drawing samples into the buffer whose turn it is."""
+        index, self._turn = self._turn, (self._turn + 1) % len(self.inputs)
+        with self._lane.running(after=self._free[index]):
+            batch = self._probe.batch(scale_index, split, start, count, out=self.inputs[index][:count])
+            return _Filled(batch, index, mark(self._probe.device))
+
+    def release(self, filled: _Filled) -> None:
+        """What the current stream has been given so far is the last to read it."""
+        self._free[filled.index] = mark(self._probe.device)
+
+
+class Pipeline:
+    """Runs the batches of some scales through the encoder and gives their features to the probe.
+
+        Pipeline(probe, encoder, batch_size(probe, None)).run(range(len(task.scale_values)))
+
+    Phase "encode" is added to the probe's clock. The encoder is to be inside its `scoring()`.
+
+    Args:
+        probe: draws the samples and takes the features.
+        encoder: on the probe's device.
+        size: of the batches; halved when memory is short.
+        compile: whether torch.compile is used: True, False, or "auto" where it repays itself.
+        progress: called with (images done, images in all, "encode"); on a GPU as batches are started.
+    """
+
+    def __init__(
+        self,
+        probe: Probe,
+        encoder: Encoder,
+        size: BatchSize,
+        *,
+        compile: Compile = "auto",
+        progress: Progress | None = None,
+    ) -> None:
+        self.probe, self.size = probe, size
+        self.forward = Forward(encoder)
+        self._graphable = encoder.module is not None  # a callable may do on the host what a graph leaves out
+        self._compile = compile
+        self._progress = progress or (lambda done, total, phase: None)
+        self._device = probe.device
+        self._lane = Lane(probe.device)
+        self._buffers: _Buffers | None = None
+        self._chosen = False
+        self._done = 0
+
+    def run(self, scales: Sequence[int]) -> None:
+        """All batches of these scales (indices), in their order.
+
+        Raises:
+            SynbenchError: no room for one sample, or for the batch size that was asked for; and what
+                `Probe.update` and the encoder raise.
+        """
+        samples = self.probe.samples
+        parts = [(scale, split) for scale in scales for split in range(self.probe.splits)]
+        at, end = 0, len(parts) * samples  # samples are numbered part after part; a batch stays within one
+        ahead: _Filled | None = None  # the batch at `at`, drawn while the one before was encoded
+        while at < end:
+            try:
+                filled = ahead or self._fill(parts, at)
+                ahead = None
+                features, span = self._encode(filled)
+                following = at + len(features)
+                if self._device.type == "cuda" and self.size.settled and following < end:
+                    ahead = self._fill(parts, following)
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                ahead = None
+                self._shrink(self._count(at), first_line(error))
+                continue
+            self.probe.update(filled.batch, features)
+            self._release(filled)
+            if not self.size.settled:
+                self.size.report(len(features), span.seconds())
+            self._done += len(features)
+            self._progress(self._done, self.probe.images, "encode")
+            at = following
+
+    def _count(self, at: int) -> int:
+        samples = self.probe.samples
+        return min(self.size.next(), samples - at % samples)
+
+    def _fill(self, parts: Sequence[tuple[int, int]], at: int) -> _Filled:
+        """Start drawing the batch that begins with sample number `at`."""
+        samples = self.probe.samples
+        size = min(self.size.next(), samples)
+        if self._buffers is None or self._buffers.size != size:
+            self._buffers = None  # before the next ones take memory
+            self._buffers = _Buffers(self.probe, self._lane, size)
+        return self._buffers.fill(*parts[at // samples], at % samples, self._count(at))
+
+    def _encode(self, filled: _Filled) -> tuple[Tensor, Span]:
+        x = filled.batch.x
+        wait(self._device, filled.ready)
+        if (
+            self.size.settled
+            and not self._chosen
+            and self._buffers is not None
+            and len(x) == self._buffers.size
+        ):
+            self._chosen = True
+            self._choose_forward(x, self._buffers.inputs)
+        with self.probe.clock.phase("encode", self._device) as span:
+            features = self.forward(x)
+            if self._device.type != "cuda" and features.device.type == "cuda":
+                torch.cuda.synchronize(features.device)
+        return features, span
+
+    def _choose_forward(self, x: Tensor, buffers: Sequence[Tensor]) -> None:
+        """Once the batch size is known: compile, or record a graph, if that repays itself."""
+        left, each = self.probe.images - self._done, self.size.seconds_per_image
+        if compile_repays(self._compile, self._device, left, each):
+            self.forward.compile(x, self._compile)
+        elif self._graphable and graph_repays(self._device, each and each * len(x), left // len(x)):
+            self.forward.capture(x, buffers)
+
+    def _shrink(self, count: int, reason: str) -> None:
+        """After `count` samples did not fit."""
+        self._buffers, self._chosen = None, False
+        self.forward.reset()
+        self.size.too_large(count, reason)
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    def _release(self, filled: _Filled) -> None:
+        if self._buffers is not None:
+            self._buffers.release(filled)
