@@ -56,15 +56,15 @@ class _Filled:
 
 
 class _Buffers:
-    """Inputs of the encoder: two on a GPU, filled in turn beside the encoder, one elsewhere."""
+    """Inputs of the encoder, filled in turn: two where that happens beside the encoder, else one."""
 
-    def __init__(self, probe: Probe, lane: Lane, size: int) -> None:
+    def __init__(self, probe: Probe, lane: Lane, size: int, number: int) -> None:
         self._probe, self._lane, self.size = probe, lane, size
         layout = torch.channels_last if probe.channels_last else torch.contiguous_format
         shape = (size, *probe.task.shape)
         self.inputs = [
             torch.empty(shape, dtype=probe.dtype, device=probe.device, memory_format=layout)
-            for _ in range(2 if probe.device.type == "cuda" else 1)
+            for _ in range(number)
         ]
         for one in self.inputs:
             lane.uses(one)
@@ -81,6 +81,11 @@ class _Buffers:
     def release(self, filled: _Filled) -> None:
         """What the current stream has been given so far is the last to read it."""
         self._free[filled.index] = mark(self._probe.device)
+
+
+def _overlaps(device: torch.device) -> bool:
+    """Whether samples can be drawn beside the encoder."""
+    return device.type == "cuda"
 
 
 class Pipeline:
@@ -114,6 +119,7 @@ class Pipeline:
         self._progress = progress or (lambda done, total, phase: None)
         self._device = probe.device
         self._lane = Lane(probe.device)
+        self._overlaps = _overlaps(probe.device)
         self._buffers: _Buffers | None = None
         self._chosen = False
         self._done = 0
@@ -135,7 +141,7 @@ class Pipeline:
                 ahead = None
                 features, span = self._encode(filled)
                 following = at + len(features)
-                if self._device.type == "cuda" and self.size.settled and following < end:
+                if self._overlaps and self.size.settled and following < end:
                     ahead = self._fill(parts, following)
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
@@ -161,7 +167,7 @@ class Pipeline:
         size = min(self.size.next(), samples)
         if self._buffers is None or self._buffers.size != size:
             self._buffers = None  # before the next ones take memory
-            self._buffers = _Buffers(self.probe, self._lane, size)
+            self._buffers = _Buffers(self.probe, self._lane, size, 2 if self._overlaps else 1)
         return self._buffers.fill(*parts[at // samples], at % samples, self._count(at))
 
     def _encode(self, filled: _Filled) -> tuple[Tensor, Span]:

@@ -162,19 +162,23 @@ def _newer_switches() -> list[Any]:
     return [one for one in found if hasattr(one, "fp32_precision")]
 
 
-def margin_ratio(margins: Tensor, y: Tensor) -> Tensor:
-    """t_hat = (mean_1 - mean_0) / (2 pooled deviation) of margins [n, E] with labels [n]: float64 [E].
+def margin_ratio(margins: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """t_hat = (mean_1 - mean_0) / (2 s) of margins [n, E] with labels [n], s the pooled deviation.
 
-    0 where the margins do not vary.
+    Returns:
+        t_hat, float64 [E], 0 where the margins do not vary, and the influence of each sample on it, float64
+        [n, E]: the variance of t_hat, or of a difference of two, is the sum of squares of its influences.
     """
     margins = margins.double()
     one = (y == 1).to(margins)[:, None]
-    ones = one.sum()
-    zeros = len(y) - ones
+    ones, zeros = one.sum(), (1 - one).sum()
     mean_1, mean_0 = (margins * one).sum(0) / ones, (margins * (1 - one)).sum(0) / zeros
     centred = margins - torch.where(one > 0, mean_1, mean_0)
     deviation = (centred.square().sum(0) / (len(y) - 2)).sqrt()
-    return torch.where(deviation > 0, (mean_1 - mean_0) / (2 * deviation), 0.0)
+    units = torch.where(deviation > 0, centred / deviation, 0.0)
+    t = torch.where(deviation > 0, (mean_1 - mean_0) / (2 * deviation), 0.0)
+    of_means = torch.where(one > 0, units / ones, -units / zeros) / 2
+    return t, of_means - t / 2 * (units.square() - 1) / len(y)
 
 
 def compare(
@@ -195,8 +199,8 @@ def compare(
 ) -> PrecisionCheck:
     """How far the features of one scale in `precision` are from float32, in t and in the scale's part of the score.
 
-    It is accurate enough if |difference| <= stderr(t) / sqrt(scales) at every eps: a systematic difference adds
-    up over the scales, while their sampling errors average out.
+    It is accurate enough if |difference| <= stderr(t) / sqrt(scales) at every eps, and the difference is known
+    to that: a systematic difference adds up over the scales, while their sampling errors average out.
 
     Args:
         stats: moments of the scale in `precision` (for the paper's estimator its training half).
@@ -224,7 +228,8 @@ def compare(
     )
     weights = solution.weights.to(features.device)
     there, exact = (margin_ratio(one.double() @ weights.T, y) for one in (features, reference.to(features)))
-    difference = (there - exact).cpu()
+    difference = (there[0] - exact[0]).cpu()
+    error = (there[1] - exact[1]).square().sum(0).sqrt().cpu()
     count = len(eps)
     t, t_rob = torch.from_numpy(point.t)[:count], torch.from_numpy(point.t_rob)[:count]
     k = gaussian.threshold_shift(gaussian.log_prior_offset(prior), t_rob.square())
@@ -232,10 +237,13 @@ def compare(
     raw = torch.tensor(list(raw_terms), dtype=torch.float64)
     score = torch.where(raw > 0, term / raw, torch.nan)
     stderr = torch.from_numpy(point.stderr)[:count]
-    accurate = bool((difference.abs() <= stderr / scales**0.5).all())
+    limit = stderr / scales**0.5
+    accurate = bool(((difference.abs() <= limit) & (error <= limit)).all())
     reason = "t differs from float32 by more than stderr(t) / sqrt(number of scales)"
     if not bool(torch.isfinite(difference).all()):
         reason = f"t of float32 is unknown: {len(y)} samples do not hold both classes"
+    elif bool((difference.abs() <= limit).all()):
+        reason = "the difference of t to float32 is not known to stderr(t) / sqrt(number of scales)"
     return PrecisionCheck(
         dtype=precision.name,
         used=accurate,
@@ -246,6 +254,7 @@ def compare(
             PrecisionPoint(
                 eps=one,
                 t_difference=float(difference[e]),
+                t_difference_stderr=float(error[e]),
                 t_stderr=float(stderr[e]),
                 score_difference=float(score[e]),
             )

@@ -143,12 +143,14 @@ class RobustArea:
 class PrecisionPoint:
     """What a precision did to one scale at one budget, against float32 on the same samples.
 
-    `t_difference` is t in the precision minus t in float32, `t_stderr` the standard error of t at that scale,
-    and `score_difference` what the score would move by if every scale moved alike.
+    `t_difference` is t in the precision minus t in float32 and has an error of its own, `t_stderr` is the
+    standard error of t at that scale, and `score_difference` what the score would move by if every scale moved
+    alike.
     """
 
     eps: float
     t_difference: float = nan_field()
+    t_difference_stderr: float = nan_field()
     t_stderr: float = nan_field()
     score_difference: float = nan_field()
 

@@ -18,6 +18,7 @@ from synbench_fast.pipeline import Pipeline, Progress, batch_size
 from synbench_fast.precision import CHECKED, Precision, compare, tf32_allowed
 from synbench_fast.probe import Curve, Probe
 from synbench_fast.results import PrecisionCheck
+from synbench_fast.streams import on_device
 
 __all__ = ["Run", "run_encoder"]
 
@@ -75,7 +76,7 @@ def run_encoder(
         if number == 1:
             report(0, probe.images, "encode")
         worked = 0.0
-        with tf32_allowed(encoder.device, precision.tf32):
+        with on_device(encoder.device), tf32_allowed(encoder.device, precision.tf32):
             try:
                 if not as_it_is and (checks or layout or encoder.dtype != precision.dtype):
                     encoder.recast(precision.dtype, channels_last=layout)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
-__all__ = ["Lane", "PhaseClock", "Span", "mark", "wait"]
+__all__ = ["Lane", "PhaseClock", "Span", "mark", "on_device", "wait"]
 
 Mark = torch.cuda.Event | None
 
@@ -21,11 +22,16 @@ def _event(*, timed: bool = False) -> torch.cuda.Event:
     return event
 
 
+def on_device(device: torch.device) -> AbstractContextManager[Any]:
+    """Kernels inside go to this GPU; nothing for other devices."""
+    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
+
+
 def mark(device: torch.device) -> Mark:
     """The point that the current stream of a GPU has been given work up to; None on other devices."""
     if device.type != "cuda":
         return None
-    with torch.cuda.device(device):
+    with on_device(device):
         return _event()
 
 
@@ -95,10 +101,10 @@ class PhaseClock:
         """The block's work on `device` counts as phase `name`, unless it raises."""
         span = Span()
         if device.type == "cuda":
-            with torch.cuda.device(device):
+            with on_device(device):
                 span.begun = _event(timed=True)
             yield span
-            with torch.cuda.device(device):
+            with on_device(device):
                 span.ended = _event(timed=True)
             self._open.append((name, span))
         else:
