@@ -12,7 +12,7 @@ from torch import Tensor
 from synbench_fast.batch_size import BatchSize
 from synbench_fast.encoders import Encoder
 from synbench_fast.encoders.base import is_out_of_memory
-from synbench_fast.errors import first_line
+from synbench_fast.errors import SynbenchError, first_line
 from synbench_fast.forward import Compile, wants_channels_last
 from synbench_fast.pipeline import Pipeline, Progress, batch_size
 from synbench_fast.precision import CHECKED, Precision, compare, tf32_allowed
@@ -97,7 +97,7 @@ def run_encoder(
                 if last:
                     raise
                 scale = probe.task.scale_values[len(probe.task.scale_values) // 2]
-                checks.append(_unmeasured(precision, scale, f"it does not run: {first_line(error)}"))
+                checks.append(_unmeasured(precision, scale, f"it does not run: {_words(error)}"))
                 continue
             if precision.reduced and encoder.module is None:
                 warnings.append(
@@ -157,7 +157,7 @@ def _check(
     try:
         reference = _float32_features(encoder, make_probe(torch.float32, False), scale_index, count, size)
     except Exception as error:
-        return _unmeasured(precision, scale, f"float32 does not run: {first_line(error)}")
+        return _unmeasured(precision, scale, f"float32 does not run: {_words(error)}")
     threshold = min(probe.thresholds)
     accuracy, _, bound = (one[scale_index] for one in probe.task.raw(probe.eps))
     return compare(
@@ -193,6 +193,10 @@ def _float32_features(encoder: Encoder, probe: Probe, scale_index: int, count: i
                 continue
             start += wanted
     return torch.cat(parts)
+
+
+def _words(error: Exception) -> str:
+    return str(error) if isinstance(error, SynbenchError) else first_line(error)
 
 
 def _unmeasured(precision: Precision, scale: float, reason: str) -> PrecisionCheck:
