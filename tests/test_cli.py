@@ -31,8 +31,16 @@ from synbench_fast import cli, environment
 from synbench_fast.documents import encode
 from synbench_fast.encoders import SOURCES, list_encoders, registry
 from synbench_fast.errors import SynbenchError
+from synbench_fast.precision import DTYPES, SYNONYMS
 from synbench_fast.progress import Reporter
-from synbench_fast.results import CSV_COLUMNS, Result, replay_command
+from synbench_fast.results import (
+    CSV_COLUMNS,
+    PrecisionCheck,
+    PrecisionPoint,
+    PrecisionRecord,
+    Result,
+    replay_command,
+)
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -96,6 +104,27 @@ def test_table_shows_the_lowest_threshold_and_is_not_cut_when_piped(calls: list[
     assert note == (
         "score above accuracy 0.6, ± one standard error; consistent, 2 scales x 1024 samples, float32 on cpu"
     )
+
+
+def test_table_shows_what_a_reduced_precision_did(calls: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    point = PrecisionPoint(
+        eps=0.2, t_difference=0.02, t_difference_stderr=0.001, t_stderr=0.05, score_difference=0.01
+    )
+    check = PrecisionCheck(dtype="tf32", used=True, reason="", scale=2.5, samples=256, points=[point])
+    record = PrecisionRecord(requested="tf32", dtype="tf32", checks=[check])
+    module = sys.modules["synbench_fast.score"]
+    monkeypatch.setattr(module, "score", lambda spec, **_: example(spec, precision=record))
+    last = invoke("run", "builtin:conv").stdout.splitlines()[-1]
+    assert last == (
+        "builtin:conv: tf32 against float32 at scale 2.5: t differs by +0.02 (0.4 standard errors) at eps 0.2"
+    )
+
+
+def test_synonyms_of_dtypes_reach_score_under_their_one_name(calls: list[Any]) -> None:
+    for given, name in (("bf16", "bfloat16"), ("fp16", "float16"), ("fp32", "float32"), ("tf32", "tf32")):
+        invoke("run", "builtin:conv", "--dtype", given)
+        assert calls[-1][1]["dtype"] == name
+    assert ("auto", *DTYPES) == cli._DTYPES and cli._DTYPE_SYNONYMS == SYNONYMS
 
 
 def test_table_shows_the_thresholds_asked_for(calls: list[Any]) -> None:
@@ -764,7 +793,6 @@ def test_a_real_run_stops_at_a_signal_with_whole_files(tmp_path: Path) -> None:
 
 
 def test_the_options_agree_with_score() -> None:
-    from synbench_fast.precision import DTYPES, SYNONYMS
     from synbench_fast.score import PRESETS, score
 
     parameters = inspect.signature(score).parameters

@@ -25,6 +25,9 @@ from synbench_fast.results import (
     CSV_COLUMNS,
     SCHEMA_VERSION,
     CurvePoint,
+    PrecisionCheck,
+    PrecisionPoint,
+    PrecisionRecord,
     Result,
     RobustArea,
     replay_command,
@@ -162,6 +165,66 @@ def test_reading_refuses_what_does_not_fit(document: Any, message: str) -> None:
 def test_reading_refuses_what_is_not_json(text: str) -> None:
     with pytest.raises(SynbenchError, match=r"^r\.json: expected a JSON document, got text that is not: "):
         Result.from_json(text, source="r.json")
+
+
+def version_1() -> dict[str, Any]:
+    """The example as the first version wrote it."""
+    document = example().to_dict()
+    document["schema_version"] = 1
+    del document["precision"]
+    for name in ("channels_last", "compiled", "cuda_graph"):
+        del document["cost"][name]
+    return document
+
+
+def test_documents_of_version_1_are_read() -> None:
+    result = Result.from_dict(version_1())
+    assert (
+        result.to_dict()
+        == example(precision=PrecisionRecord(requested="float32", dtype="float32", checks=[])).to_dict()
+    )
+    assert result.schema_version == SCHEMA_VERSION
+    assert result.file_name() == example().file_name()
+    for path, value, message in (
+        ("cost", 3, "r.json: cost: expected an object, got 3"),
+        ("seed", "0", 'r.json: seed: expected an integer, got "0"'),
+    ):
+        with pytest.raises(SynbenchError, match=f"^{re.escape(message)}$"):
+            Result.from_dict({**version_1(), path: value}, source="r.json")
+
+
+def check(**changes: Any) -> PrecisionCheck:
+    points = [
+        PrecisionPoint(eps=0.0, t_difference=-0.01, t_difference_stderr=0.001, t_stderr=0.04, score_difference=math.nan),
+        PrecisionPoint(eps=0.2, t_difference=0.02, t_difference_stderr=0.001, t_stderr=0.05, score_difference=0.01),
+    ]  # fmt: skip
+    values: dict[str, Any] = {
+        "dtype": "bfloat16", "used": True, "reason": "", "scale": 2.5, "samples": 256, "points": points,
+    }  # fmt: skip
+    return PrecisionCheck(**{**values, **changes})
+
+
+def test_summary_of_a_comparison_names_the_worst() -> None:
+    text = "bfloat16 against float32 at scale 2.5: "
+    assert check().summary() == text + "t differs by +0.02 (0.4 standard errors) at eps 0.2"
+    assert check(points=[], reason="it does not run").summary() == text + "it does not run"
+    record = PrecisionRecord(
+        requested="auto", dtype="bfloat16", checks=[check(used=False, dtype="tf32"), check()]
+    )
+    result = example(precision=record)
+    assert [line for line in result.summary().splitlines() if "against float32" in line] == [
+        "  " + check().summary()
+    ]
+    assert Result.from_json(result.to_json()).to_dict() == result.to_dict()
+
+
+def test_compile_in_the_replay_line() -> None:
+    lines = [replay_command("a:b", {"compile": value, "seed": 1}) for value in ("auto", True, False)]
+    assert lines == [
+        "synbench-fast run a:b --seed 1",
+        "synbench-fast run a:b --compile --seed 1",
+        "synbench-fast run a:b --no-compile --seed 1",
+    ]
 
 
 def test_optional_fields_take_null() -> None:
