@@ -212,9 +212,9 @@ def compare(
         raw_terms: per eps bound * max(0, accuracy - a_t) of the raw data at this scale.
 
     Returns:
-        PrecisionCheck, `used` if accurate enough, with one PrecisionPoint per eps. Its score_difference is what a run of scales like this one
-        would have: (h(t) - h(t - difference)) / h(raw), h(t) = bound(t) max(0, accuracy(t) - a_t); NaN where
-        the raw data do not exceed a_t.
+        PrecisionCheck, `used` if accurate enough, with one PrecisionPoint per eps. Its score_difference is what
+        a run of scales like this one would have: (h(t) - h(t - difference)) / h(raw) with
+        h(t) = bound(t) max(0, accuracy(t) - a_t); NaN where the raw data do not exceed a_t.
     """
     solution = robust_solve(
         stats.half_difference,

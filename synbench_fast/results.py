@@ -352,10 +352,8 @@ class Result:
                 f"{source}: schema_version: expected an integer from 1 to {SCHEMA_VERSION}, got {version!r}"
                 + ("; a newer synbench-fast wrote it" if newer else "")
             )
-        if version == 1:
-            document = _from_version_1(document)
         try:
-            return decode(cls, document)
+            return decode(cls, _from_version_1(document) if version == 1 else document)
         except Mismatch as error:
             raise SynbenchError(f"{source}: {error}") from None
 
@@ -445,8 +443,8 @@ def _from_version_1(document: dict[str, Any]) -> dict[str, Any]:
     """A document of version 1 as one of version 2, which adds how the forward passes were run."""
     cost = document.get("cost")
     if not isinstance(cost, dict):
-        return document  # refused for that
-    dtype = cost.get("dtype")
+        raise Mismatch("cost", "an object", kind_of(cost) if "cost" in document else "no such field")
+    dtype = cost["dtype"] if isinstance(cost.get("dtype"), str) else ""  # what else it is, is refused as it is
     plain = {"channels_last": False, "compiled": False, "cuda_graph": False}
     return {
         **document,
