@@ -134,6 +134,7 @@ class Pipeline:
         samples = self.probe.samples
         parts = [(scale, split) for scale in scales for split in range(self.probe.splits)]
         at, end = 0, len(parts) * samples  # samples are numbered part after part; a batch stays within one
+        filled: _Filled | None = None
         ahead: _Filled | None = None  # the batch at `at`, drawn while the one before was encoded
         while at < end:
             try:
@@ -146,7 +147,7 @@ class Pipeline:
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
-                ahead = None
+                filled = ahead = None  # they hold the buffers that are to go
                 self._shrink(self._count(at), first_line(error))
                 continue
             self.probe.update(filled.batch, features)
@@ -155,7 +156,7 @@ class Pipeline:
                 self.size.report(len(features), span.seconds())
             self._done += len(features)
             self._progress(self._done, self.probe.images, "encode")
-            at = following
+            at, filled = following, None
 
     def _count(self, at: int) -> int:
         samples = self.probe.samples

@@ -444,7 +444,8 @@ def _from_version_1(document: dict[str, Any]) -> dict[str, Any]:
     cost = document.get("cost")
     if not isinstance(cost, dict):
         raise Mismatch("cost", "an object", kind_of(cost) if "cost" in document else "no such field")
-    dtype = cost["dtype"] if isinstance(cost.get("dtype"), str) else ""  # what else it is, is refused as it is
+    # Anything but a string is refused where it stands.
+    dtype = cost["dtype"] if isinstance(cost.get("dtype"), str) else ""
     plain = {"channels_last": False, "compiled": False, "cuda_graph": False}
     return {
         **document,

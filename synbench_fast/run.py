@@ -79,8 +79,7 @@ def run_encoder(
         with on_device(encoder.device), tf32_allowed(encoder.device, precision.tf32):
             try:
                 if not as_it_is and (checks or layout or encoder.dtype != precision.dtype):
-                    encoder.recast(precision.dtype, channels_last=layout)
-                    encoder.probe()
+                    _recast(encoder, precision, layout)
                 pipeline = Pipeline(probe, encoder, batch_size(probe, size), compile=compile, progress=report)
                 if precision.reduced and encoder.module is not None:
                     middle = scales.pop(len(scales) // 2)
@@ -125,6 +124,18 @@ def run_encoder(
         compiled=pipeline.forward.compiled,
         cuda_graph=pipeline.forward.graphed,
     )
+
+
+def _recast(encoder: Encoder, precision: Precision, channels_last: bool) -> None:
+    try:
+        encoder.recast(precision.dtype, channels_last=channels_last)
+        encoder.probe()
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise SynbenchError(
+            f"memory: expected room for the encoder in float32 and in {precision.name}, got {first_line(error)}"
+        ) from None
 
 
 def _timed(pipeline: Pipeline, scales: Sequence[int]) -> float:

@@ -22,7 +22,7 @@ from synbench_fast.checks import (
     check_thresholds,
 )
 from synbench_fast.devices import capability, check_capability, find_device
-from synbench_fast.encoders import EncoderInfo, load_encoder
+from synbench_fast.encoders import Encoder, EncoderInfo, load_encoder
 from synbench_fast.encoders.base import is_out_of_memory
 from synbench_fast.errors import SynbenchError, first_line, suggest
 from synbench_fast.forward import Compile, check_compile
@@ -170,8 +170,9 @@ def _score(encoder: Any, options: dict[str, Any], progress: Progress) -> Result:
         check_capability(device, backend)
         if wanted == "tf32":
             candidates(wanted, None, True, device, capability(device))
-    try:
-        loaded = load_encoder(
+
+    def load(dtype: torch.dtype | None) -> Encoder:
+        return load_encoder(
             encoder,
             input_shape=options["input_shape"],
             mean=mean,
@@ -182,8 +183,16 @@ def _score(encoder: Any, options: dict[str, Any], progress: Progress) -> Result:
             seed=seed,
             trust_remote_code=options["trust_remote_code"],
             device=device,
-            dtype=_loading_dtype(wanted, owned),
+            dtype=dtype,
         )
+
+    try:
+        try:
+            loaded = load(_loading_dtype(wanted, owned))
+        except (RuntimeError, MemoryError) as error:
+            if not (is_out_of_memory(error) and owned and wanted != "auto" and DTYPES[wanted].reduced):
+                raise
+            loaded = load(DTYPES[wanted].dtype)  # which cannot be compared with float32, and is warned of
         if loaded.module is None and wanted != "auto":
             loaded.to(dtype=DTYPES[wanted].dtype)
         if loaded.info.feature_dim is None:
@@ -196,8 +205,8 @@ def _score(encoder: Any, options: dict[str, Any], progress: Progress) -> Result:
         ) from None
     if options["published_preprocessing"]:
         loaded.info = _published(loaded.info)
-    device = loaded.device
-    check_capability(device, backend)
+    place = loaded.device
+    check_capability(place, backend)
     seconds = {"load": time.perf_counter() - begun}
     with loaded.scoring():
         info = loaded.info
@@ -226,17 +235,17 @@ def _score(encoder: Any, options: dict[str, Any], progress: Progress) -> Result:
                 std=info.std,
                 dtype=dtype,
                 channels_last=channels_last,
-                device=device,
+                device=place,
                 backend=backend,
             )
 
-        if device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(device)
+        if place.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(place)
         done = run_encoder(
             loaded,
             make_probe,
             candidates(
-                wanted, None if owned else loaded.dtype, loaded.module is not None, device, capability(device)
+                wanted, None if owned else loaded.dtype, loaded.module is not None, place, capability(place)
             ),
             as_it_is=wanted == "auto" and not owned,
             size=batch_size,
@@ -282,8 +291,8 @@ def _score(encoder: Any, options: dict[str, Any], progress: Progress) -> Result:
             images=probe.images,
             seconds=seconds,
             images_per_second=probe.images / done.elapsed,
-            peak_memory_bytes=_peak_memory(device),
-            device=str(device),
+            peak_memory_bytes=_peak_memory(place),
+            device=str(place),
             dtype=done.precision.name,
             batch_size=done.batch_size,
             threads=torch.get_num_threads(),
@@ -292,7 +301,7 @@ def _score(encoder: Any, options: dict[str, Any], progress: Progress) -> Result:
             cuda_graph=done.cuda_graph,
         ),
         environment=environment.describe(),
-        backends=_backends(device, backend),
+        backends=_backends(place, backend),
         warnings=notes + done.warnings + curve.warnings,
         command=_command(encoder, options),
     )
@@ -306,7 +315,7 @@ def _backends(device: torch.device, backend: str) -> dict[str, str]:
 
 
 def check_backend(backend: str) -> str:
-    """ "auto", or the one backend that serves every operation on every device."""
+    """The backend asked for: auto, or torch, which serves every operation on every device."""
     known = ["auto", "torch"]
     if backend not in known:
         raise SynbenchError(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -13,7 +15,7 @@ from torch import Tensor, nn
 
 import synbench_fast as sb
 from synbench_fast import gaussian
-from synbench_fast.encoders import load_encoder
+from synbench_fast.encoders import Encoder, load_encoder
 from synbench_fast.ops.feature_stats import feature_stats
 from synbench_fast.precision import (
     DTYPES,
@@ -406,3 +408,38 @@ def test_a_module_that_float32_breaks_is_scored_with_a_warning() -> None:
     assert result.warnings[0].startswith(
         "bfloat16 against float32 at scale 2: float32 does not run: RuntimeError"
     )
+
+
+def test_weights_that_fit_in_half_precision_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A dtype that was asked for runs; float32 is out of reach for the comparison as well."""
+    real = Encoder.to
+
+    def limited(encoder: Encoder, device: Any = None, dtype: torch.dtype | None = None) -> Encoder:
+        if dtype == torch.float32 and device is not None and str(device) == "cpu" and full[0]:
+            full[0] = False
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
+        return real(encoder, device, dtype)
+
+    @contextmanager
+    def in_float32(encoder: Encoder) -> Iterator[None]:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
+        yield
+
+    full = [True]
+    monkeypatch.setattr(Encoder, "to", limited)
+    monkeypatch.setattr(Encoder, "in_float32", in_float32)
+    result = sb.score("builtin:conv?dim=16", **SMALL, dtype="bf16", device="cpu")
+    assert full == [False] and result.precision.dtype == "bfloat16"
+    assert result.warnings == [
+        "bfloat16 against float32 at scale 2: float32 does not run: OutOfMemoryError: CUDA out of memory. "
+        "Tried to allocate 20.00 GiB"
+    ]
+
+
+def test_no_room_for_both_kinds_of_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    def recast(encoder: Encoder, dtype: torch.dtype, *, channels_last: bool = False) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(Encoder, "recast", recast)
+    with refused("memory: expected room for the encoder in float32 and in float16, got OutOfMemoryError"):
+        sb.score("builtin:conv?dim=16", **SMALL, dtype="fp16")
