@@ -147,7 +147,7 @@ class Pipeline:
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
-                filled = ahead = None  # they hold the buffers that are to go
+                filled = None  # it holds a buffer that is to go
                 self._shrink(self._count(at), first_line(error))
                 continue
             self.probe.update(filled.batch, features)
