@@ -132,13 +132,13 @@ def sampling_ceiling(device: torch.device, batch: int = 512, side: int = 224) ->
 
 def sample_mixture_only(arguments: dict[str, Any]) -> None:
     """The arithmetic of the kernel without its stores."""
-    from synbench_fast.ops.sample_mixture_triton import sample_mixture as kernel
+    from synbench_fast.ops.sample_mixture_triton import _launch
 
-    out, count = arguments["out"], arguments["count"]
-    y = torch.zeros(count, dtype=torch.uint8, device=out.device)
-    names = ("scale", "seed", "stream", "mean", "std", "channels_last")
-    rest = {name: arguments[name] for name in names}
-    kernel(out, y, 0, center=0.5, pattern=None, threads=0, store=False, **rest)
+    out = arguments["out"]
+    y = torch.zeros(len(out), dtype=torch.uint8, device=out.device)
+    rest = {name: arguments[name] for name in ("scale", "seed", "stream", "channels_last")}
+    mean, std = list(arguments["mean"]), list(arguments["std"])
+    _launch(out, y, 0, center=0.5, pattern=None, mean=mean, std=std, purpose=0, store=False, **rest)
 
 
 class Scales:

@@ -7,7 +7,7 @@
 // reductions act on the integers and are exact; what remains are three short polynomials in single precision
 // and one square root. Measured over 10^9 pairs against the formula in double precision, the error is at most
 // 2.6e-7 r (two to three units in the last place of r) and 1.2e-6 in all. There is no branch, no table and no
-// fused multiply-add: with -ffp-contract=off every instruction set gives the same bits; CUDA may contract.
+// fused multiply-add: with -ffp-contract=off every instruction set gives the same bits, and so does the Triton kernel.
 #pragma once
 #include "philox.hpp"
 

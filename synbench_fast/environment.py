@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
+import warnings
 from importlib import metadata
 from pathlib import Path
 
@@ -39,7 +40,7 @@ def describe() -> Environment:
 
     commit, dirty = _revision(Path(__file__).resolve().parent)
     gpus = []
-    if torch.cuda.is_available():
+    if _has_gpu():
         for index in range(torch.cuda.device_count()):
             one = torch.cuda.get_device_properties(index)
             gpus.append(
@@ -66,9 +67,7 @@ def describe() -> Environment:
 
 def backends() -> dict[str, dict[str, list[str]]]:
     """Operation -> device type -> backends available here, the one that "auto" takes first."""
-    import torch
-
-    devices = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+    devices = ["cpu", *(["cuda"] if _has_gpu() else [])]
     return {
         operation: {device: dispatch.available(operation, device) for device in devices}
         for operation in dispatch.OPERATIONS
@@ -84,6 +83,15 @@ def chosen_backends(device: str, backend: str = "auto") -> dict[str, str]:
         operation: dispatch.resolve(operation, "cpu" if operation == "score_auc" else device, backend)
         for operation in dispatch.OPERATIONS
     }
+
+
+def _has_gpu() -> bool:
+    """Whether torch can use one; what it has to say about a driver that it cannot use is for who asks for a GPU."""
+    import torch
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return torch.cuda.is_available()
 
 
 def _versions() -> dict[str, str]:

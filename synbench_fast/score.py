@@ -26,7 +26,6 @@ from synbench_fast.encoders import Encoder, EncoderInfo, load_encoder
 from synbench_fast.encoders.base import is_out_of_memory
 from synbench_fast.errors import SynbenchError, first_line, suggest
 from synbench_fast.forward import Compile, check_compile
-from synbench_fast.ops.dispatch import OPERATIONS
 from synbench_fast.ops.score_auc import Integral
 from synbench_fast.pipeline import Progress
 from synbench_fast.precision import DTYPES, candidates, check_precision
@@ -301,17 +300,10 @@ def _score(encoder: Any, options: dict[str, Any], progress: Progress) -> Result:
             cuda_graph=done.cuda_graph,
         ),
         environment=environment.describe(),
-        backends=_backends(place, backend),
+        backends=environment.chosen_backends(place.type, backend),
         warnings=notes + done.warnings + curve.warnings,
         command=_command(encoder, options),
     )
-
-
-def _backends(device: torch.device, backend: str) -> dict[str, str]:
-    """Operation -> backend of the run; one that was asked for serves every operation."""
-    if backend == "auto":
-        return environment.chosen_backends(device.type)
-    return dict.fromkeys(OPERATIONS, backend)
 
 
 def check_backend(backend: str) -> str:

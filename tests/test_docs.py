@@ -152,11 +152,17 @@ def test_operations_and_their_files() -> None:
     for row in rows:
         operation = quoted(row[0])[0]
         compiled = "cpp" in OPERATIONS[operation]
+        launches = {
+            "triton": [f"synbench_fast/ops/{operation}_triton.py"],
+            "cuda": [f"csrc/{operation}_cuda.cu", f"synbench_fast/ops/{operation}_cuda.py"],
+        }
+        gpu = [one for backend in OPERATIONS[operation] for one in launches.get(backend, [])]
         assert [quoted(cell) for cell in row[1:]] == [
             [f"synbench_fast/ops/{operation}.py"],
             [f"csrc/{operation}.hpp"] if compiled else [],
             [f"csrc/{operation}_cpu.cpp"] if compiled else [],
             [f"src/{operation}.cpp"] if compiled else [],
+            gpu,
             [f"tests/test_{operation}.py"],
         ]
 

@@ -94,6 +94,11 @@ def test_a_missing_class_has_mean_zero() -> None:
         ),
         (torch.ones(3, 1), torch.ones(2, dtype=int), r"y: expected integer labels \[3\], got int64 \[2\]"),
         (torch.ones(3, 1), torch.ones(3), r"y: expected integer labels \[3\], got float32 \[3\]"),
+        (
+            torch.ones(3, 1),
+            torch.ones(3, dtype=int, device="meta"),
+            "y: expected device cpu of x, got meta",
+        ),
         (torch.ones(3, 1), torch.tensor([0, 1, 2]), "y: expected labels 0 and 1, got values from 0 to 2"),
     ],
 )
@@ -106,3 +111,11 @@ def test_merge_refuses_other_widths() -> None:
     a, b = (feature_stats(torch.ones(2, f), torch.tensor([0, 1])) for f in (3, 4))
     with pytest.raises(SynbenchError, match="other: expected F = 3 features, got F = 4"):
         a.merge(b)
+
+
+def test_known_counts_are_taken_as_they_are() -> None:
+    x, y = data(50, 4)
+    counted = (int((y == 0).sum()), int((y == 1).sum()))
+    known, found = feature_stats(x, y, count=counted), feature_stats(x, y)
+    assert known.count.tolist() == found.count.tolist() == list(counted)
+    assert torch.equal(known.scatter, found.scatter)

@@ -150,6 +150,7 @@ def test_t_and_errors_of_known_margins() -> None:
         ({"weights": torch.ones(1, 3)}, r"weights: expected \[E, 2\], got \[1, 3\]"),
         ({"center": torch.ones(3)}, r"center: expected \[2\], got \[3\]"),
         ({"signal": torch.ones(2)}, r"signal: expected \[1\], got \[2\]"),
+        ({"weights": torch.ones(1, 2, device="meta")}, "weights: expected device cpu of x, got meta"),
         ({"group": 0}, "group: expected at least 1, got 0"),
     ],
 )

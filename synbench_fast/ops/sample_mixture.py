@@ -32,8 +32,8 @@ def labels(start: int, count: int, prior: float = 0.5, *, device: str | torch.de
     _check_range(start, count)
     if not 0.0 < prior < 1.0:
         raise SynbenchError(f"prior: expected a number in (0, 1), got {prior}")
-    index = torch.arange(start, start + count + 1, dtype=torch.float64)
-    return torch.floor(index * prior).diff().to(torch.uint8).to(device)
+    index = torch.arange(start, start + count + 1, dtype=torch.float64, device=device)
+    return torch.floor(index * prior).diff().to(torch.uint8)
 
 
 def sample_mixture(
@@ -76,7 +76,7 @@ def sample_mixture(
         prior: frequency of class 1, see `labels`.
         mean, std: what the encoder's preprocessing subtracts and divides by: one number, or one per channel
             (the elements of a one-dimensional sample are its channels); None: 0 and 1.
-        dtype: float32, float64, bfloat16 or float16. The C++ backend computes in float32 and rounds once.
+        dtype: float32, float64, bfloat16 or float16. The C++ and Triton backends compute in float32 and round once.
         channels_last: lay x out as torch.channels_last; three-dimensional samples only.
         device: torch device of the result.
         out: tensor to fill instead of a new one; must have the result's shape, dtype, layout and device.
