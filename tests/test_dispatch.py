@@ -57,9 +57,10 @@ def test_the_specification_runs_on_a_gpu_only_when_asked(without):
     assert dispatch.resolve("robust_solve", "cuda", "torch") == "torch"
 
 
-def test_one_way_to_get_the_kernels_is_enough(without):
-    without("synbench_fast._cuda")
-    assert "cuda" in dispatch.available("score_sweep", "cuda")
+@pytest.mark.parametrize("there", ["synbench_fast._cuda", "cupy"])
+def test_one_way_to_get_the_kernels_is_enough(monkeypatch, there):
+    monkeypatch.setattr(dispatch, "_importable", lambda name: name == there)
+    assert dispatch.resolve("score_sweep", "cuda") == "cuda"
 
 
 def test_an_explicit_backend_never_falls_back(without):
