@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -12,19 +14,22 @@ from torch import Tensor
 from synbench_fast import gaussian
 from synbench_fast.checks import Estimator
 from synbench_fast.errors import SynbenchError
+from synbench_fast.margins import counted, grouped, influence, standard_margins
 from synbench_fast.ops.feature_stats import FeatureStats
 from synbench_fast.ops.robust_solve import Enqueued, RobustSolution, enqueue
 from synbench_fast.ops.score_sweep import PUBLISHED_GROUP, SweepTotals, score_sweep
 from synbench_fast.results import CurvePoint
 
 __all__ = [
+    "AreaTerms",
+    "area_covariance",
+    "area_terms",
     "consistent_point",
     "paper_point",
     "robust_area_stderr",
     "splits",
     "start_consistent",
     "start_paper",
-    "term_stderr",
 ]
 
 
@@ -55,7 +60,12 @@ def _propagate(by_t: Tensor, by_t_rob: Tensor, t_var: Tensor, t_rob_var: Tensor,
 
 
 def start_consistent(
-    stats: FeatureStats, eps: Sequence[float], *, prior: float = 0.5, backend: str = "auto"
+    stats: FeatureStats,
+    eps: Sequence[float],
+    *,
+    sample: tuple[Tensor, Tensor] | None = None,
+    prior: float = 0.5,
+    backend: str = "auto",
 ) -> Callable[[], CurvePoint]:
     """`consistent_point` in two halves: this one enqueues the work, calling what it returns waits for it.
 
@@ -69,10 +79,29 @@ def start_consistent(
         estimator="consistent",
         dof=stats.dof,
         c0=stats.c0,
-        weights=False,
+        weights=sample is not None,
         backend=backend,
     )
-    return lambda: _consistent_curve(solving.solution(), stats, eps, prior)
+
+    def margins(solving: Enqueued) -> Tensor | None:
+        return None if sample is None else standard_margins(*sample, solving.weights, stats.midpoint)
+
+    standard = margins(solving)
+
+    def finish() -> CurvePoint:
+        solved, z = solving, standard
+        while (again := solved.again()) is not None:
+            solved = again
+            z = margins(solved)
+        point = _consistent_curve(solved.solution(), stats, eps, prior)
+        if sample is None or z is None:
+            return point
+        y, t, t_rob = sample[1].cpu(), torch.from_numpy(point.t), torch.from_numpy(point.t_rob)
+        accuracy, _ = counted(z.cpu(), y, t, _shift(t_rob, prior)[0])
+        moved = grouped(influence(z.cpu(), y, t))
+        return replace(point, influence=moved.numpy(), counted_accuracy=accuracy.numpy())
+
+    return finish
 
 
 def start_paper(
@@ -129,7 +158,12 @@ def start_paper(
 
 
 def consistent_point(
-    stats: FeatureStats, eps: Sequence[float], *, prior: float = 0.5, backend: str = "auto"
+    stats: FeatureStats,
+    eps: Sequence[float],
+    *,
+    sample: tuple[Tensor, Tensor] | None = None,
+    prior: float = 0.5,
+    backend: str = "auto",
 ) -> CurvePoint:
     """Population curve from training moments alone, corrected for finite N.
 
@@ -140,13 +174,15 @@ def consistent_point(
     Args:
         stats: moments of N labelled features, N - 2 > rank of the features.
         eps: E budgets in [0, 1).
+        sample: those features [N, F] and labels [N]; with them the point has `influence` and
+            `counted_accuracy`, which tells whether the margins are Gaussian.
         prior: tau of the task.
         backend: of `robust_solve`.
 
     Raises:
         SynbenchError: a class without samples, N too small, features that are all constant.
     """
-    return start_consistent(stats, eps, prior=prior, backend=backend)()
+    return start_consistent(stats, eps, sample=sample, prior=prior, backend=backend)()
 
 
 def _consistent_curve(
@@ -250,32 +286,106 @@ def _paper_curve(
     )
 
 
-def term_stderr(point: CurvePoint, thresholds: Tensor, prior: float) -> Tensor:
-    """Standard error of bound * max(0, accuracy - a_t), what one scale adds to the area: float64 [E, A].
+@dataclass(frozen=True)
+class AreaTerms:
+    """Sampling errors of what one scale adds to the area, bound * max(0, accuracy - a_t); all [E, A].
+
+    by_t, by_t_rob: derivatives in t and t_rob, scaled to the standard error; None without covariances.
+    """
+
+    stderr: Tensor
+    by_t: Tensor | None = None
+    by_t_rob: Tensor | None = None
+
+
+def area_terms(point: CurvePoint, thresholds: Tensor, prior: float) -> AreaTerms:
+    """Errors of bound * max(0, accuracy - a_t) for thresholds [A].
+
+    X = bound * (accuracy - a_t) is taken as normal with its delta-method deviation s, and the error is that of
+    max(0, X): with q = X/s, Var = s^2 ((1 + q^2) Phi(q) + q phi(q) - (phi(q) + q Phi(q))^2). Far above the
+    threshold that is s, far below 0, and an accuracy next to the threshold counts on either side of it.
 
     consistent: accuracy and bound are functions of one t (and, through the log-prior term, of t_rob), so the
-    derivative of the product counts.
+    derivative of the product counts. Below the threshold X is the tangent where it crosses 0, because the
+    bound grows without limit towards t = 0, where it does not count.
     paper: the count and the mean of the margins are taken as independent.
     NaN where t = 0 and the commoner class alone exceeds a_t, because there the bound is infinite.
     """
     a, b = torch.from_numpy(point.accuracy)[:, None], torch.from_numpy(point.bound)[:, None]
-    counts = a > thresholds
-    if point.t_cov is not None and point.t_rob_cov is not None and point.cross_cov is not None:
-        t, t_rob = torch.from_numpy(point.t)[:, None], torch.from_numpy(point.t_rob)[:, None]
-        k, by_t_rob = _shift(t_rob, prior)
-        excess = a - thresholds
-        slope = gaussian.bound_slope(t, k, prior) * excess + b * gaussian.accuracy_slope(t, k, prior)
-        shift_slope = gaussian.bound_shift_slope(t, k, prior) * excess
-        shift_slope = shift_slope + b * gaussian.accuracy_shift_slope(t, k, prior)
-        spread = (
-            torch.from_numpy(c).diagonal()[:, None] for c in (point.t_cov, point.t_rob_cov, point.cross_cov)
-        )
-        stderr = _propagate(slope, torch.where(by_t_rob == 0, 0.0, shift_slope * by_t_rob), *spread)
-    else:
+    excess = a - thresholds
+    if point.t_cov is None or point.t_rob_cov is None or point.cross_cov is None:
         a_stderr = torch.from_numpy(point.accuracy_stderr)[:, None]
         b_stderr = torch.from_numpy(point.bound_stderr)[:, None]
-        stderr = torch.hypot(b * a_stderr, (a - thresholds) * b_stderr)
-    return torch.where(counts, stderr, 0.0)
+        return AreaTerms(_rectified(b * excess, torch.hypot(b * a_stderr, excess * b_stderr), excess > 0))
+    t, t_rob = torch.from_numpy(point.t)[:, None], torch.from_numpy(point.t_rob)[:, None]
+    above = excess > 0
+    ratio = torch.where(t > 0, t_rob / t, 1.0)
+    crossing = _crossing(ratio, thresholds, prior)
+    there, there_rob = torch.where(above, t, crossing), torch.where(above, t_rob, ratio * crossing)
+    k, k_slope = _shift(there_rob, prior)
+    bound, over = gaussian.bound(there, k, prior), torch.where(above, excess, 0.0)
+    by_t = gaussian.bound_slope(there, k, prior) * over + bound * gaussian.accuracy_slope(there, k, prior)
+    by_k = gaussian.bound_shift_slope(there, k, prior) * over + bound * gaussian.accuracy_shift_slope(
+        there, k, prior
+    )
+    by_t_rob = torch.where(k_slope == 0, 0.0, by_k * k_slope)
+    value = torch.where(above, b * excess, by_t * (t - there) + by_t_rob * (t_rob - there_rob))
+    spread = (
+        torch.from_numpy(c).diagonal()[:, None] for c in (point.t_cov, point.t_rob_cov, point.cross_cov)
+    )
+    plain = _propagate(by_t, by_t_rob, *spread)
+    stderr = _rectified(value, plain, above)
+    share = torch.where(stderr > 0, stderr / plain, 0.0)
+    unknown = torch.isnan(stderr)
+
+    def scaled(slope: Tensor) -> Tensor:
+        return torch.where(unknown, torch.nan, torch.where(share > 0, share * slope, 0.0))
+
+    return AreaTerms(stderr, scaled(by_t), scaled(by_t_rob))
+
+
+def _crossing(ratio: Tensor, thresholds: Tensor, prior: float) -> Tensor:
+    """[E, A] the t at which the accuracy reaches the thresholds [A], with t_rob = ratio t; bisection on [0, 16]."""
+    low = torch.zeros_like(ratio * thresholds)
+    high = torch.full_like(low, 16.0)
+    for _ in range(60):
+        middle = 0.5 * (low + high)
+        enough = gaussian.accuracy(middle, _shift(ratio * middle, prior)[0], prior) > thresholds
+        low, high = torch.where(enough, low, middle), torch.where(enough, middle, high)
+    return high
+
+
+def _rectified(value: Tensor, deviation: Tensor, counts: Tensor) -> Tensor:
+    """Standard deviation of max(0, X), X normal; what is not finite is passed on where it counts, else 0."""
+    known = torch.isfinite(value) & torch.isfinite(deviation) & (deviation > 0)
+    q = torch.where(known, value / torch.where(known, deviation, 1.0), 0.0)
+    below, density = torch.special.ndtr(q), torch.exp(-0.5 * q * q) / math.sqrt(2 * math.pi)
+    mean = density + q * below
+    share = ((1 + q * q) * below + q * density - mean * mean).clamp(0, 1).sqrt()
+    # Far from 0 the differences above have no digits left; there X counts always or never.
+    share = torch.where(q.abs() > 6, (q > 0).double(), share)
+    return torch.where(known, deviation * share, torch.where(counts, deviation, 0.0))
+
+
+def area_covariance(points: Sequence[CurvePoint], terms: Sequence[AreaTerms], count: int) -> Tensor | None:
+    """Covariance [E A, E A] of the sums over scales for the first E = `count` budgets, eps-major; None if unknown."""
+    size = count * terms[0].stderr.shape[1]
+    total = torch.zeros(size, size, dtype=torch.float64)
+    for point, term in zip(points, terms, strict=True):
+        covariances = (point.t_cov, point.cross_cov, point.t_rob_cov)
+        if term.by_t is None or term.by_t_rob is None or any(one is None for one in covariances):
+            return None
+        t, cross, t_rob = (torch.tensor(one)[:count, :count] for one in covariances)
+        by_t, by_t_rob = term.by_t[:count], term.by_t_rob[:count]
+        parts = (
+            (by_t, t, by_t),
+            (by_t, cross, by_t_rob),
+            (by_t_rob, cross.T, by_t),
+            (by_t_rob, t_rob, by_t_rob),
+        )
+        for left, matrix, right in parts:
+            total += torch.einsum("ea,ef,fb->eafb", left, matrix, right).reshape(size, size)
+    return total
 
 
 def robust_area_stderr(point: CurvePoint, quadrature: NDArray[np.float64], prior: float) -> float:

@@ -109,7 +109,7 @@ def evaluate_features(
     x, y = _features(train_x, train_y, "train")
     stats = feature_stats(x, y, backend=backend)
     if chosen == "consistent":
-        return consistent_point(stats, budgets, prior=prior, backend=backend)
+        return consistent_point(stats, budgets, sample=(x, y), prior=prior, backend=backend)
     if test_x is None or test_y is None:
         raise SynbenchError(
             "test_x: expected a test half for the paper estimator, got None; pass test_x and test_y"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
@@ -11,20 +12,23 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from synbench_fast import gaussian
 from synbench_fast.checks import check_eps, check_estimator, check_integer, check_seed, check_thresholds
 from synbench_fast.errors import SynbenchError
 from synbench_fast.estimators import (
+    area_covariance,
+    area_terms,
     robust_area_stderr,
     splits,
     start_consistent,
     start_paper,
-    term_stderr,
 )
+from synbench_fast.margins import GROUP, gaussianity
 from synbench_fast.ops.dispatch import OPERATIONS, resolve
 from synbench_fast.ops.feature_stats import FeatureStats, feature_stats
 from synbench_fast.ops.sample_mixture import labels
 from synbench_fast.ops.score_auc import Integral, score_auc
-from synbench_fast.results import CurvePoint, RobustArea, ScalePoint, Score
+from synbench_fast.results import CurvePoint, Influence, RobustArea, ScalePoint, Score
 from synbench_fast.streams import Lane, PhaseClock, mark
 from synbench_fast.task import GaussianTask
 
@@ -32,6 +36,8 @@ __all__ = ["Batch", "Curve", "Probe"]
 
 AREA_NODES = 8  # Gauss-Legendre nodes of the integral over eps in [0, 1]: Phi is smooth, error < 1e-6
 CONFIDENCE_95 = 1.959963984540054
+NOT_GAUSSIAN = 1e-3  # p-value below which margins are called so
+NOTICEABLE = 0.002  # difference in accuracy that is worth a warning
 PENDING_SCALES = 2  # finished scales whose statistics a GPU may still be working on
 
 
@@ -52,6 +58,8 @@ class Curve:
 
     scores: list[Score]
     curve: list[ScalePoint]
+    score_covariance: list[list[float]] | None
+    influence: Influence | None
     robust_area: RobustArea
     warnings: list[str]
 
@@ -322,7 +330,7 @@ class Probe:
         x, y = buffers[0].x, self._labels_on(buffers[0].x.device)
         stats = feature_stats(x, y, count=self._count, backend=self.backend)
         if self.estimator == "consistent":
-            return start_consistent(stats, eps, prior=prior, backend=self.backend)
+            return start_consistent(stats, eps, sample=(x, y), prior=prior, backend=self.backend)
         test_x = buffers[1].x
         return start_paper(
             stats,
@@ -401,14 +409,20 @@ class Probe:
             )
         points = [self._points[i] for i in range(len(scales))]
         warnings = _warnings(points, scales, self._raw_accuracy[:, : len(self.eps)], min(self.thresholds))
+        scores, covariance = self._scores(points, warnings)
+        warnings += self._not_gaussian(points)
         return Curve(
-            scores=self._scores(points, warnings),
+            scores=scores,
             curve=self._curve(points),
+            score_covariance=covariance,
+            influence=self._influence(points),
             robust_area=self._robust_area(points),
             warnings=warnings,
         )
 
-    def _scores(self, points: list[CurvePoint], warnings: list[str]) -> list[Score]:
+    def _scores(
+        self, points: list[CurvePoint], warnings: list[str]
+    ) -> tuple[list[Score], list[list[float]] | None]:
         count = len(self.eps)
         thresholds = torch.tensor(self.thresholds, dtype=torch.float64)
         accuracy = torch.from_numpy(np.stack([p.accuracy for p in points]))
@@ -417,8 +431,12 @@ class Probe:
         # The grid sum has the exact integral's errors times the number of its points per unit of accuracy.
         exact = self._area(self._raw_accuracy, self._raw_bound, "exact")
         score = self._area(accuracy, bound, self.integral) / raw
-        terms = torch.stack([term_stderr(p, thresholds, self.task.prior)[:count] for p in points])
-        stderr = terms.square().sum(0).sqrt() / len(points) / exact
+        terms = [area_terms(p, thresholds, self.task.prior) for p in points]
+        unit = len(points) * exact
+        stderr = torch.stack([one.stderr[:count] for one in terms]).square().sum(0).sqrt() / unit
+        covariance = area_covariance(points, terms, count)
+        if covariance is not None:
+            covariance /= torch.outer(unit.reshape(-1), unit.reshape(-1))
         commoner = max(self.task.prior, 1 - self.task.prior)
         if min(self.thresholds) < commoner and self.task.prior != 0.5:
             warnings.append(
@@ -430,7 +448,7 @@ class Probe:
                 warnings.append(
                     f"threshold {a:g}: the raw data exceed this accuracy at no scale, so there is no score above it"
                 )
-        return [
+        scores = [
             Score(
                 eps=eps,
                 threshold=threshold,
@@ -441,6 +459,38 @@ class Probe:
             )
             for e, eps in enumerate(self.eps)
             for a, threshold in enumerate(self.thresholds)
+        ]
+        known = covariance is not None and bool(torch.isfinite(covariance).all())
+        return scores, covariance.tolist() if known and covariance is not None else None
+
+    def _influence(self, points: list[CurvePoint]) -> Influence | None:
+        values = [p.influence[: len(self.eps)] for p in points if p.influence is not None]
+        if len(values) < len(points):
+            return None
+        digits = [[[float(f"{v:.5g}") for v in row] for row in one] for one in values]
+        return Influence(group=GROUP, t=digits)
+
+    def _not_gaussian(self, points: list[CurvePoint]) -> list[str]:
+        """A warning for the budget at which counting the margins differs most from taking them as Gaussian."""
+        if any(p.counted_accuracy is None for p in points):
+            return []
+        found = []
+        for e, eps in enumerate(self.eps):
+            t, t_rob, counted = (
+                torch.tensor([getattr(p, name)[e] for p in points], dtype=torch.float64)
+                for name in ("t", "t_rob", "counted_accuracy")
+            )
+            k = gaussian.threshold_shift(gaussian.log_prior_offset(self.task.prior), t_rob.square())
+            check = gaussianity(counted, t, k, self.task.prior, self.samples)
+            if check is not None:
+                found.append((check.p_value, eps, check, float(points[check.scale].accuracy[e])))
+        p_value, eps, check, expected = min(found, key=lambda one: one[0], default=(1.0, 0.0, None, 0.0))
+        if check is None or p_value > NOT_GAUSSIAN or abs(check.largest) < NOTICEABLE:
+            return []
+        return [
+            f"the margins are not Gaussian (p = {p_value:.1g}): at scale "
+            f"{self.task.scale_values[check.scale]:g}, eps {eps:g} their count gives accuracy "
+            f"{expected + check.largest:.4f} in place of {expected:.4f}"
         ]
 
     def _curve(self, points: list[CurvePoint]) -> list[ScalePoint]:
@@ -456,6 +506,10 @@ class Probe:
                 bound_stderr=float(point.bound_stderr[e]),
                 t=float(point.t[e]),
                 t_stderr=float(point.stderr[e]),
+                t_rob=float(point.t_rob[e]),
+                counted_accuracy=math.nan
+                if point.counted_accuracy is None
+                else float(point.counted_accuracy[e]),
                 raw_accuracy=float(self._raw_accuracy[s, e]),
                 raw_bound=float(self._raw_bound[s, e]),
             )

@@ -43,6 +43,7 @@ __all__ = [
     "EncoderRecord",
     "Environment",
     "Gpu",
+    "Influence",
     "PrecisionCheck",
     "PrecisionPoint",
     "PrecisionRecord",
@@ -113,7 +114,11 @@ class Score:
 
 @dataclass(frozen=True, kw_only=True)
 class ScalePoint:
-    """One scale at one budget, and the raw data's optimum there. The bound is infinite where t = 0."""
+    """One scale at one budget, and the raw data's optimum there. The bound is infinite where t = 0.
+
+    `t_rob` is t under attack; `counted_accuracy` the accuracy with the margins' own distribution in place of
+    the Gaussian, NaN for the paper's estimator, whose accuracy is counted.
+    """
 
     scale: float
     eps: float
@@ -125,8 +130,21 @@ class ScalePoint:
     bound_stderr: float = nan_field()
     t: float
     t_stderr: float = nan_field()
+    t_rob: float = nan_field()
+    counted_accuracy: float = nan_field()
     raw_accuracy: float
     raw_bound: float = inf_field()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Influence:
+    """What samples did to t: `t` [S, E, G], sums over groups of `group` consecutive samples, to five digits.
+
+    Encoders that saw the same samples were moved by the same luck: from these sums `compare` knows how much.
+    """
+
+    group: int
+    t: list[list[list[float]]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -245,7 +263,8 @@ class Environment:
 class Result:
     """Score of one encoder under one configuration, with everything needed to judge and to repeat it.
 
-    `scores` runs over eps, then thresholds; `curve` over scales, then eps. `command` replays the run from a
+    `scores` runs over eps, then thresholds; `curve` over scales, then eps. `score_covariance` is that of the
+    scores' sampling errors, in their order; it and `influence` are None for the paper's estimator. `command` replays the run from a
     shell and is empty where no shell line can (an encoder passed as a Python object).
     """
 
@@ -259,6 +278,8 @@ class Result:
     thresholds: list[float]
     scores: list[Score]
     curve: list[ScalePoint]
+    score_covariance: list[list[float]] | None
+    influence: Influence | None
     robust_area: RobustArea
     precision: PrecisionRecord
     cost: Cost
@@ -415,7 +436,9 @@ class CurvePoint:
     accuracy = Phi(t) and robust_accuracy = Phi(t_rob); bound = E[|margin| / |m'w| given correct]. `stderr` is the standard error
     of t; `t_cov` and `t_rob_cov` [E, E] are the covariances of t and t_rob over eps, `cross_cov` those of t
     (rows) with t_rob (columns), None where there are none. `count` samples gave `feature_dim` features, of which `rank` directions carry variance; `ridge` and
-    `kappa` are the sample and the population ridge.
+    `kappa` are the sample and the population ridge. Of `consistent`, where the features were given and not their moments
+    alone: `influence` [E, G] on t of each group of 64 consecutive samples, and `counted_accuracy`, the accuracy
+    with the margins' own distribution in place of the Gaussian (see `margins`).
     """
 
     eps: NDArray[np.float64]
@@ -437,19 +460,29 @@ class CurvePoint:
     t_cov: NDArray[np.float64] | None = None
     t_rob_cov: NDArray[np.float64] | None = None
     cross_cov: NDArray[np.float64] | None = None
+    influence: NDArray[np.float64] | None = None
+    counted_accuracy: NDArray[np.float64] | None = None
 
 
 def _from_version_1(document: dict[str, Any]) -> dict[str, Any]:
-    """A document of version 1 as one of version 2, which adds how the forward passes were run."""
-    cost = document.get("cost")
+    """A document of version 1 as one of version 2: how the forward passes ran, and what comparisons need."""
+    cost, curve = document.get("cost"), document.get("curve")
     if not isinstance(cost, dict):
         raise Mismatch("cost", "an object", kind_of(cost) if "cost" in document else "no such field")
-    # Anything but a string is refused where it stands.
+    # Anything else of a wrong type is refused where it stands.
     dtype = cost["dtype"] if isinstance(cost.get("dtype"), str) else ""
     plain = {"channels_last": False, "compiled": False, "cuda_graph": False}
+    unknown = {"t_rob": None, "counted_accuracy": None}
+    if isinstance(curve, list):
+        document = {
+            **document,
+            "curve": [{**one, **unknown} if isinstance(one, dict) else one for one in curve],
+        }
     return {
         **document,
         "schema_version": SCHEMA_VERSION,
+        "score_covariance": None,
+        "influence": None,
         "precision": {"requested": dtype, "dtype": dtype, "checks": []},
         "cost": {**cost, **plain},
     }

@@ -284,6 +284,8 @@ def _score(encoder: Any, options: dict[str, Any], progress: Progress) -> Result:
         thresholds=list(thresholds),
         scores=curve.scores,
         curve=curve.curve,
+        score_covariance=curve.score_covariance,
+        influence=curve.influence,
         robust_area=curve.robust_area,
         precision=PrecisionRecord(requested=wanted, dtype=done.precision.name, checks=done.checks),
         cost=Cost(

@@ -70,12 +70,16 @@ def example(spec: str = "builtin:conv", **changes: Any) -> Result:
                 bound_stderr=math.nan if s == 0.1 else 0.007,
                 t=0.0 if s == 0.1 else 1.645,
                 t_stderr=math.nan if s == 0.1 else 0.05,
+                t_rob=0.0 if s == 0.1 else 1.5,
+                counted_accuracy=math.nan if s == 0.1 else 0.949,
                 raw_accuracy=0.54 if s == 0.1 else 0.977,
                 raw_bound=8.35 if s == 0.1 else 1.028,
             )
             for s in scales
             for e in eps
         ],
+        score_covariance=None,
+        influence=None,
         robust_area=RobustArea(value=0.61, raw=0.74, ratio=0.61 / 0.74, stderr=0.02),
         precision=PrecisionRecord(requested="auto", dtype="float32", checks=[]),
         cost=Cost(

@@ -15,7 +15,13 @@ from scipy.stats import norm
 
 import synbench_fast as sb
 from synbench_fast import gaussian
-from synbench_fast.estimators import consistent_point, paper_point, robust_area_stderr, term_stderr
+from synbench_fast.estimators import (
+    area_covariance,
+    area_terms,
+    consistent_point,
+    paper_point,
+    robust_area_stderr,
+)
 from synbench_fast.ops.feature_stats import feature_stats
 from synbench_fast.results import CurvePoint
 
@@ -251,7 +257,8 @@ def test_consistent_without_a_signal_has_no_nan(prior: float) -> None:
     assert point.robust_accuracy.tolist() == [max(prior, 1 - prior)] * 2
     assert np.all(point.bound == np.inf) and np.all(np.isnan(point.bound_stderr))
     assert np.all(np.isfinite(point.accuracy_stderr)) and np.all(np.isfinite(point.stderr))
-    assert np.all(term_stderr(point, torch.tensor([0.9], dtype=torch.float64), prior).numpy() == 0)
+    error = area_terms(point, torch.tensor([0.9], dtype=torch.float64), prior).stderr.numpy()
+    assert np.all((error > 0) & (error < 1e-3))  # t might be above 0 for all that is known
 
 
 # Properties of both
@@ -403,6 +410,51 @@ def test_one_budget_in_every_form(eps: Any) -> None:
 # What the standard errors are made of
 
 
+def rectified(mean: np.ndarray, deviation: np.ndarray) -> np.ndarray:
+    """Standard deviation of max(0, N(mean, deviation^2)) by quadrature."""
+    z = np.linspace(-9, 9, 20_001)
+    weight = np.exp(-z * z / 2) / np.exp(-z * z / 2).sum()
+    x = np.maximum(0, mean[..., None] + deviation[..., None] * z)
+    first = (x * weight).sum(-1, keepdims=True)
+    return np.sqrt(((x - first) ** 2 * weight).sum(-1))
+
+
+@pytest.mark.parametrize("prior", [0.5, 0.3])
+def test_covariance_of_the_scores_follows_that_of_t(prior: float) -> None:
+    """Against Monte Carlo: areas of curves whose t and t_rob are drawn with the stated covariances."""
+    points = []
+    for s, t in enumerate((1.2, 1.9, 2.6)):
+        x, y, _ = drawn(3000, 6, t=t, prior=prior, seed=s)
+        points.append(sb.evaluate_features(x[0], y[0], eps=(0.0, 0.3), estimator="consistent", prior=prior))
+    thresholds = torch.tensor([0.6, 0.75], dtype=torch.float64)
+    found = area_covariance(points, [area_terms(p, thresholds, prior) for p in points], 2)
+    assert found is not None
+    generator = np.random.default_rng(0)
+    areas = np.zeros((20_000, 2, 2))
+    offset = math.log((1 - prior) / prior) / 2
+    for point in points:
+        joint = np.block([[point.t_cov, point.cross_cov], [point.cross_cov.T, point.t_rob_cov]])
+        values, vectors = np.linalg.eigh(
+            joint
+        )  # the pieces are estimated and need not be a covariance together
+        root = vectors * np.sqrt(values.clip(0))
+        draws = np.concatenate([point.t, point.t_rob]) + generator.standard_normal((20_000, 4)) @ root.T
+        t, t_rob = torch.from_numpy(draws[:, :2]), torch.from_numpy(draws[:, 2:])
+        a = gaussian.accuracy(t, offset / t_rob, prior)[..., None]
+        b = gaussian.bound(t, offset / t_rob, prior)[..., None]
+        areas += (b * (a - thresholds).clamp_min(0)).numpy()
+    expected = np.cov(areas.reshape(20_000, 4).T)
+    np.testing.assert_allclose(found, expected, rtol=0.08)
+    assert (
+        area_covariance(
+            [evaluate("paper", *drawn(60, 3)[:2])],
+            [area_terms(evaluate("paper", *drawn(60, 3)[:2]), thresholds, prior)],
+            1,
+        )
+        is None
+    )
+
+
 @pytest.mark.parametrize("prior", [0.5, 0.3, 0.9])
 def test_errors_propagate_those_of_t_and_t_rob(prior: float) -> None:
     """By finite differences: the log-prior term of the classifier is in units of t_rob, an estimate too."""
@@ -424,14 +476,14 @@ def test_errors_propagate_those_of_t_and_t_rob(prior: float) -> None:
         return gaussian.bound(t, shift(t_rob), prior)[:, None]
 
     def term(t: torch.Tensor, t_rob: torch.Tensor) -> torch.Tensor:
-        return bound(t, t_rob) * (accuracy(t, t_rob) - thresholds).clamp_min(0)
+        return bound(t, t_rob) * (accuracy(t, t_rob) - thresholds)
 
     assert point.t_cov is not None and point.t_rob_cov is not None and point.cross_cov is not None
     for function, found in (
         (accuracy, point.accuracy_stderr[:, None]),
         (robust, point.robust_accuracy_stderr[:, None]),
         (bound, point.bound_stderr[:, None]),
-        (term, term_stderr(point, thresholds, prior).numpy()),
+        (term, None),
     ):
         by_t = ((function(t + 1e-6, t_rob) - function(t - 1e-6, t_rob)) / 2e-6).numpy()
         by_t_rob = ((function(t, t_rob + 1e-6) - function(t, t_rob - 1e-6)) / 2e-6).numpy()
@@ -440,7 +492,19 @@ def test_errors_propagate_those_of_t_and_t_rob(prior: float) -> None:
             + 2 * by_t * by_t_rob * point.cross_cov.diagonal()[:, None]
             + by_t_rob**2 * point.t_rob_cov.diagonal()[:, None]
         )
-        np.testing.assert_allclose(found, np.sqrt(variance), rtol=2e-6, atol=1e-9)
+        if found is not None:
+            np.testing.assert_allclose(found, np.sqrt(variance), rtol=2e-6, atol=1e-9)
+            continue
+        terms = area_terms(point, thresholds, prior)
+        assert terms.by_t is not None and terms.by_t_rob is not None
+        counts = term(t, t_rob).numpy() > 0
+        expected = rectified(term(t, t_rob).numpy(), np.sqrt(variance))
+        np.testing.assert_allclose(terms.stderr.numpy()[counts], expected[counts], rtol=1e-5)
+        share = terms.stderr.numpy() / np.sqrt(variance)
+        np.testing.assert_allclose(terms.by_t.numpy()[counts], (share * by_t)[counts], rtol=1e-5, atol=1e-9)
+        np.testing.assert_allclose(
+            terms.by_t_rob.numpy()[counts], (share * by_t_rob)[counts], rtol=1e-5, atol=1e-8
+        )
     np.testing.assert_allclose(point.stderr, np.sqrt(point.t_cov.diagonal()), rtol=1e-12)
 
 
@@ -472,9 +536,10 @@ def test_error_of_a_term_of_the_paper_adds_both_counts() -> None:
     expected = np.sqrt(
         (point.bound * point.accuracy_stderr) ** 2 + ((point.accuracy - 0.6) * point.bound_stderr) ** 2
     )
-    found = term_stderr(point, thresholds, 0.5).numpy()
-    np.testing.assert_allclose(found[:, 0], np.where(point.accuracy > 0.6, expected, 0.0), rtol=1e-12)
-    assert np.all(found[:, 1] == 0)
+    found = area_terms(point, thresholds, 0.5).stderr.numpy()
+    value = point.bound * (point.accuracy - 0.6)
+    np.testing.assert_allclose(found[:, 0], rectified(value, expected), rtol=1e-5)
+    assert np.all(found[:, 1] < 1e-3 * found[:, 0])
 
 
 @pytest.mark.parametrize("prior", [0.5, 0.3])

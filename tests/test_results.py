@@ -174,15 +174,19 @@ def version_1() -> dict[str, Any]:
     del document["precision"]
     for name in ("channels_last", "compiled", "cuda_graph"):
         del document["cost"][name]
+    del document["score_covariance"], document["influence"]
+    for one in document["curve"]:
+        del one["t_rob"], one["counted_accuracy"]
     return document
 
 
 def test_documents_of_version_1_are_read() -> None:
     result = Result.from_dict(version_1())
-    assert (
-        result.to_dict()
-        == example(precision=PrecisionRecord(requested="float32", dtype="float32", checks=[])).to_dict()
-    )
+    record = PrecisionRecord(requested="float32", dtype="float32", checks=[])
+    expected = example(precision=record).to_dict()
+    for one in expected["curve"]:
+        one["t_rob"] = one["counted_accuracy"] = None
+    assert result.to_dict() == expected
     assert result.schema_version == SCHEMA_VERSION
     assert result.file_name() == example().file_name()
     for path, value, message in (

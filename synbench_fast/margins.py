@@ -1,0 +1,107 @@
+"""The margins behind an estimate of t: how much each sample moved it, and whether they are Gaussian.
+
+With u_i = (x_i - c)'w of the samples that gave w, their means u_1, u_0 per class and their pooled deviation s,
+
+    z_i = (u_i - mean of its class) / s, with the sign of its class: positive on the right side
+    influence of sample i on t = z_i / (2 N_k) - t (z_i^2 - 1) / (2 N),    k its class
+
+which is the derivative of (u_1 - u_0)/(2 s) in the weight of the sample. In the samples that gave w, u varies less
+than in others, but by nearly one factor, which standardising takes out.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from synbench_fast import gaussian
+
+__all__ = ["GROUP", "Gaussianity", "counted", "gaussianity", "grouped", "influence", "standard_margins"]
+
+GROUP = 64  # consecutive samples whose influences are kept as one sum
+
+
+def standard_margins(x: Tensor, y: Tensor, weights: Tensor, center: Tensor) -> Tensor:
+    """z [N, E] float64 on the device of x, from features x [N, F], labels y [N], weights [E, F], center [F].
+
+    0 where the margins do not vary.
+    """
+    margins = (x.double() - center) @ weights.T
+    sign = 2.0 * (y != 0).double()[:, None] - 1.0
+    one = (sign > 0).double()
+    ones = one.sum()
+    mean_1, mean_0 = (margins * one).sum(0) / ones, (margins * (1 - one)).sum(0) / (len(y) - ones)
+    centred = sign * (margins - torch.where(sign > 0, mean_1, mean_0))
+    deviation = centred.square().mean(0).sqrt()
+    return torch.where(deviation > 0, centred / deviation, 0.0)
+
+
+def influence(z: Tensor, y: Tensor, t: Tensor) -> Tensor:
+    """Influence of each sample on t [E]: [N, E]; its square sums up to the variance of t at fixed classifiers."""
+    one = (y != 0)[:, None]
+    ones = int(one.sum())
+    per_class = torch.where(one, 1.0 / ones, 1.0 / (len(y) - ones))
+    return z * per_class / 2 - t * (z.square() - 1) / (2 * len(y))
+
+
+def grouped(values: Tensor) -> Tensor:
+    """[E, G] sums over groups of GROUP consecutive samples of values [N, E]; the last may be smaller."""
+    missing = -len(values) % GROUP
+    padded = torch.nn.functional.pad(values, (0, 0, 0, missing))
+    return padded.reshape(-1, GROUP, values.shape[1]).sum(1).T
+
+
+def counted(z: Tensor, y: Tensor, t: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
+    """Accuracy and bound [E] of the classifiers with signal-to-noise t and shift k, z in place of the Gaussian.
+
+    Sample i is on the right side if z_i > -(t -+ k), - for class 1; see `gaussian` for the formulas that this
+    replaces: a = mean of 1[correct], b = mean of max(0, z + t -+ k) / (t a). The bound is infinite for t = 0.
+    """
+    reach = z + torch.where((y != 0)[:, None], t - k, t + k)
+    accuracy = (reach > 0).double().mean(0)
+    positive = reach.clamp_min(0).mean(0)
+    bound = torch.where((t > 0) & (accuracy > 0), positive / (t * accuracy), torch.inf)
+    return accuracy, bound
+
+
+@dataclass(frozen=True)
+class Gaussianity:
+    """How far counting the margins is from taking them as Gaussian, over the scales of one budget."""
+
+    p_value: float  # chance of deviations like these from Gaussian margins
+    largest: float  # counted minus Gaussian accuracy where they differ most
+    scale: int  # index of that scale
+
+
+def gaussianity(
+    counted_accuracy: Tensor, t: Tensor, k: Tensor, prior: float, count: int
+) -> Gaussianity | None:
+    """Of counted accuracies [S] against those of Gaussian margins with t, k [S], `count` samples each.
+
+    None without a scale that can tell: five samples are to be expected on either side. The difference at one
+    scale has the variance of a count less what standardising takes out,
+
+        N Var = sum_k tau_k (p_k (1 - p_k) - phi_k^2) - (sum_k tau_k phi_k (t -+ k))^2 / 2,  p_k = Phi(-(t -+ k)),
+
+    and the sum of squares over the scales is chi-squared with as many degrees of freedom.
+    """
+    expected = gaussian.accuracy(t, k, prior)
+    able = torch.minimum(expected, 1 - expected) * count >= 5
+    variance, by_deviation = torch.zeros_like(t), torch.zeros_like(t)
+    for share, reach in ((prior, t - k), (1 - prior, t + k)):
+        wrong = torch.special.ndtr(-reach)
+        density = torch.exp(-0.5 * reach.square()) / math.sqrt(2 * math.pi)
+        variance += share * (wrong * (1 - wrong) - density.square())
+        by_deviation += share * density * reach
+    variance = (variance - by_deviation.square() / 2) / count
+    able &= variance > 0
+    if not bool(able.any()):
+        return None
+    difference = torch.where(able, counted_accuracy - expected, 0.0)
+    statistic = (difference.square() / variance)[able].sum()
+    p_value = torch.special.gammaincc(able.sum().double() / 2, statistic / 2)
+    worst = int(difference.abs().argmax())
+    return Gaussianity(float(p_value), float(difference[worst]), worst)
