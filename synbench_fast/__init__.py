@@ -12,6 +12,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from synbench_fast.compare import Comparison, compare
     from synbench_fast.encoders import list_encoders, load_encoder
     from synbench_fast.errors import SynbenchError
     from synbench_fast.features import auc_ratio, evaluate_features
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     __version__: str
 
 __all__ = [
+    "Comparison",
     "CurvePoint",
     "GaussianTask",
     "Probe",
@@ -30,6 +32,7 @@ __all__ = [
     "SynbenchError",
     "__version__",
     "auc_ratio",
+    "compare",
     "evaluate_features",
     "list_encoders",
     "load_encoder",
@@ -37,12 +40,14 @@ __all__ = [
 ]
 
 _HOME = {
+    "Comparison": "compare",
     "CurvePoint": "results",
     "GaussianTask": "task",
     "Probe": "probe",
     "Result": "results",
     "SynbenchError": "errors",
     "auc_ratio": "features",
+    "compare": "compare",
     "evaluate_features": "features",
     "list_encoders": "encoders",
     "load_encoder": "encoders",
@@ -75,11 +80,11 @@ def _version() -> str:
 
 
 class _Package(ModuleType):
-    """Keeps `synbench_fast.score` the function: loading the submodule of that name would put itself there."""
+    """Keeps `synbench_fast.score` a function: loading the submodule of that name would put itself there."""
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if name == "score" and isinstance(value, ModuleType):
-            value = value.score
+        if isinstance(value, ModuleType) and _HOME.get(name) == name:
+            value = getattr(value, name)
         super().__setattr__(name, value)
 
 

@@ -10,11 +10,15 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout, suppress
-from typing import Any, Protocol, TextIO
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
 from synbench_fast.results import CSV_COLUMNS, Result, with_error
 
-__all__ = ["FORMATS", "Sink", "print_json", "print_table", "result_stream", "sink"]
+if TYPE_CHECKING:
+    from synbench_fast.compare import Comparison
+
+__all__ = ["FORMATS", "Sink", "print_comparison", "print_json", "print_table", "result_stream", "sink"]
 
 FORMATS = ("table", "json", "csv")
 
@@ -172,3 +176,51 @@ def print_json(stream: TextIO, document: Any) -> None:
     """An indented JSON document for `ls` and `info`."""
     stream.write(json.dumps(document, indent=2, allow_nan=False) + "\n")
     stream.flush()
+
+
+def print_comparison(stream: TextIO, comparison: Comparison, kind: str) -> None:
+    """Differences of pairs; of more than two encoders as a table also the ranking, which comes first."""
+    if kind == "json":
+        print_json(stream, comparison.to_dict())
+        return
+    if kind == "csv":
+        rows = [asdict(one) for one in comparison.differences]
+        writer = csv.DictWriter(stream, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        return
+    if len({one.encoder for one in comparison.ranking}) > 2:
+        print_table(
+            stream,
+            ["eps", "above", "rank", "encoder", "score"],
+            [
+                [
+                    f"{one.eps:g}",
+                    f"{one.threshold:g}",
+                    f"{one.best_rank}"
+                    if one.best_rank == one.worst_rank
+                    else f"{one.best_rank}-{one.worst_rank}",
+                    one.encoder,
+                    with_error(one.score, one.stderr),
+                ]
+                for one in comparison.ranking
+            ],
+            left=4,
+        )
+        stream.write("\n")
+    print_table(
+        stream,
+        ["eps", "above", "difference", "95 % interval", "p", "verdict"],
+        [
+            [
+                f"{one.eps:g}",
+                f"{one.threshold:g}",
+                f"{one.first} - {one.second}",
+                f"{one.difference:+.4f} ({one.ci95_low:+.4f} to {one.ci95_high:+.4f})",
+                f"{one.p_value:.2g}",
+                one.verdict,
+            ]
+            for one in comparison.differences
+        ],
+        left=4,
+    )

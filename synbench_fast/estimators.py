@@ -25,6 +25,7 @@ __all__ = [
     "area_covariance",
     "area_terms",
     "consistent_point",
+    "expected_slope",
     "paper_point",
     "robust_area_stderr",
     "splits",
@@ -318,17 +319,8 @@ def area_terms(point: CurvePoint, thresholds: Tensor, prior: float) -> AreaTerms
         b_stderr = torch.from_numpy(point.bound_stderr)[:, None]
         return AreaTerms(_rectified(b * excess, torch.hypot(b * a_stderr, excess * b_stderr), excess > 0))
     t, t_rob = torch.from_numpy(point.t)[:, None], torch.from_numpy(point.t_rob)[:, None]
+    by_t, by_t_rob, there, there_rob = _tangent(t, t_rob, thresholds, prior)
     above = excess > 0
-    ratio = torch.where(t > 0, t_rob / t, 1.0)
-    crossing = _crossing(ratio, thresholds, prior)
-    there, there_rob = torch.where(above, t, crossing), torch.where(above, t_rob, ratio * crossing)
-    k, k_slope = _shift(there_rob, prior)
-    bound, over = gaussian.bound(there, k, prior), torch.where(above, excess, 0.0)
-    by_t = gaussian.bound_slope(there, k, prior) * over + bound * gaussian.accuracy_slope(there, k, prior)
-    by_k = gaussian.bound_shift_slope(there, k, prior) * over + bound * gaussian.accuracy_shift_slope(
-        there, k, prior
-    )
-    by_t_rob = torch.where(k_slope == 0, 0.0, by_k * k_slope)
     value = torch.where(above, b * excess, by_t * (t - there) + by_t_rob * (t_rob - there_rob))
     spread = (
         torch.from_numpy(c).diagonal()[:, None] for c in (point.t_cov, point.t_rob_cov, point.cross_cov)
@@ -342,6 +334,38 @@ def area_terms(point: CurvePoint, thresholds: Tensor, prior: float) -> AreaTerms
         return torch.where(unknown, torch.nan, torch.where(share > 0, share * slope, 0.0))
 
     return AreaTerms(stderr, scaled(by_t), scaled(by_t_rob))
+
+
+def _tangent(
+    t: Tensor, t_rob: Tensor, thresholds: Tensor, prior: float
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Derivatives [E, A] of bound * (accuracy - a_t) in t and t_rob [E, 1], at the returned t and t_rob.
+
+    Those are the given ones, or below the threshold where it is reached.
+    """
+    excess = gaussian.accuracy(t, _shift(t_rob, prior)[0], prior) - thresholds
+    above = excess > 0
+    ratio = torch.where(t > 0, t_rob / t, 1.0)
+    crossing = _crossing(ratio, thresholds, prior)
+    there, there_rob = torch.where(above, t, crossing), torch.where(above, t_rob, ratio * crossing)
+    k, k_slope = _shift(there_rob, prior)
+    bound, over = gaussian.bound(there, k, prior), torch.where(above, excess, 0.0)
+    by_t = gaussian.bound_slope(there, k, prior) * over + bound * gaussian.accuracy_slope(there, k, prior)
+    by_k = gaussian.bound_shift_slope(there, k, prior) * over
+    by_k = by_k + bound * gaussian.accuracy_shift_slope(there, k, prior)
+    return by_t, torch.where(k_slope == 0, 0.0, by_k * k_slope), there, there_rob
+
+
+def expected_slope(t: Tensor, t_rob: Tensor, stderr: Tensor, thresholds: Tensor, prior: float) -> Tensor:
+    """Derivative [S, A] in t [S] of E[bound * max(0, accuracy - a_t)], t normal with this standard error.
+
+    It is the derivative of bound * (accuracy - a_t) times the probability that the accuracy is above a_t.
+    """
+    t, t_rob, stderr = t[:, None], t_rob[:, None], stderr[:, None]
+    by_t, _, _, _ = _tangent(t, t_rob, thresholds, prior)
+    crossing = _crossing(torch.where(t > 0, t_rob / t, 1.0), thresholds, prior)
+    likely: Tensor = torch.special.ndtr((t - crossing) / stderr.clamp_min(1e-300))
+    return by_t * likely
 
 
 def _crossing(ratio: Tensor, thresholds: Tensor, prior: float) -> Tensor:

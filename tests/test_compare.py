@@ -1,0 +1,199 @@
+"""Comparisons of stored results: against known differences, and every reason not to compare."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from checks import refused
+from typer.testing import CliRunner
+
+import synbench_fast as sb
+from synbench_fast import cli
+from synbench_fast.results import Result
+
+OPTIONS: dict[str, Any] = {
+    "input_shape": (24,),
+    "scales": 6,
+    "samples": 256,
+    "eps": (0.0, 0.2),
+    "thresholds": (0.6, 0.8),
+    "threads": 1,
+}
+GENERATOR = torch.Generator().manual_seed(0)
+MIX = torch.randn(24, 16, generator=GENERATOR) / 5
+
+
+def relu(x: torch.Tensor) -> torch.Tensor:
+    return torch.relu(x @ MIX)
+
+
+def near(x: torch.Tensor) -> torch.Tensor:
+    return torch.relu(x @ MIX) + 0.02 * torch.tanh(x[:, :16])
+
+
+def half(x: torch.Tensor) -> torch.Tensor:
+    return x[:, :4]
+
+
+def scored(encoder: Any, **changes: Any) -> Result:
+    return sb.score(encoder, **{**OPTIONS, **changes})
+
+
+@pytest.fixture(scope="module")
+def results() -> list[Result]:
+    return [scored(relu), scored(near), scored(half)]
+
+
+def test_an_encoder_ties_with_itself(results: list[Result]) -> None:
+    (one, *_) = sb.compare(results[0], results[0]).differences
+    assert (one.difference, one.stderr, one.p_value, one.tie, one.verdict) == (0.0, 0.0, 1.0, True, "tie")
+    assert one.correlation == pytest.approx(1.0)
+
+
+def test_encoders_that_differ_little_share_their_errors(results: list[Result]) -> None:
+    paired, unpaired = (sb.compare(*results[:2], unpaired=flag).differences[0] for flag in (False, True))
+    assert paired.correlation > 0.95 and unpaired.correlation == 0
+    assert paired.stderr < 0.35 * unpaired.stderr
+    first, second = (one.score(0.0, 0.6) for one in results[:2])
+    assert paired.difference == first.score - second.score
+    assert unpaired.stderr == pytest.approx(math.hypot(first.stderr, second.stderr))
+
+
+def test_a_clear_difference_is_found(results: list[Result]) -> None:
+    (one, *_) = sb.compare(results[0], results[2]).differences
+    assert not one.tie and one.p_value < 1e-3
+    assert one.verdict == f"{one.first if one.difference > 0 else one.second} is better"
+    assert one.p_value == pytest.approx(math.erfc(abs(one.difference) / one.stderr / math.sqrt(2)))
+
+
+def test_errors_of_differences_are_the_spread_over_seeds() -> None:
+    """60 seeds know a spread to 9 %."""
+    gaps, errors = [], []
+    for seed in range(60):
+        a, b = scored(relu, seed=seed), scored(lambda x: torch.relu(x @ MIX[:, :8]), seed=seed)
+        found = sb.compare(a, b, eps=(0.0, 0.2), thresholds=(0.6, 0.8)).differences
+        gaps.append([one.difference for one in found])
+        errors.append([one.stderr for one in found])
+    spread = np.std(gaps, axis=0, ddof=1)
+    np.testing.assert_allclose(np.sqrt(np.mean(np.square(errors), axis=0)), spread, rtol=0.35)
+
+
+def test_ranking_of_three(results: list[Result]) -> None:
+    comparison = sb.compare(*results, eps=0.0)
+    assert len(comparison.ranking) == 3
+    ranks = {one.encoder: (one.best_rank, one.worst_rank) for one in comparison.ranking}
+    scores = [one.score for one in comparison.ranking]
+    assert scores == sorted(scores, reverse=True)
+    last = comparison.ranking[-1]
+    assert ranks[last.encoder] == (3, 3)
+    assert all(low <= high for low, high in ranks.values())
+    # Two that tie share the ranks 1 and 2.
+    pair = next(one for one in comparison.differences if one.correlation > 0.95)
+    expected = (1, 2) if pair.tie else None
+    assert expected is None or [ranks[pair.first], ranks[pair.second]] == [expected, expected]
+
+
+def test_simultaneous_intervals_are_wider_than_single_ones(results: list[Result]) -> None:
+    alone = sb.compare(results[0], results[2], eps=0.0).differences[0]
+    among = next(
+        one
+        for one in sb.compare(*results, eps=0.0).differences
+        if (one.difference, one.stderr) == (alone.difference, alone.stderr)
+    )
+    assert among.ci95_high - among.ci95_low > 1.05 * (alone.ci95_high - alone.ci95_low)
+    # Never wider than Bonferroni's for three pairs, 2.394.
+    assert among.ci95_high - among.difference < 2.45 * among.stderr
+
+
+def test_the_largest_difference_has_its_simulated_level() -> None:
+    """Of independent scores with equal errors: Tukey's studentised range, 3.314 / sqrt(2) for three."""
+    from itertools import combinations
+
+    from synbench_fast.compare import _largest
+
+    pairs = list(combinations(range(3), 2))
+    largest = _largest(np.eye(3), pairs, np.full(3, math.sqrt(2)))
+    assert np.quantile(largest, 0.95) == pytest.approx(3.314493 / math.sqrt(2), rel=0.015)
+
+
+def test_more_samples_pair_with_their_first(results: list[Result]) -> None:
+    more = scored(relu, samples=512)
+    (one, *_) = sb.compare(results[0], more).differences
+    assert 0.4 < one.correlation < 0.95
+
+
+@pytest.mark.parametrize(
+    ("changes", "parts"),
+    [
+        ({"seed": 1}, ["expected seed 0 as in", "got 1", "unpaired compares them"]),
+        ({"scales": 5}, ["expected task.scales [0.8167", "got [0.98"]),
+        ({"prior": 0.4}, ["expected task.prior 0.5", "got 0.4"]),
+        ({"center": 0.1}, ["expected task.center 0.5", "got 0.1"]),
+        ({"estimator": "paper"}, ["expected estimator 'consistent'", "got 'paper'"]),
+        ({"eps": 0.3}, ["eps: expected a value that every result has, got none in common"]),
+        ({"thresholds": 0.7}, ["thresholds: expected a value that every result has"]),
+    ],
+)
+def test_what_cannot_be_compared_is_refused(
+    results: list[Result], changes: dict[str, Any], parts: list[str]
+) -> None:
+    with refused(*parts):
+        sb.compare(results[0], scored(relu, **changes))
+
+
+def test_other_refusals(results: list[Result]) -> None:
+    with refused("results: expected at least two to compare, got 1"):
+        sb.compare(results[0])
+    with refused("eps: expected values that", "has (0, 0.2), got 0.5"):
+        sb.compare(*results, eps=0.5)
+    wide = scored(lambda x: x[:, :16], input_shape=(30,))
+    with refused("expected task.shape (24,) as in", "got (30,); unpaired compares them"):
+        sb.compare(results[0], wide)
+    assert sb.compare(results[0], wide, unpaired=True).paired is False
+    paper = [scored(one, estimator="paper") for one in (relu, half)]
+    with refused("expected the influences of its samples, got none (estimator 'paper'"):
+        sb.compare(*paper)
+    assert not sb.compare(*paper, unpaired=True).differences[0].tie
+    hopeless = [scored(relu, thresholds=(0.99999999,)) for _ in range(2)]
+    with refused("expected a score with a standard error at eps 0, threshold 1", "got nan"):
+        sb.compare(*hopeless)
+
+
+@pytest.fixture(scope="module")
+def files(results: list[Result], tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    folder = tmp_path_factory.mktemp("results")
+    return [str(one.save(folder / f"{i}.json")) for i, one in enumerate(results)]
+
+
+def run_cli(*words: str) -> tuple[int, str, str]:
+    done = CliRunner().invoke(cli.app, list(words))
+    return done.exit_code, done.stdout, done.stderr or str(done.exception or "")
+
+
+def test_command(files: list[str], results: list[Result]) -> None:
+    code, out, error = run_cli("compare", *files[:2])
+    assert (code, error) == (0, "")
+    assert "95 % interval" in out and "rank" not in out
+    code, out, _ = run_cli("compare", *files, "--eps", "0", "--format", "json")
+    document = json.loads(out)
+    assert document == sb.compare(*results, eps=0.0).to_dict()
+    code, out, _ = run_cli("compare", *files, "--format", "csv")
+    rows = list(csv.DictReader(io.StringIO(out)))
+    assert len(rows) == 2 * 3 and float(rows[0]["p_value"]) <= 1
+    code, out, _ = run_cli("compare", *files)
+    assert out.index("rank") < out.index("verdict")
+
+
+def test_command_mistakes(files: list[str], tmp_path: Path) -> None:
+    code, out, error = run_cli("compare", files[0])
+    assert (code, out) == (2, "") and "expected at least two files to compare, got 1" in error
+    code, _, error = run_cli("compare", files[0], str(tmp_path / "none.json"))
+    assert code != 0 and error.count("\n") == 1 and "none.json" in error
