@@ -25,7 +25,7 @@ __all__ = [
 
 THRESHOLDS = (0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 0.99)  # the paper's
 
-Estimator = Literal["consistent", "paper"]
+Estimator = Literal["consistent", "counted", "paper"]
 
 
 def check_estimator(estimator: str) -> Estimator:

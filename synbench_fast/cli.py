@@ -108,7 +108,7 @@ def run(
             "of which the table shows the lowest.",
         ),
     ] = None,
-    estimator: Annotated[str, typer.Option(metavar="consistent|paper")] = "consistent",
+    estimator: Annotated[str, typer.Option(metavar="consistent|counted|paper")] = "consistent",
     scales: Annotated[
         str | None,
         typer.Option(
@@ -192,7 +192,7 @@ def run(
         raise UsageError(f"--checkpoint: expected a single MODEL to load it into, got {len(models)}")
     options: dict[str, Any] = {
         "eps": arguments.numbers("--eps", eps, low=0, below=1, distinct=True),
-        "estimator": arguments.choice("--estimator", estimator, ("consistent", "paper")),
+        "estimator": arguments.choice("--estimator", estimator, ("consistent", "counted", "paper")),
         "preset": arguments.choice("--preset", preset, ("quick", "standard", "paper")),
         "device": arguments.device("--device", device),
         "dtype": _DTYPE_SYNONYMS.get(dtype) or arguments.choice("--dtype", dtype, _DTYPES),

@@ -14,7 +14,7 @@ from torch import Tensor
 from synbench_fast import gaussian
 from synbench_fast.checks import Estimator
 from synbench_fast.errors import SynbenchError
-from synbench_fast.margins import counted, grouped, influence, standard_margins
+from synbench_fast.margins import counted, counted_covariance, grouped, influence, standard_margins
 from synbench_fast.ops.feature_stats import FeatureStats
 from synbench_fast.ops.robust_solve import Enqueued, RobustSolution, enqueue
 from synbench_fast.ops.score_sweep import PUBLISHED_GROUP, SweepTotals, score_sweep
@@ -25,11 +25,13 @@ __all__ = [
     "area_covariance",
     "area_terms",
     "consistent_point",
+    "counted_point",
     "expected_slope",
     "paper_point",
     "robust_area_stderr",
     "splits",
     "start_consistent",
+    "start_counted",
     "start_paper",
 ]
 
@@ -72,6 +74,44 @@ def start_consistent(
 
     On a GPU nothing here waits for the device; errors in the features come with the second half.
     """
+    solve = _start_solving(stats, eps, sample, backend)
+
+    def finish() -> CurvePoint:
+        solution, z, y = solve()
+        point = _consistent_curve(solution, stats, eps, prior)
+        if z is None or y is None:
+            return point
+        t, t_rob = torch.from_numpy(point.t), torch.from_numpy(point.t_rob)
+        accuracy, _ = counted(z, y, t, _shift(t_rob, prior)[0])
+        moved = grouped(influence(z, y, t))
+        return replace(point, influence=moved.numpy(), counted_accuracy=accuracy.numpy())
+
+    return finish
+
+
+def start_counted(
+    stats: FeatureStats,
+    eps: Sequence[float],
+    *,
+    sample: tuple[Tensor, Tensor],
+    prior: float = 0.5,
+    backend: str = "auto",
+) -> Callable[[], CurvePoint]:
+    """`counted_point` in two halves, like `start_consistent`."""
+    solve = _start_solving(stats, eps, sample, backend)
+
+    def finish() -> CurvePoint:
+        solution, z, y = solve()
+        assert z is not None and y is not None
+        return _counted_curve(solution, stats, z, y, eps, prior)
+
+    return finish
+
+
+def _start_solving(
+    stats: FeatureStats, eps: Sequence[float], sample: tuple[Tensor, Tensor] | None, backend: str
+) -> Callable[[], tuple[RobustSolution, Tensor | None, Tensor | None]]:
+    """Enqueue the consistent solution, and with a sample its standardised margins; both are returned on the CPU."""
     _check_stats(stats, "train")
     solving = enqueue(
         stats.half_difference,
@@ -89,18 +129,13 @@ def start_consistent(
 
     standard = margins(solving)
 
-    def finish() -> CurvePoint:
+    def finish() -> tuple[RobustSolution, Tensor | None, Tensor | None]:
         solved, z = solving, standard
         while (again := solved.again()) is not None:
             solved = again
             z = margins(solved)
-        point = _consistent_curve(solved.solution(), stats, eps, prior)
-        if sample is None or z is None:
-            return point
-        y, t, t_rob = sample[1].cpu(), torch.from_numpy(point.t), torch.from_numpy(point.t_rob)
-        accuracy, _ = counted(z.cpu(), y, t, _shift(t_rob, prior)[0])
-        moved = grouped(influence(z.cpu(), y, t))
-        return replace(point, influence=moved.numpy(), counted_accuracy=accuracy.numpy())
+        solution = solved.solution()
+        return solution, None if z is None else z.cpu(), None if sample is None else sample[1].cpu()
 
     return finish
 
@@ -221,6 +256,72 @@ def _consistent_curve(
     )
 
 
+def counted_point(
+    stats: FeatureStats,
+    eps: Sequence[float],
+    *,
+    sample: tuple[Tensor, Tensor],
+    prior: float = 0.5,
+    backend: str = "auto",
+) -> CurvePoint:
+    """The consistent t, with accuracy and bound counted from the training margins instead of Gaussian ones.
+
+    For margins that are not Gaussian: t, its covariance and t_rob are those of `consistent_point`, and the
+    standardised margins of the sample (see `margins`) take the place of the normal distribution in accuracy,
+    robust accuracy and bound. Their errors have the count's, at fixed classifiers, and that part of the error of
+    t that comes from the classifiers: Var(t) - c0 - t^2/(2 N). Accuracy is a multiple of 1/N.
+
+    Args:
+        stats, eps, prior, backend: as in `consistent_point`.
+        sample: the features [N, F] and labels [N] that `stats` describes.
+
+    Raises:
+        SynbenchError: as `consistent_point`.
+    """
+    return start_counted(stats, eps, sample=sample, prior=prior, backend=backend)()
+
+
+def _counted_curve(
+    solution: RobustSolution, stats: FeatureStats, z: Tensor, y: Tensor, eps: Sequence[float], prior: float
+) -> CurvePoint:
+    gaussian_point = _consistent_curve(solution, stats, eps, prior)
+    t, t_rob = torch.from_numpy(gaussian_point.t), torch.from_numpy(gaussian_point.t_rob)
+    k, _ = _shift(t_rob, prior)
+    accuracy, bound = counted(z, y, t, k)
+    robust, _ = counted(z, y, t_rob, k)
+    covariance = counted_covariance(z, y, t, k)
+    extra = _classifier_variance(gaussian_point)
+    by_t = gaussian.accuracy_slope(t, k, prior)
+    accuracy_variance = covariance[:, 0, 0] + by_t.square() * extra
+    # b = R / a, at fixed classifiers; with them b moves as the Gaussian one does.
+    gradient = torch.stack([-bound / accuracy, 1 / accuracy], 1)
+    bound_variance = torch.einsum("ei,eij,ej->e", gradient, covariance, gradient)
+    bound_variance = bound_variance + gaussian.bound_slope(t, k, prior).square() * extra
+    t_rob_variance = torch.from_numpy(np.diagonal(np.asarray(gaussian_point.t_rob_cov)).copy())
+    robust_extra = (t_rob_variance - stats.c0 - t_rob.square() / (2 * len(y))).clamp_min(0)
+    robust_variance = robust * (1 - robust) / len(y)
+    robust_variance = robust_variance + gaussian.accuracy_slope(t_rob, k, prior).square() * robust_extra
+    return replace(
+        gaussian_point,
+        accuracy=accuracy.numpy(),
+        robust_accuracy=robust.numpy(),
+        bound=bound.numpy(),
+        accuracy_stderr=accuracy_variance.sqrt().numpy(),
+        robust_accuracy_stderr=robust_variance.sqrt().numpy(),
+        bound_stderr=torch.where(t > 0, bound_variance.sqrt(), torch.nan).numpy(),
+        counted_cov=covariance.numpy(),
+        counted_accuracy=accuracy.numpy(),
+        estimator="counted",
+    )
+
+
+def _classifier_variance(point: CurvePoint) -> Tensor:
+    """[E] what the noise of the classifiers adds to the variance of t: c0 + t^2/(2 N) is that at fixed ones."""
+    t = torch.from_numpy(point.t)
+    fixed = (1 + t.square() / 2) / point.count
+    return (torch.from_numpy(point.stderr).square() - fixed).clamp_min(0)
+
+
 def paper_point(
     stats: FeatureStats,
     test_x: Tensor,
@@ -306,6 +407,8 @@ def area_terms(point: CurvePoint, thresholds: Tensor, prior: float) -> AreaTerms
     max(0, X): with q = X/s, Var = s^2 ((1 + q^2) Phi(q) + q phi(q) - (phi(q) + q Phi(q))^2). Far above the
     threshold that is s, far below 0, and an accuracy next to the threshold counts on either side of it.
 
+    counted: accuracy and accuracy times bound have the covariance of the count, and move with t as the Gaussian
+    ones do where the error of t comes from the classifiers.
     consistent: accuracy and bound are functions of one t (and, through the log-prior term, of t_rob), so the
     derivative of the product counts. Below the threshold X is the tangent where it crosses 0, because the
     bound grows without limit towards t = 0, where it does not count.
@@ -314,6 +417,8 @@ def area_terms(point: CurvePoint, thresholds: Tensor, prior: float) -> AreaTerms
     """
     a, b = torch.from_numpy(point.accuracy)[:, None], torch.from_numpy(point.bound)[:, None]
     excess = a - thresholds
+    if point.counted_cov is not None:
+        return AreaTerms(_counted_stderr(point, thresholds, prior))
     if point.t_cov is None or point.t_rob_cov is None or point.cross_cov is None:
         a_stderr = torch.from_numpy(point.accuracy_stderr)[:, None]
         b_stderr = torch.from_numpy(point.bound_stderr)[:, None]
@@ -334,6 +439,21 @@ def area_terms(point: CurvePoint, thresholds: Tensor, prior: float) -> AreaTerms
         return torch.where(unknown, torch.nan, torch.where(share > 0, share * slope, 0.0))
 
     return AreaTerms(stderr, scaled(by_t), scaled(by_t_rob))
+
+
+def _counted_stderr(point: CurvePoint, thresholds: Tensor, prior: float) -> Tensor:
+    """[E, A] error of R (1 - a_t/a), R = a b: what one scale adds to the area."""
+    a, b = torch.from_numpy(point.accuracy)[:, None], torch.from_numpy(point.bound)[:, None]
+    t, t_rob = torch.from_numpy(point.t)[:, None], torch.from_numpy(point.t_rob)[:, None]
+    known = (t > 0) & (a > 0)
+    safe_a, safe_b = torch.where(known, a, 1.0), torch.where(known, b, 0.0)
+    gradient = torch.stack([safe_b * thresholds / safe_a, 1 - thresholds / safe_a], 2)  # in a and R
+    fixed = torch.einsum(
+        "eai,eij,eaj->ea", gradient, torch.from_numpy(np.asarray(point.counted_cov)), gradient
+    )
+    by_t, _, _, _ = _tangent(t, t_rob, thresholds, prior)
+    total = (fixed + by_t.square() * _classifier_variance(point)[:, None]).clamp_min(0).sqrt()
+    return torch.where(known, _rectified(safe_b * (a - thresholds), total, a > thresholds), 0.0)
 
 
 def _tangent(
@@ -415,10 +535,10 @@ def area_covariance(points: Sequence[CurvePoint], terms: Sequence[AreaTerms], co
 def robust_area_stderr(point: CurvePoint, quadrature: NDArray[np.float64], prior: float) -> float:
     """Standard error of sum_e quadrature_e * robust_accuracy_e of one scale.
 
-    The paper estimator knows no covariance over eps; its errors are added up as if fully correlated, which
-    can only overstate the sum's.
+    Of counted accuracies the covariance over eps is not known; their errors are added up as if fully
+    correlated, which can only overstate the sum's.
     """
-    if point.t_rob_cov is None:
+    if point.t_rob_cov is None or point.counted_cov is not None:
         return float(quadrature @ point.robust_accuracy_stderr)
     t_rob = torch.from_numpy(point.t_rob)
     k, by_t_rob = _shift(t_rob, prior)

@@ -13,7 +13,7 @@ from torch.utils.dlpack import from_dlpack
 
 from synbench_fast.checks import as_numbers, check_eps, check_estimator, check_thresholds
 from synbench_fast.errors import SynbenchError, first_line
-from synbench_fast.estimators import consistent_point, paper_point
+from synbench_fast.estimators import consistent_point, counted_point, paper_point
 from synbench_fast.ops.feature_stats import feature_stats
 from synbench_fast.ops.score_auc import Integral, score_auc
 from synbench_fast.ops.score_sweep import PUBLISHED_GROUP
@@ -88,7 +88,7 @@ def evaluate_features(
         train_y: [N] labels 0/1.
         test_x, test_y: the test half, needed by "paper"; "consistent" reads the train half only.
         eps: E budgets in [0, 1), relative to the half-distance of the class means.
-        estimator: "paper" (published protocol) or "consistent".
+        estimator: "paper" (published protocol), "consistent" or "counted".
         prior: tau; the log-prior term enters for tau != 1/2.
         group: for "paper": the bound is averaged within runs of this many test samples, then over the runs,
             as the published script does with its batches; the number of samples gives the plain mean.
@@ -108,6 +108,8 @@ def evaluate_features(
         raise SynbenchError(f"prior: expected a value in (0, 1), got {prior}")
     x, y = _features(train_x, train_y, "train")
     stats = feature_stats(x, y, backend=backend)
+    if chosen == "counted":
+        return counted_point(stats, budgets, sample=(x, y), prior=prior, backend=backend)
     if chosen == "consistent":
         return consistent_point(stats, budgets, sample=(x, y), prior=prior, backend=backend)
     if test_x is None or test_y is None:

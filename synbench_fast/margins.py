@@ -19,7 +19,16 @@ from torch import Tensor
 
 from synbench_fast import gaussian
 
-__all__ = ["GROUP", "Gaussianity", "counted", "gaussianity", "grouped", "influence", "standard_margins"]
+__all__ = [
+    "GROUP",
+    "Gaussianity",
+    "counted",
+    "counted_covariance",
+    "gaussianity",
+    "grouped",
+    "influence",
+    "standard_margins",
+]
 
 GROUP = 64  # consecutive samples whose influences are kept as one sum
 
@@ -65,6 +74,27 @@ def counted(z: Tensor, y: Tensor, t: Tensor, k: Tensor) -> tuple[Tensor, Tensor]
     positive = reach.clamp_min(0).mean(0)
     bound = torch.where((t > 0) & (accuracy > 0), positive / (t * accuracy), torch.inf)
     return accuracy, bound
+
+
+def counted_covariance(z: Tensor, y: Tensor, t: Tensor, k: Tensor) -> Tensor:
+    """[E, 2, 2] sampling covariance of what `counted` counts, at fixed classifiers: accuracy a and ratio R = a b.
+
+    With reach_i = z_i + t -+ k: a is the mean of 1[reach > 0], R that of max(0, reach) over the half-distance
+    t of the class means, so sample i moves them by (1[reach_i > 0] - a)/N and
+    (max(0, reach_i) - mean)/(N t) - R z_i/(2 N_k t). Class means and deviation cancel from a: it counts the
+    samples on the right side of the boundary, whatever the units.
+    """
+    one = (y != 0)[:, None]
+    reach = z + torch.where(one, t - k, t + k)
+    ones = int(one.sum())
+    per_class = torch.where(one, 1.0 / ones, 1.0 / (len(y) - ones)) / 2
+    right, positive = (reach > 0).double(), reach.clamp_min(0)
+    safe = torch.where(t > 0, t, 1.0)
+    ratio = positive.mean(0) / safe
+    by_accuracy = (right - right.mean(0)) / len(y)
+    by_ratio = (positive - positive.mean(0)) / (len(y) * safe) - ratio * z * per_class / safe
+    moved = torch.stack([by_accuracy, by_ratio], 2)  # [N, E, 2]
+    return torch.einsum("nei,nej->eij", moved, moved)
 
 
 @dataclass(frozen=True)

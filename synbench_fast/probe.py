@@ -21,6 +21,7 @@ from synbench_fast.estimators import (
     robust_area_stderr,
     splits,
     start_consistent,
+    start_counted,
     start_paper,
 )
 from synbench_fast.margins import GROUP, gaussianity
@@ -112,7 +113,7 @@ class Probe:
         task: what to sample.
         eps: E budgets in [0, 1), relative to the half-distance of the class means.
         samples: N per scale (per half for `paper`). `consistent` needs more than F + 2.
-        estimator: "consistent" (default) or "paper"; see docs/method.md.
+        estimator: "consistent" (default), "counted" or "paper"; see docs/method.md.
         thresholds: A accuracies a_t in [0, 1); None for the paper's nine from 0.6 to 0.99.
         integral: "exact", or "grid" for the published script's sum over 100 points.
         seed: 64-bit seed of the samples.
@@ -329,8 +330,9 @@ class Probe:
         eps, prior = self.eps + self._nodes, self.task.prior
         x, y = buffers[0].x, self._labels_on(buffers[0].x.device)
         stats = feature_stats(x, y, count=self._count, backend=self.backend)
-        if self.estimator == "consistent":
-            return start_consistent(stats, eps, sample=(x, y), prior=prior, backend=self.backend)
+        if self.estimator != "paper":
+            start = start_counted if self.estimator == "counted" else start_consistent
+            return start(stats, eps, sample=(x, y), prior=prior, backend=self.backend)
         test_x = buffers[1].x
         return start_paper(
             stats,
@@ -472,7 +474,7 @@ class Probe:
 
     def _not_gaussian(self, points: list[CurvePoint]) -> list[str]:
         """A warning for the budget at which counting the margins differs most from taking them as Gaussian."""
-        if any(p.counted_accuracy is None for p in points):
+        if self.estimator != "consistent" or any(p.counted_accuracy is None for p in points):
             return []
         found = []
         for e, eps in enumerate(self.eps):

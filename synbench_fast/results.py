@@ -436,7 +436,8 @@ class CurvePoint:
     accuracy = Phi(t) and robust_accuracy = Phi(t_rob); bound = E[|margin| / |m'w| given correct]. `stderr` is the standard error
     of t; `t_cov` and `t_rob_cov` [E, E] are the covariances of t and t_rob over eps, `cross_cov` those of t
     (rows) with t_rob (columns), None where there are none. `count` samples gave `feature_dim` features, of which `rank` directions carry variance; `ridge` and
-    `kappa` are the sample and the population ridge. Of `consistent`, where the features were given and not their moments
+    `kappa` are the sample and the population ridge. Of `counted`: `counted_cov` [E, 2, 2], of accuracy and of
+    accuracy times bound given t. Of `consistent`, where the features were given and not their moments
     alone: `influence` [E, G] on t of each group of 64 consecutive samples, and `counted_accuracy`, the accuracy
     with the margins' own distribution in place of the Gaussian (see `margins`).
     """
@@ -460,6 +461,7 @@ class CurvePoint:
     t_cov: NDArray[np.float64] | None = None
     t_rob_cov: NDArray[np.float64] | None = None
     cross_cov: NDArray[np.float64] | None = None
+    counted_cov: NDArray[np.float64] | None = None
     influence: NDArray[np.float64] | None = None
     counted_accuracy: NDArray[np.float64] | None = None
 

@@ -103,7 +103,8 @@ def score(
         thresholds: threshold accuracies a_t; default 0.6, 0.65, ..., 0.95, 0.99.
         scales: their number (spread up to 4.9) or values; default the preset's.
         samples: N per scale, for "paper" per half; default the preset's, but at least 2 F for "consistent".
-        estimator: "consistent" (finite-N bias removed, standard errors) or "paper" (published protocol).
+        estimator: "consistent" (finite-N bias removed, standard errors), "counted" (the same for margins that are not
+            Gaussian) or "paper" (published protocol).
         preset: "quick" (12 scales x 512), "standard" (25 x 1 024) or "paper" (49 x 2 048).
         integral: "exact", or "grid" for the published script's sum.
         prior: probability of class 1.
@@ -218,7 +219,7 @@ def _score(encoder: Any, options: dict[str, Any], progress: Progress) -> Result:
         samples = options["samples"]
         if samples is None:
             samples = preset.samples
-            if estimator == "consistent":
+            if estimator != "paper":
                 samples = max(samples, 2 * (info.feature_dim or 0))
 
         def make_probe(dtype: torch.dtype, channels_last: bool) -> Probe:
