@@ -291,12 +291,15 @@ def _counted_curve(
     robust, _ = counted(z, y, t_rob, k)
     covariance = counted_covariance(z, y, t, k)
     extra = _classifier_variance(gaussian_point)
-    by_t = gaussian.accuracy_slope(t, k, prior)
+    k_slope = torch.where(t > 0, -k / torch.where(t > 0, t, 1.0), 0.0)  # t_rob moves in proportion
+    by_t = gaussian.accuracy_slope(t, k, prior) + gaussian.accuracy_shift_slope(t, k, prior) * k_slope
+    bound_by_t = gaussian.bound_slope(t, k, prior)
+    bound_by_t = bound_by_t + torch.where(t > 0, gaussian.bound_shift_slope(t, k, prior) * k_slope, 0.0)
     accuracy_variance = covariance[:, 0, 0] + by_t.square() * extra
     # b = R / a, at fixed classifiers; with them b moves as the Gaussian one does.
     gradient = torch.stack([-bound / accuracy, 1 / accuracy], 1)
     bound_variance = torch.einsum("ei,eij,ej->e", gradient, covariance, gradient)
-    bound_variance = bound_variance + gaussian.bound_slope(t, k, prior).square() * extra
+    bound_variance = bound_variance + bound_by_t.square() * extra
     t_rob_variance = torch.from_numpy(np.diagonal(np.asarray(gaussian_point.t_rob_cov)).copy())
     robust_extra = (t_rob_variance - stats.c0 - t_rob.square() / (2 * len(y))).clamp_min(0)
     robust_variance = robust * (1 - robust) / len(y)
@@ -451,7 +454,10 @@ def _counted_stderr(point: CurvePoint, thresholds: Tensor, prior: float) -> Tens
     fixed = torch.einsum(
         "eai,eij,eaj->ea", gradient, torch.from_numpy(np.asarray(point.counted_cov)), gradient
     )
-    by_t, _, _, _ = _tangent(t, t_rob, thresholds, prior)
+    by_t, by_t_rob, _, _ = _tangent(t, t_rob, thresholds, prior)
+    by_t = by_t + by_t_rob * torch.where(
+        t > 0, t_rob / t, 0.0
+    )  # both move with the classifiers, in proportion
     total = (fixed + by_t.square() * _classifier_variance(point)[:, None]).clamp_min(0).sqrt()
     return torch.where(known, _rectified(safe_b * (a - thresholds), total, a > thresholds), 0.0)
 

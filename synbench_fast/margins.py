@@ -80,9 +80,11 @@ def counted_covariance(z: Tensor, y: Tensor, t: Tensor, k: Tensor) -> Tensor:
     """[E, 2, 2] sampling covariance of what `counted` counts, at fixed classifiers: accuracy a and ratio R = a b.
 
     With reach_i = z_i + t -+ k: a is the mean of 1[reach > 0], R that of max(0, reach) over the half-distance
-    t of the class means, so sample i moves them by (1[reach_i > 0] - a)/N and
-    (max(0, reach_i) - mean)/(N t) - R z_i/(2 N_k t). Class means and deviation cancel from a: it counts the
-    samples on the right side of the boundary, whatever the units.
+    t of the class means. Sample i moves a by (1[reach_i > 0] - a)/N: class means and deviation cancel, because
+    a counts samples on the right side of the boundary, whatever the units. It moves R by
+    (max(0, reach_i) - mean)/(N t) - R z_i/(2 N_k t) - (q_1 - q_0) (dc_i + dk_i)/t, where q_k is the share of all
+    samples that are in class k and right, dc_i = +- z_i/(2 N_k) the midpoint's and dk_i = -k dt_i/t the shift's
+    move; for equal priors q_1 - q_0 is noise and k is 0.
     """
     one = (y != 0)[:, None]
     reach = z + torch.where(one, t - k, t + k)
@@ -93,6 +95,9 @@ def counted_covariance(z: Tensor, y: Tensor, t: Tensor, k: Tensor) -> Tensor:
     ratio = positive.mean(0) / safe
     by_accuracy = (right - right.mean(0)) / len(y)
     by_ratio = (positive - positive.mean(0)) / (len(y) * safe) - ratio * z * per_class / safe
+    side = torch.where(one, 1.0, -1.0)
+    shift = torch.where(k == 0, 0.0, -k / safe * influence(z, y, t))
+    by_ratio -= (right * side).mean(0) * (side * z * per_class + shift) / safe
     moved = torch.stack([by_accuracy, by_ratio], 2)  # [N, E, 2]
     return torch.einsum("nei,nej->eij", moved, moved)
 
