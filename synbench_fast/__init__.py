@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from synbench_fast.encoders import list_encoders, load_encoder
+    from synbench_fast.eps_star import EpsStar, eps_star
     from synbench_fast.errors import SynbenchError
     from synbench_fast.features import auc_ratio, evaluate_features
     from synbench_fast.probe import Probe
@@ -24,12 +25,14 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CurvePoint",
+    "EpsStar",
     "GaussianTask",
     "Probe",
     "Result",
     "SynbenchError",
     "__version__",
     "auc_ratio",
+    "eps_star",
     "evaluate_features",
     "list_encoders",
     "load_encoder",
@@ -38,11 +41,13 @@ __all__ = [
 
 _HOME = {
     "CurvePoint": "results",
+    "EpsStar": "eps_star",
     "GaussianTask": "task",
     "Probe": "probe",
     "Result": "results",
     "SynbenchError": "errors",
     "auc_ratio": "features",
+    "eps_star": "eps_star",
     "evaluate_features": "features",
     "list_encoders": "encoders",
     "load_encoder": "encoders",
@@ -75,11 +80,11 @@ def _version() -> str:
 
 
 class _Package(ModuleType):
-    """Keeps `synbench_fast.score` the function: loading the submodule of that name would put itself there."""
+    """Keeps `score` and `eps_star` the functions: loading the submodules of those names would put them there."""
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if name == "score" and isinstance(value, ModuleType):
-            value = value.score
+        if name in ("score", "eps_star") and isinstance(value, ModuleType):
+            value = getattr(value, name)
         super().__setattr__(name, value)
 
 
