@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from synbench_fast.features import auc_ratio, evaluate_features
     from synbench_fast.probe import Probe
     from synbench_fast.results import CurvePoint, Result
+    from synbench_fast.robust_probe import ProbeReport, robust_linear_probe
     from synbench_fast.score import score
     from synbench_fast.task import GaussianTask
 
@@ -28,6 +29,7 @@ __all__ = [
     "EpsStar",
     "GaussianTask",
     "Probe",
+    "ProbeReport",
     "Result",
     "SynbenchError",
     "__version__",
@@ -36,6 +38,7 @@ __all__ = [
     "evaluate_features",
     "list_encoders",
     "load_encoder",
+    "robust_linear_probe",
     "score",
 ]
 
@@ -44,6 +47,7 @@ _HOME = {
     "EpsStar": "eps_star",
     "GaussianTask": "task",
     "Probe": "probe",
+    "ProbeReport": "robust_probe",
     "Result": "results",
     "SynbenchError": "errors",
     "auc_ratio": "features",
@@ -51,6 +55,7 @@ _HOME = {
     "evaluate_features": "features",
     "list_encoders": "encoders",
     "load_encoder": "encoders",
+    "robust_linear_probe": "robust_probe",
     "score": "score",
 }
 

@@ -369,6 +369,7 @@ _TrustRemoteCode = Annotated[
 _Threads = Annotated[str | None, typer.Option(metavar="N", help="CPU threads; by default all.")]
 _TableOrJson = Annotated[str, typer.Option("--format", metavar="table|json")]
 _Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on standard error.")]
+_Traceback = Annotated[bool, typer.Option("--traceback", help="Show where an unexpected error came from.")]
 
 
 def _encoder_options(
@@ -432,6 +433,7 @@ def eps_star_command(
     threads: _Threads = None,
     output: _TableOrJson = "table",
     quiet: _Quiet = False,
+    traceback: _Traceback = False,
 ) -> None:
     """Find the budget with the largest score, and the budgets that the samples cannot tell from it."""
     if not encoders:
@@ -490,6 +492,8 @@ def eps_star_command(
                 one = eps_star(found, threshold=level[0])
             except Exception as error:
                 code = _fail(_reason(spec, error), 1)
+                if traceback and not isinstance(error, SynbenchError):
+                    _print_trace()
                 continue
             if kind == "json":
                 stream.write(one.to_json() + "\n")
@@ -503,6 +507,94 @@ def eps_star_command(
             print_table(stream, ["encoder", "eps*", "95 % set", "score"], rows, left=1)
             stream.writelines(notes)
     raise typer.Exit(code)
+
+
+@app.command()
+def probe(
+    encoder: Annotated[str | None, typer.Argument(metavar="ENCODER", help="Encoder, as for run.")] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(metavar="DATA", help="digits, an image folder, a .npz or a .parquet file."),
+    ] = None,
+    eps: Annotated[str, typer.Option(metavar="E,...", help="Budgets in [0, 1); a probe for each.")] = "0,0.2",
+    l2: Annotated[
+        str, typer.Option("--l2", metavar="R,...|none", help="l2 budgets of the attack on inputs in [0, 1].")
+    ] = "0.5",
+    linf: Annotated[
+        str, typer.Option("--linf", metavar="R,...|none", help="Largest changes of an input element; 8/255.")
+    ] = "0.03137254901960784",
+    attack: Annotated[bool, typer.Option("--attack/--no-attack", help="Attack the probes.")] = True,
+    steps: Annotated[str, typer.Option(metavar="N", help="Steps of the attack per target.")] = "50",
+    targets: Annotated[str, typer.Option(metavar="N", help="Wrong classes that are tried.")] = "9",
+    regularisation: Annotated[str, typer.Option(metavar="C", help="C of |W|^2 / (2 C N).")] = "1",
+    standardise: Annotated[
+        str, typer.Option(metavar="common|feature", help="One factor for all features, or one for each.")
+    ] = "common",
+    test_fraction: Annotated[str, typer.Option(metavar="P", help="Held out of every class.")] = "0.25",
+    samples: Annotated[str | None, typer.Option(metavar="N", help="Use at most N samples.")] = None,
+    batch_size: Annotated[str, typer.Option(metavar="N")] = "128",
+    device: _Device = "auto",
+    seed: _Seed = "0",
+    input_shape: _InputShape = None,
+    mean: _Mean = None,
+    std: _Std = None,
+    pool: _Pool = None,
+    checkpoint: _Checkpoint = None,
+    random_init: _RandomInit = False,
+    trust_remote_code: _TrustRemoteCode = False,
+    threads: _Threads = None,
+    output: _TableOrJson = "table",
+    quiet: _Quiet = False,
+    traceback: _Traceback = False,
+) -> None:
+    """Train eps-robust linear probes on features of labelled data, and attack them through the encoder."""
+    if encoder is None:
+        raise UsageError("ENCODER: expected an encoder such as timm:resnet50, got none")
+    if data is None:
+        raise UsageError("--data: expected digits, an image folder, a .npz or a .parquet file, got none")
+    options = _encoder_options(device, seed, input_shape, mean, std, pool, checkpoint, threads) | {
+        "eps": arguments.numbers("--eps", eps, low=0, below=1, distinct=True),
+        "l2": () if l2 == "none" else arguments.numbers("--l2", l2, low=0, distinct=True),
+        "linf": () if linf == "none" else arguments.numbers("--linf", linf, low=0, distinct=True),
+        "attack": attack,
+        "steps": arguments.integer("--steps", steps, low=1),
+        "targets": arguments.integer("--targets", targets, low=1),
+        "regularisation": arguments.number("--regularisation", regularisation, above=0, below=1e9),
+        "standardise": arguments.choice("--standardise", standardise, ("common", "feature")),
+        "test_fraction": arguments.number("--test-fraction", test_fraction, above=0, below=1),
+        "batch_size": arguments.integer("--batch-size", batch_size, low=1),
+        "random_init": random_init,
+        "trust_remote_code": trust_remote_code,
+    }
+    if samples is not None:
+        options["samples"] = arguments.integer("--samples", samples, low=1)
+    kind = arguments.choice("--format", output, ("table", "json"))
+
+    from synbench_fast.display import print_table, result_stream
+    from synbench_fast.progress import Reporter
+
+    with result_stream() as stream:
+        try:
+            with Reporter(sys.stderr, quiet=quiet).encoder(encoder) as advance:
+                from synbench_fast.robust_probe import robust_linear_probe
+
+                report = robust_linear_probe(encoder, data, progress=advance, **options)
+        except Exception as error:
+            code = _fail(_reason(encoder, error), 1)
+            if traceback and not isinstance(error, SynbenchError):
+                _print_trace()
+            raise typer.Exit(code) from None
+        for warning in report.warnings:
+            _say(f"warning: {encoder}: {warning}")
+        if kind == "json":
+            stream.write(report.to_json() + "\n")
+        else:
+            print_table(stream, *report.rows(), left=0)
+            stream.write(
+                f"{encoder}, F = {report.encoder.feature_dim}, on {report.data.name}: "
+                f"{report.data.train} to train, {report.data.test} to test, "
+                f"{len(report.data.classes)} classes; per cent, 95 % intervals\n"
+            )
 
 
 @app.command()
