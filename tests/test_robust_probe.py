@@ -277,6 +277,16 @@ def test_normalisation_is_part_of_the_attacked_model() -> None:
         assert one.radius == pytest.approx(other.radius, rel=1e-5)
 
 
+def test_classes_of_equal_means_are_warned_of() -> None:
+    x, y = pictures()
+    options: dict[str, Any] = {"attack": False, "eps": (0.0, 0.5)}
+    assert sb.robust_linear_probe(linear(), (x, y), **options).warnings == []
+    x[y > 0] = 0.5
+    made = sb.robust_linear_probe(linear(), (x, y), **options)
+    assert made.half_distance < 1e-9
+    assert len(made.warnings) == 1 and made.warnings[0].startswith("two classes have the same mean features")
+
+
 # The document.
 
 

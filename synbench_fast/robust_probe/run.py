@@ -188,6 +188,10 @@ def _run(encoder: Any, data: Any, options: dict[str, Any], progress: Advance) ->
         scaled = standardiser(train_f, kind)
         train_z, test_z = scaled(train_f), scaled(test_f)
         half = mean_radius(train_z, train_y, classes)
+        if half < 1e-9 and any(eps):  # of features with a variance of 1
+            warnings.append(
+                "two classes have the same mean features: every eps stands for a radius of 0 and the same probe"
+            )
         seconds |= {"fit": 0.0, "attack": 0.0}
         done = 0
         for budget in eps:
