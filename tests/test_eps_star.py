@@ -67,7 +67,7 @@ def test_order_of_the_budgets_does_not_matter() -> None:
         ([0.9, 0.8, 0.7, 0.6, 0.5], 0.0, "first", "no maximum inside: the score falls from eps = 0"),
         ([0.5, 0.6, 0.7, 0.8, 0.9], 0.5, "last", "no maximum inside: the score is largest at 0.5"),
         ([0.9, 0.9, 0.9, 0.9, 0.9], 0.0, "first", "every budget is in the 95 % set"),
-        ([0.8, 0.9, 0.88, 0.8, 0.8], 0.175, "inside", ""),
+        ([0.8, 0.9, 0.88, 0.8, 0.8], 0.41 / 2.2, "inside", ""),
     ],
 )
 def test_no_maximum_inside_is_said(scores: list[float], place: float, position: str, note: str) -> None:
