@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from synbench_fast.compare import Comparison, compare
     from synbench_fast.encoders import list_encoders, load_encoder
+    from synbench_fast.eps_star import EpsStar, eps_star
     from synbench_fast.errors import SynbenchError
     from synbench_fast.features import auc_ratio, evaluate_features
     from synbench_fast.probe import Probe
     from synbench_fast.results import CurvePoint, Result
+    from synbench_fast.robust_probe import ProbeReport, robust_linear_probe
     from synbench_fast.score import score
     from synbench_fast.suite_results import SuiteResult
     from synbench_fast.suites import Suite, TaskDefinition, load_suite, score_suite
@@ -28,8 +30,10 @@ if TYPE_CHECKING:
 __all__ = [
     "Comparison",
     "CurvePoint",
+    "EpsStar",
     "GaussianTask",
     "Probe",
+    "ProbeReport",
     "Result",
     "Suite",
     "SuiteResult",
@@ -42,6 +46,11 @@ __all__ = [
     "list_encoders",
     "load_encoder",
     "load_suite",
+    "eps_star",
+    "evaluate_features",
+    "list_encoders",
+    "load_encoder",
+    "robust_linear_probe",
     "score",
     "score_suite",
 ]
@@ -49,8 +58,10 @@ __all__ = [
 _HOME = {
     "Comparison": "compare",
     "CurvePoint": "results",
+    "EpsStar": "eps_star",
     "GaussianTask": "task",
     "Probe": "probe",
+    "ProbeReport": "robust_probe",
     "Result": "results",
     "Suite": "suites",
     "SuiteResult": "suite_results",
@@ -62,6 +73,11 @@ _HOME = {
     "list_encoders": "encoders",
     "load_encoder": "encoders",
     "load_suite": "suites",
+    "eps_star": "eps_star",
+    "evaluate_features": "features",
+    "list_encoders": "encoders",
+    "load_encoder": "encoders",
+    "robust_linear_probe": "robust_probe",
     "score": "score",
     "score_suite": "suites",
 }

@@ -324,7 +324,7 @@ def test_other_usage_errors() -> None:
     wrong = invoke("rum")
     assert (wrong.exit_code, wrong.stderr) == (
         2,
-        "error: command: expected one of run, compare, ls, info, demo, bench, got 'rum', did you mean run?\n",
+        "error: command: expected one of run, compare, ls, info, eps-star, probe, demo, bench, got 'rum', did you mean run?\n",
     )
     extra = invoke("ls", "a", "b")
     assert (extra.exit_code, extra.stderr) == (2, "error: arguments: expected no more, got 'b'\n")
@@ -418,7 +418,7 @@ def test_version_and_help() -> None:
     done = invoke("--version")
     assert done.exit_code == 0
     assert re.fullmatch(r"synbench-fast \S+\n", done.stdout)
-    for arguments in ([], ["run"], ["ls"], ["info"], ["demo"]):
+    for arguments in ([], ["run"], ["ls"], ["info"], ["eps-star"], ["probe"], ["demo"]):
         shown = invoke(*arguments, "--help")
         assert shown.exit_code == 0
         assert shown.stdout.startswith("Usage: synbench-fast")
