@@ -12,6 +12,7 @@
 
 #include "arrays.hpp"
 #include "philox.hpp"
+#include "sample_mixture_filter.hpp"
 
 namespace py = pybind11;
 
@@ -84,6 +85,19 @@ py::array_t<float> bound_normals_of_words(const py::array& radius, const py::arr
   return z;
 }
 
+void bound_filter_spectrum(py::array x, const py::array& gain, int threads) {
+  std::vector<std::int64_t> shape(gain.shape(), gain.shape() + gain.ndim());
+  std::int64_t size = 1;
+  for (const std::int64_t length : shape) size *= length;
+  expect(gain.ndim() > 0 && size > 0 && py::isinstance<py::array_t<float>>(gain) && (gain.flags() & py::array::c_style),
+         "gain: expected C-contiguous float32 with at least one element");
+  float* data = output<float>(x, "x", {kAny, kAny, size});
+  const std::int64_t count = x.shape(0), channels = x.shape(1);
+  const float* g = static_cast<const float*>(gain.data());
+  py::gil_scoped_release release;
+  filter_spectrum(data, count, channels, shape, g, threads);
+}
+
 std::array<Word, 4> bound_philox4x32(std::uint64_t seed, const std::array<Word, 4>& counter) {
   const Words w = philox4x32(seed, {counter[0], counter[1], counter[2], counter[3]});
   return {w.w0, w.w1, w.w2, w.w3};
@@ -97,6 +111,7 @@ void bind_sample_mixture(py::module_& module) {
              "purpose"_a = 0, "channels"_a, "pixels"_a, "center"_a, "scale"_a, "pattern"_a = py::none(),
              "mean"_a = std::vector<double>(), "std"_a = std::vector<double>(), "channels_last"_a = false, "threads"_a = 0,
              "level"_a = "auto");
+  module.def("filter_spectrum", &bound_filter_spectrum, "x"_a, "gain"_a, py::kw_only(), "threads"_a = 0);
   module.def("normals_of_words", &bound_normals_of_words, "radius"_a, "angle"_a, py::kw_only(), "level"_a = "auto");
   module.def("philox4x32", &bound_philox4x32, "seed"_a, "counter"_a);
   module.def("simd_levels", &simd_levels);

@@ -20,7 +20,7 @@ from synbench_fast.ops.robust_solve import (
 )
 from synbench_fast.ops.sampling_covariance import Moments
 
-__all__ = ["robust_solve"]
+__all__ = ["plugin_of_spectrum", "robust_solve"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +62,17 @@ def robust_solve(
     point = _plugin(d, a * a, eps) if estimator == "plugin" else _consistent(d, a * a, eps, float(dof), c0)
     w = (spectrum.mean / (spectrum.values + point.ridge[:, None] * unit)) @ spectrum.vectors.T
     return in_feature_units(point, len(d), (float(spectrum.values[0]), unit), w if weights else w[:0])
+
+
+def plugin_of_spectrum(d: Tensor, a2: Tensor, eps: Tensor) -> Point:
+    """The robust classifiers of a known covariance from its spectrum alone.
+
+    Args:
+        d: float64 [K] eigenvalues, ascending and positive; any unit.
+        a2: float64 [K] squares of m in the eigenbasis, in the same unit.
+        eps: float64 [E] in [0, 1).
+    """
+    return _plugin(d / d[-1], a2 / d[-1], eps)
 
 
 def _plugin(d: Tensor, a2: Tensor, eps: Tensor) -> Point:

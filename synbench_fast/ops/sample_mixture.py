@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -12,7 +14,7 @@ from torch import Tensor
 from synbench_fast.errors import SynbenchError
 from synbench_fast.ops.dispatch import implementation, resolve
 
-__all__ = ["labels", "sample_mixture"]
+__all__ = ["UnitPattern", "labels", "normals", "sample_mixture", "sample_shaped_mixture", "samples_per_part"]
 
 _DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 _SAMPLES = 2**32  # sample indices are one 32-bit word of the counter
@@ -36,6 +38,25 @@ def labels(start: int, count: int, prior: float = 0.5, *, device: str | torch.de
     return torch.floor(index * prior).diff().to(torch.uint8)
 
 
+@dataclass(frozen=True, eq=False)
+class UnitPattern:
+    """A pattern that was checked once and lies on its device: passing it copies nothing and waits for nothing."""
+
+    values: Tensor  # float32 [D]
+
+    @classmethod
+    def of(cls, pattern: Tensor, shape: Sequence[int], device: str | torch.device) -> UnitPattern:
+        """`pattern`, [D] or `shape`, on `device`; SynbenchError unless it has length 1."""
+        return cls(_check_pattern(pattern, tuple(shape), torch.device(device)))
+
+
+def normals(count: int, *, seed: int, stream: int = 0, purpose: int = 0) -> Tensor:
+    """The first `count` normals of sample 0 by the specification, float64 [count] on the CPU."""
+    quads = torch.arange((count + 3) // 4)
+    w = _philox(seed, quads, torch.zeros_like(quads), stream, purpose)
+    return torch.stack([*_box_muller(w[0], w[1]), *_box_muller(w[2], w[3])], -1).flatten()[:count]
+
+
 def sample_mixture(
     shape: Sequence[int],
     start: int,
@@ -45,8 +66,9 @@ def sample_mixture(
     seed: int,
     stream: int,
     center: float = 0.5,
-    pattern: Tensor | None = None,
+    pattern: Tensor | UnitPattern | None = None,
     prior: float = 0.5,
+    purpose: int = _PURPOSE_DATA,
     mean: float | Sequence[float] | None = None,
     std: float | Sequence[float] | None = None,
     dtype: torch.dtype = torch.float32,
@@ -63,17 +85,19 @@ def sample_mixture(
     Every sample is a pure function of (seed, stream, its index, shape): how a run is cut into batches, the
     number of threads, the layout and the instruction set change no bit of it, and samples of different
     streams are independent. The normals come from Philox4x32-10 (Salmon et al., SC 2011) with key `seed` and
-    counter (element // 4, sample index, stream, 0), elements in contiguous `shape` order, through the
+    counter (element // 4, sample index, stream, purpose), elements in contiguous `shape` order, through the
     transform of Box and Muller, whose single precision values are within 1.2e-6 of exact arithmetic.
 
     Args:
         shape: shape of one sample, (channels, ...) or (D,).
         start, count: sample indices, 0 <= start and start + count <= 2^32.
-        scale: half the distance of the class means, in the units of the raw input (noise variance is 1).
+        scale: half the distance of the class means, in the units of the raw input (noise variance is 1); 0
+            for noise alone.
         seed, stream: 64-bit and 32-bit words that select the random numbers.
         center: midpoint of the class means, in every element.
         pattern: unit vector u, [D] or `shape`; None: the constant 1 / sqrt(D).
         prior: frequency of class 1, see `labels`.
+        purpose: another 32-bit word that selects the random numbers, 0 for the published task.
         mean, std: what the encoder's preprocessing subtracts and divides by: one number, or one per channel
             (the elements of a one-dimensional sample are its channels); None: 0 and 1.
         dtype: float32, float64, bfloat16 or float16. The C++ and Triton backends compute in float32 and round once.
@@ -92,21 +116,26 @@ def sample_mixture(
     device = torch.device(device)
     shape = _check_shape(shape, channels_last)
     y = labels(start, count, prior, device=device)
-    if not (math.isfinite(scale) and scale > 0.0):
-        raise SynbenchError(f"scale: expected a positive finite number, got {scale}")
+    if not (math.isfinite(scale) and scale >= 0.0):
+        raise SynbenchError(f"scale: expected a finite number of at least 0, got {scale}")
     if not math.isfinite(center):
         raise SynbenchError(f"center: expected a finite number, got {center}")
     if not 0 <= seed < 2**64:
         raise SynbenchError(f"seed: expected an integer in [0, 2^64), got {seed}")
     if not 0 <= stream < 2**32:
         raise SynbenchError(f"stream: expected an integer in [0, 2^32), got {stream}")
+    if not 0 <= purpose < 2**32:
+        raise SynbenchError(f"purpose: expected an integer in [0, 2^32), got {purpose}")
     if threads < 0:
         raise SynbenchError(f"threads: expected 0 (torch's number) or more, got {threads}")
     if dtype not in _DTYPES:
         raise SynbenchError(f"dtype: expected one of {', '.join(map(str, _DTYPES))}, got {dtype}")
     means, stds = _check_channels("mean", mean, shape), _check_channels("std", std, shape)
     _check_fits(dtype, center, scale, means, stds)
-    u = None if pattern is None else _check_pattern(pattern, shape, device)
+    if isinstance(pattern, UnitPattern):
+        u: Tensor | None = pattern.values
+    else:
+        u = None if pattern is None else _check_pattern(pattern, shape, device)
     layout = torch.channels_last if channels_last else torch.contiguous_format
     if out is None:
         out = torch.empty((count, *shape), dtype=dtype, device=device, memory_format=layout)
@@ -116,9 +145,108 @@ def sample_mixture(
     run(
         out, y, start,
         scale=scale, seed=seed, stream=stream, center=center, pattern=u, mean=means, std=stds,
-        channels_last=channels_last, threads=threads or torch.get_num_threads(),
+        channels_last=channels_last, threads=threads or torch.get_num_threads(), purpose=purpose,
     )  # fmt: skip
     return out, y
+
+
+class NoiseRoot(Protocol):
+    """A square root of a covariance: white normals [B, *shape] in, coloured ones in their place."""
+
+    def apply(self, z: Tensor, threads: int) -> None: ...
+
+
+def sample_shaped_mixture(
+    shape: Sequence[int],
+    start: int,
+    count: int,
+    *,
+    direction: Tensor,
+    midpoint: Tensor | None = None,
+    root: NoiseRoot | None = None,
+    scale: float,
+    seed: int,
+    stream: int,
+    center: float = 0.5,
+    prior: float = 0.5,
+    purpose: int = _PURPOSE_DATA,
+    mean: float | Sequence[float] | None = None,
+    std: float | Sequence[float] | None = None,
+    dtype: torch.dtype = torch.float32,
+    channels_last: bool = False,
+    device: str | torch.device = "cpu",
+    out: Tensor | None = None,
+    threads: int = 0,
+    backend: str = "auto",
+) -> tuple[Tensor, Tensor]:
+    """Samples of a Gaussian mixture whose noise is coloured, or whose midpoint is not the same everywhere.
+
+        x[i] = (center + scale (midpoint + (2 y[i] - 1) direction) + A z[i] - mean[c]) / std[c]
+
+    with the white normals z of `sample_mixture` and A the root. They are drawn by that operation and worked on
+    in float32 ("torch": float64) where they lie; the cast to `dtype` is the last step. What holds there of
+    batches, threads and layout holds here, on each device by itself.
+
+    Args:
+        direction: u, of length 1, [*shape] on `device`, float32 or float64; midpoint likewise, of any length.
+        root: None for white noise.
+        Everything else as in `sample_mixture`.
+
+    Memory: the result, the normals unless the result itself is contiguous float32, and of one part of the
+    batch at a time (4 M elements or one sample) what the root needs and as much again.
+    """
+    device, shape = torch.device(device), _check_shape(shape, channels_last)
+    wide = torch.float64 if resolve("sample_mixture", device.type, backend) == "torch" else torch.float32
+    if dtype not in _DTYPES:
+        raise SynbenchError(f"dtype: expected one of {', '.join(map(str, _DTYPES))}, got {dtype}")
+    means, stds = _check_channels("mean", mean, shape), _check_channels("std", std, shape)
+    _check_fits(dtype, center, scale * (1.0 if midpoint is None else 3.0), means, stds)
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    if out is None:
+        out = torch.empty((count, *shape), dtype=dtype, device=device, memory_format=layout)
+    else:
+        _check_out(out, (count, *shape), dtype, layout, device)
+    z, y = sample_mixture(
+        shape, start, count,
+        scale=0.0, seed=seed, stream=stream, center=0.0, prior=prior, purpose=purpose, dtype=wide, device=device,
+        out=out if dtype == wide and not channels_last else None, threads=threads, backend=backend,
+    )  # fmt: skip
+    gain, base = _affine_on(tuple(means or ()), tuple(stds or ()), center, len(shape), device, wide)
+    amplitude = scale * gain
+    u = direction.to(wide) * amplitude
+    middle = base if midpoint is None else base + midpoint.to(wide) * amplitude
+    class_mean = torch.stack([(middle - u).expand(shape), (middle + u).expand(shape)])
+    step = samples_per_part(shape)
+    for first in range(0, count, step):
+        part = z[first : first + step]
+        if root is not None:
+            root.apply(part, threads or torch.get_num_threads())
+        part *= gain
+        part += class_mean[y[first : first + step].long()]
+    if z is not out:
+        out.copy_(z)
+    return out, y
+
+
+def samples_per_part(shape: Sequence[int]) -> int:
+    """How many samples are worked on at a time: a power of two of about 4 M elements together."""
+    return 1 << max(0, (2**22 // math.prod(shape)).bit_length() - 1)
+
+
+@lru_cache(maxsize=8)
+def _affine_on(
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+    center: float,
+    axes: int,
+    device: torch.device,
+    dtype: torch.dtype,
+) -> tuple[Tensor, Tensor]:
+    """1/std and (center - mean)/std as tensors that broadcast over a sample."""
+    gain = 1.0 / torch.tensor(std or (1.0,), dtype=torch.float64)
+    base = (center - torch.tensor(mean or (0.0,), dtype=torch.float64)) * gain
+    per_channel = (-1, *(1 for _ in range(axes - 1)))
+    return gain.view(per_channel).to(device, dtype), base.view(per_channel).to(device, dtype)
 
 
 def _check_range(start: int, count: int) -> None:

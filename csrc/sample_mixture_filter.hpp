@@ -1,0 +1,18 @@
+// Coloured noise: white normals filtered over their spatial axes, x = F^-1 (gain F x) for each sample and channel.
+//
+// F is the discrete Fourier transform over the spatial axes and gain a real array with gain[-f] = gain[f], so
+// that a real x stays real. A sample is filtered by itself, with the same operations in the same order whatever
+// else is in the batch: its bits depend neither on the batch nor on the number of threads. Mixed radices with
+// twiddles rounded from double: relative to the largest element the error is about 1e-7 times the number of
+// stages; a prime factor p of an axis costs p operations per element.
+#pragma once
+#include <cstdint>
+#include <vector>
+
+namespace synbench {
+
+// x [count, channels, shape...] in place; gain [shape...]. Needs 4 * product(shape) floats per thread.
+void filter_spectrum(float* x, std::int64_t count, std::int64_t channels, const std::vector<std::int64_t>& shape,
+                     const float* gain, int threads);
+
+}  // namespace synbench
