@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from synbench_fast.probe import Probe
     from synbench_fast.results import CurvePoint, Result
     from synbench_fast.score import score
+    from synbench_fast.suite_results import SuiteResult
+    from synbench_fast.suites import Suite, TaskDefinition, load_suite, score_suite
     from synbench_fast.task import GaussianTask
 
     __version__: str
@@ -27,13 +29,18 @@ __all__ = [
     "GaussianTask",
     "Probe",
     "Result",
+    "Suite",
+    "SuiteResult",
     "SynbenchError",
+    "TaskDefinition",
     "__version__",
     "auc_ratio",
     "evaluate_features",
     "list_encoders",
     "load_encoder",
+    "load_suite",
     "score",
+    "score_suite",
 ]
 
 _HOME = {
@@ -41,12 +48,17 @@ _HOME = {
     "GaussianTask": "task",
     "Probe": "probe",
     "Result": "results",
+    "Suite": "suites",
+    "SuiteResult": "suite_results",
     "SynbenchError": "errors",
+    "TaskDefinition": "suites",
     "auc_ratio": "features",
     "evaluate_features": "features",
     "list_encoders": "encoders",
     "load_encoder": "encoders",
+    "load_suite": "suites",
     "score": "score",
+    "score_suite": "suites",
 }
 
 

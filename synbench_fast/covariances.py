@@ -25,7 +25,15 @@ from synbench_fast.errors import SynbenchError, suggest
 from synbench_fast.ops.sample_mixture import samples_per_part
 from synbench_fast.patterns import spatial_axes
 
-__all__ = ["COVARIANCES", "ChannelRoot", "PowerRoot", "check_covariance", "root", "spectrum"]
+__all__ = [
+    "COVARIANCES",
+    "ChannelRoot",
+    "PowerRoot",
+    "check_covariance",
+    "parse_covariance",
+    "root",
+    "spectrum",
+]
 
 COVARIANCES = ("white", "channel:RHO", "power:ALPHA")
 _STEEPEST = 4.0  # float32 transforms carry the ratio of the deviations, 1e4 at 224 x 224
@@ -35,7 +43,7 @@ _LARGEST_PART = 256  # samples of one transform off the CPU: a power of two
 
 def check_covariance(name: str, shape: tuple[int, ...]) -> str:
     """`name` in its one spelling; SynbenchError unless there is such a covariance for inputs of this shape."""
-    kind, value = _parse(name)
+    kind, value = parse_covariance(name)
     got = f"got {name!r} for shape {shape}"
     if kind == "white":
         return name
@@ -56,7 +64,8 @@ def check_covariance(name: str, shape: tuple[int, ...]) -> str:
     return f"{kind}:{repr(value).removesuffix('.0')}"
 
 
-def _parse(name: str) -> tuple[str, float]:
+def parse_covariance(name: str) -> tuple[str, float]:
+    """The covariance's kind and its number; SynbenchError for a name of no such form."""
     kind, colon, text = name.partition(":") if isinstance(name, str) else (repr(name), "", "")
     if kind == "white" and not colon:
         return kind, 0.0
@@ -135,7 +144,7 @@ def _gain_on(root: PowerRoot, device: torch.device, dtype: torch.dtype) -> Tenso
 @lru_cache(maxsize=8)
 def root(name: str, shape: tuple[int, ...]) -> ChannelRoot | PowerRoot | None:
     """The square root of a covariance that `check_covariance` knows for this shape; None for white."""
-    kind, value = _parse(name)
+    kind, value = parse_covariance(name)
     if kind == "white":
         return None
     if kind == "channel":
@@ -163,7 +172,7 @@ def spectrum(name: str, direction: Tensor) -> tuple[Tensor, Tensor]:
 
     Only those with a share are listed; sum a2 = 1. float64.
     """
-    kind, value = _parse(name)
+    kind, value = parse_covariance(name)
     shape = tuple(direction.shape)
     square = direction.square().sum()
     if kind == "white":

@@ -27,7 +27,7 @@ from torch import Tensor
 from synbench_fast.errors import SynbenchError, suggest
 from synbench_fast.ops.sample_mixture import normals
 
-__all__ = ["PATTERNS", "Means", "check_pattern", "class_means", "spatial_axes"]
+__all__ = ["PATTERNS", "Means", "check_pattern", "class_means", "parse_pattern", "spatial_axes"]
 
 PATTERNS = ("uniform", "channel:K", "low", "high", "patch", "random:SEED", "classes:K:I:J")
 _PURPOSE_DIRECTION = 1  # of the counter of `random`
@@ -48,7 +48,7 @@ def spatial_axes(shape: tuple[int, ...]) -> tuple[int, ...]:
 
 def check_pattern(name: str, shape: tuple[int, ...]) -> str:
     """`name` in its one spelling; SynbenchError unless there is such a pattern for inputs of this shape."""
-    kind, numbers = _parse(name)
+    kind, numbers = parse_pattern(name)
     sizes = [shape[axis] for axis in spatial_axes(shape) if shape[axis] > 1]
     got = f"got {name!r} for shape {shape}"
     if kind == "channel":
@@ -72,8 +72,8 @@ def check_pattern(name: str, shape: tuple[int, ...]) -> str:
     return ":".join([kind, *map(str, numbers)])
 
 
-def _parse(name: str) -> tuple[str, list[int]]:
-    """The pattern's kind and its numbers."""
+def parse_pattern(name: str) -> tuple[str, list[int]]:
+    """The pattern's kind and its numbers; SynbenchError for a name of no such form."""
     if isinstance(name, str):
         kind, *words = name.split(":")
         forms = {one.partition(":")[0]: one.count(":") for one in PATTERNS}
@@ -87,7 +87,7 @@ def _parse(name: str) -> tuple[str, list[int]]:
 @lru_cache(maxsize=8)
 def class_means(name: str, shape: tuple[int, ...]) -> Means:
     """The means of a pattern that `check_pattern` knows for this shape."""
-    kind, numbers = _parse(name)
+    kind, numbers = parse_pattern(name)
     one = torch.ones(shape, dtype=torch.float64)
     axes = [axis for axis in spatial_axes(shape) if shape[axis] > 1]
     midpoint = None

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from synbench_fast import environment
 from synbench_fast.checks import (
+    Estimator,
     as_numbers,
     check_eps,
     check_estimator,
@@ -42,7 +43,9 @@ from synbench_fast.results import (
 from synbench_fast.run import run_encoder
 from synbench_fast.task import PUBLISHED_MEAN, PUBLISHED_STD, GaussianTask, spread_scales
 
-__all__ = ["PRESETS", "score"]
+__all__ = ["PRESETS", "score", "score_tasks", "task_scales"]
+
+MakeTasks = Callable[[tuple[int, ...]], list[GaussianTask]]  # from the encoder's input shape
 
 
 @dataclass(frozen=True)
@@ -136,19 +139,32 @@ def score(
     Source: SynBench (Ko et al.); deviations in docs/method.md.
     """
     options = {key: value for key, value in locals().items() if key not in ("encoder", "progress")}
+    return score_tasks(encoder, options, progress)[0]
+
+
+def score_tasks(
+    encoder: Any, options: dict[str, Any], progress: Progress | None, tasks: MakeTasks | None = None
+) -> list[Result]:
+    """One result per task of `tasks`, in order, the encoder loaded once; None: the task of score().
+
+    `options`: every argument of score() but the first and `progress`, and `tasks` as the command line has it.
+    """
+    threads = options["threads"]
     if threads is not None:
         check_integer("threads", threads, 1, "at least 1")
     before = torch.get_num_threads()
     if threads is not None:
         torch.set_num_threads(threads)
     try:
-        return _score(encoder, options, progress or (lambda done, total, phase: None))
+        return _score(encoder, options, progress or (lambda done, total, phase: None), tasks)
     finally:
         if threads is not None:
             torch.set_num_threads(before)
 
 
-def _score(encoder: Any, options: dict[str, Any], progress: Progress) -> Result:
+def _score(
+    encoder: Any, options: dict[str, Any], progress: Progress, make_tasks: MakeTasks | None
+) -> list[Result]:
     begun = time.perf_counter()
     preset = _preset(options["preset"])
     estimator = check_estimator(options["estimator"])
@@ -204,17 +220,67 @@ def _score(encoder: Any, options: dict[str, Any], progress: Progress) -> Result:
         ) from None
     if options["published_preprocessing"]:
         loaded.info = _published(loaded.info)
-    place = loaded.device
-    check_capability(place, backend)
-    seconds = {"load": time.perf_counter() - begun}
+    check_capability(loaded.device, backend)
+    shape = loaded.info.input_shape
+    if make_tasks is None:
+        tasks = [GaussianTask(shape, scales, prior=options["prior"], center=options["center"])]
+    else:
+        tasks = make_tasks(shape)
+    loaded.keeps_loaded = len(tasks) > 1  # each task chooses its precision for itself
+    results = []
+    with loaded.scoring():
+        for number, task in enumerate(tasks):
+            seconds = {"load": time.perf_counter() - begun if number == 0 else 0.0}
+            results.append(
+                _score_task(
+                    loaded,
+                    task,
+                    encoder,
+                    options,
+                    _part_of(progress, number, len(tasks)),
+                    seconds,
+                    begun=begun if number == 0 else time.perf_counter(),
+                    preset=preset,
+                    estimator=estimator,
+                    eps=eps,
+                    thresholds=thresholds,
+                    batch_size=batch_size,
+                    seed=seed,
+                    backend=backend,
+                    compile=compile,
+                    notes=notes,
+                )
+            )
+    return results
+
+
+def _part_of(progress: Progress, number: int, count: int) -> Progress:
+    """The progress of run `number` of `count`, which are taken to be equally long."""
+    return lambda done, total, phase: progress(number * total + done, count * total, phase)
+
+
+def _score_task(
+    loaded: Encoder,
+    task: GaussianTask,
+    encoder: Any,
+    options: dict[str, Any],
+    progress: Progress,
+    seconds: dict[str, float],
+    *,
+    begun: float,
+    preset: Preset,
+    estimator: Estimator,
+    eps: tuple[float, ...],
+    thresholds: tuple[float, ...],
+    batch_size: int | None,
+    seed: int,
+    backend: str,
+    compile: Compile,
+    notes: list[str],
+) -> Result:
+    place, wanted, owned = loaded.device, options["dtype"], isinstance(encoder, str)
     with loaded.scoring():
         info = loaded.info
-        task = GaussianTask(
-            info.input_shape,
-            scales,
-            prior=options["prior"],
-            center=options["center"],
-        )
         samples = options["samples"]
         if samples is None:
             samples = preset.samples
@@ -275,8 +341,8 @@ def _score(encoder: Any, options: dict[str, Any], progress: Progress) -> Result:
             samples=probe.samples * probe.splits,
             prior=task.prior,
             center=task.center,
-            pattern="uniform",
-            covariance="white",
+            pattern=task.pattern,
+            covariance=task.covariance,
         ),
         estimator=estimator,
         seed=seed,
@@ -342,6 +408,11 @@ def _scales(scales: int | Sequence[float] | None, preset: Preset) -> tuple[float
     return as_numbers(scales, "scales")
 
 
+def task_scales(options: dict[str, Any]) -> tuple[float, ...]:
+    """The scales that the arguments of score() ask for."""
+    return _scales(options["scales"], _preset(options["preset"]))
+
+
 def _published(info: EncoderInfo) -> EncoderInfo:
     """The encoder's record with the published constants in place of its own."""
     if len(info.input_shape) < 2 or info.input_shape[0] != len(PUBLISHED_MEAN):
@@ -370,7 +441,7 @@ def _peak_memory(device: torch.device) -> int:
 
 
 def _command(encoder: Any, options: dict[str, Any]) -> str:
-    if not isinstance(encoder, str):
+    if not isinstance(encoder, str) or options.get("tasks", "") is None:
         return ""
     given = dict(options)
     defaults = {"integral": "exact", "center": 0.5, "thresholds": None, "backend": "auto"}

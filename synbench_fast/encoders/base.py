@@ -208,6 +208,7 @@ class Encoder:
         self._place = loaded.place
         self._active = False
         self._loaded: _Tensors | None = None  # the weights as they were before `recast`
+        self.keeps_loaded = False  # whether a later run starts from them again
         # What a caller's module is to be moved to; None leaves it as it is, mixed precision included.
         self._onto: tuple[torch.device | None, torch.dtype | None] = (None, None)
         if not self._borrowed:
@@ -276,8 +277,8 @@ class Encoder:
             self.dtype = dtype
 
     def drop_loaded(self) -> None:
-        """Release what `recast` kept, unless it is the caller's."""
-        if not self._borrowed:
+        """Release what `recast` kept, unless it is the caller's or a later run needs it."""
+        if not self._borrowed and not self.keeps_loaded:
             self._loaded = None
 
     def _move(self) -> None:

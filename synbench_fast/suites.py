@@ -1,0 +1,345 @@
+"""Suites: several tasks scored together, by name or from a TOML file, and their mean and worst score."""
+
+from __future__ import annotations
+
+import inspect
+import math
+import re
+import tomllib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from synbench_fast.checks import check_eps, check_thresholds
+from synbench_fast.covariances import parse_covariance
+from synbench_fast.errors import SynbenchError, suggest
+from synbench_fast.patterns import parse_pattern
+from synbench_fast.pipeline import Progress
+from synbench_fast.score import score, score_tasks, task_scales
+from synbench_fast.suite_results import SuiteResult, combine
+from synbench_fast.task import GaussianTask, spread_scales
+
+__all__ = ["SUITES", "Suite", "TaskDefinition", "load_suite", "score_suite"]
+
+_MOST_CLASSES = 50
+
+
+@dataclass(frozen=True)
+class TaskDefinition:
+    """A task before the encoder's input shape is known.
+
+    Args:
+        name: how results name it.
+        pattern, covariance: see `patterns` and `covariances`.
+        prior, center: None for those of the run.
+        scales: their number or values; None for those of the run.
+    """
+
+    name: str
+    pattern: str = "uniform"
+    covariance: str = "white"
+    prior: float | None = None
+    center: float | None = None
+    scales: tuple[float, ...] | int | None = None
+
+    def check(self) -> None:
+        """SynbenchError for what is wrong whatever the input shape."""
+        if not isinstance(self.name, str) or not self.name.strip():
+            raise SynbenchError(f"name: expected some text, got {self.name!r}")
+        parse_pattern(self.pattern)
+        parse_covariance(self.covariance)
+        for key, value in (("prior", self.prior), ("center", self.center)):
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
+                raise SynbenchError(f"{key}: expected a number, got {value!r}")
+        GaussianTask((1,), self._scales((1.0,)), self._or(self.prior, 0.5), self._or(self.center, 0.5))
+
+    def task(
+        self, shape: tuple[int, ...], *, scales: tuple[float, ...], prior: float, center: float
+    ) -> GaussianTask:
+        """The task for inputs of this shape; the keyword arguments count where the definition says nothing."""
+        return GaussianTask(
+            shape,
+            self._scales(scales),
+            self._or(self.prior, prior),
+            self._or(self.center, center),
+            self.pattern,
+            self.covariance,
+        )
+
+    @staticmethod
+    def _or(value: float | None, default: float) -> float:
+        return default if value is None else float(value)
+
+    def _scales(self, default: tuple[float, ...]) -> tuple[float, ...]:
+        if self.scales is None:
+            return default
+        if isinstance(self.scales, bool):
+            raise SynbenchError(f"scales: expected their number or values, got {self.scales}")
+        return spread_scales(self.scales) if isinstance(self.scales, int) else tuple(self.scales)
+
+
+@dataclass(frozen=True)
+class Suite:
+    """Tasks of different names, at least one."""
+
+    name: str
+    tasks: tuple[TaskDefinition, ...]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "tasks", tuple(self.tasks))
+        if not self.tasks:
+            raise SynbenchError(f"{self.name}: expected at least one task, got none")
+        names = set()
+        for one in self.tasks:
+            if one.name in names:
+                raise SynbenchError(
+                    f"{self.name}: task {one.name!r}: name: expected another one, got it twice"
+                )
+            names.add(one.name)
+
+    def build(
+        self,
+        shape: tuple[int, ...],
+        *,
+        scales: tuple[float, ...],
+        prior: float,
+        center: float,
+        eps: tuple[float, ...],
+        threshold: float,
+    ) -> list[GaussianTask]:
+        """The tasks for inputs of this shape.
+
+        Raises:
+            SynbenchError: a task that this shape does not have, that is another one again, or whose raw
+                accuracy exceeds `threshold`, the lowest, at no scale for one of the budgets.
+        """
+        tasks: list[GaussianTask] = []
+        for one in self.tasks:
+            where = f"{self.name}: task {one.name!r}"
+            try:
+                task = one.task(shape, scales=scales, prior=prior, center=center)
+            except SynbenchError as error:
+                raise SynbenchError(f"{where}: {error}") from None
+            if task in tasks:
+                twin = self.tasks[tasks.index(task)].name
+                raise SynbenchError(
+                    f"{where}: expected a task unlike the others, got {twin!r} again for shape {shape}"
+                )
+            accuracy = task.raw(eps)[0].amax(0)
+            if not bool((accuracy > threshold).all()):
+                worst = int(accuracy.argmin())
+                raise SynbenchError(
+                    f"{where}: scales: expected one whose raw accuracy exceeds the lowest threshold, {threshold:g}, "
+                    f"got at most {float(accuracy[worst]):.4g} at eps {eps[worst]:g}"
+                )
+            tasks.append(task)
+        return tasks
+
+
+_PUBLISHED = TaskDefinition("published")
+_CHANNEL = TaskDefinition("channel", pattern="channel:0")
+_LOW = TaskDefinition("low", pattern="low")
+_HIGH = TaskDefinition("high", pattern="high")
+_PATCH = TaskDefinition("patch", pattern="patch")
+_CORRELATED = TaskDefinition("correlated", pattern="channel:0", covariance="channel:0.5")
+_NATURAL = TaskDefinition("natural", pattern="patch", covariance="power:2")
+_RARER = TaskDefinition("prior-0.4", prior=0.4)
+
+SUITES = {
+    one.name: one
+    for one in (
+        Suite("published", (_PUBLISHED,)),
+        Suite(
+            "patterns",
+            (_PUBLISHED, _CHANNEL, _LOW, _HIGH, _PATCH, TaskDefinition("random", pattern="random:0")),
+        ),
+        Suite(
+            "covariances",
+            (
+                _PUBLISHED,
+                _CORRELATED,
+                TaskDefinition("pink", pattern="patch", covariance="power:1"),
+                _NATURAL,
+            ),
+        ),
+        Suite(
+            "priors",
+            (TaskDefinition("prior-0.5", prior=0.5), _RARER, TaskDefinition("prior-0.6", prior=0.6)),
+        ),
+        Suite("full", (_PUBLISHED, _CHANNEL, _LOW, _HIGH, _PATCH, _CORRELATED, _NATURAL, _RARER)),
+    )
+}
+
+
+def _classes(count: int) -> Suite:
+    """All pairs of `count` equidistant classes."""
+    pairs = [(i, j) for j in range(count) for i in range(j)]
+    return Suite(
+        f"classes:{count}",
+        tuple(TaskDefinition(f"{i}-{j}", pattern=f"classes:{count}:{i}:{j}") for i, j in pairs),
+    )
+
+
+def load_suite(tasks: str | Suite | Sequence[TaskDefinition]) -> Suite:
+    """A suite by name, "classes:K" for all pairs of K classes, the path of a TOML file, or definitions.
+
+    The file is a list of tables [[task]] with the keys of `TaskDefinition`; see docs/tasks.md.
+
+    Raises:
+        SynbenchError: one line that names the file, the task and the key.
+    """
+    if isinstance(tasks, Suite):
+        return tasks
+    if not isinstance(tasks, str | Path):
+        listed = tuple(tasks)
+        for one in listed:
+            if not isinstance(one, TaskDefinition):
+                raise SynbenchError(f"tasks: expected TaskDefinition in a sequence, got {type(one).__name__}")
+            _in_task("tasks", repr(one.name), one.check)
+        return Suite("tasks", listed)
+    text = str(tasks)
+    if text in SUITES:
+        return SUITES[text]
+    if text.endswith(".toml"):
+        return _read(Path(text))
+    if match := re.fullmatch(r"classes:([0-9]{1,9})", text):
+        count = int(match[1])
+        if not 2 <= count <= _MOST_CLASSES:
+            raise SynbenchError(f"tasks: expected classes:K with K from 2 to {_MOST_CLASSES}, got {text!r}")
+        return _classes(count)
+    raise SynbenchError(
+        f"tasks: expected one of {', '.join(SUITES)}, classes:K or the path of a .toml file, got {text!r}"
+        f"{suggest(text, SUITES)}"
+    )
+
+
+def _in_task(source: str, label: str, step: Callable[[], None]) -> None:
+    try:
+        step()
+    except SynbenchError as error:
+        raise SynbenchError(f"{source}: task {label}: {error}") from None
+
+
+def _read(path: Path) -> Suite:
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SynbenchError(
+            f"tasks: expected a file that can be read, got {str(path)!r} ({error.strerror})"
+        ) from None
+    except UnicodeDecodeError:
+        raise SynbenchError(f"{path}: expected a TOML file in UTF-8, got other bytes") from None
+    except tomllib.TOMLDecodeError as error:
+        raise SynbenchError(f"{path}: expected TOML, got: {' '.join(str(error).split())}") from None
+    for key in document:
+        if key != "task":
+            raise SynbenchError(f"{path}: {key}: expected tables [[task]] only, got another key")
+    tables = document.get("task", [])
+    if not isinstance(tables, list) or not all(isinstance(one, dict) for one in tables):
+        raise SynbenchError(f"{path}: task: expected tables [[task]], got another form of it")
+    return Suite(str(path), tuple(_definition(path, number, one) for number, one in enumerate(tables, 1)))
+
+
+def _definition(path: Path, number: int, table: dict[str, Any]) -> TaskDefinition:
+    label = f"{number} ({table['name']!r})" if isinstance(table.get("name"), str) else f"{number}"
+
+    def wrong(key: str, expected: str, got: str) -> SynbenchError:
+        return SynbenchError(f"{path}: task {label}: {key}: expected {expected}, got {got}")
+
+    keys = [one.name for one in fields(TaskDefinition)]
+    for key, value in table.items():
+        if key not in keys:
+            raise wrong(key, f"one of {', '.join(keys)}", f"another key{suggest(key, keys)}")
+        if key in ("name", "pattern", "covariance") and not isinstance(value, str):
+            raise wrong(key, "text", repr(value))
+        if key in ("prior", "center") and not _is_number(value):
+            raise wrong(key, "a number", repr(value))
+        if key == "scales" and not (
+            (isinstance(value, int) and not isinstance(value, bool))
+            or (isinstance(value, list) and all(_is_number(one) for one in value))
+        ):
+            raise wrong(key, "their number or a list of values", repr(value))
+    if "name" not in table:
+        raise wrong("name", "some text", "none")
+    scales = table.get("scales")
+    definition = TaskDefinition(**{**table, "scales": tuple(scales) if isinstance(scales, list) else scales})
+    _in_task(str(path), label, definition.check)
+    return definition
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def score_suite(
+    encoder: str | nn.Module | Callable[[Tensor], Tensor],
+    *,
+    tasks: str | Suite | Sequence[TaskDefinition] = "full",
+    progress: Progress | None = None,
+    **options: Any,
+) -> SuiteResult:
+    """Scores of one encoder on every task of a suite, and their mean and minimum.
+
+    The encoder is loaded once. Tasks draw noise of their own, except for those that differ in prior, centre or
+    scales alone; the errors of the mean and of the worst score take that into account, see
+    `suite_results.combine`.
+
+    Args:
+        encoder: as in `score`.
+        tasks: see `load_suite`.
+        progress: called with (images done, images in all, phase).
+        options: every other argument of `score`; prior, center and scales are those of tasks that give none.
+
+    Returns:
+        SuiteResult: mean and worst over (eps, threshold), and the Result of every task.
+
+    Raises:
+        SynbenchError: one line that names the argument, or the suite, the task and the key.
+    """
+    suite = load_suite(tasks)
+    bound = inspect.signature(score).bind(encoder, **options)
+    bound.apply_defaults()
+    given = {key: value for key, value in bound.arguments.items() if key not in ("encoder", "progress")}
+    given["tasks"] = str(tasks) if isinstance(tasks, str | Path) else None
+    eps, thresholds = check_eps(given["eps"]), check_thresholds(given["thresholds"])
+    made: list[GaussianTask] = []
+
+    def build(shape: tuple[int, ...]) -> list[GaussianTask]:
+        made[:] = suite.build(
+            shape,
+            scales=task_scales(given),
+            prior=given["prior"],
+            center=given["center"],
+            eps=eps,
+            threshold=min(thresholds),
+        )
+        return made
+
+    results = score_tasks(encoder, given, progress, build)
+    names = [one.name for one in suite.tasks]
+    noise = [one.noise_word for one in made]
+    scores = [
+        combine(
+            [one.score for one in column],
+            [one.stderr for one in column],
+            noise,
+            names=names,
+            eps=column[0].eps,
+            threshold=column[0].threshold,
+        )
+        for column in zip(*(one.scores for one in results), strict=True)
+    ]
+    warnings = [
+        f"{name}: {warning}" for name, one in zip(names, results, strict=True) for warning in one.warnings
+    ]
+    return SuiteResult(
+        suite=suite.name,
+        tasks=names,
+        scores=scores,
+        results=results,
+        warnings=warnings,
+        command=results[0].command,
+    )
