@@ -118,6 +118,14 @@ def run(
     ] = None,
     samples: Annotated[str | None, typer.Option(metavar="N", help="Samples per scale.")] = None,
     preset: Annotated[str, typer.Option(metavar="quick|standard|paper")] = "standard",
+    tasks: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SUITE|FILE.toml",
+            help="Several tasks, their mean and the worst: published, patterns, covariances, priors, full, "
+            "classes:K or a file; by default the published task alone.",
+        ),
+    ] = None,
     device: Annotated[str, typer.Option(metavar="auto|cpu|cuda[:N]")] = "auto",
     dtype: Annotated[
         str,
@@ -226,6 +234,14 @@ def run(
         from synbench_fast.encoders import POOLS
 
         options["pool"] = arguments.choice("--pool", pool, POOLS)
+    if tasks is not None:
+        from synbench_fast.suites import load_suite
+
+        try:
+            load_suite(tasks)
+        except SynbenchError as error:
+            raise UsageError(str(error).replace("tasks:", "--tasks:", 1)) from None
+        options["tasks"] = tasks
     if checkpoint is not None:
         options["checkpoint"] = arguments.existing_file("--checkpoint", checkpoint)
     if threads is not None:
@@ -244,16 +260,25 @@ def _score_all(
 
     code = 0
     with result_stream() as stream:
-        results = sink(kind, stream, every_threshold="thresholds" in options)
+        make_sink: Any = sink
+        if "tasks" in options:
+            from synbench_fast.suite_display import suite_sink as make_sink
+        results = make_sink(kind, stream, every_threshold="thresholds" in options)
         reporter = Reporter(sys.stderr, quiet=quiet)
         try:
             for index, spec in enumerate(models):
                 label = spec if len(models) == 1 else f"[{index + 1}/{len(models)}] {spec}"
                 try:
                     with reporter.encoder(label) as advance:
-                        from synbench_fast.score import score
+                        result: Any
+                        if "tasks" in options:
+                            from synbench_fast.suites import score_suite
 
-                        result = score(spec, progress=advance, **options)
+                            result = score_suite(spec, progress=advance, **options)
+                        else:
+                            from synbench_fast.score import score
+
+                            result = score(spec, progress=advance, **options)
                 except Exception as error:
                     code = _fail(_reason(spec, error), 1)
                     if trace and not isinstance(error, SynbenchError):

@@ -152,17 +152,37 @@ class SuiteResult:
         return "\n".join(lines)
 
     def rows(self) -> list[dict[str, str | int | float | None]]:
-        """The rows of all results, with `task`, `pattern` and `covariance` in front of the columns of each."""
-        return [
-            {
-                "task": name,
-                "pattern": result.task.pattern,
-                "covariance": result.task.covariance,
-                **row,
-            }
+        """The rows of all results, with `task`, `pattern` and `covariance` in front of the columns of each.
+
+        Two more tasks follow: `mean`, and `worst` with the pattern and covariance of the one that is.
+        """
+        rows: list[dict[str, str | int | float | None]] = [
+            {"task": name, "pattern": result.task.pattern, "covariance": result.task.covariance, **row}
             for name, result in zip(self.tasks, self.results, strict=True)
             for row in result.rows()
         ]
+        for kind in ("mean", "worst"):
+            for one in self.scores:
+                found = self.result(one.worst_task).task if kind == "worst" and one.worst_task else None
+                values = {
+                    "score": getattr(one, kind),
+                    "stderr": getattr(one, f"{kind}_stderr"),
+                    "ci95_low": getattr(one, f"{kind}_ci95_low"),
+                    "ci95_high": getattr(one, f"{kind}_ci95_high"),
+                }
+                rows.append(
+                    {
+                        **dict.fromkeys(rows[0]),
+                        "task": kind,
+                        "pattern": found.pattern if found else None,
+                        "covariance": found.covariance if found else None,
+                        "encoder": self.encoder.spec,
+                        "eps": one.eps,
+                        "threshold": one.threshold,
+                        **{key: value if math.isfinite(value) else None for key, value in values.items()},
+                    }
+                )
+        return rows
 
     def file_name(self) -> str:
         """File name of this encoder, suite and configuration: a readable spec, then a hash of the rest."""

@@ -49,6 +49,8 @@ class TaskDefinition:
         """SynbenchError for what is wrong whatever the input shape."""
         if not isinstance(self.name, str) or not self.name.strip():
             raise SynbenchError(f"name: expected some text, got {self.name!r}")
+        if self.name in ("mean", "worst"):
+            raise SynbenchError(f"name: expected another than mean and worst, got {self.name!r}")
         parse_pattern(self.pattern)
         parse_covariance(self.covariance)
         for key, value in (("prior", self.prior), ("center", self.center)):

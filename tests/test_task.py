@@ -7,11 +7,15 @@ import math
 import numpy as np
 import pytest
 import torch
-from checks import refused
+from checks import Array, population, refused
 from scipy.integrate import quad
 from scipy.optimize import minimize_scalar
 from scipy.stats import norm
 
+from synbench_fast import gaussian
+from synbench_fast.covariances import PowerRoot, root
+from synbench_fast.ops.sample_mixture import sample_mixture
+from synbench_fast.patterns import class_means
 from synbench_fast.task import GaussianTask, spread_scales
 
 EPS = (0.0, 0.2, 0.5, 0.9)
@@ -145,6 +149,43 @@ def test_any_part_of_a_scale_can_be_drawn_alone() -> None:
         ({"prior": 1.0}, ["prior: expected a value in (0, 1), got 1.0"]),
         ({"prior": math.nan}, ["prior: expected a value in (0, 1), got nan"]),
         ({"center": math.inf}, ["center: expected a finite value, got inf"]),
+        ({"pattern": "lwo"}, ["pattern: expected one of uniform, channel:K,", "'lwo', did you mean low?"]),
+        ({"pattern": "chanel:1"}, ["got 'chanel:1', did you mean channel?"]),
+        ({"pattern": "channel:x"}, ["pattern: expected one of uniform, channel:K", "got 'channel:x'"]),
+        ({"pattern": "low:1"}, ["pattern: expected one of", "got 'low:1'"]),
+        ({"pattern": 3}, ["pattern: expected one of", "got 3"]),
+        ({"pattern": "channel:0"}, ["pattern: expected an input of two channels or more", "shape (4,)"]),
+        ({"shape": (1, 9), "pattern": "channel:0"}, ["pattern: expected an input of two channels or more"]),
+        (
+            {"shape": (3, 9), "pattern": "channel:3"},
+            ["pattern: expected a channel from 0 to 2, got 'channel:3' for shape (3, 9)"],
+        ),
+        ({"shape": (3, 9, 3), "pattern": "low"}, ["pattern: expected spatial axes of 4 elements or more"]),
+        ({"shape": (3, 1, 1), "pattern": "low"}, ["pattern: expected spatial axes of 4 elements or more"]),
+        ({"shape": (7,), "pattern": "high"}, ["pattern: expected spatial axes of 8 elements or more"]),
+        ({"shape": (3, 1, 1), "pattern": "patch"}, ["pattern: expected a spatial axis, got 'patch'"]),
+        ({"pattern": "classes:3:1:1"}, ["pattern: expected classes:K:I:J with I < J < K"]),
+        ({"shape": (5,), "pattern": "classes:3:0:1"}, ["pattern: expected a spatial axis of 6 elements"]),
+        (
+            {"covariance": "wite"},
+            ["covariance: expected one of white, channel:RHO, power:ALPHA", "mean white?"],
+        ),
+        ({"covariance": "power:steep"}, ["covariance: expected one of", "got 'power:steep'"]),
+        ({"covariance": "power"}, ["covariance: expected one of", "got 'power'"]),
+        ({"covariance": None}, ["covariance: expected one of", "got None"]),
+        ({"covariance": "channel:0.5"}, ["covariance: expected an input of two channels or more"]),
+        (
+            {"shape": (3, 8), "covariance": "channel:-0.5"},
+            ["covariance: expected RHO in (-0.5, 1) other than 0 (white), got 'channel:-0.5'"],
+        ),
+        ({"shape": (3, 8), "covariance": "channel:0"}, ["covariance: expected RHO in (-0.5, 1)"]),
+        ({"covariance": "power:0"}, ["covariance: expected ALPHA in (0, 4], got 'power:0'"]),
+        ({"covariance": "power:5"}, ["covariance: expected ALPHA in (0, 4], got 'power:5'"]),
+        ({"shape": (3, 1), "covariance": "power:1"}, ["covariance: expected a spatial axis"]),
+        (
+            {"shape": (8,), "pattern": "classes:2:0:1", "covariance": "power:1"},
+            ["covariance: expected white with pattern classes:2:0:1", "got 'power:1'"],
+        ),
     ],
 )
 def test_mistakes_are_named(arguments: dict[str, object], parts: list[str]) -> None:
@@ -164,3 +205,227 @@ def test_numbers_of_scales_that_cannot_be() -> None:
 def test_raw_optimum_has_no_budget_outside_its_range(eps: float) -> None:
     with refused("eps: expected values in [0, 1)"):
         GaussianTask((4,)).raw((0.1, eps))
+
+
+SHAPES = [(3, 4, 9), (3, 8, 8), (2, 10), (12,), (2, 3, 4, 5)]
+COLOURED = [
+    ("channel:1", "channel:0.6"),
+    ("random:3", "channel:-0.3"),
+    ("low", "power:2"),
+    ("patch", "power:1.5"),
+    ("random:3", "power:2"),
+    ("uniform", "power:1"),
+]
+
+
+def explicit_covariance(name: str, shape: tuple[int, ...]) -> Array:
+    """Sigma [D, D] element by element: powers of frequencies as a sum of cosines of position differences."""
+    kind, _, number = name.partition(":")
+    channels = shape[0] if len(shape) > 1 else 1
+    space = shape[1:] if len(shape) > 1 else shape
+    positions = math.prod(space)
+    if kind == "white":
+        return np.eye(channels * positions)
+    value = float(number)
+    if kind == "channel":
+        between = np.full((channels, channels), value) + (1 - value) * np.eye(channels)
+        return np.kron(between, np.eye(positions))
+    place = np.array(list(np.ndindex(*space)))
+    frequency = np.minimum(place, np.array(space) - place) / np.array(space)
+    size = np.sqrt((frequency**2).sum(1))
+    size[0] = size[1:].min()
+    variance = size**-value / np.mean(size**-value)
+    phase = 2 * np.pi * (place[:, None] - place[None]) @ (place / np.array(space)).T
+    return np.kron(np.eye(channels), (np.cos(phase) * variance).mean(2))
+
+
+def possible(shape: tuple[int, ...], pattern: str, covariance: str) -> bool:
+    return not (len(shape) == 1 and "channel" in pattern + covariance) and not (
+        pattern == "low" and min(shape[1:] or shape) < 4
+    )
+
+
+@pytest.mark.parametrize(("pattern", "covariance"), COLOURED)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_raw_optimum_of_coloured_noise(shape: tuple[int, ...], pattern: str, covariance: str) -> None:
+    """Against dense algebra: the explicit Sigma, its eigenvectors, the ridge by bisection."""
+    if not possible(shape, pattern, covariance):
+        with refused("expected"):
+            GaussianTask(shape, pattern=pattern, covariance=covariance)
+        return
+    eps, prior, scales = (0.0, 0.2, 0.5, 0.9), 0.3, (0.4, 1.3)
+    task = GaussianTask(shape, scales, prior=prior, pattern=pattern, covariance=covariance)
+    sigma = explicit_covariance(covariance, shape)
+    assert np.trace(sigma) == pytest.approx(task.dim, rel=1e-12)
+    u = class_means(pattern, shape).direction.flatten().numpy()
+    assert np.linalg.norm(u) == pytest.approx(1, rel=1e-14)
+    for row, scale in enumerate(scales):
+        m = scale * task.distance * u
+        assert m @ np.linalg.solve(sigma, m) == pytest.approx(scale**2, rel=1e-9)
+        t, t_rob, deviation = (torch.from_numpy(one) for one in population(m, sigma, eps))
+        k = math.log((1 - prior) / prior) / 2 / deviation
+        expected = (
+            gaussian.accuracy(t, k, prior),
+            gaussian.accuracy(t_rob, k, prior),
+            gaussian.bound(t, k, prior),
+        )
+        for got, value in zip(task.raw(eps), expected, strict=True):
+            np.testing.assert_allclose(got[row], value, rtol=1e-9)
+
+
+def test_raw_curves_of_all_tasks_coincide_without_an_attack() -> None:
+    shape = (3, 8, 8)
+    published = GaussianTask(shape).raw((0.0,))
+    for pattern, covariance in COLOURED:
+        for got, expected in zip(
+            GaussianTask(shape, pattern=pattern, covariance=covariance).raw((0.0,)), published, strict=True
+        ):
+            np.testing.assert_allclose(got, expected, rtol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("shape", "pattern", "covariance"),
+    [
+        ((3, 4, 5), "low", "white"),
+        ((3, 4, 5), "channel:1", "channel:0.6"),
+        ((2, 4, 6), "patch", "power:2"),
+        ((30,), "random:1", "power:1"),
+        ((40,), "classes:4:1:3", "white"),
+    ],
+)
+def test_samples_have_the_stated_mean_and_covariance(
+    shape: tuple[int, ...], pattern: str, covariance: str
+) -> None:
+    """Every entry within 5 standard errors, and all of them as far off as they should be on average."""
+    n, scale = 40_000, 1.5
+    task = GaussianTask(shape, (scale,), prior=0.4, center=-0.25, pattern=pattern, covariance=covariance)
+    x, y = task.sample(scale, 0, n, seed=4, dtype=torch.float64)
+    sigma, means = explicit_covariance(covariance, shape), class_means(pattern, shape)
+    middle = 0.0 if means.midpoint is None else means.midpoint.flatten().numpy()
+    noise = x.flatten(1).numpy().copy()
+    for label in (0, 1):
+        rows = y.numpy() == label
+        expected = -0.25 + scale * task.distance * (
+            middle + (2 * label - 1) * means.direction.flatten().numpy()
+        )
+        z = (noise[rows].mean(0) - expected) / np.sqrt(sigma.diagonal() / rows.sum())
+        assert np.abs(z).max() < 4.5 and 0.4 < np.mean(z**2) < 1.9
+        noise[rows] -= expected
+    error = np.sqrt((sigma**2 + np.outer(sigma.diagonal(), sigma.diagonal())) / n)
+    z = ((noise.T @ noise / n - sigma) / error)[np.triu_indices(task.dim)]
+    assert np.abs(z).max() < 5 and 0.8 < np.mean(z**2) < 1.25
+
+
+@pytest.mark.parametrize(
+    ("shape", "pattern", "covariance"),
+    [
+        ((3, 8, 9), "patch", "power:2"),
+        ((3, 7, 11), "random:2", "channel:0.5"),
+        ((31,), "uniform", "power:1"),
+        ((3, 8, 8), "high", "white"),
+        ((3, 8, 8), "classes:3:0:2", "white"),
+    ],
+)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_no_batch_no_thread_and_no_layout_changes_a_bit(
+    shape: tuple[int, ...], pattern: str, covariance: str, dtype: torch.dtype
+) -> None:
+    task = GaussianTask(shape, (0.5,), prior=0.3, pattern=pattern, covariance=covariance)
+    channels = shape[0] if len(shape) > 1 else 1
+    options = {
+        "seed": 2, "dtype": dtype, "mean": [0.1 * c for c in range(channels)], "std": [0.5 + c for c in range(channels)],
+    }  # fmt: skip
+    whole, labels = task.sample(0.5, 0, 63, threads=1, **options)  # type: ignore[arg-type]
+    before = torch.get_num_threads()
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            for start, stop in ((0, 1), (1, 40), (40, 63)):
+                out = torch.empty(stop - start, *shape, dtype=dtype)
+                x, y = task.sample(0.5, start, stop - start, out=out, **options)  # type: ignore[arg-type]
+                assert x is out
+                assert torch.equal(x, whole[start:stop]) and torch.equal(y, labels[start:stop])
+    finally:
+        torch.set_num_threads(before)
+    if len(shape) == 3:
+        x, _ = task.sample(0.5, 0, 63, channels_last=True, **options)  # type: ignore[arg-type]
+        assert x.is_contiguous(memory_format=torch.channels_last) and torch.equal(x, whole)
+    specification, _ = task.sample(0.5, 0, 63, backend="torch", **{**options, "dtype": torch.float64})  # type: ignore[arg-type]
+    error = (whole.double() - specification).abs() / specification.abs().clamp_min(1)
+    assert error.max() < (8e-6 if dtype == torch.float32 else 0.005)
+
+
+@pytest.mark.parametrize(
+    "shape", [(3, 32, 32), (1, 28, 28), (2, 7, 9), (2, 17, 31), (2, 100), (121,), (3, 5, 8, 6), (2, 1, 12)]
+)
+def test_the_compiled_filter_is_the_specification(shape: tuple[int, ...]) -> None:
+    """Powers of 2, primes, mixed; odd and even numbers of channels: torch's transforms in float64."""
+    made = root("power:1.7", shape)
+    assert isinstance(made, PowerRoot)
+    z = torch.randn(3, *shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    fast = z.float()
+    made.apply(fast, 2)
+    made.apply(z, 1)
+    assert (fast - z).abs().max() < 2e-6 * z.abs().max()
+
+
+def test_the_published_task_draws_what_it_always_drew() -> None:
+    task = GaussianTask((3, 4, 5), prior=0.3)
+    assert (task.pattern, task.covariance, task.noise_word, task.distance) == ("uniform", "white", 0, 1.0)
+    x, y = task.sample(0.5, 3, 20, seed=5)
+    direct = sample_mixture((3, 4, 5), 3, 20, scale=0.5, seed=5, stream=10_000, prior=0.3)
+    assert torch.equal(x, direct[0]) and torch.equal(y, direct[1])
+
+
+def test_tasks_have_noise_of_their_own() -> None:
+    """Other patterns and covariances: independent noise; another prior or centre: the same."""
+    tasks = [
+        GaussianTask((3, 8, 8), pattern=p, covariance=c) for p, c in [("uniform", "white"), *COLOURED[:4]]
+    ]
+    assert len({one.noise_word for one in tasks}) == len(tasks)
+    assert all(one.noise_word > 1 for one in tasks[1:])
+    noise = []
+    for one in tasks:
+        x, y = one.sample(1.0, 0, 400)
+        u = class_means(one.pattern, one.shape).direction * one.distance
+        noise.append((x.double() - 0.5 - (2.0 * y.double().view(-1, 1, 1, 1) - 1) * u).flatten())
+    correlation = torch.corrcoef(torch.stack(noise)) - torch.eye(len(tasks), dtype=torch.float64)
+    assert correlation.abs().max() < 0.03  # long-range correlations make some of these less sure than others
+    assert GaussianTask((8,), prior=0.3, center=1.0).noise_word == 0
+
+
+def test_names_have_one_spelling() -> None:
+    task = GaussianTask((3, 8, 8), pattern="channel:01", covariance="power:2.0")
+    assert (task.pattern, task.covariance) == ("channel:1", "power:2")
+    assert GaussianTask((3, 8, 8), covariance="channel:.50").covariance == "channel:0.5"
+
+
+def test_patterns_by_their_definition() -> None:
+    shape = (2, 8, 12)
+    u = {name: class_means(name, shape).direction.numpy() for name in ("channel:1", "low", "high", "patch")}
+    assert np.all(u["channel:1"][0] == 0) and np.ptp(u["channel:1"][1]) == 0
+    for name, cycles in (("low", (1, 1)), ("high", (2, 3))):
+        modes = np.abs(np.fft.fft2(u[name]))
+        for channel in modes:
+            assert set(zip(*np.nonzero(channel > 1e-9), strict=True)) == {
+                (i % 8, j % 12) for i in (cycles[0], -cycles[0]) for j in (cycles[1], -cycles[1])
+            }
+    assert np.count_nonzero(u["patch"]) == 2 * 2 * 2 and np.all(u["patch"][:, 3:5, 5:7] > 0)
+    random = class_means("random:5", (4000,)).direction.numpy() * math.sqrt(4000)
+    assert abs(random.mean()) < 5 / math.sqrt(4000) and abs(np.mean(random**4) - 3) < 0.5
+    assert np.abs(random @ class_means("random:6", (4000,)).direction.numpy()) < 5
+
+
+def test_classes_are_equidistant_and_centred() -> None:
+    """The same class has the same mean in each of its pairs."""
+    vertices: dict[int, Array] = {}
+    for i, j in ((0, 1), (0, 2), (0, 3), (1, 2), (1, 3), (2, 3)):
+        means = class_means(f"classes:4:{i}:{j}", (3, 6, 9))
+        assert means.midpoint is not None
+        for k, sign in ((i, -1), (j, 1)):
+            one = (means.midpoint + sign * means.direction).numpy().ravel()
+            np.testing.assert_allclose(vertices.setdefault(k, one), one, atol=1e-14)
+    points = np.stack(list(vertices.values()))
+    np.testing.assert_allclose(points.sum(0), 0, atol=1e-14)
+    distance = np.linalg.norm(points[:, None] - points[None], axis=2)
+    np.testing.assert_allclose(distance, 2 * (1 - np.eye(4)), atol=1e-14)
