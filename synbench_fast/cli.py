@@ -240,7 +240,8 @@ def run(
         try:
             load_suite(tasks)
         except SynbenchError as error:
-            raise UsageError(str(error).replace("tasks:", "--tasks:", 1)) from None
+            text = str(error)
+            raise UsageError(f"--{text}" if text.startswith("tasks: ") else f"--tasks: {text}") from None
         options["tasks"] = tasks
     if checkpoint is not None:
         options["checkpoint"] = arguments.existing_file("--checkpoint", checkpoint)
