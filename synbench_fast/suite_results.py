@@ -77,6 +77,10 @@ def combine(
     with probability 0.025; high falls below it only if one of the n upper bounds fails, with at most
     n (0.025/n) (Bonferroni). Both hold whatever the dependence between tasks.
 
+    A standard error of 0 is that of a task of which no scale exceeded the threshold: its score is 0 as far as
+    seen, and nothing is known of how far above 0 it may be. It takes no part in `high`, which is NaN if no task
+    is left; the mean's error has nothing of it, so the mean's interval is then too narrow.
+
     Args:
         score, stderr: of each task.
         noise: a number for each task, equal where tasks share noise.
@@ -89,6 +93,7 @@ def combine(
     mean, mean_stderr = float(s.mean()), math.sqrt(sum(one * one for one in together)) / count
     known = bool(np.isfinite(s).all())
     worst = int(s.argmin()) if known else 0
+    upper = float(np.where(error == 0, np.inf, s + simultaneous * error).min())
     return SuiteScore(
         eps=eps,
         threshold=threshold,
@@ -100,7 +105,7 @@ def combine(
         worst_task=names[worst] if known else "",
         worst_stderr=float(error[worst]) if known else math.nan,
         worst_ci95_low=float((s - one_sided * error).min()),
-        worst_ci95_high=float((s + simultaneous * error).min()),
+        worst_ci95_high=upper if math.isfinite(upper) else math.nan,
     )
 
 

@@ -18,6 +18,7 @@ from synbench_fast.encoders.registry import REGISTRY
 from synbench_fast.ops.dispatch import OPERATIONS
 from synbench_fast.results import SCHEMA, SCHEMA_VERSION, Result
 from synbench_fast.score import PRESETS
+from synbench_fast.suite_results import SUITE_SCHEMA
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = (
@@ -66,6 +67,13 @@ def test_there_are_examples() -> None:
     assert len(shell_lines()) >= 15
 
 
+def write_task_files(arguments: list[str], folder: Path) -> None:
+    """The example of a task file in the documents, under the name that the line has."""
+    for one in arguments:
+        if one.endswith(".toml"):
+            (folder / one).write_text(blocks("toml")[0].values[1], encoding="utf-8")
+
+
 RUNS = [words[2:] for words in shell_lines() if words[:2] == ["synbench-fast", "run"]]
 
 
@@ -82,6 +90,7 @@ def test_run_lines_are_accepted(
 
     monkeypatch.setattr(cli, "_score_all", accept)
     monkeypatch.chdir(tmp_path)
+    write_task_files(arguments, tmp_path)
     if "--checkpoint" in arguments:
         (tmp_path / arguments[arguments.index("--checkpoint") + 1]).touch()
     assert cli.main(["run", *arguments]) == 0
@@ -92,7 +101,11 @@ BUILTIN = [words for words in RUNS if all(one.startswith("builtin:") for one in 
 
 
 @pytest.mark.parametrize("arguments", BUILTIN, ids=lambda words: words[0])
-def test_run_lines_of_builtin_encoders_run(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_run_lines_of_builtin_encoders_run(
+    arguments: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_task_files(arguments, tmp_path)
     assert cli.main(["run", *arguments, "--scales", "1", "--samples", "800", "--quiet"]) == 0
     assert "score eps=0" in capsys.readouterr().out
 
@@ -134,7 +147,7 @@ def test_links_and_paths_exist(name: str) -> None:
     missing = [one for one in links if not (ROOT / name).parent.joinpath(one.partition("#")[0]).exists()]
     for one in quoted(text):
         path = re.fullmatch(r"[a-z_.][\w.-]*/[\w./-]*|[\w-]+\.(?:md|toml|txt)", one)
-        if path and "NAME" not in one and one != SCHEMA and not (ROOT / one).exists():
+        if path and "NAME" not in one and one not in (SCHEMA, SUITE_SCHEMA) and not (ROOT / one).exists():
             missing.append(one)
     assert missing == []
 

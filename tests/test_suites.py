@@ -15,6 +15,7 @@ import pytest
 import torch
 from checks import Array, population, refused
 from result_example import example
+from scipy.stats import norm
 from test_task import explicit_covariance
 from torch import Tensor, nn
 
@@ -171,14 +172,19 @@ def test_degenerate_suites_are_refused() -> None:
 def test_one_task_is_the_score_itself() -> None:
     """The published suite, bit for bit."""
     options = {**SMALL, "samples": 300, "eps": (0.0, 0.3)}
-    suite = sb.score_suite(features, tasks="published", **options)
-    alone = sb.score(features, **options)
+
+    def half(x: Tensor) -> Tensor:
+        return x.flatten(1)[:, ::2].tanh()
+
+    suite = sb.score_suite(half, tasks="published", **options)
+    alone = sb.score(half, **options)
     assert suite.results[0].scores == alone.scores and suite.results[0].curve == alone.curve
     for one, two in zip(suite.scores, alone.scores, strict=True):
         assert (one.mean, one.worst, one.worst_task) == (two.score, two.score, "published")
         assert (one.mean_stderr, one.worst_stderr) == (two.stderr, two.stderr)
         assert (one.mean_ci95_low, one.worst_ci95_low) == pytest.approx((two.ci95_low, two.ci95_low))
         assert (one.mean_ci95_high, one.worst_ci95_high) == pytest.approx((two.ci95_high, two.ci95_high))
+        assert two.stderr > 0
 
 
 def test_a_suite_is_its_tasks() -> None:
@@ -353,6 +359,16 @@ def test_a_score_that_does_not_exist_leaves_neither_mean_nor_worst() -> None:
     one = combine([0.5, math.nan], [0.1, math.nan], [0, 1], names=["a", "b"], eps=0.0, threshold=0.99)
     values = [one.mean, one.mean_stderr, one.mean_ci95_low, one.worst, one.worst_stderr, one.worst_ci95_high]
     assert all(math.isnan(value) for value in values) and one.worst_task == ""
+
+
+def test_an_error_of_zero_is_no_certainty() -> None:
+    """Where no scale exceeded the threshold, only the other tasks limit the smallest true score from above."""
+    one = combine([0.0, 0.2], [0.0, 0.1], [0, 1], names=["a", "b"], eps=0.0, threshold=0.9)
+    assert (one.worst, one.worst_task, one.worst_stderr) == (0.0, "a", 0.0)
+    assert one.worst_ci95_high == pytest.approx(0.2 + 0.1 * norm.ppf(1 - 0.0125))
+    assert one.worst_ci95_low == 0.0 < 0.2 - 0.1 * norm.ppf(0.975)
+    none = combine([0.0, 0.0], [0.0, 0.0], [0, 1], names=["a", "b"], eps=0.0, threshold=0.9)
+    assert (none.worst, none.worst_ci95_low) == (0.0, 0.0) and math.isnan(none.worst_ci95_high)
 
 
 def suite_example() -> SuiteResult:
