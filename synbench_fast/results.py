@@ -88,7 +88,10 @@ class EncoderRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class TaskRecord:
-    """The synthetic task: x | y ~ N(center + (2y - 1) scale u, covariance), P(y = 1) = prior."""
+    """The synthetic task: x | y ~ N(center + (2y - 1) m, covariance), m along `pattern`, P(y = 1) = prior.
+
+    A scale is sqrt(m' covariance^-1 m), for white noise |m|.
+    """
 
     shape: tuple[int, ...]
     scales: list[float]

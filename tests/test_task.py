@@ -429,3 +429,52 @@ def test_classes_are_equidistant_and_centred() -> None:
     np.testing.assert_allclose(points.sum(0), 0, atol=1e-14)
     distance = np.linalg.norm(points[:, None] - points[None], axis=2)
     np.testing.assert_allclose(distance, 2 * (1 - np.eye(4)), atol=1e-14)
+
+
+def test_transforms_off_the_cpu_are_filled_up_to_one_size() -> None:
+    """The path of GPUs, here in float64: a part is transformed as if it stood in a whole one."""
+    made = root("power:2", (3, 8, 9))
+    assert isinstance(made, PowerRoot)
+    z = torch.randn(300, 3, 8, 9, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    whole, pieces = z.clone(), z.clone()
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        made.apply(whole, 1)
+        for start, stop in ((0, 1), (1, 200), (200, 300)):
+            made.apply(pieces[start:stop], 1)
+    finally:
+        torch.set_num_threads(before)
+    torch.testing.assert_close(whole, pieces, rtol=0, atol=1e-13)
+    sigma = explicit_covariance("power:2", (3, 8, 9))
+    values, vectors = np.linalg.eigh(sigma)
+    dense = (vectors * np.sqrt(values.clip(0))) @ vectors.T
+    np.testing.assert_allclose(whole.flatten(1).numpy(), z.flatten(1).numpy() @ dense, atol=1e-9)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
+@pytest.mark.parametrize(
+    ("pattern", "covariance", "error"),
+    [("low", "white", 0.0), ("channel:0", "channel:0.5", 1e-6), ("patch", "power:2", 1e-5), ("classes:3:0:2", "white", 1e-6)],
+)  # fmt: skip
+def test_samples_on_a_gpu(pattern: str, covariance: str, error: float) -> None:
+    """The CPU's to rounding, in the same bits for every batch."""
+    task = GaussianTask((3, 32, 48), (0.5,), prior=0.3, pattern=pattern, covariance=covariance)
+    whole, labels = task.sample(0.5, 0, 63, seed=2, device="cuda")
+    for start, stop in ((0, 1), (1, 40), (40, 63)):
+        x, y = task.sample(0.5, start, stop - start, seed=2, device="cuda")
+        assert torch.equal(x, whole[start:stop]) and torch.equal(y, labels[start:stop])
+    expected, _ = task.sample(0.5, 0, 63, seed=2)
+    assert (whole.cpu() - expected).abs().max() <= error
+
+
+def test_the_compiled_filter_checks_its_arrays() -> None:
+    from synbench_fast import _core
+
+    x, gain = np.zeros((2, 3, 12), np.float32), np.ones((3, 4), np.float32)
+    _core.filter_spectrum(x, gain, threads=1)
+    with pytest.raises(ValueError, match=r"x: expected C-contiguous float32 \[any, any, 12\], got"):
+        _core.filter_spectrum(x[:, :, :6], gain, threads=1)
+    with pytest.raises(ValueError, match="gain: expected C-contiguous float32 with at least one element"):
+        _core.filter_spectrum(x, gain.astype(np.float64), threads=1)
