@@ -123,8 +123,7 @@ def eps_star(
             Of several, the scores are averaged, and their spread gives the covariance.
         threshold: one of the result's threshold accuracies.
         covariance: [E, E] sampling covariance of the scores over the result's eps, in its order. Without it
-            `result.score_covariance` is used if the result has one: an array [A, E, E] over its thresholds.
-            Without either, the errors are taken to have any correlation of at least 0: the variance of a
+            `result.score_covariance` is used if the result has one. Without either, the errors are taken to have any correlation of at least 0: the variance of a
             difference is then at most the sum of both variances, and the quantile is that of Bonferroni,
             z(1 - 0.05/(E - 1)). Errors of scores from the same samples are positively correlated, so that
             set is too large rather than too small.
@@ -163,10 +162,12 @@ def eps_star(
     elif len(results) > 1:
         freedom, errors = len(results) - 1, "repeats"
         matrix = np.cov(table, rowvar=False) / len(results)
-    elif (stored := getattr(first, "score_covariance", None)) is not None:
+    elif first.score_covariance is not None:
         at = first.thresholds.index(first.score(threshold=threshold).threshold)
-        matrix, errors = _checked(stored[at], len(eps), "score_covariance"), "result"
-        matrix = matrix[np.ix_(order, order)]
+        rows = [i * len(first.thresholds) + at for i in order]  # eps, then thresholds
+        # Its entries are estimated one by one; what makes it no covariance is below their errors.
+        values, vectors = np.linalg.eigh(np.array(first.score_covariance)[np.ix_(rows, rows)])
+        matrix, errors = vectors * values.clip(0) @ vectors.T, "result"
     else:
         errors = "bound"
         stderr = np.array([first.score(e, threshold).stderr for e in eps])

@@ -134,20 +134,16 @@ def test_the_set_covers_the_maximum_as_often_as_it_says() -> None:
         assert abs(share - 0.95) < 4 * math.sqrt(0.95 * 0.05 / 300)
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class WithCovariance(Result):
-    score_covariance: Any = None
-
-
 def test_a_result_that_holds_the_covariance_is_asked_for_it() -> None:
     base = example()
-    fields = {one.name: getattr(base, one.name) for one in dataclasses.fields(base)}
-    stored = [np.diag([9e-4, 9e-4]), np.diag([1e-6, 4e-6])]
-    found = sb.eps_star(WithCovariance(**fields, score_covariance=stored), threshold=0.7)
+    deviation = np.array([[0.03, 0.001, 0.02], [0.03, 0.002, 0.02]])[:, : len(base.thresholds)]
+    stored = np.diag((deviation**2).reshape(-1)).tolist()
+    result = dataclasses.replace(base, score_covariance=stored)
+    place = base.thresholds.index(0.7)
+    found = sb.eps_star(result, threshold=0.7)
     assert found.errors == "result"
-    assert [one.stderr for one in found.points] == pytest.approx([0.001, 0.002])
-    given = sb.eps_star(WithCovariance(**fields, score_covariance=stored), covariance=np.eye(2))
-    assert given.errors == "given"
+    assert [one.stderr for one in found.points] == pytest.approx(deviation[:, place])
+    assert sb.eps_star(result, covariance=np.eye(2)).errors == "given"
 
 
 def test_several_runs_are_averaged_and_their_spread_is_the_error() -> None:
