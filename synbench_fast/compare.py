@@ -23,9 +23,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from synbench_fast.area_errors import expected_slope
 from synbench_fast.checks import as_numbers
 from synbench_fast.errors import SynbenchError
-from synbench_fast.estimators import expected_slope
 from synbench_fast.results import Result
 
 __all__ = ["Comparison", "Difference", "Rank", "compare"]

@@ -13,12 +13,10 @@ import torch
 from torch import Tensor
 
 from synbench_fast import gaussian
+from synbench_fast.area_errors import area_covariance, area_terms, robust_area_stderr
 from synbench_fast.checks import check_eps, check_estimator, check_integer, check_seed, check_thresholds
 from synbench_fast.errors import SynbenchError
 from synbench_fast.estimators import (
-    area_covariance,
-    area_terms,
-    robust_area_stderr,
     splits,
     start_consistent,
     start_counted,

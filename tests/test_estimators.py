@@ -15,13 +15,8 @@ from scipy.stats import norm
 
 import synbench_fast as sb
 from synbench_fast import gaussian
-from synbench_fast.estimators import (
-    area_covariance,
-    area_terms,
-    consistent_point,
-    paper_point,
-    robust_area_stderr,
-)
+from synbench_fast.area_errors import area_covariance, area_terms, robust_area_stderr
+from synbench_fast.estimators import consistent_point, paper_point
 from synbench_fast.ops.feature_stats import feature_stats
 from synbench_fast.results import CurvePoint
 

@@ -1,0 +1,257 @@
+"""The commands that lead from a score to a classifier: eps-star and probe."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated, Any
+
+import typer
+
+from synbench_fast import arguments
+from synbench_fast.arguments import UsageError
+from synbench_fast.errors import SynbenchError
+from synbench_fast.messages import fail, print_trace, reason, say
+
+__all__ = ["eps_star_command", "probe"]
+
+_Device = Annotated[str, typer.Option(metavar="auto|cpu|cuda[:N]")]
+_Seed = Annotated[str, typer.Option(metavar="N")]
+_InputShape = Annotated[
+    str | None,
+    typer.Option(metavar="C,H,W", help="Input shape, without the batch; by default the encoder's."),
+]
+_Mean = Annotated[str | None, typer.Option(metavar="M,...", help="Normalisation mean per channel.")]
+_Std = Annotated[str | None, typer.Option(metavar="S,...", help="Normalisation deviation per channel.")]
+_Pool = Annotated[str | None, typer.Option(metavar="NAME", help="avg, max, cls, flatten or default.")]
+_Checkpoint = Annotated[str | None, typer.Option(metavar="FILE", help="Local weights; needs one encoder.")]
+_RandomInit = Annotated[bool, typer.Option("--random-init", help="Untrained weights drawn from the seed.")]
+_TrustRemoteCode = Annotated[
+    bool, typer.Option("--trust-remote-code", help="Let a hub model run the code it comes with.")
+]
+_Threads = Annotated[str | None, typer.Option(metavar="N", help="CPU threads; by default all.")]
+_TableOrJson = Annotated[str, typer.Option("--format", metavar="table|json")]
+_Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on standard error.")]
+_Traceback = Annotated[bool, typer.Option("--traceback", help="Show where an unexpected error came from.")]
+
+
+def _encoder_options(
+    device: str,
+    seed: str,
+    input_shape: str | None,
+    mean: str | None,
+    std: str | None,
+    pool: str | None,
+    checkpoint: str | None,
+    threads: str | None,
+) -> dict[str, Any]:
+    """Checked values of the options that say which encoder and where; those not given are left out."""
+    options: dict[str, Any] = {
+        "device": arguments.device("--device", device),
+        "seed": arguments.integer("--seed", seed, low=0, high=2**64 - 1),
+    }
+    if input_shape is not None:
+        options["input_shape"] = arguments.shape("--input-shape", input_shape)
+    if mean is not None:
+        options["mean"] = arguments.numbers("--mean", mean)
+    if std is not None:
+        options["std"] = arguments.numbers("--std", std, above=0)
+    if pool is not None:
+        from synbench_fast.encoders import POOLS
+
+        options["pool"] = arguments.choice("--pool", pool, POOLS)
+    if checkpoint is not None:
+        options["checkpoint"] = arguments.existing_file("--checkpoint", checkpoint)
+    if threads is not None:
+        options["threads"] = arguments.integer("--threads", threads, low=1)
+    return options
+
+
+def eps_star_command(
+    encoders: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="ENCODER...", help="Encoders to score, or result files (.json) to read."),
+    ] = None,
+    eps: Annotated[
+        str, typer.Option(metavar="E,...", help="Grid of budgets in [0, 1).")
+    ] = "0,0.1,0.2,0.3,0.4,0.5,0.6,0.7,0.8",
+    threshold: Annotated[str, typer.Option(metavar="A", help="Threshold accuracy in [0, 1).")] = "0.7",
+    estimator: Annotated[str, typer.Option(metavar="paper|consistent")] = "paper",
+    repeats: Annotated[
+        str, typer.Option(metavar="N", help="Runs with seeds SEED, SEED + 1, ...; 1, or 3 and more.")
+    ] = "1",
+    scales: Annotated[str | None, typer.Option(metavar="N|S,...", help="As for run.")] = None,
+    samples: Annotated[str | None, typer.Option(metavar="N", help="Samples per scale.")] = None,
+    preset: Annotated[str, typer.Option(metavar="quick|standard|paper")] = "standard",
+    device: _Device = "auto",
+    seed: _Seed = "0",
+    input_shape: _InputShape = None,
+    mean: _Mean = None,
+    std: _Std = None,
+    pool: _Pool = None,
+    checkpoint: _Checkpoint = None,
+    random_init: _RandomInit = False,
+    trust_remote_code: _TrustRemoteCode = False,
+    threads: _Threads = None,
+    output: _TableOrJson = "table",
+    quiet: _Quiet = False,
+    traceback: _Traceback = False,
+) -> None:
+    """Find the budget with the largest score, and the budgets that the samples cannot tell from it."""
+    if not encoders:
+        raise UsageError("ENCODER: expected at least one encoder or result file, got none")
+    if checkpoint is not None and len(encoders) > 1:
+        raise UsageError(f"--checkpoint: expected a single ENCODER to load it into, got {len(encoders)}")
+    runs = arguments.integer("--repeats", repeats, low=1)
+    if runs == 2:
+        raise UsageError("--repeats: expected 1, or at least 3 to see their spread, got '2'")
+    if runs > 1 and random_init:
+        raise UsageError("--repeats: expected 1 with --random-init, whose weights follow the seed")
+    options = _encoder_options(device, seed, input_shape, mean, std, pool, checkpoint, threads) | {
+        "eps": arguments.numbers("--eps", eps, low=0, below=1, distinct=True),
+        "estimator": arguments.choice("--estimator", estimator, ("paper", "consistent")),
+        "preset": arguments.choice("--preset", preset, ("quick", "standard", "paper")),
+        "random_init": random_init,
+        "trust_remote_code": trust_remote_code,
+    }
+    if len(options["eps"]) < 2:
+        raise UsageError(f"--eps: expected at least 2 budgets, got {eps!r}")
+    if scales is not None:
+        options["scales"] = arguments.count_or_numbers("--scales", scales)
+    if samples is not None:
+        options["samples"] = arguments.integer("--samples", samples, low=4)
+    level = arguments.numbers("--threshold", threshold, low=0, below=1)
+    if len(level) > 1:
+        raise UsageError(f"--threshold: expected one number, got {threshold!r}")
+    kind = arguments.choice("--format", output, ("table", "json"))
+
+    from synbench_fast.display import print_table, result_stream
+    from synbench_fast.progress import Reporter
+
+    code, rows, notes = 0, [], []
+    reporter = Reporter(sys.stderr, quiet=quiet)
+    with result_stream() as stream:
+        for spec in encoders:
+            try:
+                with reporter.encoder(spec) as advance:
+                    from synbench_fast.eps_star import eps_star
+                    from synbench_fast.results import Result
+
+                    if spec.endswith(".json"):
+                        found = [Result.load(spec)]
+                    else:
+                        from synbench_fast.score import score
+
+                        found = [
+                            score(
+                                spec,
+                                progress=advance,
+                                thresholds=level,
+                                **{**options, "seed": options["seed"] + run},
+                            )
+                            for run in range(runs)
+                        ]
+                one = eps_star(found, threshold=level[0])
+            except Exception as error:
+                code = fail(reason(spec, error), 1)
+                if traceback and not isinstance(error, SynbenchError):
+                    print_trace()
+                continue
+            if kind == "json":
+                stream.write(one.to_json() + "\n")
+                stream.flush()
+                continue
+            members = ", ".join(f"{point.eps:g}" for point in one.points if point.in_set)
+            largest = max(point.score for point in one.points)
+            rows.append([one.encoder, f"{one.eps_star:.3g}", members, f"{largest:.4f}"])
+            notes += [f"{one.encoder}: {note}\n" for note in one.notes]
+        if rows:
+            print_table(stream, ["encoder", "eps*", "95 % set", "score"], rows, left=1)
+            stream.writelines(notes)
+    raise typer.Exit(code)
+
+
+def probe(
+    encoder: Annotated[str | None, typer.Argument(metavar="ENCODER", help="Encoder, as for run.")] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(metavar="DATA", help="digits, an image folder, a .npz or a .parquet file."),
+    ] = None,
+    eps: Annotated[str, typer.Option(metavar="E,...", help="Budgets in [0, 1); a probe for each.")] = "0,0.2",
+    l2: Annotated[
+        str, typer.Option("--l2", metavar="R,...|none", help="l2 budgets of the attack on inputs in [0, 1].")
+    ] = "0.5",
+    linf: Annotated[
+        str, typer.Option("--linf", metavar="R,...|none", help="Largest changes of an input element; 8/255.")
+    ] = "0.03137254901960784",
+    attack: Annotated[bool, typer.Option("--attack/--no-attack", help="Attack the probes.")] = True,
+    steps: Annotated[str, typer.Option(metavar="N", help="Steps of the attack per target.")] = "50",
+    targets: Annotated[str, typer.Option(metavar="N", help="Wrong classes that are tried.")] = "9",
+    regularisation: Annotated[str, typer.Option(metavar="C", help="C of |W|^2 / (2 C N).")] = "1",
+    standardise: Annotated[
+        str, typer.Option(metavar="common|feature", help="One factor for all features, or one for each.")
+    ] = "common",
+    test_fraction: Annotated[str, typer.Option(metavar="P", help="Held out of every class.")] = "0.25",
+    samples: Annotated[str | None, typer.Option(metavar="N", help="Use at most N samples.")] = None,
+    batch_size: Annotated[str, typer.Option(metavar="N")] = "128",
+    device: _Device = "auto",
+    seed: _Seed = "0",
+    input_shape: _InputShape = None,
+    mean: _Mean = None,
+    std: _Std = None,
+    pool: _Pool = None,
+    checkpoint: _Checkpoint = None,
+    random_init: _RandomInit = False,
+    trust_remote_code: _TrustRemoteCode = False,
+    threads: _Threads = None,
+    output: _TableOrJson = "table",
+    quiet: _Quiet = False,
+    traceback: _Traceback = False,
+) -> None:
+    """Train eps-robust linear probes on features of labelled data, and attack them through the encoder."""
+    if encoder is None:
+        raise UsageError("ENCODER: expected an encoder such as timm:resnet50, got none")
+    if data is None:
+        raise UsageError("--data: expected digits, an image folder, a .npz or a .parquet file, got none")
+    options = _encoder_options(device, seed, input_shape, mean, std, pool, checkpoint, threads) | {
+        "eps": arguments.numbers("--eps", eps, low=0, below=1, distinct=True),
+        "l2": () if l2 == "none" else arguments.numbers("--l2", l2, low=0, distinct=True),
+        "linf": () if linf == "none" else arguments.numbers("--linf", linf, low=0, distinct=True),
+        "attack": attack,
+        "steps": arguments.integer("--steps", steps, low=1),
+        "targets": arguments.integer("--targets", targets, low=1),
+        "regularisation": arguments.number("--regularisation", regularisation, above=0, below=1e9),
+        "standardise": arguments.choice("--standardise", standardise, ("common", "feature")),
+        "test_fraction": arguments.number("--test-fraction", test_fraction, above=0, below=1),
+        "batch_size": arguments.integer("--batch-size", batch_size, low=1),
+        "random_init": random_init,
+        "trust_remote_code": trust_remote_code,
+    }
+    if samples is not None:
+        options["samples"] = arguments.integer("--samples", samples, low=1)
+    kind = arguments.choice("--format", output, ("table", "json"))
+
+    from synbench_fast.display import print_table, result_stream
+    from synbench_fast.progress import Reporter
+
+    with result_stream() as stream:
+        try:
+            with Reporter(sys.stderr, quiet=quiet).encoder(encoder) as advance:
+                from synbench_fast.robust_probe import robust_linear_probe
+
+                report = robust_linear_probe(encoder, data, progress=advance, **options)
+        except Exception as error:
+            code = fail(reason(encoder, error), 1)
+            if traceback and not isinstance(error, SynbenchError):
+                print_trace()
+            raise typer.Exit(code) from None
+        for warning in report.warnings:
+            say(f"warning: {encoder}: {warning}")
+        if kind == "json":
+            stream.write(report.to_json() + "\n")
+        else:
+            print_table(stream, *report.rows(), left=0)
+            stream.write(
+                f"{encoder}, F = {report.encoder.feature_dim}, on {report.data.name}: "
+                f"{report.data.train} to train, {report.data.test} to test, "
+                f"{len(report.data.classes)} classes; per cent, 95 % intervals\n"
+            )
