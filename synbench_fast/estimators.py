@@ -48,6 +48,7 @@ def start_consistent(
     eps: Sequence[float],
     *,
     sample: tuple[Tensor, Tensor] | None = None,
+    sampled: int | None = None,
     prior: float = 0.5,
     backend: str = "auto",
 ) -> Callable[[], CurvePoint]:
@@ -55,14 +56,14 @@ def start_consistent(
 
     On a GPU nothing here waits for the device; errors in the features come with the second half.
     """
-    solve = _start_solving(stats, eps, sample, backend)
+    solve = _start_solving(stats, eps, sample, len(eps) if sampled is None else sampled, backend)
 
     def finish() -> CurvePoint:
         solution, z, y = solve()
         point = _consistent_curve(solution, stats, eps, prior)
         if z is None or y is None:
             return point
-        t, t_rob = torch.from_numpy(point.t), torch.from_numpy(point.t_rob)
+        t, t_rob = (torch.from_numpy(one[:sampled]) for one in (point.t, point.t_rob))
         accuracy, _ = counted(z, y, t, shift(t_rob, prior)[0])
         moved = grouped(influence(z, y, t))
         return replace(point, influence=moved.numpy(), counted_accuracy=accuracy.numpy())
@@ -79,7 +80,7 @@ def start_counted(
     backend: str = "auto",
 ) -> Callable[[], CurvePoint]:
     """`counted_point` in two halves, like `start_consistent`."""
-    solve = _start_solving(stats, eps, sample, backend)
+    solve = _start_solving(stats, eps, sample, len(eps), backend)
 
     def finish() -> CurvePoint:
         solution, z, y = solve()
@@ -90,9 +91,16 @@ def start_counted(
 
 
 def _start_solving(
-    stats: FeatureStats, eps: Sequence[float], sample: tuple[Tensor, Tensor] | None, backend: str
+    stats: FeatureStats,
+    eps: Sequence[float],
+    sample: tuple[Tensor, Tensor] | None,
+    sampled: int,
+    backend: str,
 ) -> Callable[[], tuple[RobustSolution, Tensor | None, Tensor | None]]:
-    """Enqueue the consistent solution, and with a sample its standardised margins; both are returned on the CPU."""
+    """Enqueue the consistent solution, and with a sample the standardised margins of the first `sampled` budgets.
+
+    The solution, margins and labels are returned, the last two on the CPU.
+    """
     _check_stats(stats, "train")
     solving = enqueue(
         stats.half_difference,
@@ -106,7 +114,9 @@ def _start_solving(
     )
 
     def margins(solving: Enqueued) -> Tensor | None:
-        return None if sample is None else standard_margins(*sample, solving.weights, stats.midpoint)
+        return (
+            None if sample is None else standard_margins(*sample, solving.weights[:sampled], stats.midpoint)
+        )
 
     standard = margins(solving)
 
@@ -179,6 +189,7 @@ def consistent_point(
     eps: Sequence[float],
     *,
     sample: tuple[Tensor, Tensor] | None = None,
+    sampled: int | None = None,
     prior: float = 0.5,
     backend: str = "auto",
 ) -> CurvePoint:
@@ -193,13 +204,14 @@ def consistent_point(
         eps: E budgets in [0, 1).
         sample: those features [N, F] and labels [N]; with them the point has `influence` and
             `counted_accuracy`, which tells whether the margins are Gaussian.
+        sampled: for how many of the first budgets it has them; None for all.
         prior: tau of the task.
         backend: of `robust_solve`.
 
     Raises:
         SynbenchError: a class without samples, N too small, features that are all constant.
     """
-    return start_consistent(stats, eps, sample=sample, prior=prior, backend=backend)()
+    return start_consistent(stats, eps, sample=sample, sampled=sampled, prior=prior, backend=backend)()
 
 
 def _consistent_curve(

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from synbench_fast import gaussian
+from synbench_fast.ops.feature_stats import CHUNK_BYTES, GPU_CHUNK_BYTES
 
 __all__ = [
     "GROUP",
@@ -38,7 +39,10 @@ def standard_margins(x: Tensor, y: Tensor, weights: Tensor, center: Tensor) -> T
 
     0 where the margins do not vary.
     """
-    margins = (x.double() - center) @ weights.T
+    margins = torch.empty(len(x), len(weights), dtype=torch.float64, device=x.device)
+    rows = max(1, (CHUNK_BYTES if x.device.type == "cpu" else GPU_CHUNK_BYTES) // (8 * x.shape[1]))
+    for start in range(0, len(x), rows):  # no copy of all features in float64
+        margins[start : start + rows] = (x[start : start + rows].double() - center) @ weights.T
     sign = 2.0 * (y != 0).double()[:, None] - 1.0
     one = (sign > 0).double()
     ones = one.sum()

@@ -328,9 +328,12 @@ class Probe:
         eps, prior = self.eps + self._nodes, self.task.prior
         x, y = buffers[0].x, self._labels_on(buffers[0].x.device)
         stats = feature_stats(x, y, count=self._count, backend=self.backend)
-        if self.estimator != "paper":
-            start = start_counted if self.estimator == "counted" else start_consistent
-            return start(stats, eps, sample=(x, y), prior=prior, backend=self.backend)
+        if self.estimator == "counted":
+            return start_counted(stats, eps, sample=(x, y), prior=prior, backend=self.backend)
+        if self.estimator == "consistent":
+            return start_consistent(
+                stats, eps, sample=(x, y), sampled=len(self.eps), prior=prior, backend=self.backend
+            )
         test_x = buffers[1].x
         return start_paper(
             stats,

@@ -441,8 +441,8 @@ class CurvePoint:
     (rows) with t_rob (columns), None where there are none. `count` samples gave `feature_dim` features, of which `rank` directions carry variance; `ridge` and
     `kappa` are the sample and the population ridge. Of `counted`: `counted_cov` [E, 2, 2], of accuracy and of
     accuracy times bound given t. Of `consistent`, where the features were given and not their moments
-    alone: `influence` [E, G] on t of each group of 64 consecutive samples, and `counted_accuracy`, the accuracy
-    with the margins' own distribution in place of the Gaussian (see `margins`).
+    alone: `influence` [E, G] on t of each group of 64 consecutive samples, and `counted_accuracy`, both for as many of
+    the first budgets as was asked, the accuracy with the margins' own distribution in place of the Gaussian (see `margins`).
     """
 
     eps: NDArray[np.float64]

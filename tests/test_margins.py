@@ -9,7 +9,7 @@ import pytest
 import torch
 from conftest import close
 
-from synbench_fast import gaussian
+from synbench_fast import gaussian, margins
 from synbench_fast.margins import GROUP, counted, gaussianity, grouped, influence, standard_margins
 
 
@@ -54,6 +54,13 @@ def test_standard_margins_are_standard_and_point_to_their_side() -> None:
         standard_margins(torch.ones(4, 4), torch.tensor([0, 1, 0, 1]), w, torch.zeros(4)),
         torch.zeros(4, 3).double(),
     )
+
+
+def test_features_are_read_in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, y, w = drawn(300, 4)
+    whole = standard_margins(x.float(), y, w, x.mean(0))
+    monkeypatch.setattr(margins, "CHUNK_BYTES", 8 * 4 * 7)
+    close(standard_margins(x.float(), y, w, x.mean(0)), whole, 1e-12)
 
 
 @pytest.mark.parametrize("n", [1, GROUP - 1, GROUP, 3 * GROUP + 5])
