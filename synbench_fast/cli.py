@@ -120,6 +120,21 @@ def run(
     ] = None,
     samples: Annotated[str | None, typer.Option(metavar="N", help="Samples per scale.")] = None,
     preset: Annotated[str, typer.Option(metavar="quick|standard|paper")] = "standard",
+    precision: Annotated[
+        str | None,
+        typer.Option(
+            metavar="H",
+            help="Add samples until no 95 % interval reaches further than H from its score, such as 0.01.",
+        ),
+    ] = None,
+    average: Annotated[
+        str,
+        typer.Option(
+            metavar="auto|sampled|published",
+            help="Over the sampled scales, or by a smooth fit over the published 49 (as the presets quick and "
+            "standard do).",
+        ),
+    ] = "auto",
     tasks: Annotated[
         str | None,
         typer.Option(
@@ -207,6 +222,7 @@ def run(
         "device": arguments.device("--device", device),
         "dtype": _DTYPE_SYNONYMS.get(dtype) or arguments.choice("--dtype", dtype, _DTYPES),
         "backend": arguments.choice("--backend", backend, ("auto", "torch")),
+        "average": arguments.choice("--average", average, ("auto", "sampled", "published")),
         "seed": arguments.integer("--seed", seed, low=0, high=2**64 - 1),
         "prior": arguments.number("--prior", prior, above=0, below=1),
         "center": arguments.number("--center", center),
@@ -226,6 +242,8 @@ def run(
         options["scales"] = arguments.count_or_numbers("--scales", scales)
     if samples is not None:
         options["samples"] = arguments.integer("--samples", samples, low=4)
+    if precision is not None:
+        options["precision"] = arguments.number("--precision", precision, above=0, below=1)
     if input_shape is not None:
         options["input_shape"] = arguments.shape("--input-shape", input_shape)
     if mean is not None:

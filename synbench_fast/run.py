@@ -51,6 +51,8 @@ def run_encoder(
     as_it_is: bool = False,
     size: int | None = None,
     compile: Compile = "auto",
+    half_width: float | None = None,
+    most: int = 0,
     progress: Progress | None = None,
 ) -> Run:
     """All scales in the first of `precisions` that is accurate enough; the last one is taken in any case.
@@ -63,6 +65,8 @@ def run_encoder(
         encoder: inside its `scoring()`.
         as_it_is: the encoder keeps the dtype and layout that it has.
         size, compile, progress: see `pipeline`.
+        half_width: samples are added until the 95 % interval of no score is wider on either side; None for none.
+        most: samples per scale that are not exceeded by that.
     """
     begun = time.perf_counter()
     report = _never_falling(progress or (lambda done, total, phase: None))
@@ -108,6 +112,8 @@ def run_encoder(
                 )
             encoder.drop_loaded()
             worked += _timed(pipeline, blocks)
+            if half_width is not None:
+                worked += _refine(pipeline, half_width, most, warnings)
         break
     start = time.perf_counter()
     curve = probe.compute()
@@ -147,6 +153,23 @@ def _timed(pipeline: Pipeline, blocks: Sequence[Block]) -> float:
     begun = time.perf_counter()
     pipeline.run(blocks)
     pipeline.probe.finish()
+    return time.perf_counter() - begun
+
+
+def _refine(pipeline: Pipeline, half_width: float, most: int, warnings: list[str]) -> float:
+    """Add samples until no interval is wider than asked; the seconds that takes."""
+    probe, begun = pipeline.probe, time.perf_counter()
+    while True:
+        widest, further = probe.further_samples(half_width, most)
+        if not any(further):
+            break
+        pipeline.run([probe.extend(scale, count) for scale, count in enumerate(further) if count])
+        probe.finish()
+    if widest > half_width:
+        warnings.append(
+            f"precision: expected half-widths of at most {half_width:g}, got {widest:.2g} with "
+            f"{max(probe.samples_drawn)} samples at a scale, the most that are drawn"
+        )
     return time.perf_counter() - begun
 
 

@@ -41,6 +41,7 @@ from synbench_fast.results import (
     replay_command,
 )
 from synbench_fast.run import run_encoder
+from synbench_fast.scores import check_average
 from synbench_fast.task import PUBLISHED_MEAN, PUBLISHED_STD, GaussianTask, spread_scales
 
 __all__ = ["PRESETS", "score", "score_tasks", "task_scales"]
@@ -50,15 +51,24 @@ MakeTasks = Callable[[tuple[int, ...]], list[GaussianTask]]  # from the encoder'
 
 @dataclass(frozen=True)
 class Preset:
+    """What a run draws unless told otherwise.
+
+    Where `average` is "published", `consistent` scores are the mean over the published 49 scales, by a fit of t to
+    those that are drawn, so that all presets estimate one quantity.
+    """
+
     scales: int
     samples: int  # per scale, and per half for the paper's estimator
+    average: str
 
 
 PRESETS = {
-    "quick": Preset(scales=12, samples=512),
-    "standard": Preset(scales=25, samples=1024),
-    "paper": Preset(scales=49, samples=2048),
+    "quick": Preset(scales=12, samples=512, average="published"),
+    "standard": Preset(scales=25, samples=1024, average="published"),
+    "paper": Preset(scales=49, samples=2048, average="sampled"),
 }
+FIRST_SAMPLES = 256  # per scale, where more are drawn until intervals are narrow enough
+MOST_SAMPLES = 1 << 17  # per scale, drawn for that
 
 
 def score(
@@ -71,6 +81,8 @@ def score(
     samples: int | None = None,
     estimator: str = "consistent",
     preset: str = "standard",
+    precision: float | None = None,
+    average: str = "auto",
     integral: Integral = "exact",
     prior: float = 0.5,
     center: float = 0.5,
@@ -109,6 +121,11 @@ def score(
         estimator: "consistent" (finite-N bias removed, standard errors), "counted" (the same for margins that are not
             Gaussian) or "paper" (published protocol).
         preset: "quick" (12 scales x 512), "standard" (25 x 1 024) or "paper" (49 x 2 048).
+        precision: largest half-width of any score's 95 % interval: samples are added, where they help most, until
+            none is wider. `samples` is then what a scale begins with, by default 256 or 2 F. Not for "paper".
+        average: over the scales that are "sampled", or over the "published" 49 by a smooth fit of t(s) to the
+            sampled ones (at least 5; "consistent" only). "auto" is published with the scales of the presets quick
+            and standard and the consistent estimator, else sampled.
         integral: "exact", or "grid" for the published script's sum.
         prior: probability of class 1.
         center: mean of every input element before normalisation (0.5: mid grey).
@@ -174,6 +191,9 @@ def _score(
     batch_size = _check_batch_size(options["batch_size"])
     seed = check_seed(options["seed"])
     scales = _scales(options["scales"], preset)
+    half_width = _check_half_width(options["precision"], estimator)
+    if options["average"] != "auto":
+        check_average(options["average"], estimator, len(scales))
     mean, std = options["mean"], options["std"]
     if options["published_preprocessing"] and (mean is not None or std is not None):
         raise SynbenchError("published_preprocessing: expected mean and std to be left out, got both kinds")
@@ -249,6 +269,7 @@ def _score(
                     seed=seed,
                     backend=backend,
                     compile=compile,
+                    half_width=half_width,
                     notes=notes,
                 )
             )
@@ -277,6 +298,7 @@ def _score_task(
     seed: int,
     backend: str,
     compile: Compile,
+    half_width: float | None,
     notes: list[str],
 ) -> Result:
     place, wanted, owned = loaded.device, options["dtype"], isinstance(encoder, str)
@@ -284,9 +306,13 @@ def _score_task(
         info = loaded.info
         samples = options["samples"]
         if samples is None:
-            samples = preset.samples
+            samples = preset.samples if half_width is None else FIRST_SAMPLES
             if estimator != "paper":
                 samples = max(samples, 2 * (info.feature_dim or 0))
+        average = options["average"]
+        if average == "auto":
+            of_preset = estimator == "consistent" and task.scale_values == spread_scales(preset.scales)
+            average = preset.average if of_preset else "sampled"
 
         def make_probe(dtype: torch.dtype, channels_last: bool) -> Probe:
             return Probe(
@@ -296,6 +322,7 @@ def _score_task(
                 estimator=estimator,
                 thresholds=thresholds,
                 integral=options["integral"],
+                average=average,
                 seed=seed,
                 mean=info.mean,
                 std=info.std,
@@ -316,6 +343,8 @@ def _score_task(
             as_it_is=wanted == "auto" and not owned,
             size=batch_size,
             compile=compile,
+            half_width=half_width,
+            most=MOST_SAMPLES,
             progress=progress,
         )
     probe, curve = done.probe, done.curve
@@ -339,7 +368,8 @@ def _score_task(
         task=TaskRecord(
             shape=task.shape,
             scales=list(task.scale_values),
-            samples=probe.samples * probe.splits,
+            samples=probe.samples_drawn,
+            average=average,
             prior=task.prior,
             center=task.center,
             pattern=task.pattern,
@@ -354,6 +384,8 @@ def _score_task(
         score_covariance=curve.score_covariance,
         influence=curve.influence,
         robust_area=curve.robust_area,
+        fits=curve.fits,
+        half_width=half_width,
         precision=PrecisionRecord(requested=wanted, dtype=done.precision.name, checks=done.checks),
         cost=Cost(
             images=probe.images,
@@ -373,6 +405,18 @@ def _score_task(
         warnings=notes + done.warnings + curve.warnings,
         command=_command(encoder, options),
     )
+
+
+def _check_half_width(precision: float | None, estimator: Estimator) -> float | None:
+    if precision is None:
+        return None
+    if isinstance(precision, bool) or not isinstance(precision, numbers.Real) or not 0 < precision < 1:
+        raise SynbenchError(f"precision: expected a half-width in (0, 1), got {precision!r}")
+    if estimator == "paper":
+        raise SynbenchError(
+            "precision: expected estimator consistent or counted, got paper, whose number of samples is its protocol"
+        )
+    return float(precision)
 
 
 def check_backend(backend: str) -> str:
@@ -447,7 +491,7 @@ def _command(encoder: Any, options: dict[str, Any]) -> str:
     if not isinstance(encoder, str) or options.get("tasks", "") is None:
         return ""
     given = dict(options)
-    defaults = {"integral": "exact", "center": 0.5, "thresholds": None, "backend": "auto"}
+    defaults = {"integral": "exact", "center": 0.5, "thresholds": None, "backend": "auto", "average": "auto"}
     for key, value in defaults.items():
         if given[key] == value:
             given[key] = None
