@@ -584,7 +584,7 @@ def _levels(request: Request, base: Result, options: dict[str, Any], own: tuple[
     shape = base.task.shape
     if options["published_preprocessing"]:
         normalised("own", "the encoder's own constants", *own)
-    if len(shape) > 1 and shape[0] == len(PUBLISHED_MEAN):
+    elif len(shape) > 1 and shape[0] == len(PUBLISHED_MEAN):
         normalised("published", "the published constants", PUBLISHED_MEAN, PUBLISHED_STD)
     normalised("none", "no normalisation", (0.0,), (1.0,))
     for step in (-CENTER_STEP, CENTER_STEP):
