@@ -162,6 +162,10 @@ def _vary_all(
             try:
                 with reporter.encoder(shown) as advance:
                     one = vary_encoder(spec, request, label=label, progress=advance)
+            except KeyboardInterrupt:
+                say("interrupted: encoders that were finished are kept")
+                code = 130
+                break
             except Exception as error:
                 text = reason(spec, error)
                 code = fail(text, 1)

@@ -470,7 +470,8 @@ def vary_encoder(
             if progress is not None:
                 progress(done + images, max(total, done + images_in_all + 1), phase)
 
-        base = record(score(encoder, progress=advance, **options))
+        seen = score(encoder, progress=advance, **options)
+        base, base_name = record(seen), seen.encoder.spec  # a held encoder has another name while it runs
         levels = _levels(request, base, options, own)
         done, total = base.cost.images, base.cost.images + sum(_images(base, one) for one in levels)
         results: list[tuple[_Level, Result]] = []
@@ -485,7 +486,7 @@ def vary_encoder(
                     (level, record(score(encoder, progress=advance, **{**options, **level.changes})))
                 )
             except Exception as error:
-                reason = _reason(error)
+                reason = _reason(error).replace(base_name, label)
                 failures.append(Failure(encoder=label, factor=level.factor, level=level.name, reason=reason))
             done += _images(base, level)
         if progress is not None:

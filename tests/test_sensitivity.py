@@ -464,6 +464,21 @@ def test_failures_on_the_command_line() -> None:
     assert done.stdout.count("failed") == 2  # in the table and below it
 
 
+def test_ctrl_c_keeps_the_encoders_that_were_finished(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = sys.modules["synbench_fast.sensitivity"]
+    whole = module.vary_encoder
+
+    def stopped(spec: str, *rest: Any, **options: Any) -> Any:
+        if spec == FOUR[2]:
+            raise KeyboardInterrupt
+        return whole(spec, *rest, **options)
+
+    monkeypatch.setattr(module, "vary_encoder", stopped)
+    done = invoke(*FOUR[1:], *SMALL, "--vary", "dtype", "--quiet", "--format", "json")
+    assert (done.exit_code, done.stderr) == (130, "interrupted: encoders that were finished are kept\n")
+    assert [one.label for one in Sensitivity.from_json(done.stdout).encoders] == [FOUR[1]]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
