@@ -19,6 +19,7 @@ from typer.core import TyperGroup
 from synbench_fast import arguments
 from synbench_fast.arguments import UsageError
 from synbench_fast.cli_probe import eps_star_command, probe
+from synbench_fast.cli_sensitivity import sensitivity_command
 from synbench_fast.errors import SynbenchError, first_line, suggest
 from synbench_fast.messages import fail, print_trace, reason, say
 
@@ -432,6 +433,7 @@ def info(output: Annotated[str, typer.Option("--format", metavar="table|json")] 
         print_table(stream, ["what", "here"], rows, left=2)
 
 
+app.command("sensitivity")(sensitivity_command)
 app.command("eps-star")(eps_star_command)
 app.command()(probe)
 
