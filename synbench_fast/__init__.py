@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from synbench_fast.suite_results import SuiteResult
     from synbench_fast.suites import Suite, TaskDefinition, load_suite, score_suite
     from synbench_fast.task import GaussianTask
+    from synbench_fast.validity import ValidityReport, validate
 
     __version__: str
 
@@ -39,6 +40,7 @@ __all__ = [
     "SuiteResult",
     "SynbenchError",
     "TaskDefinition",
+    "ValidityReport",
     "__version__",
     "auc_ratio",
     "compare",
@@ -50,6 +52,7 @@ __all__ = [
     "robust_linear_probe",
     "score",
     "score_suite",
+    "validate",
 ]
 
 _HOME = {
@@ -64,6 +67,7 @@ _HOME = {
     "SuiteResult": "suite_results",
     "SynbenchError": "errors",
     "TaskDefinition": "suites",
+    "ValidityReport": "validity",
     "auc_ratio": "features",
     "compare": "compare",
     "eps_star": "eps_star",
@@ -74,6 +78,7 @@ _HOME = {
     "robust_linear_probe": "robust_probe",
     "score": "score",
     "score_suite": "suites",
+    "validate": "validity",
 }
 
 

@@ -105,7 +105,8 @@ def logme(features: Tensor, y: Tensor) -> float:
         kept = r / (r + square[None, :, None])
         residual = outside + (kept * inside).sum(1)
         fit = -count / 2 * ((2 * math.pi * residual / count).log() + 1)
-        return fit + kept.log().sum(1) / 2
+        found: Tensor = fit + kept.log().sum(1) / 2
+        return found
 
     span = _SPAN * math.log(10)
     grid = math.log(float(square[0])) + torch.linspace(-span, span, _GRID, dtype=torch.float64)

@@ -32,6 +32,7 @@ class DataSet:
     source: DataSource
     samples: Samples
     split: Split
+    bundled: bool = False  # one of BUNDLED under its own name
 
     def parts(self, shape: tuple[int, ...], spec: str) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Train x and y and test x and y as an encoder of this input shape reads them."""
@@ -96,6 +97,7 @@ def open_data_sets(
             raise SynbenchError(f"data: expected different data sets, got {name!r} twice")
     opened = []
     for name, source in named:
+        bundled = source in BUNDLED and source == name if isinstance(source, str) else False
         if source == "photos":
             source = photo_patches()
         elif isinstance(source, str) and source not in BUNDLED and not Path(source).exists():
@@ -109,7 +111,7 @@ def open_data_sets(
             parts = split(samples, test_fraction=test_fraction, most=most, seed=seed)
         except SynbenchError as error:
             raise SynbenchError(f"{name}: {str(error).removeprefix('data: ')}") from None
-        opened.append(DataSet(name, source, samples, parts))
+        opened.append(DataSet(name, source, samples, parts, bundled))
     return opened
 
 
