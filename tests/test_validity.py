@@ -325,6 +325,24 @@ def test_overall_is_the_mean_of_ranks() -> None:
         report.correlation("rankme", "cleen")
 
 
+def test_subset_is_the_report_of_fewer() -> None:
+    random = np.random.default_rng(2)
+    quality, first, second = random.standard_normal((3, 10))
+    options: Any = {"resamples": 200, "splits": 5, "seed": 0, "begun": 0.0}
+    whole = analyse(measured(quality, [first, second]), sets(), "s", **options)
+    part = whole.subset([f"e{i}" for i in range(7)])
+    alone = analyse(measured(quality[:7], [first[:7], second[:7]]), sets(), "s", **options)
+    assert part.correlations == alone.correlations and part.held_out == alone.held_out
+    assert part.encoders == alone.encoders and part.predictors == alone.predictors
+    with refused("encoders: expected ones of the report (e0, e1", "got 'x3'"):
+        whole.subset(["e1", "x3"])
+    with refused("encoders: expected at least 3 to correlate over, got 2"):
+        whole.subset(["e1", "e2"])
+    flat = np.array([1.0, 1, 1, 2, 3, 4])
+    with refused("encoders: expected some whose scores and accuracies differ, got the same for all"):
+        analyse(measured(flat, [flat, flat]), sets(), "s", **options).subset(["e0", "e1", "e2"])
+
+
 def test_nothing_that_differs_is_refused() -> None:
     flat, varied = np.ones(6), np.arange(6.0)
     options: Any = {"resamples": 200, "splits": 2, "seed": 0, "begun": 0.0}

@@ -5,13 +5,14 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from synbench_fast import environment
-from synbench_fast.errors import SynbenchError
-from synbench_fast.validity.correlation import COEFFICIENTS, Bootstrap, average_ranks
+from synbench_fast.errors import SynbenchError, suggest
+from synbench_fast.validity.correlation import COEFFICIENTS, FEWEST, Bootstrap, average_ranks
 from synbench_fast.validity.datasets import DataSet
 from synbench_fast.validity.measure import BASELINES, Key, Measured
 from synbench_fast.validity.report import (
@@ -25,7 +26,7 @@ from synbench_fast.validity.report import (
 )
 from synbench_fast.validity.selection import FEWEST_TO_SPLIT, choose_and_test, random_halves
 
-__all__ = ["OVERALL", "analyse"]
+__all__ = ["OVERALL", "analyse", "subset"]
 
 Array = NDArray[np.float64]
 
@@ -89,6 +90,48 @@ def analyse(
         environment=environment.describe(),
         warnings=warnings,
         command=command,
+    )
+
+
+def subset(report: ValidityReport, encoders: Sequence[str]) -> ValidityReport:
+    """The report of some of its encoders, named, from the values that it holds: nothing is measured again.
+
+    Whether a coefficient hangs on which encoders were chosen is seen by leaving some out.
+    """
+    names = [one.name for one in report.encoders]
+    for name in encoders:
+        if name not in names:
+            raise SynbenchError(
+                f"encoders: expected ones of the report ({', '.join(names)}), got {name!r}{suggest(name, names)}"
+            )
+    rows = [index for index, name in enumerate(names) if name in set(encoders)]
+    if len(rows) < FEWEST:
+        raise SynbenchError(f"encoders: expected at least {FEWEST} to correlate over, got {len(rows)}")
+
+    def kept(values: Sequence[Sequence[float]]) -> list[list[float]]:
+        return [[row[index] for index in rows] for row in values]
+
+    predictors = [replace(one, values=kept(one.values)) for one in report.predictors]
+    predictors = [one for one in predictors if any(len(set(row)) > 1 for row in one.values)]
+    targets = [replace(one, values=kept(one.values)) for one in report.targets]
+    targets = [one for one in targets if all(len(set(row)) > 1 for row in one.values)]
+    if not targets or not any(one.kind == "score" for one in predictors):
+        raise SynbenchError(
+            "encoders: expected some whose scores and accuracies differ, got the same for all"
+        )
+    held_out: list[HeldOut] = []
+    if len(rows) >= FEWEST_TO_SPLIT:
+        held_out = _held_out(predictors, targets, len(report.data), report.splits, report.seed)
+    return replace(
+        report,
+        encoders=[report.encoders[index] for index in rows],
+        predictors=predictors,
+        targets=targets,
+        correlations=_correlations(
+            predictors, targets, [one.name for one in report.data], report.resamples, report.seed
+        ),
+        held_out=held_out,
+        command="",
     )
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import math
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from synbench_fast.documents import Mismatch, decode, encode, kind_of, nan_field, parse, write_atomically
-from synbench_fast.errors import SynbenchError
+from synbench_fast.errors import SynbenchError, suggest
 from synbench_fast.results import Environment
 
 __all__ = [
@@ -133,8 +134,6 @@ class ValidityReport:
 
     def predictor(self, name: str) -> Predictor:
         """The predictor of this name."""
-        from synbench_fast.errors import suggest
-
         known = {one.name: one for one in self.predictors}
         if name not in known:
             raise SynbenchError(
@@ -156,6 +155,12 @@ class ValidityReport:
             f"{', '.join(d.name for d in self.data)}, overall; pearson, spearman, kendall), got "
             f"{target!r}, {data!r}, {coefficient!r}"
         )
+
+    def subset(self, encoders: Sequence[str]) -> ValidityReport:
+        """The report of these encoders alone, by name, from the values that this one holds."""
+        from synbench_fast.validity.analysis import subset
+
+        return subset(self, encoders)
 
     def headline(self) -> list[Predictor]:
         """What tables show: baselines, and of the scores those at the first eps and lowest threshold."""
