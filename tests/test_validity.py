@@ -299,10 +299,13 @@ def test_report_of_known_values() -> None:
     # Overall, the ranks cancel: every encoder has the same mean rank, and no predictor is related to it.
     assert math.isnan(report.correlation(score, "clean").value)
     assert report.correlation("knn", "clean", data="set 1").value == pytest.approx(1)
-    (held,) = [one for one in report.held_out if one.family == "published"]
-    assert (held.apparent, held.encoders, held.both) == pytest.approx((0.0, 0.0, 0.0))
-    (knn,) = [one for one in report.held_out if one.family == "knn"]
-    assert (knn.apparent, knn.encoders, knn.both) == pytest.approx((1.0, 1.0, 1.0))
+    held = {(one.family, one.chosen_on): one for one in report.held_out}
+    for place, sign in (("set 0", 1.0), ("set 1", -1.0)):
+        one = held["published", place]
+        assert (one.apparent, one.encoders, one.both) == pytest.approx((sign, sign, -sign))
+        knn = held["knn", place]
+        assert (knn.apparent, knn.encoders, knn.both) == pytest.approx((1.0, 1.0, 1.0))
+        assert {place, one.tested_on} == {"set 0", "set 1"} and one.choice == score
     warned = "\n".join(report.warnings)
     assert "left out, the same for all encoders or unknown for some: score published eps=0 a=0.9" in warned
     assert "l2 0.25 accuracy: left out, the same for all encoders on set 0, set 1: 0" in warned
@@ -515,7 +518,7 @@ def test_command_runs_offline_and_repeats(
     ]  # fmt: skip
     assert cli.main([*words, "--out", str(tmp_path)]) == 0
     table = capsys.readouterr().out
-    assert "spearman, overall" in table and "held out, spearman" in table and "any task" in table
+    assert "spearman, overall" in table and "held out, digits to photos" in table and "any task" in table
     report = ValidityReport.from_json((tmp_path / "validity.json").read_text())
     rows = list(csv.DictReader(io.StringIO((tmp_path / "validity.csv").read_text())))
     assert len(rows) == len(report.correlations) == len(report.predictors) * 2 * 3 * 3

@@ -52,7 +52,7 @@ def analyse(
     correlations = _correlations(predictors, targets, [one.name for one in data], resamples, seed)
     held_out: list[HeldOut] = []
     if len(measured) >= FEWEST_TO_SPLIT:
-        held_out = _held_out(predictors, targets, len(data), splits, seed)
+        held_out = _held_out(predictors, targets, [one.name for one in data], splits, seed)
     else:
         warnings.append(
             f"held-out encoders: expected at least {FEWEST_TO_SPLIT} encoders to split in halves, got {len(measured)}"
@@ -121,7 +121,9 @@ def subset(report: ValidityReport, encoders: Sequence[str]) -> ValidityReport:
         )
     held_out: list[HeldOut] = []
     if len(rows) >= FEWEST_TO_SPLIT:
-        held_out = _held_out(predictors, targets, len(report.data), report.splits, report.seed)
+        held_out = _held_out(
+            predictors, targets, [one.name for one in report.data], report.splits, report.seed
+        )
     return replace(
         report,
         encoders=[report.encoders[index] for index in rows],
@@ -241,7 +243,7 @@ def _with_overall(values: Sequence[Sequence[float]]) -> list[Array]:
 
 
 def _held_out(
-    predictors: Sequence[Predictor], targets: Sequence[Target], data: int, splits: int, seed: int
+    predictors: Sequence[Predictor], targets: Sequence[Target], data: Sequence[str], splits: int, seed: int
 ) -> list[HeldOut]:
     values = np.array([one.values for one in predictors])  # [C, data sets, n]
     groups: dict[str, list[int]] = {}
@@ -254,39 +256,31 @@ def _held_out(
         groups = {ANY_TASK: groups[ANY_TASK]} | groups
     groups |= {one.name: [row] for row, one in enumerate(predictors) if one.kind != "score"}
     halves = random_halves(values.shape[2], splits=splits, seed=seed)
-    pairs = list(itertools.permutations(range(data), 2)) or [(0, 0)]
+    pairs = list(itertools.permutations(range(len(data)), 2)) or [(0, 0)]
     found = []
-    for target in targets:
+    for target, (a, b) in itertools.product(targets, pairs):
         measured = np.asarray(target.values)
-        # Of every pair (chosen on, tested on): the splits one after the other.
-        apparent: dict[str, list[Array]] = {name: [] for name in groups}
-        encoders: dict[str, list[Array]] = {name: [] for name in groups}
-        both: dict[str, list[Array]] = {name: [] for name in groups}
-        choices: dict[str, list[int]] = {name: [] for name in groups}
-        for a, b in pairs:
-            same = choose_and_test((values[:, a], measured[a]), (values[:, a], measured[a]), groups, halves)
-            other = choose_and_test((values[:, a], measured[a]), (values[:, b], measured[b]), groups, halves)
-            for name in groups:
-                apparent[name].append(other[name].apparent)
-                encoders[name].append(same[name].held_out)
-                both[name].append(other[name].held_out)
-                choices[name] += other[name].choice.tolist()
+        chosen_by = (values[:, a], measured[a])
+        same = choose_and_test(chosen_by, chosen_by, groups, halves)
+        other = choose_and_test(chosen_by, (values[:, b], measured[b]), groups, halves)
         for name, rows in groups.items():
-            last = np.concatenate(both[name])
-            best = max(dict.fromkeys(choices[name]), key=choices[name].count)
+            both, choices = other[name].held_out, other[name].choice.tolist()
+            best = max(dict.fromkeys(choices), key=choices.count)
             found.append(
                 HeldOut(
                     family=name,
                     candidates=len(rows),
                     target=target.name,
-                    apparent=float(np.mean(apparent[name])),
-                    encoders=float(np.mean(encoders[name])),
-                    both=float(last.mean()),
-                    both_sd=float(last.std()),
-                    both_low=float(np.quantile(last, 0.05)),
-                    both_high=float(np.quantile(last, 0.95)),
+                    chosen_on=data[a],
+                    tested_on=data[b],
+                    apparent=float(other[name].apparent.mean()),
+                    encoders=float(same[name].held_out.mean()),
+                    both=float(both.mean()),
+                    both_sd=float(both.std()),
+                    both_low=float(np.quantile(both, 0.05)),
+                    both_high=float(np.quantile(both, 0.95)),
                     choice=predictors[best].name,
-                    choice_share=choices[name].count(best) / len(choices[name]),
+                    choice_share=choices.count(best) / len(choices),
                 )
             )
     return found

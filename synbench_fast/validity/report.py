@@ -93,14 +93,17 @@ class HeldOut:
     """Spearman's coefficient of what one half of the encoders chose among the candidates of a family.
 
     `family`: a task, "any task", or a single predictor, of which nothing is chosen. Means over random halves:
-    `apparent` on the half and data set that chose, `encoders` on the other half and the same data set, `both` on
-    the other half and another data set (with a single data set as `encoders`), with its standard deviation and
-    5 % and 95 % quantiles over the halves. `choice` is the candidate chosen most often, in a share `choice_share`.
+    `apparent` on the half that chose and the data set `chosen_on`, `encoders` on the other half and the same data
+    set, `both` on the other half and `tested_on`, with its standard deviation and 5 % and 95 % quantiles over the
+    halves. With a single data set `both` is `encoders`. `choice` is the candidate chosen most often, in a share
+    `choice_share` of the halves.
     """
 
     family: str
     candidates: int
     target: str
+    chosen_on: str
+    tested_on: str
     apparent: float
     encoders: float
     both: float

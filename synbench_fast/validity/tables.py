@@ -38,7 +38,7 @@ def print_report(stream: TextIO, report: ValidityReport, *, coefficient: str = "
         stream.write("\n")
         _held_out(stream, report)
     stream.write(
-        f"\n{len(report.encoders)} encoders; 95 % BCa intervals of {report.resamples} resamples of them; "
+        f"{len(report.encoders)} encoders; 95 % BCa intervals of {report.resamples} resamples of them; "
         f"suite {report.suite}, scores at eps {first.eps:g} above accuracy {first.threshold:g}; seed {report.seed}\n"
     )
 
@@ -65,21 +65,32 @@ def _encoders(stream: TextIO, report: ValidityReport, shown: Sequence[Predictor]
 
 def _held_out(stream: TextIO, report: ValidityReport) -> None:
     families = list(dict.fromkeys(one.family for one in report.held_out))
-    found = {(one.family, one.target): one for one in report.held_out}
-    columns = ["held out, spearman", "of"]
-    for target in report.targets:
-        columns += [target.name, "encoders", "both", "sd"]
-    rows = []
-    for family in families:
-        cells = [found[family, target.name] for target in report.targets]
-        row = [family, str(cells[0].candidates)]
-        for one in cells:
-            row += [f"{one.apparent:+.2f}", f"{one.encoders:+.2f}", f"{one.both:+.2f}", f"{one.both_sd:.2f}"]
-        rows.append(row)
-    print_table(stream, columns, rows, left=1)
+    pairs = list(dict.fromkeys((one.chosen_on, one.tested_on) for one in report.held_out))
+    for pair in pairs:
+        found = {
+            (one.family, one.target): one for one in report.held_out if (one.chosen_on, one.tested_on) == pair
+        }
+        columns = [f"held out, {pair[0]} to {pair[1]}", "of"]
+        for target in report.targets:
+            columns += [target.name, "encoders", "both", "sd"]
+        rows = []
+        for family in families:
+            cells = [found[family, target.name] for target in report.targets]
+            row = [family, str(cells[0].candidates)]
+            for one in cells:
+                row += [
+                    f"{one.apparent:+.2f}",
+                    f"{one.encoders:+.2f}",
+                    f"{one.both:+.2f}",
+                    f"{one.both_sd:.2f}",
+                ]
+            rows.append(row)
+        print_table(stream, columns, rows, left=1)
+        stream.write("\n")
     stream.write(
-        f"means over {report.splits} random halves of the encoders: first on the half and data set that chose, then "
-        "on the other half (encoders), and on the other half and other data (both, with its deviation over halves)\n"
+        f"held out: spearman, means over {report.splits} random halves of the encoders: the best of the candidates on "
+        "the half and data that chose it; on the other half of the encoders; on these and the other data, with the "
+        "deviation over halves\n"
     )
 
 
