@@ -328,6 +328,34 @@ def test_overall_is_the_mean_of_ranks() -> None:
         report.correlation("rankme", "cleen")
 
 
+def test_differences_are_paired() -> None:
+    random = np.random.default_rng(7)
+    quality, first, second = random.standard_normal((3, 12))
+    report = analyse(
+        measured(quality, [first, second]), sets(), "s", resamples=500, splits=2, seed=0, begun=0.0
+    )
+    score = "score published eps=0 a=0.6"
+    for place in ("set 0", "set 1", "overall"):
+        for name in SCIPY:
+            each = [
+                report.correlation(one, "clean", data=place, coefficient=name).value for one in (score, "knn")
+            ]
+            found = report.difference(score, "knn", "clean", data=place, coefficient=name)
+            assert found.value == pytest.approx(each[0] - each[1])
+            assert found.ci95_low < found.value < found.ci95_high
+    same = report.difference(score, score, "clean")
+    assert (same.value, same.ci95_low, same.ci95_high) == (0, 0, 0)
+    # Two that are nearly one differ by little, however little is known of either.
+    x = {"x": quality, "near": quality + 0.01 * second, "y": first}
+    bootstrap = Bootstrap(12, resamples=500)
+    ready = {name: bootstrap.prepare(one) for name, one in x.items()}
+    whole = bootstrap.estimate(ready["x"], ready["y"], "pearson")
+    close = bootstrap.difference(ready["x"], ready["near"], ready["y"], "pearson")
+    assert close.ci95_high - close.ci95_low < 0.05 * (whole.ci95_high - whole.ci95_low)
+    with refused("predictor: expected one of the report's", "got 'none'"):
+        report.difference(score, "none", "clean")
+
+
 def test_subset_is_the_report_of_fewer() -> None:
     random = np.random.default_rng(2)
     quality, first, second = random.standard_normal((3, 10))

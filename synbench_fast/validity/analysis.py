@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from synbench_fast import environment
 from synbench_fast.errors import SynbenchError, suggest
-from synbench_fast.validity.correlation import COEFFICIENTS, FEWEST, Bootstrap, average_ranks
+from synbench_fast.validity.correlation import COEFFICIENTS, FEWEST, Bootstrap, Estimate, average_ranks
 from synbench_fast.validity.datasets import DataSet
 from synbench_fast.validity.measure import BASELINES, Key, Measured
 from synbench_fast.validity.report import (
@@ -26,7 +26,7 @@ from synbench_fast.validity.report import (
 )
 from synbench_fast.validity.selection import FEWEST_TO_SPLIT, choose_and_test, random_halves
 
-__all__ = ["OVERALL", "analyse", "subset"]
+__all__ = ["OVERALL", "analyse", "difference", "subset"]
 
 Array = NDArray[np.float64]
 
@@ -135,6 +135,24 @@ def subset(report: ValidityReport, encoders: Sequence[str]) -> ValidityReport:
         held_out=held_out,
         command="",
     )
+
+
+def difference(
+    report: ValidityReport, first: str, second: str, target: str, data: str, coefficient: str
+) -> Estimate:
+    """See `ValidityReport.difference`."""
+    report.correlation(first, target, data=data, coefficient=coefficient)  # refuses what the report has not
+    names = [one.name for one in report.data]
+    place = 0 if len(names) == 1 else [*names, OVERALL].index(data)
+    bootstrap = Bootstrap(len(report.encoders), resamples=report.resamples, seed=report.seed)
+
+    def prepared(one: Predictor | Target) -> dict[str, tuple[Array, Array, Array]]:
+        rows = one.values[:1] if isinstance(one, Predictor) and one.sees == "nothing" else one.values
+        return bootstrap.prepare(_with_overall(rows)[place if len(rows) > 1 else 0])
+
+    wanted = next(one for one in report.targets if one.name == target)
+    pair = (prepared(report.predictor(first)), prepared(report.predictor(second)))
+    return bootstrap.difference(*pair, prepared(wanted), coefficient)
 
 
 def _predictors(measured: Sequence[Measured], data: int, warnings: list[str]) -> list[Predictor]:

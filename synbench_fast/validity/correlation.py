@@ -114,6 +114,19 @@ class Bootstrap:
         value, drawn, without = (_cosine(a, b) for a, b in zip(x[name], y[name], strict=True))
         return self._bca(float(value), drawn[np.isfinite(drawn)], without)
 
+    def difference(
+        self,
+        first: dict[str, tuple[Array, Array, Array]],
+        second: dict[str, tuple[Array, Array, Array]],
+        y: dict[str, tuple[Array, Array, Array]],
+        name: str,
+    ) -> Estimate:
+        """The coefficient of `first` with y less that of `second`, on the same encoders and resamples."""
+        value, drawn, without = (
+            _cosine(a, c) - _cosine(b, c) for a, b, c in zip(first[name], second[name], y[name], strict=True)
+        )
+        return self._bca(float(value), drawn[np.isfinite(drawn)], without)
+
     def _bca(self, value: float, drawn: Array, without: Array) -> Estimate:
         if not math.isfinite(value) or not len(drawn) or not np.isfinite(without).all():
             return Estimate(value=value, ci95_low=math.nan, ci95_high=math.nan)

@@ -18,7 +18,7 @@ from synbench_fast.suites import Suite, score_suite
 from synbench_fast.validity.baselines import knn_accuracy, logme, rankme
 from synbench_fast.validity.datasets import DataSet
 
-__all__ = ["BASELINES", "Key", "Measured", "measure"]
+__all__ = ["BASELINES", "Key", "Measured", "look", "measure"]
 
 Key = tuple[str, float | None, float | None]  # name or task, eps, threshold
 
@@ -53,35 +53,23 @@ class Measured:
     warnings: list[str] = field(default_factory=list)
 
 
-def measure(
+def look(
     name: str,
     encoder: Any,
     data: Sequence[DataSet],
-    suite: Suite,
     *,
     encoder_options: dict[str, Any],
-    score_options: dict[str, Any],
-    probe_options: dict[str, Any],
+    batch_size: int,
     neighbours: int,
-    progress: Callable[[str], None],
 ) -> Measured:
-    """Everything that is correlated, of one encoder.
+    """What takes a few forward passes: parameters, features, and the baselines on them.
 
-    Scores: every task of `suite` at every eps and threshold, and their "mean" and "worst". Baselines: number of
-    parameters (NaN if unknown) and features; accuracy on the synthetic data at eps = 0, averaged over the scales,
-    of the first task and of all; robust area of the first task; RankMe and LogME of the train features, k-nearest
-    neighbours from train to test. Targets: accuracy of the linear probe (eps = 0) on the test part, clean and
-    under every attack.
+    Baselines: number of parameters (NaN if unknown) and features; RankMe and LogME of the train features,
+    k-nearest neighbours from train to test. An encoder that cannot be loaded, or that a data set does not fit, is
+    found here, before anything takes long.
     """
     found = Measured(name)
-    options = {key: encoder_options[key] for key in _ENCODER_OPTIONS if key in encoder_options}
-    shape = encoder_options.get("input_shape")
-    if shape is None and not isinstance(encoder, str):
-        shape = getattr(encoder, "input_shape", None) or data[0].samples.shape
-    if shape is not None:
-        options["input_shape"] = tuple(shape)
-
-    progress(f"{name}: features")
+    options = _given(encoder, data, encoder_options)
     device, _ = find_device(options.get("device", "auto"), isinstance(encoder, str))
     loaded = load_encoder(
         encoder,
@@ -98,17 +86,43 @@ def measure(
     with loaded.scoring():
         forward = _pixels_to_features(loaded)
         for one, (train_x, train_y, test_x, test_y) in zip(data, parts, strict=True):
-            train, test = (_features(forward, x, probe_options["batch_size"]) for x in (train_x, test_x))
+            train, test = (_features(forward, x, batch_size) for x in (train_x, test_x))
             if not bool(torch.isfinite(train).all() and torch.isfinite(test).all()):
                 raise SynbenchError(f"encoder {name}: expected finite features, got others on {one.name}")
             found.features = train.shape[1]
             per_data["rankme"].append(rankme(train))
             per_data["knn"].append(knn_accuracy(train, train_y, test, test_y, k=neighbours))
             per_data["logme"].append(logme(train, train_y))
+    alike = {
+        "parameters": math.nan if found.parameters is None else float(found.parameters),
+        "features": float(found.features),
+    }
+    found.baselines = {key: [value] * len(data) for key, value in alike.items()} | per_data
+    return found
 
+
+def measure(
+    found: Measured,
+    encoder: Any,
+    data: Sequence[DataSet],
+    suite: Suite,
+    *,
+    encoder_options: dict[str, Any],
+    score_options: dict[str, Any],
+    probe_options: dict[str, Any],
+    progress: Callable[[str], None],
+) -> None:
+    """Adds the scores and the accuracies to what `look` found.
+
+    Scores: every task of `suite` at every eps and threshold, and their "mean" and "worst". Baselines: accuracy on
+    the synthetic data at the lowest eps, averaged over the scales, of the first task and of all; robust area of the
+    first task. Targets: accuracy of the linear probe (eps = 0) on the test part, clean and under every attack.
+    """
+    name = found.name
+    options = _given(encoder, data, encoder_options)
     progress(f"{name}: score")
     result = score_suite(encoder, tasks=suite, **options, **score_options)
-    found.warnings = [f"{name}: {warning}" for warning in result.warnings]
+    found.warnings += [f"{name}: {warning}" for warning in result.warnings]
     for task, one_result in zip(result.tasks, result.results, strict=True):
         for score in one_result.scores:
             found.scores[task, score.eps, score.threshold] = score.score
@@ -123,13 +137,11 @@ def measure(
     ]
     first = result.results[0]
     alike = {
-        "parameters": math.nan if found.parameters is None else float(found.parameters),
-        "features": float(found.features),
         "synthetic accuracy": accuracies[0],
         "synthetic accuracy, all tasks": _mean(accuracies),
         "robust area": first.robust_area.value,
     }
-    found.baselines = {key: [value] * len(data) for key, value in alike.items()} | per_data
+    found.baselines |= {key: [value] * len(data) for key, value in alike.items()}
 
     for one in data:
         progress(f"{name}: probe on {one.name}")
@@ -141,7 +153,17 @@ def measure(
             found.targets.setdefault(key, []).append(value)
         found.digests.append(report.data.sha256)
         found.warnings += [f"{name}: {one.name}: {warning}" for warning in report.warnings]
-    return found
+
+
+def _given(encoder: Any, data: Sequence[DataSet], options: dict[str, Any]) -> dict[str, Any]:
+    """The options that loading, scoring and probing share; a Module or callable gets an input shape."""
+    given = {key: options[key] for key in _ENCODER_OPTIONS if key in options}
+    shape = options.get("input_shape")
+    if shape is None and not isinstance(encoder, str):
+        shape = getattr(encoder, "input_shape", None) or data[0].samples.shape
+    if shape is not None:
+        given["input_shape"] = tuple(shape)
+    return given
 
 
 def _mean(values: Sequence[float]) -> float:

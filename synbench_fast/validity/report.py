@@ -12,6 +12,7 @@ from pathlib import Path
 from synbench_fast.documents import Mismatch, decode, encode, kind_of, nan_field, parse, write_atomically
 from synbench_fast.errors import SynbenchError, suggest
 from synbench_fast.results import Environment
+from synbench_fast.validity.correlation import Estimate
 
 __all__ = [
     "VALIDITY_SCHEMA",
@@ -158,6 +159,23 @@ class ValidityReport:
             f"{', '.join(d.name for d in self.data)}, overall; pearson, spearman, kendall), got "
             f"{target!r}, {data!r}, {coefficient!r}"
         )
+
+    def difference(
+        self,
+        first: str,
+        second: str,
+        target: str,
+        *,
+        data: str = "overall",
+        coefficient: str = "spearman",
+    ) -> Estimate:
+        """By how much predictor `first` correlates better with the target than `second`, with a 95 % interval.
+
+        Both are of the same encoders, so their intervals may overlap where that of the difference leaves out 0.
+        """
+        from synbench_fast.validity.analysis import difference
+
+        return difference(self, first, second, target, data, coefficient)
 
     def subset(self, encoders: Sequence[str]) -> ValidityReport:
         """The report of these encoders alone, by name, from the values that this one holds."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import shlex
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from synbench_fast.suites import Suite, load_suite
 from synbench_fast.validity.analysis import analyse
 from synbench_fast.validity.correlation import FEWEST
 from synbench_fast.validity.datasets import BUNDLED, DataSet, DataSource, open_data_sets
-from synbench_fast.validity.measure import measure
+from synbench_fast.validity.measure import look, measure
 from synbench_fast.validity.report import ValidityReport
 from synbench_fast.validity.zoo import RECIPES, SMALL, ZooEncoder, train_zoo
 
@@ -113,6 +114,7 @@ def validate(
         ("resamples", resamples, 100),
         ("splits", splits, 1),
         ("neighbours", neighbours, 1),
+        ("batch_size", batch_size, 1),
     ):
         check_integer(name, value, low, f"at least {low}")
     if threads is not None:
@@ -152,23 +154,34 @@ def validate(
     measured = []
     try:
         _train(named, opened, splitting, factor, say)
+        own = {"device": "cpu", "seed": seed}
+        settings = {
+            name: own if isinstance(one, ZooEncoder) else encoder_options for name, one in named.items()
+        }
         for name, encoder in named.items():
-            own = isinstance(encoder, ZooEncoder)
-            try:
-                one = measure(
+            say(f"{name}: features")
+            with _about(name):
+                one = look(
                     name,
                     encoder,
                     opened,
+                    encoder_options=settings[name],
+                    batch_size=batch_size,
+                    neighbours=neighbours,
+                )
+            measured.append(one)
+        for one in measured:
+            with _about(one.name):
+                measure(
+                    one,
+                    named[one.name],
+                    opened,
                     suite,
-                    encoder_options={"device": "cpu", "seed": seed} if own else encoder_options,
+                    encoder_options=settings[one.name],
                     score_options=score_options,
                     probe_options=probe_options,
-                    neighbours=neighbours,
                     progress=say,
                 )
-            except SynbenchError as error:
-                raise SynbenchError(str(error) if name in str(error) else f"{name}: {error}") from None
-            measured.append(one)
     finally:
         torch.set_num_threads(before)
     return analyse(
@@ -181,6 +194,15 @@ def validate(
         begun=begun,
         command=_command(encoders, data, options),
     )
+
+
+@contextmanager
+def _about(name: str) -> Iterator[None]:
+    """A mistake inside names the encoder."""
+    try:
+        yield
+    except SynbenchError as error:
+        raise SynbenchError(str(error) if name in str(error) else f"{name}: {error}") from None
 
 
 def _named(encoders: Sequence[EncoderLike] | Mapping[str, EncoderLike]) -> dict[str, EncoderLike]:
