@@ -526,13 +526,13 @@ def test_validate_refuses() -> None:
     with refused("zoo_epochs: expected a finite number above 0, got 0"):
         sb.validate(["zoo:all"], "digits", zoo_epochs=0)
     with refused("zoo: expected one of", "got 'mpl'", "did you mean mlp?"):
-        sb.validate(["zoo:mpl", "zoo:conv", "zoo:pixels"], "digits", **FAST)
+        sb.validate(["zoo:mpl", "zoo:blocks", "zoo:pixels"], "digits", **FAST)
     with refused("photos: expected inputs (3, 9, 9) for builtin:conv, got (3, 8, 8); --input-shape"):
         sb.validate(
             ["builtin:conv", "builtin:identity", "builtin:linear"], "photos", **FAST, input_shape=(3, 9, 9)
         )
     with refused("encoder: expected SOURCE:NAME, got 'resnet'"):
-        sb.validate(["resnet", "zoo:conv", "zoo:pixels"], "photos", **FAST)
+        sb.validate(["resnet", "zoo:blocks", "zoo:pixels"], "photos", **FAST)
 
 
 def test_command_runs_offline_and_repeats(
