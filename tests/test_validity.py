@@ -523,6 +523,12 @@ def test_validate_refuses() -> None:
         sb.validate(["zoo:all"], "digits", tasks="ful")
     with refused("resamples: expected at least 100"):
         sb.validate(["zoo:all"], "digits", resamples=10)
+    with refused("test_fraction: expected a number in (0, 1), got 1.5"):
+        sb.validate(["zoo:all"], "digits", test_fraction=1.5)
+    with refused("l2: expected finite budgets of at least 0, got -1"):
+        sb.validate(["zoo:all"], "digits", l2=-1)
+    with refused("steps: expected at least 1"):
+        sb.validate(["zoo:all"], "digits", steps=0)
     with refused("zoo_epochs: expected a finite number above 0, got 0"):
         sb.validate(["zoo:all"], "digits", zoo_epochs=0)
     with refused("zoo: expected one of", "got 'mpl'", "did you mean mlp?"):

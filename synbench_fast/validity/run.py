@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from synbench_fast.checks import as_numbers, check_eps, check_integer, check_seed, check_thresholds
 from synbench_fast.errors import SynbenchError
 from synbench_fast.robust_probe.data import optional
-from synbench_fast.robust_probe.run import LIBRARY
+from synbench_fast.robust_probe.run import LIBRARY, _between, _budgets
 from synbench_fast.suites import Suite, load_suite
 from synbench_fast.validity.analysis import analyse
 from synbench_fast.validity.correlation import FEWEST
@@ -115,8 +115,14 @@ def validate(
         ("splits", splits, 1),
         ("neighbours", neighbours, 1),
         ("batch_size", batch_size, 1),
+        ("steps", steps, 1),
+        ("targets", targets, 1),
+        ("data_samples", 1 if data_samples is None else data_samples, 1),
     ):
         check_integer(name, value, low, f"at least {low}")
+    test_fraction = _between("test_fraction", test_fraction, 1)
+    regularisation = _between("regularisation", regularisation, math.inf)
+    l2, linf = _budgets("l2", l2), _budgets("linf", linf)
     if threads is not None:
         check_integer("threads", threads, 1, "at least 1")
     factor = as_numbers(zoo_epochs, "zoo_epochs")[0]
