@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from synbench_fast.suite_results import SuiteResult
     from synbench_fast.suites import Suite, TaskDefinition, load_suite, score_suite
     from synbench_fast.task import GaussianTask
+    from synbench_fast.validity import ValidityReport, validate
 
     __version__: str
 
@@ -41,6 +42,7 @@ __all__ = [
     "SuiteResult",
     "SynbenchError",
     "TaskDefinition",
+    "ValidityReport",
     "__version__",
     "auc_ratio",
     "compare",
@@ -53,6 +55,7 @@ __all__ = [
     "score",
     "score_suite",
     "sensitivity",
+    "validate",
 ]
 
 _HOME = {
@@ -68,6 +71,7 @@ _HOME = {
     "SuiteResult": "suite_results",
     "SynbenchError": "errors",
     "TaskDefinition": "suites",
+    "ValidityReport": "validity",
     "auc_ratio": "features",
     "compare": "compare",
     "eps_star": "eps_star",
@@ -79,6 +83,7 @@ _HOME = {
     "score": "score",
     "score_suite": "suites",
     "sensitivity": "sensitivity",
+    "validate": "validity",
 }
 
 

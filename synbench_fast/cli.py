@@ -20,6 +20,7 @@ from synbench_fast import arguments
 from synbench_fast.arguments import UsageError
 from synbench_fast.cli_probe import eps_star_command, probe
 from synbench_fast.cli_sensitivity import sensitivity_command
+from synbench_fast.cli_validate import validate
 from synbench_fast.errors import SynbenchError, first_line, suggest
 from synbench_fast.messages import fail, print_trace, reason, say
 
@@ -436,6 +437,7 @@ def info(output: Annotated[str, typer.Option("--format", metavar="table|json")] 
 app.command("sensitivity")(sensitivity_command)
 app.command("eps-star")(eps_star_command)
 app.command()(probe)
+app.command()(validate)
 
 
 @app.command()
