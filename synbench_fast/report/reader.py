@@ -1,0 +1,358 @@
+"""Result documents read for a report: what it shows is decoded, the rest is skipped or left to the strict reader.
+
+A document of 60 KB spends most of its bytes on the covariance of the scores and on influences, which only a
+ranking needs. They are cut out of the text before it is parsed. A document that does not fit is read again by
+`Result.load`, which names the field; so nothing is refused here that it would take.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import pickle
+import subprocess
+import sys
+from array import array
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from synbench_fast.errors import SynbenchError
+
+if TYPE_CHECKING:
+    from synbench_fast.results import Result
+    from synbench_fast.suite_results import SuiteResult
+
+__all__ = ["CURVE", "SCORE", "SUITE_SCORE", "Entry", "Suite", "entry_of", "influence", "read", "read_all"]
+
+SCORE = ("score", "stderr", "ci95_low", "ci95_high")
+CURVE = (
+    "accuracy",
+    "robust_accuracy",
+    "bound",
+    "raw_accuracy",
+    "raw_bound",
+    "t",
+    "t_rob",
+    "t_stderr",
+)
+SUITE_SCORE = (
+    "mean",
+    "mean_stderr",
+    "mean_ci95_low",
+    "mean_ci95_high",
+    "worst",
+    "worst_stderr",
+    "worst_ci95_low",
+    "worst_ci95_high",
+)
+_BOUNDS = (CURVE.index("bound"), CURVE.index("raw_bound"))
+_BATCH = 1500  # files that are worth a process of their own
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Entry:
+    """One result. The dicts have the fields of the records in results.py of the same names.
+
+    `scores` has for every eps, then threshold, the numbers SCORE; `curve` for every scale, then eps, the numbers
+    CURVE; NaN where unknown. `paired`: influences are stored. `place`: which result of a suite's file it is.
+    """
+
+    file: str
+    place: int | None
+    encoder: dict[str, Any]
+    task: dict[str, Any]
+    estimator: str
+    seed: int
+    eps: list[float]
+    thresholds: list[float]
+    scores: array[float]
+    curve: array[float]
+    paired: bool
+    robust_area: dict[str, float | None]
+    precision: dict[str, Any]
+    cost: dict[str, Any]
+    environment: dict[str, Any]
+    backends: dict[str, str]
+    warnings: list[str]
+    command: str
+
+    def score(self, eps: float, threshold: float) -> tuple[float, ...]:
+        """The numbers SCORE at one budget and threshold; NaN where the result has none."""
+        if eps not in self.eps or threshold not in self.thresholds:
+            return (math.nan,) * len(SCORE)
+        place = self.eps.index(eps) * len(self.thresholds) + self.thresholds.index(threshold)
+        return tuple(self.scores[place * len(SCORE) : (place + 1) * len(SCORE)])
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Suite:
+    """One encoder on several tasks. `scores` has for every eps, then threshold, the numbers SUITE_SCORE."""
+
+    file: str
+    suite: str
+    tasks: list[str]
+    entries: list[Entry]
+    scores: array[float]
+    worst_tasks: list[str]
+    warnings: list[str]
+    command: str
+
+    def score(self, eps: float, threshold: float) -> tuple[tuple[float, ...], str]:
+        """The numbers SUITE_SCORE at one budget and threshold, and the task that is worst there."""
+        first = self.entries[0]
+        if eps not in first.eps or threshold not in first.thresholds:
+            return (math.nan,) * len(SUITE_SCORE), ""
+        place = first.eps.index(eps) * len(first.thresholds) + first.thresholds.index(threshold)
+        numbers = self.scores[place * len(SUITE_SCORE) : (place + 1) * len(SUITE_SCORE)]
+        return tuple(numbers), self.worst_tasks[place]
+
+
+class _Unfit(Exception):
+    """What the light reader does not take; the strict one says why, or takes it."""
+
+
+def read(path: str) -> Entry | Suite:
+    """The result or suite in one file; SynbenchError names the file and what is wrong with it."""
+    from synbench_fast.results import SCHEMA, SCHEMA_VERSION
+    from synbench_fast.suite_results import SUITE_SCHEMA, SUITE_SCHEMA_VERSION
+
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except OSError as error:
+        raise SynbenchError(f"{path}: expected a readable result file, got: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise SynbenchError(f"{path}: expected a result file in UTF-8, got other bytes") from None
+    versions = {SCHEMA: SCHEMA_VERSION, SUITE_SCHEMA: SUITE_SCHEMA_VERSION}
+    try:
+        document = json.loads(_light(text), parse_constant=_no_constant)
+        if not isinstance(document, dict):
+            raise _Unfit
+        schema, version = document.get("schema"), document.get("schema_version")
+        if schema not in versions or type(version) is not int or not 1 <= version <= versions[schema]:
+            raise _Unfit
+        return _extract(document, path, schema == SUITE_SCHEMA)
+    except (_Unfit, KeyError, TypeError, ValueError, AttributeError, IndexError, RecursionError):
+        return _strict(text, path)
+
+
+def _strict(text: str, path: str) -> Entry | Suite:
+    from synbench_fast.documents import parse
+    from synbench_fast.results import SCHEMA, Result
+    from synbench_fast.suite_results import SUITE_SCHEMA, SuiteResult
+
+    document = parse(text, path)
+    if isinstance(document, dict) and document.get("schema") == SUITE_SCHEMA:
+        return _extract(SuiteResult.from_dict(document, source=path).to_dict(), path, True)
+    if isinstance(document, dict) and document.get("schema") != SCHEMA:
+        raise SynbenchError(
+            f"{path}: schema: expected {SCHEMA!r} or {SUITE_SCHEMA!r}, got {str(document.get('schema'))[:60]!r}"
+        )
+    return _extract(Result.from_dict(document, source=path).to_dict(), path, False)
+
+
+def entry_of(result: Result | SuiteResult) -> Entry | Suite:
+    """What a report takes from a result in memory."""
+    from synbench_fast.results import Result
+
+    if isinstance(result, Result):
+        return _extract(result.to_dict(), result.encoder.spec, False)
+    return _extract(result.to_dict(), result.encoder.spec, True)
+
+
+def _no_constant(name: str) -> float:
+    raise ValueError(name)
+
+
+def _spans(text: str) -> list[tuple[int, int]]:
+    """Where `"score_covariance": ..., "influence": ..., ` stands before `"robust_area": `, once per result.
+
+    Inside a JSON string every quote has a backslash before it, so a key in plain quotes is a key.
+    """
+    spans, start = [], 0
+    while (start := text.find('"score_covariance": ', start)) >= 0:
+        influence_at = text.find('"influence": ', start)
+        end = text.find('"robust_area": ', start)
+        escaped = any(one > 0 and text[one - 1] == "\\" for one in (start, influence_at, end))
+        if not start < influence_at < end or escaped or text.find('"schema": ', start, end) >= 0:
+            return []
+        spans.append((start, end))
+        start = end
+    return spans
+
+
+def _light(text: str) -> str:
+    """The document with a flag in place of its covariances and influences; as it is where they are not found."""
+    parts, last = [], 0
+    for start, end in _spans(text):
+        value = text.find('"influence": ', start) + len('"influence": ')
+        known = "null" if text.startswith("null", value) else "true"
+        parts += [text[last:start], f'"influence": {known}, ']
+        last = end
+    return "".join([*parts, text[last:]])
+
+
+def _extract(document: dict[str, Any], path: str, suite: bool) -> Entry | Suite:
+    if not suite:
+        return _entry(document, path, None)
+    results = document["results"]
+    tasks = [_text(one) for one in document["tasks"]]
+    if not results or len(results) != len(tasks):
+        raise _Unfit
+    entries = [_entry(one, path, place) for place, one in enumerate(results)]
+    first = entries[0]
+    for one, eps, threshold in zip(document["scores"], *_grid(first.eps, first.thresholds), strict=True):
+        if (one["eps"], one["threshold"]) != (eps, threshold):
+            raise _Unfit
+    return Suite(
+        file=path,
+        suite=_text(document["suite"]),
+        tasks=tasks,
+        entries=entries,
+        scores=_numbers("d", [one[name] for one in document["scores"] for name in SUITE_SCORE]),
+        worst_tasks=[_text(one["worst_task"]) for one in document["scores"]],
+        warnings=[_text(one) for one in document["warnings"]],
+        command=_text(document["command"]),
+    )
+
+
+def _entry(document: dict[str, Any], path: str, place: int | None) -> Entry:
+    eps, thresholds, encoder, task = (document[name] for name in ("eps", "thresholds", "encoder", "task"))
+    scores, cost = document["scores"], document["cost"]
+    for one, e, a in zip(scores, *_grid(eps, thresholds), strict=True):
+        if (one["eps"], one["threshold"]) != (e, a):
+            raise _Unfit
+    curve = document["curve"]
+    if len(curve) != len(task["scales"]) * len(eps):
+        raise _Unfit
+    points = [point.get(name) for point in curve for name in CURVE]
+    for column in _BOUNDS:  # null is +inf there
+        points[column :: len(CURVE)] = [
+            math.inf if one is None else one for one in points[column :: len(CURVE)]
+        ]
+    for name in ("spec", "source", "name", "weights_sha256"):
+        _text(encoder[name])
+    precision = document.get("precision") or {}
+    return Entry(
+        file=path,
+        place=place,
+        encoder=dict(encoder),
+        task=dict(task),
+        estimator=_text(document["estimator"]),
+        seed=_integer(document["seed"]),
+        eps=[float(one) for one in eps],
+        thresholds=[float(one) for one in thresholds],
+        scores=_numbers("d", [one[name] for one in scores for name in SCORE]),
+        curve=_numbers("f", points),
+        paired=document.get("influence") is not None,
+        robust_area={
+            name: _number(document["robust_area"][name]) for name in ("value", "raw", "ratio", "stderr")
+        },
+        precision={"requested": precision.get("requested"), "dtype": precision.get("dtype")},
+        cost={
+            **cost,
+            "seconds": {_text(key): float(value) for key, value in cost["seconds"].items()},
+            "images": _integer(cost["images"]),
+            "images_per_second": float(cost["images_per_second"]),
+            "peak_memory_bytes": _integer(cost["peak_memory_bytes"]),
+            "device": _text(cost["device"]),
+            "dtype": _text(cost["dtype"]),
+        },
+        environment={**document["environment"], "versions": dict(document["environment"]["versions"])},
+        backends={_text(key): _text(value) for key, value in document["backends"].items()},
+        warnings=[_text(one) for one in document["warnings"]],
+        command=_text(document["command"]),
+    )
+
+
+def _grid(eps: Sequence[float], thresholds: Sequence[float]) -> tuple[list[float], list[float]]:
+    return [e for e in eps for _ in thresholds], [a for _ in eps for a in thresholds]
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise _Unfit
+    return value
+
+
+def _integer(value: Any) -> int:
+    if type(value) is not int:
+        raise _Unfit
+    return value
+
+
+def _number(value: Any) -> float | None:
+    return None if value is None else float(value)
+
+
+def _numbers(kind: str, values: list[Any]) -> array[float]:
+    return array(kind, [math.nan if one is None else one for one in values])
+
+
+def influence(entry: Entry) -> list[list[list[float]]]:
+    """The sums `Influence.t` [S, E, G] of a result, read again from its file, which a report seldom needs."""
+    text = Path(entry.file).read_text(encoding="utf-8")
+    spans = _spans(text)
+    place = entry.place or 0
+    if len(spans) > place:
+        start = text.find('"influence": ', spans[place][0]) + len('"influence": ')
+        found: Any = json.JSONDecoder().raw_decode(text, start)[0]
+    else:
+        document = json.loads(text)
+        found = (document if entry.place is None else document["results"][place])["influence"]
+    values: list[list[list[float]]] = found["t"]
+    return values
+
+
+def read_all(paths: Sequence[str]) -> list[Entry | Suite | str]:
+    """Each file's content, or the line that says what is wrong with it; several processes where that is faster.
+
+    The processes run this module. A pool of `multiprocessing` would import the caller's main module again.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    workers = min(cores, len(paths) // _BATCH)
+    if workers < 2 or not sys.executable:
+        return [_read_or_reason(one) for one in paths]
+    size = -(-len(paths) // workers)
+    parts = [list(paths[i : i + size]) for i in range(0, len(paths), size)]
+    root = str(Path(__file__).resolve().parent.parent.parent)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([root, os.environ.get("PYTHONPATH", "")])}
+    children = []
+    for part in parts[1:]:
+        child = subprocess.Popen(
+            [sys.executable, "-m", "synbench_fast.report.reader"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=environment,
+        )
+        assert child.stdin is not None
+        child.stdin.write(pickle.dumps(part))
+        child.stdin.close()
+        child.stdin = None  # communicate() would flush it again
+        children.append(child)
+    found = [_read_or_reason(one) for one in parts[0]]
+    for part, child in zip(parts[1:], children, strict=True):
+        output, _ = child.communicate()
+        found += pickle.loads(output) if child.returncode == 0 else [_read_or_reason(one) for one in part]
+    return found
+
+
+def _read_or_reason(path: str) -> Entry | Suite | str:
+    try:
+        return read(path)
+    except SynbenchError as error:
+        return str(error)
+
+
+def _child() -> None:
+    from synbench_fast.report import reader  # under its own name: what is pickled here is of that module
+
+    paths = pickle.load(sys.stdin.buffer)
+    sys.stdout.buffer.write(pickle.dumps([reader._read_or_reason(one) for one in paths], protocol=5))
+
+
+if __name__ == "__main__":
+    _child()
