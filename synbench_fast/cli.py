@@ -19,6 +19,7 @@ from typer.core import TyperGroup
 from synbench_fast import arguments
 from synbench_fast.arguments import UsageError
 from synbench_fast.cli_probe import eps_star_command, probe
+from synbench_fast.cli_report import export_command, report_command
 from synbench_fast.errors import SynbenchError, first_line, suggest
 from synbench_fast.messages import fail, print_trace, reason, say
 
@@ -416,6 +417,8 @@ def info(output: Annotated[str, typer.Option("--format", metavar="table|json")] 
 
 app.command("eps-star")(eps_star_command)
 app.command()(probe)
+app.command("report")(report_command)
+app.command("export")(export_command)
 
 
 @app.command()

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import csv
+import io
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
+from synbench_fast.documents import write_atomically
 from synbench_fast.errors import SynbenchError, first_line, suggest
 from synbench_fast.report.collection import Board, Collection, boards, encoder_of, samples_text
 from synbench_fast.report.ranking import Ranking, rank
@@ -361,6 +363,34 @@ def write_markdown(stream: TextIO, board: Leaderboard) -> None:
         stream.writelines(
             f"| {_markdown(one.encoder)} | {_markdown(one.reason)} |\n" for one in board.collection.failures
         )
+
+
+def write_text(
+    path: str | os.PathLike[str], board: Leaderboard, write: Callable[[TextIO, Leaderboard], None]
+) -> Path:
+    """What `write` puts into a stream, as a file that is whole or absent."""
+    stream = io.StringIO()
+    write(stream, board)
+    return write_atomically(path, stream.getvalue())
+
+
+def to_dict(board: Leaderboard) -> dict[str, Any]:
+    """Plain JSON values: the boards with their titles, notes and rows, what failed and what could not be read."""
+    return {
+        "boards": [
+            {
+                "title": table.board.title,
+                "note": table.note(),
+                "rankings": [
+                    {"eps": one.eps, "threshold": one.threshold, "method": one.method} for one in table.rankings
+                ],
+                "rows": [table.rows[i] for i in table.order],
+            }
+            for table in board.tables
+        ],
+        "failures": [{"encoder": one.encoder, "reason": one.reason} for one in board.collection.failures],
+        "problems": board.collection.problems,
+    }
 
 
 def _markdown(text: str) -> str:
