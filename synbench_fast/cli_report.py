@@ -57,7 +57,7 @@ def report_command(
         wanted["thresholds"] = arguments.numbers("--threshold", threshold, low=0, below=1, distinct=True)
 
     from synbench_fast.display import print_json, result_stream
-    from synbench_fast.report import leaderboard as tables
+    from synbench_fast.report import tables
     from synbench_fast.report.collection import load_results
 
     code = 0

@@ -20,15 +20,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from synbench_fast.documents import write_atomically
+from synbench_fast.errors import SynbenchError
 from synbench_fast.report.collection import Board, encoder_of, samples_text
-from synbench_fast.report.leaderboard import Leaderboard, Table
+from synbench_fast.report.tables import Leaderboard, Table
 from synbench_fast.report.ranking import Ranking, rank
-from synbench_fast.report.reader import CURVE, SCORE, SUITE_SCORE, Entry, Suite
+from synbench_fast.report.reader import CURVE, SCORE, SUITE_SCORE, Entry, Suite, details
 
 __all__ = ["page", "write_html"]
 
 _SCRIPTS = ("data.js", "table.js", "charts.js", "main.js")
 _DRAWN = ("accuracy", "robust_accuracy", "bound")
+_CURVES = 1000  # members of a board whose curves are in the page: those with the best scores
 _RANK_EVERY_POINT = 200  # members; larger boards have ranks where the leaderboard shows them
 
 
@@ -51,11 +53,12 @@ def page(board: Leaderboard) -> str:
         f"default-src 'none'; script-src 'sha256-{_digest(script)}'; style-src 'sha256-{_digest(style)}'; "
         "img-src data:; base-uri 'none'; form-action 'none'"
     )
+    problems = [*board.collection.problems]
     data = {
         "version": synbench_fast.__version__,
-        "boards": [_board(one) for one in board.tables],
+        "boards": [_board(one, problems) for one in board.tables],
         "failures": [[one.encoder, one.reason] for one in board.collection.failures],
-        "problems": board.collection.problems,
+        "problems": problems,
     }
     parts = {"POLICY": policy, "STYLE": style, "SCRIPT": script, "DATA": embedded(data)}
     pieces = text["page.html"].split("@@")  # @@NAME@@; what is put in is never searched for names
@@ -76,7 +79,7 @@ def _packed(values: NDArray[np.floating[Any]]) -> str:
     return base64.b64encode(np.ascontiguousarray(values, dtype="<f4").tobytes()).decode("ascii")
 
 
-def _board(table: Table) -> dict[str, Any]:
+def _board(table: Table, problems: list[str]) -> dict[str, Any]:
     board = table.board
     rankings = [*table.rankings, *_other_rankings(table)]
     tasks = board.members[0].tasks if isinstance(board.members[0], Suite) else [""]
@@ -85,6 +88,7 @@ def _board(table: Table) -> dict[str, Any]:
         for place in range(len(tasks))
     ]
     setups: dict[str, int] = {}
+    with_curves = _with_curves(table)
     numbers = np.stack([_scores(board, entries) for entries in by_task], axis=1)
     data = {
         "title": board.title,
@@ -105,8 +109,10 @@ def _board(table: Table) -> dict[str, Any]:
             }
             for one in rankings
         ],
+        "drawn": with_curves,
         "tasks": [
-            {"name": name, **_curves(board, entries)} for name, entries in zip(tasks, by_task, strict=True)
+            {"name": name, **_curves(board, [entries[i] for i in with_curves], problems)}
+            for name, entries in zip(tasks, by_task, strict=True)
         ],
         "members": _members(table, setups),
         "setups": [json.loads(one) for one in setups],
@@ -143,12 +149,24 @@ def _scores(board: Board, entries: Sequence[Entry]) -> NDArray[np.float64]:
     return found
 
 
-def _curves(board: Board, entries: Sequence[Entry]) -> dict[str, Any]:
-    """Curves [M, S, E, 3] and the raw data's optimum [S, E, 2] of one task."""
+def _with_curves(table: Table) -> list[int]:
+    """Members whose curves are in the page."""
+    scores = [next((v for k, v in row.items() if k.startswith("score_")), None) for row in table.rows]
+    best = sorted(range(len(scores)), key=lambda i: -np.inf if scores[i] is None else -scores[i])
+    return best[:_CURVES]
+
+
+def _curves(board: Board, entries: Sequence[Entry], problems: list[str]) -> dict[str, Any]:
+    """Curves [M, S, E, 3] and the raw data's optimum [S, E, 2] of one task; a file that has none is a problem."""
     scales, eps = entries[0].task["scales"], board.eps
     found = np.full((len(entries), len(scales), len(eps), len(CURVE)), np.nan, dtype=np.float32)
     for row, one in zip(found, entries, strict=True):
-        values = np.frombuffer(one.curve, dtype=np.float32).reshape(len(scales), len(one.eps), len(CURVE))
+        try:
+            curve = details(one, influence=False).curve
+        except SynbenchError as error:
+            problems.append(str(error))
+            continue
+        values = np.frombuffer(curve, dtype=np.float32).reshape(len(scales), len(one.eps), len(CURVE))
         row[:, [eps.index(e) for e in one.eps]] = values
     found[np.isinf(found)] = np.nan
     drawn = [CURVE.index(name) for name in _DRAWN]

@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from synbench_fast.report.collection import Board
-from synbench_fast.report.reader import CURVE, Entry, Suite, influence
+from synbench_fast.report.reader import CURVE, Details, Entry, Suite, details
 
 __all__ = ["Ranking", "rank"]
 
@@ -176,8 +176,7 @@ def _bounded(
 ) -> list[tuple[NDArray[np.int_], str]]:
     used = np.flatnonzero(np.logical_or.reduce(known))
     members = [one for i in used if isinstance(one := board.members[i], Entry)]
-    sums = [np.array(influence(one), dtype=np.float64) for one in members]
-    groups = max(one.shape[2] for one in sums)
+    read = [details(one, influence=True) for one in members]
     found = []
     for (eps, threshold), (score, stderr), keep in zip(points, scored, known, strict=True):
         ranks = np.zeros((len(keep), 2), dtype=int)
@@ -187,7 +186,7 @@ def _bounded(
             continue
         some = [members[i] for i in chosen]
         with _one_thread():
-            unit = _directions(some, [sums[i] for i in chosen], groups, eps, threshold)
+            unit = _directions(some, [read[i] for i in chosen], eps, threshold)
         places = used[chosen]
         ranks[places] = _count(score[places], stderr[places], unit)
         found.append((ranks, "bound"))
@@ -195,7 +194,7 @@ def _bounded(
 
 
 def _directions(
-    members: Sequence[Entry], sums: Sequence[Array], groups: int, eps: float, threshold: float
+    members: Sequence[Entry], read: Sequence[Details], eps: float, threshold: float
 ) -> NDArray[np.float32]:
     """[M, S G] influences of groups of samples on the score, of length 1: `compare`'s, all members at once."""
     import torch
@@ -204,10 +203,10 @@ def _directions(
 
     curves = np.stack(
         [
-            np.frombuffer(one.curve, dtype=np.float32).reshape(-1, len(one.eps), len(CURVE))[
+            np.frombuffer(more.curve, dtype=np.float32).reshape(-1, len(one.eps), len(CURVE))[
                 :, one.eps.index(eps)
             ]
-            for one in members
+            for one, more in zip(members, read, strict=True)
         ]
     ).astype(np.float64)
     t, t_rob, stderr = (
@@ -216,9 +215,13 @@ def _directions(
     level = torch.tensor([threshold], dtype=torch.float64)
     slope = expected_slope(t, t_rob, stderr, level, members[0].task["prior"])[:, 0].numpy()
     slope = np.nan_to_num(slope, posinf=0.0, neginf=0.0).reshape(curves.shape[:2])
-    flat = np.zeros((len(members), curves.shape[1], groups))
-    for row, one, values in zip(flat, members, sums, strict=True):
-        row[:, : values.shape[2]] = values[:, one.eps.index(eps)]
+    sums = [
+        np.array([one[place] for one in more.influence or []], dtype=np.float64)
+        for more, place in ((more, one.eps.index(eps)) for one, more in zip(members, read, strict=True))
+    ]
+    flat = np.zeros((len(members), curves.shape[1], max(one.shape[1] for one in sums)))
+    for row, values in zip(flat, sums, strict=True):
+        row[:, : values.shape[1]] = values
     flat *= slope[:, :, None]
     rows = flat.reshape(len(members), -1)
     norms = np.sqrt((rows * rows).sum(1))

@@ -1,8 +1,9 @@
 """Result documents read for a report: what it shows is decoded, the rest is skipped or left to the strict reader.
 
-A document of 60 KB spends most of its bytes on the covariance of the scores and on influences, which only a
-ranking needs. They are cut out of the text before it is parsed. A document that does not fit is read again by
-`Result.load`, which names the field; so nothing is refused here that it would take.
+A document of 60 KB spends nine tenths of its bytes on its curve, the covariance of its scores and influences.
+They are cut out of the text before it is parsed, and `details` reads them where a chart or a ranking needs them.
+A document that does not fit is read again by `Result.load`, which names the field; so nothing is refused here
+that it would take.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from synbench_fast.results import Result
     from synbench_fast.suite_results import SuiteResult
 
-__all__ = ["CURVE", "SCORE", "SUITE_SCORE", "Entry", "Suite", "entry_of", "influence", "read", "read_all"]
+__all__ = ["CURVE", "SCORE", "SUITE_SCORE", "Details", "Entry", "Suite", "details", "entry_of", "read", "read_all"]
 
 SCORE = ("score", "stderr", "ci95_low", "ci95_high")
 CURVE = (
@@ -56,8 +57,8 @@ _BATCH = 1500  # files that are worth a process of their own
 class Entry:
     """One result. The dicts have the fields of the records in results.py of the same names.
 
-    `scores` has for every eps, then threshold, the numbers SCORE; `curve` for every scale, then eps, the numbers
-    CURVE; NaN where unknown. `paired`: influences are stored. `place`: which result of a suite's file it is.
+    `scores` has for every eps, then threshold, the numbers SCORE, NaN where unknown. `paired`: influences are
+    stored. `place`: which result of a suite's file it is.
     """
 
     file: str
@@ -69,7 +70,6 @@ class Entry:
     eps: list[float]
     thresholds: list[float]
     scores: array[float]
-    curve: array[float]
     paired: bool
     robust_area: dict[str, float | None]
     precision: dict[str, Any]
@@ -167,16 +167,14 @@ def _no_constant(name: str) -> float:
 
 
 def _spans(text: str) -> list[tuple[int, int]]:
-    """Where `"score_covariance": ..., "influence": ..., ` stands before `"robust_area": `, once per result.
+    """Where `"curve": ...` begins and `"robust_area": ` follows, once per result; empty if the order is another.
 
     Inside a JSON string every quote has a backslash before it, so a key in plain quotes is a key.
     """
     spans, start = [], 0
-    while (start := text.find('"score_covariance": ', start)) >= 0:
-        influence_at = text.find('"influence": ', start)
+    while (start := text.find('"curve": ', start)) >= 0:
         end = text.find('"robust_area": ', start)
-        escaped = any(one > 0 and text[one - 1] == "\\" for one in (start, influence_at, end))
-        if not start < influence_at < end or escaped or text.find('"schema": ', start, end) >= 0:
+        if end < 0 or text[start - 1] == "\\" or text[end - 1] == "\\" or text.find('"schema": ', start, end) >= 0:
             return []
         spans.append((start, end))
         start = end
@@ -184,12 +182,12 @@ def _spans(text: str) -> list[tuple[int, int]]:
 
 
 def _light(text: str) -> str:
-    """The document with a flag in place of its covariances and influences; as it is where they are not found."""
+    """The document without curves, covariances and influences, a flag in their place; all of it if not found."""
     parts, last = [], 0
     for start, end in _spans(text):
-        value = text.find('"influence": ', start) + len('"influence": ')
-        known = "null" if text.startswith("null", value) else "true"
-        parts += [text[last:start], f'"influence": {known}, ']
+        at = text.find('"influence": ', start, end)
+        known = at >= 0 and not text.startswith("null", at + len('"influence": '))
+        parts += [text[last:start], f'"influence": {"true" if known else "null"}, ']
         last = end
     return "".join([*parts, text[last:]])
 
@@ -224,14 +222,6 @@ def _entry(document: dict[str, Any], path: str, place: int | None) -> Entry:
     for one, e, a in zip(scores, *_grid(eps, thresholds), strict=True):
         if (one["eps"], one["threshold"]) != (e, a):
             raise _Unfit
-    curve = document["curve"]
-    if len(curve) != len(task["scales"]) * len(eps):
-        raise _Unfit
-    points = [point.get(name) for point in curve for name in CURVE]
-    for column in _BOUNDS:  # null is +inf there
-        points[column :: len(CURVE)] = [
-            math.inf if one is None else one for one in points[column :: len(CURVE)]
-        ]
     for name in ("spec", "source", "name", "weights_sha256"):
         _text(encoder[name])
     precision = document.get("precision") or {}
@@ -245,7 +235,6 @@ def _entry(document: dict[str, Any], path: str, place: int | None) -> Entry:
         eps=[float(one) for one in eps],
         thresholds=[float(one) for one in thresholds],
         scores=_numbers("d", [one[name] for one in scores for name in SCORE]),
-        curve=_numbers("f", points),
         paired=document.get("influence") is not None,
         robust_area={
             name: _number(document["robust_area"][name]) for name in ("value", "raw", "ratio", "stderr")
@@ -291,19 +280,43 @@ def _numbers(kind: str, values: list[Any]) -> array[float]:
     return array(kind, [math.nan if one is None else one for one in values])
 
 
-def influence(entry: Entry) -> list[list[list[float]]]:
-    """The sums `Influence.t` [S, E, G] of a result, read again from its file, which a report seldom needs."""
-    text = Path(entry.file).read_text(encoding="utf-8")
-    spans = _spans(text)
-    place = entry.place or 0
-    if len(spans) > place:
-        start = text.find('"influence": ', spans[place][0]) + len('"influence": ')
-        found: Any = json.JSONDecoder().raw_decode(text, start)[0]
-    else:
-        document = json.loads(text)
-        found = (document if entry.place is None else document["results"][place])["influence"]
-    values: list[list[list[float]]] = found["t"]
-    return values
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Details:
+    """`curve`: for every scale, then eps, the numbers CURVE. `influence`: `Influence.t` [S, E, G], or None."""
+
+    curve: array[float]
+    influence: list[list[list[float]]] | None
+
+
+def details(entry: Entry, *, influence: bool) -> Details:
+    """What `read` left out, from the file again; `influence` only if asked for."""
+    try:
+        text = Path(entry.file).read_text(encoding="utf-8")
+        spans, place = _spans(text), entry.place or 0
+        if len(spans) > place:
+            start, end = spans[place]
+            decoder = json.JSONDecoder()
+            curve: Any = decoder.raw_decode(text, start + len('"curve": '))[0]
+            at = text.find('"influence": ', start, end)
+            sums: Any = (
+                decoder.raw_decode(text, at + len('"influence": '))[0] if influence and at >= 0 else None
+            )
+        else:
+            document = json.loads(text)
+            document = document if entry.place is None else document["results"][place]
+            curve, sums = document["curve"], document.get("influence") if influence else None
+        if len(curve) != len(entry.task["scales"]) * len(entry.eps):
+            raise ValueError
+        points = [point.get(name) for point in curve for name in CURVE]
+        for column in _BOUNDS:  # null is +inf there
+            values = points[column :: len(CURVE)]
+            points[column :: len(CURVE)] = [math.inf if one is None else one for one in values]
+        return Details(curve=_numbers("f", points), influence=None if sums is None else sums["t"])
+    except OSError as error:
+        raise SynbenchError(f"{entry.file}: expected the file read before, got: {error.strerror}") from None
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError):
+        _strict(text, entry.file)  # names the field
+        raise SynbenchError(f"{entry.file}: curve: expected a point for every scale and eps") from None
 
 
 def read_all(paths: Sequence[str]) -> list[Entry | Suite | str]:

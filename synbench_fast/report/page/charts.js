@@ -43,7 +43,7 @@ function logTicks(low, high) {
 
 // Axes with a grid; returns the drawing and the two scales.
 function frame({ width, height, x, y, xTitle, yTitle, log = false, label }) {
-  const box = { left: 46, right: 12, top: 10, bottom: 36 };
+  const box = { left: 50, right: 12, top: 10, bottom: 36 };
   const inner = { w: width - box.left - box.right, h: height - box.top - box.bottom };
   const along = log ? (v) => Math.log(v / x[0]) / Math.log(x[1] / x[0]) : (v) => (v - x[0]) / (x[1] - x[0]);
   const sx = (v) => box.left + inner.w * along(v);
@@ -112,17 +112,14 @@ function drawScatter() {
     place.replaceChildren(el("p", { class: "small" }, "No encoder here has both numbers."));
     return;
   }
-  let [low, high, bottom_, top] = [Infinity, 0, Infinity, -Infinity];
+  let [low, high] = [Infinity, 0];
   for (const one of all) {
     low = Math.min(low, one.cost);
     high = Math.max(high, one.cost);
-    bottom_ = Math.min(bottom_, one.value);
-    top = Math.max(top, one.value);
   }
-  const pad = 0.06 * (top - bottom_) || 0.05;
   const width = Math.max(280, place.clientWidth), height = 452;
   const { drawing, sx, sy, clip } = frame({
-    width, height, x: [low / 1.25, high * 1.25], y: [bottom_ - pad, top + pad], log: true,
+    width, height, x: [low / 1.25, high * 1.25], y: [view.low, view.high], log: true,
     xTitle: `${COSTS[state.cost]} (logarithmic)`, yTitle: "Score",
     label: `Score against ${COSTS[state.cost].toLowerCase()} of ${all.length} encoders; the table has the numbers`,
   });
@@ -163,8 +160,9 @@ function drawScatter() {
 // [accuracy, robust accuracy, bound] of a member at each scale, and the raw data's [accuracy, bound].
 function curveOf(b, i, task) {
   const one = b.tasks[task];
+  const row = b.curveRow.get(i);
   return one.scales.map((_, s) => {
-    const at = ((i * one.scales.length + s) * b.eps.length + state.e) * 3;
+    const at = ((row * one.scales.length + s) * b.eps.length + state.e) * 3;
     return [one.curves[at], one.curves[at + 1], one.curves[at + 2]];
   });
 }
@@ -175,7 +173,7 @@ function drawCurves() {
   const { scales, raw } = b.tasks[task];
   const threshold = b.thresholds[state.a];
   const rawAt = (s) => [raw[(s * b.eps.length + state.e) * 2], raw[(s * b.eps.length + state.e) * 2 + 1]];
-  const curves = chosen().map((i) => ({ i, points: curveOf(b, i, task) }));
+  const curves = chosen().filter((i) => b.curveRow.has(i)).map((i) => ({ i, points: curveOf(b, i, task) }));
   let highest = 1.2;
   for (let s = 0; s < scales.length; s++) {
     const [accuracy, bound] = rawAt(s);
@@ -190,7 +188,7 @@ function drawCurves() {
     { title: "Scaled bound over scale", x: span, y: [0, limit], xTitle: "scale", of: (p, s) => [scales[s], p[2]], raw: (s) => [scales[s], rawAt(s)[1]] },
     { title: "Scaled bound over accuracy", x: [0.48, 1.005], y: [0, limit], xTitle: "accuracy; what counts is right of the threshold", of: (p) => [p[0], p[2]], raw: (s) => rawAt(s), level: "x" },
   ];
-  const width = Math.max(240, (place.clientWidth - 18) / (innerWidth > 600 ? 2 : 1)), height = 212;
+  const width = Math.max(240, (place.clientWidth - 18) / (innerWidth > 600 ? 2 : 1)), height = 222;
   place.replaceChildren(...panels.map((panel) => {
     const names = chosen().map((i) => b.labels[i]).join(", ");
     let lowest = panel.y[0];
@@ -237,6 +235,8 @@ function drawCurves() {
     hints(drawing, found, null);
     return el("figure", {}, el("h3", {}, panel.title), drawing);
   }));
+  const without = chosen().length - curves.length;
+  if (without) place.append(el("p", { class: "small" }, `Curves of ${without} chosen are not in this page, which has those of the ${grouped(b.curveRow.size)} best.`));
 }
 
 function drawMatrix() {

@@ -18,6 +18,7 @@ const BOARDS = DATA.boards.map((raw) => {
     means: raw.suite ? floats(raw.means) : null,
     ranks: raw.ranks.map((one) => ({ ...one, values: floats(one.values) })),
     tasks: raw.tasks.map((one) => ({ ...one, curves: floats(one.curves), raw: floats(one.raw) })),
+    curveRow: new Map(raw.drawn.map((i, row) => [i, row])),
     words: members.spec.map((spec, i) =>
       [spec, members.configuration[i], members.device[i], members.dtype[i]].join(" ").toLowerCase()),
     labels: members.spec.map((spec, i) =>

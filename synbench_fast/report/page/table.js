@@ -6,7 +6,7 @@ const MOST = 8; // encoders drawn at once: as many as the palette has colours
 
 const COLUMNS = [
   { key: "pick", label: "", width: 40, left: true },
-  { key: "rank", label: "Rank", width: 92, up: true, title: "Places the samples leave open",
+  { key: "rank", label: "Rank", width: 86, up: true, title: "Places the samples leave open",
     value: (b, i) => { const r = ranking(b); return r ? r.values[2 * i] + r.values[2 * i + 1] / 1e6 : NaN; },
     text: (b, i) => {
       const r = ranking(b);
@@ -15,17 +15,17 @@ const COLUMNS = [
       return low === high ? `${low}` : `${low}–${high}`;
     } },
   { key: "encoder", label: "Encoder", left: true, up: true, value: (b, i) => b.labels[i].toLowerCase(), cell: nameCell },
-  { key: "score", label: "Score", width: 320, left: true, title: "Score, half its 95 % interval, and the interval drawn", value: (b, i) => scoreOf(b, i)[0], cell: scoreCell },
+  { key: "score", label: "Score", width: 250, left: true, title: "Score, half its 95 % interval, and the interval drawn", value: (b, i) => scoreOf(b, i)[0], cell: scoreCell },
   { key: "worst", label: "Worst task", width: 150, left: true, suite: true, value: (b, i) => suiteNumbers(b, i)[4],
     text: (b, i) => { const task = worstTask(b, i); return task < 0 ? "–" : `${fixed(suiteNumbers(b, i)[4], 3)} ${b.tasks[task].name}`; } },
-  { key: "robust_area", label: "Robust area", width: 132, value: field("robust_area"),
+  { key: "robust_area", label: "Robust area", width: 122, value: field("robust_area"),
     text: (b, i) => { const ratio = b.members.robust_area_ratio[i]; return fixed(nan(b.members.robust_area[i]), 3) + (ratio === null ? "" : ` (${(100 * ratio).toFixed(0)} %)`); } },
-  { key: "images_per_second", label: "Images/s", width: 100, value: field("images_per_second"), text: (b, i) => short(nan(b.members.images_per_second[i])) },
-  { key: "seconds", label: "Seconds", width: 92, up: true, value: field("seconds"), text: (b, i) => short(nan(b.members.seconds[i])) },
-  { key: "parameters", label: "Parameters", width: 108, up: true, value: field("parameters"), text: (b, i) => short(nan(b.members.parameters[i])) },
-  { key: "feature_dim", label: "F", width: 72, up: true, value: field("feature_dim"), text: (b, i) => grouped(b.members.feature_dim[i]) },
-  { key: "peak_memory_bytes", label: "Memory", width: 96, up: true, value: field("peak_memory_bytes"), text: (b, i) => memory(b.members.peak_memory_bytes[i]) },
-  { key: "warnings", label: "Warnings", width: 96, value: (b, i) => b.members.warnings[i].length,
+  { key: "images_per_second", label: "Images/s", width: 90, value: field("images_per_second"), text: (b, i) => short(nan(b.members.images_per_second[i])) },
+  { key: "seconds", label: "Seconds", width: 86, up: true, value: field("seconds"), text: (b, i) => short(nan(b.members.seconds[i])) },
+  { key: "parameters", label: "Parameters", width: 102, up: true, value: field("parameters"), text: (b, i) => short(nan(b.members.parameters[i])) },
+  { key: "feature_dim", label: "F", width: 62, up: true, value: field("feature_dim"), text: (b, i) => grouped(b.members.feature_dim[i]) },
+  { key: "peak_memory_bytes", label: "Memory", width: 92, up: true, value: field("peak_memory_bytes"), text: (b, i) => memory(b.members.peak_memory_bytes[i]) },
+  { key: "warnings", label: "Warnings", width: 94, value: (b, i) => b.members.warnings[i].length,
     cell: (b, i) => { const n = b.members.warnings[i].length; return n ? el("span", { class: "warn", title: b.members.warnings[i].join("\n") }, `⚠ ${n}`) : ""; } },
 ];
 
@@ -40,8 +40,8 @@ function field(name) {
 const view = { order: [], low: 0, high: 1, rows: new Map(), all: false };
 const scroller = document.getElementById("rows");
 const body = document.querySelector("#leaderboard tbody");
-const top_ = el("tr", { class: "spacer", "aria-hidden": "true" }, el("td", { colspan: "20" }));
-const bottom = el("tr", { class: "spacer", "aria-hidden": "true" }, el("td", { colspan: "20" }));
+const top_ = el("tr", { class: "spacer", "aria-hidden": "true" }, el("td"));
+const bottom = el("tr", { class: "spacer", "aria-hidden": "true" }, el("td"));
 
 const columns = () => COLUMNS.filter((one) => !one.suite || board().suite);
 
@@ -91,6 +91,12 @@ function makeHead() {
   }));
 }
 
+// The encoder's column takes what the others leave, and never less than its share.
+function makeWidths() {
+  const fixedWidth = columns().reduce((sum, one) => sum + (one.width || 240), 0);
+  document.getElementById("leaderboard").style.minWidth = `${fixedWidth}px`;
+}
+
 function sortBy(column) {
   if (state.sort === column.key) state.down = !state.down;
   else [state.sort, state.down] = [column.key, !column.up];
@@ -122,7 +128,8 @@ function arrange() {
     }
   }
   if (view.low > view.high) [view.low, view.high] = [0, 1];
-  view.low = Math.min(view.low, view.low > 0.5 * view.high ? view.low : 0);
+  const pad = 0.04 * (view.high - view.low);
+  [view.low, view.high] = [view.low - pad, view.high + pad];
 }
 
 function makeRow(position) {
@@ -168,6 +175,7 @@ function drawRows() {
 
 function refreshRows() {
   view.rows.clear();
+  for (const one of [top_, bottom]) one.firstChild.colSpan = columns().length;
   body.replaceChildren(top_, bottom);
   drawRows();
 }
@@ -175,6 +183,7 @@ function refreshRows() {
 function refreshTable() {
   const b = board();
   makeHead();
+  makeWidths();
   arrange();
   document.getElementById("leaderboard").setAttribute("aria-rowcount", view.order.length + 1);
   refreshRows();
