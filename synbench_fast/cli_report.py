@@ -62,10 +62,9 @@ def report_command(
 
     code = 0
     with result_stream() as stream:
-        collection = load_results(place)
-        for problem in collection.problems:
+        board = tables.leaderboard(load_results(place), **wanted)
+        for problem in board.collection.problems:
             code = fail(problem, 1)
-        board = tables.leaderboard(collection, **wanted)
         for path, write in ((csv, tables.write_csv), (markdown, tables.write_markdown)):
             if path is not None:
                 say(f"wrote {tables.write_text(path, board, write)}")

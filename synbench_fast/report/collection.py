@@ -219,8 +219,7 @@ def _configurations(group: Sequence[Entry | Suite]) -> list[str]:
             continue
         facts = [_facts(group[place]) for place in places]
         differing = [name for name in facts[0] if len({one[name] for one in facts}) > 1]
-        for place, one in zip(places, facts, strict=True):
-            texts[place] = ", ".join(f"{name} {one[name]}" for name in differing) or Path(
-                group[place].file
-            ).stem.rpartition("-")[2]
+        for place, fact in zip(places, facts, strict=True):
+            digest = Path(group[place].file).stem.rpartition("-")[2]
+            texts[place] = ", ".join(f"{name} {fact[name]}" for name in differing) or digest
     return texts

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from synbench_fast.errors import SynbenchError, first_line, suggest
 from synbench_fast.report.collection import collect, encoder_of, load_results, samples_text
-from synbench_fast.report.tables import point_name
 from synbench_fast.report.reader import CURVE, SCORE, Entry, Suite, details
+from synbench_fast.report.tables import point_name
 
 if TYPE_CHECKING:
     from synbench_fast.results import Result
@@ -59,9 +59,7 @@ FRAME_COLUMNS: dict[str, type] = {
 }
 
 
-def frame(
-    results: str | os.PathLike[str] | Iterable[Result | SuiteResult], library: str = "pandas"
-) -> Any:
+def frame(results: str | os.PathLike[str] | Iterable[Result | SuiteResult], library: str = "pandas") -> Any:
     """A tidy frame: one row per result, eps and threshold; of a suite one for each task, too.
 
     Args:
@@ -196,7 +194,7 @@ def _metrics(item: Entry | Suite) -> dict[str, float]:
 
 
 def _plain(name: str) -> str:
-    return "".join(one if one.isalnum() and one.isascii() or one in "_-. " else "_" for one in name)
+    return "".join(one if (one.isalnum() and one.isascii()) or one in "_-. " else "_" for one in name)
 
 
 def _parameters(item: Entry | Suite) -> dict[str, Any]:

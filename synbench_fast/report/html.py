@@ -22,9 +22,9 @@ from numpy.typing import NDArray
 from synbench_fast.documents import write_atomically
 from synbench_fast.errors import SynbenchError
 from synbench_fast.report.collection import Board, encoder_of, samples_text
-from synbench_fast.report.tables import Leaderboard, Table
 from synbench_fast.report.ranking import Ranking, rank
 from synbench_fast.report.reader import CURVE, SCORE, SUITE_SCORE, Entry, Suite, details
+from synbench_fast.report.tables import Leaderboard, Table, point_name
 
 __all__ = ["page", "write_html"]
 
@@ -44,9 +44,7 @@ def page(board: Leaderboard) -> str:
     import synbench_fast
 
     files = resources.files("synbench_fast.report") / "page"
-    text = {
-        name: (files / name).read_text(encoding="utf-8") for name in ("page.html", "page.css", *_SCRIPTS)
-    }
+    text = {name: (files / name).read_text(encoding="utf-8") for name in ("page.html", "page.css", *_SCRIPTS)}
     script = '"use strict";\n' + "\n".join(text[name] for name in _SCRIPTS)
     style = text["page.css"]
     policy = (
@@ -143,16 +141,16 @@ def _scores(board: Board, entries: Sequence[Entry]) -> NDArray[np.float64]:
         values = np.frombuffer(one.scores, dtype=np.float64).reshape(
             len(one.eps), len(one.thresholds), len(SCORE)
         )
-        row[
-            np.ix_([eps.index(e) for e in one.eps], [thresholds.index(a) for a in one.thresholds])
-        ] = values
+        row[np.ix_([eps.index(e) for e in one.eps], [thresholds.index(a) for a in one.thresholds])] = values
     return found
 
 
 def _with_curves(table: Table) -> list[int]:
     """Members whose curves are in the page."""
-    scores = [next((v for k, v in row.items() if k.startswith("score_")), None) for row in table.rows]
-    best = sorted(range(len(scores)), key=lambda i: -np.inf if scores[i] is None else -scores[i])
+    name = f"score_{point_name(*table.points[0])}" if table.points else ""
+    scores = [row.get(name) for row in table.rows]
+    known = [-one if isinstance(one, float) else math.inf for one in scores]
+    best = sorted(range(len(known)), key=lambda i: known[i])
     return best[:_CURVES]
 
 
@@ -164,7 +162,8 @@ def _curves(board: Board, entries: Sequence[Entry], problems: list[str]) -> dict
         try:
             curve = details(one, influence=False).curve
         except SynbenchError as error:
-            problems.append(str(error))
+            if str(error) not in problems:
+                problems.append(str(error))
             continue
         values = np.frombuffer(curve, dtype=np.float32).reshape(len(scales), len(one.eps), len(CURVE))
         row[:, [eps.index(e) for e in one.eps]] = values
@@ -224,9 +223,7 @@ def _setup(entry: Entry) -> str:
     """How and where one result was made, as JSON text."""
     cost, environment, prepared = entry.cost, entry.environment, entry.encoder["preprocessing"]
     shape = "x".join(str(one) for one in prepared["input_shape"])
-    flags = [
-        name.replace("_", " ") for name in ("channels_last", "compiled", "cuda_graph") if cost.get(name)
-    ]
+    flags = [name.replace("_", " ") for name in ("channels_last", "compiled", "cuda_graph") if cost.get(name)]
     gpus = [str(one.get("name")) for one in environment.get("gpus", []) if isinstance(one, dict)]
     facts = {
         "Source": entry.encoder["source"] + (", untrained weights" if entry.encoder["random_init"] else ""),

@@ -17,16 +17,21 @@ luck is unknown.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from statistics import NormalDist
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from synbench_fast.errors import SynbenchError
 from synbench_fast.report.collection import Board
 from synbench_fast.report.reader import CURVE, Details, Entry, Suite, details
+
+if TYPE_CHECKING:
+    from synbench_fast.results import Result
 
 __all__ = ["Ranking", "rank"]
 
@@ -55,43 +60,63 @@ class Ranking:
 
 
 def rank(
-    board: Board, points: Sequence[tuple[float, float]], *, pairs_limit: int = PAIRS_LIMIT
+    board: Board,
+    points: Sequence[tuple[float, float]],
+    *,
+    pairs_limit: int = PAIRS_LIMIT,
+    problems: list[str] | None = None,
 ) -> list[Ranking]:
-    """The ranking at each (eps, threshold); boards of at most `pairs_limit` members are simulated."""
-    scored = [_scores(board, eps, threshold) for eps, threshold in points]
-    if board.suite:
-        usable = np.ones(len(board.members), dtype=bool)
-    else:
-        usable = np.array([isinstance(one, Entry) and one.paired for one in board.members])
-    known = [usable & np.isfinite(score) & np.isfinite(stderr) for score, stderr in scored]
-    size = max((int(one.sum()) for one in known), default=0)
-    if size < 2:
-        found = [(np.zeros((len(board.members), 2), dtype=int), "none")] * len(points)
-    elif board.suite or size > BOUND_LIMIT:
-        found = [(_separate(*one, keep), "separate") for one, keep in zip(scored, known, strict=True)]
-    elif size <= pairs_limit:
-        found = _pairs(board, points, known)
-    else:
-        found = _bounded(board, points, scored, known)
-    return [
-        Ranking(
-            eps=eps,
-            threshold=threshold,
-            ranks=[
-                (int(low), int(high)) if keep[i] and method != "none" else None
-                for i, (low, high) in enumerate(ranks)
-            ],
-            method=method,
-            note=_note(usable, keep),
+    """The ranking at each (eps, threshold); boards of at most `pairs_limit` members are simulated.
+
+    A member whose curve or influences do not fit is not ranked; its file is named in `problems`.
+    """
+    size = len(board.members)
+    usable = np.array([isinstance(one, Suite) or one.paired for one in board.members])
+    separate = board.suite or int(usable.sum()) > BOUND_LIMIT
+    read: dict[int, Details] = {}
+    if not separate:
+        for i, one in enumerate(board.members):
+            if usable[i] and isinstance(one, Entry):
+                try:
+                    read[i] = details(one, influence=True)
+                except SynbenchError as error:
+                    usable[i] = False
+                    if problems is not None:
+                        problems.append(str(error))
+    rankings = []
+    results = _results(board, read) if not separate and len(read) <= pairs_limit else {}
+    for eps, threshold in points:
+        score, stderr = _scores(board, eps, threshold)
+        keep = usable & np.isfinite(score) & np.isfinite(stderr)
+        ranks, method, places = np.zeros((size, 2), dtype=int), "none", np.flatnonzero(keep).tolist()
+        if len(places) > 1 and separate:
+            ranks, method = _separate(score, stderr, keep), "separate"
+        elif len(places) > 1 and results:
+            ranks[places], method = _pairs([results[i] for i in places], eps, threshold), "pairs"
+        elif len(places) > 1:
+            some = [one for i in places if isinstance(one := board.members[i], Entry)]
+            with _one_thread():
+                unit = _directions(some, [read[i] for i in places], eps, threshold)
+            ranks[places], method = _count(score[places], stderr[places], unit), "bound"
+        rankings.append(
+            Ranking(
+                eps=eps,
+                threshold=threshold,
+                ranks=[
+                    (int(low), int(high)) if known and method != "none" else None
+                    for (low, high), known in zip(ranks, keep, strict=True)
+                ],
+                method=method,
+                note=_note(usable, keep),
+            )
         )
-        for (eps, threshold), keep, (ranks, method) in zip(points, known, found, strict=True)
-    ]
+    return rankings
 
 
 def _note(usable: NDArray[np.bool_], keep: NDArray[np.bool_]) -> str:
     notes = []
     if not usable.all():
-        notes.append(f"{int((~usable).sum())} not ranked: no influences stored")
+        notes.append(f"{int((~usable).sum())} not ranked: no influences that can be compared")
     if (usable & ~keep).any():
         notes.append(f"{int((usable & ~keep).sum())} not ranked: no score with a standard error")
     if keep.sum() == 1:
@@ -136,29 +161,24 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _pairs(
-    board: Board, points: Sequence[tuple[float, float]], known: Sequence[NDArray[np.bool_]]
-) -> list[tuple[NDArray[np.int_], str]]:
-    from synbench_fast.compare import compare
+def _results(board: Board, places: Iterable[int]) -> dict[int, Result]:
+    """The results that `compare` takes."""
     from synbench_fast.results import Result
 
-    used = np.logical_or.reduce(known)
-    results = {i: Result.load(board.members[i].file) for i in np.flatnonzero(used)}
-    found = []
-    for (eps, threshold), keep in zip(points, known, strict=True):
-        ranks = np.zeros((len(keep), 2), dtype=int)
-        places = np.flatnonzero(keep)
-        if len(places) < 2:
-            found.append((ranks, "none"))
-            continue
-        with _one_thread():
-            comparison = compare(*(results[i] for i in places), eps=eps, thresholds=threshold)
-        scores = np.array([results[i].score(eps, threshold).score for i in places])
-        order = places[np.argsort(-scores, kind="stable")]  # the order of Comparison.ranking
-        for i, one in zip(order, comparison.ranking, strict=True):
-            ranks[i] = one.best_rank, one.worst_rank
-        found.append((ranks, "pairs"))
-    return found
+    return {i: Result.load(board.members[i].file) for i in places}
+
+
+def _pairs(results: Sequence[Result], eps: float, threshold: float) -> NDArray[np.int_]:
+    from synbench_fast.compare import compare
+
+    with _one_thread():
+        ranking = compare(*results, eps=eps, thresholds=threshold).ranking
+    scores = np.array([one.score(eps, threshold).score for one in results])
+    ranks = np.zeros((len(results), 2), dtype=int)
+    # the order of Comparison.ranking
+    for i, one in zip(np.argsort(-scores, kind="stable"), ranking, strict=True):
+        ranks[i] = one.best_rank, one.worst_rank
+    return ranks
 
 
 def reach(pairs: int) -> float:
@@ -166,31 +186,6 @@ def reach(pairs: int) -> float:
     # 1 - 0.95^(1/P) from the logarithm: the difference itself has no digits left for many pairs.
     tail = -math.expm1(math.log1p(-_LEVEL) / pairs)
     return -NormalDist().inv_cdf(tail / 2)
-
-
-def _bounded(
-    board: Board,
-    points: Sequence[tuple[float, float]],
-    scored: Sequence[tuple[Array, Array]],
-    known: Sequence[NDArray[np.bool_]],
-) -> list[tuple[NDArray[np.int_], str]]:
-    used = np.flatnonzero(np.logical_or.reduce(known))
-    members = [one for i in used if isinstance(one := board.members[i], Entry)]
-    read = [details(one, influence=True) for one in members]
-    found = []
-    for (eps, threshold), (score, stderr), keep in zip(points, scored, known, strict=True):
-        ranks = np.zeros((len(keep), 2), dtype=int)
-        chosen = np.flatnonzero(keep[used])
-        if len(chosen) < 2:
-            found.append((ranks, "none"))
-            continue
-        some = [members[i] for i in chosen]
-        with _one_thread():
-            unit = _directions(some, [read[i] for i in chosen], eps, threshold)
-        places = used[chosen]
-        ranks[places] = _count(score[places], stderr[places], unit)
-        found.append((ranks, "bound"))
-    return found
 
 
 def _directions(

@@ -26,7 +26,18 @@ if TYPE_CHECKING:
     from synbench_fast.results import Result
     from synbench_fast.suite_results import SuiteResult
 
-__all__ = ["CURVE", "SCORE", "SUITE_SCORE", "Details", "Entry", "Suite", "details", "entry_of", "read", "read_all"]
+__all__ = [
+    "CURVE",
+    "SCORE",
+    "SUITE_SCORE",
+    "Details",
+    "Entry",
+    "Suite",
+    "details",
+    "entry_of",
+    "read",
+    "read_all",
+]
 
 SCORE = ("score", "stderr", "ci95_low", "ci95_high")
 CURVE = (
@@ -144,13 +155,19 @@ def _strict(text: str, path: str) -> Entry | Suite:
     from synbench_fast.suite_results import SUITE_SCHEMA, SuiteResult
 
     document = parse(text, path)
-    if isinstance(document, dict) and document.get("schema") == SUITE_SCHEMA:
-        return _extract(SuiteResult.from_dict(document, source=path).to_dict(), path, True)
-    if isinstance(document, dict) and document.get("schema") != SCHEMA:
+    suite = isinstance(document, dict) and document.get("schema") == SUITE_SCHEMA
+    if isinstance(document, dict) and document.get("schema") not in (SCHEMA, SUITE_SCHEMA):
         raise SynbenchError(
             f"{path}: schema: expected {SCHEMA!r} or {SUITE_SCHEMA!r}, got {str(document.get('schema'))[:60]!r}"
         )
-    return _extract(Result.from_dict(document, source=path).to_dict(), path, False)
+    read = SuiteResult.from_dict if suite else Result.from_dict
+    plain = read(document, source=path).to_dict()
+    try:
+        return _extract(plain, path, suite)
+    except (_Unfit, ValueError, IndexError):
+        raise SynbenchError(
+            f"{path}: scores: expected one for every eps, then threshold, got {len(plain['scores'])}"
+        ) from None
 
 
 def entry_of(result: Result | SuiteResult) -> Entry | Suite:
@@ -174,7 +191,12 @@ def _spans(text: str) -> list[tuple[int, int]]:
     spans, start = [], 0
     while (start := text.find('"curve": ', start)) >= 0:
         end = text.find('"robust_area": ', start)
-        if end < 0 or text[start - 1] == "\\" or text[end - 1] == "\\" or text.find('"schema": ', start, end) >= 0:
+        if (
+            end < 0
+            or text[start - 1] == "\\"
+            or text[end - 1] == "\\"
+            or text.find('"schema": ', start, end) >= 0
+        ):
             return []
         spans.append((start, end))
         start = end
@@ -307,16 +329,23 @@ def details(entry: Entry, *, influence: bool) -> Details:
             curve, sums = document["curve"], document.get("influence") if influence else None
         if len(curve) != len(entry.task["scales"]) * len(entry.eps):
             raise ValueError
+        sums = None if sums is None else sums["t"]
+        if sums is not None:
+            shape = (len(entry.task["scales"]), len(entry.eps))
+            if len(sums) != shape[0] or any(len(one) != shape[1] for one in sums):
+                raise ValueError
         points = [point.get(name) for point in curve for name in CURVE]
         for column in _BOUNDS:  # null is +inf there
             values = points[column :: len(CURVE)]
             points[column :: len(CURVE)] = [math.inf if one is None else one for one in values]
-        return Details(curve=_numbers("f", points), influence=None if sums is None else sums["t"])
+        return Details(curve=_numbers("f", points), influence=sums)
     except OSError as error:
         raise SynbenchError(f"{entry.file}: expected the file read before, got: {error.strerror}") from None
     except (KeyError, TypeError, ValueError, AttributeError, IndexError):
         _strict(text, entry.file)  # names the field
-        raise SynbenchError(f"{entry.file}: curve: expected a point for every scale and eps") from None
+        raise SynbenchError(
+            f"{entry.file}: curve: expected points, and influences, for every scale and eps"
+        ) from None
 
 
 def read_all(paths: Sequence[str]) -> list[Entry | Suite | str]:
@@ -324,8 +353,7 @@ def read_all(paths: Sequence[str]) -> list[Entry | Suite | str]:
 
     The processes run this module. A pool of `multiprocessing` would import the caller's main module again.
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    workers = min(cores, len(paths) // _BATCH)
+    workers = min(_cores(), len(paths) // _BATCH)
     if workers < 2 or not sys.executable:
         return [_read_or_reason(one) for one in paths]
     size = -(-len(paths) // workers)
@@ -351,6 +379,10 @@ def read_all(paths: Sequence[str]) -> list[Entry | Suite | str]:
         output, _ = child.communicate()
         found += pickle.loads(output) if child.returncode == 0 else [_read_or_reason(one) for one in part]
     return found
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _read_or_reason(path: str) -> Entry | Suite | str:

@@ -7,7 +7,7 @@ import io
 import math
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -95,7 +95,8 @@ def leaderboard(
             if one not in known:
                 listed = ", ".join(f"{value:g}" for value in known)
                 raise SynbenchError(f"{name}: expected values that results have ({listed}), got {one:g}")
-    tables = []
+    tables: list[Table] = []
+    problems = [*collection.problems]
     for board in found:
         points = [
             (e, a)
@@ -106,7 +107,7 @@ def leaderboard(
                 else [one for one in thresholds if one in board.thresholds]
             )
         ]
-        rankings = rank(board, points)
+        rankings = rank(board, points, problems=problems)
         rows = _rows(len(tables) + 1, board, points, rankings)
         tables.append(
             Table(board=board, points=points, rankings=rankings, rows=rows, order=list(range(len(rows))))
@@ -123,7 +124,7 @@ def leaderboard(
         )
         for table in tables
     ]
-    return Leaderboard(collection=collection, tables=tables, columns=columns)
+    return Leaderboard(collection=replace(collection, problems=problems), tables=tables, columns=columns)
 
 
 def point_name(eps: float, threshold: float) -> str:
@@ -382,7 +383,8 @@ def to_dict(board: Leaderboard) -> dict[str, Any]:
                 "title": table.board.title,
                 "note": table.note(),
                 "rankings": [
-                    {"eps": one.eps, "threshold": one.threshold, "method": one.method} for one in table.rankings
+                    {"eps": one.eps, "threshold": one.threshold, "method": one.method}
+                    for one in table.rankings
                 ],
                 "rows": [table.rows[i] for i in table.order],
             }

@@ -93,7 +93,7 @@ function makeHead() {
 
 // The encoder's column takes what the others leave, and never less than its share.
 function makeWidths() {
-  const fixedWidth = columns().reduce((sum, one) => sum + (one.width || 240), 0);
+  const fixedWidth = columns().reduce((sum, one) => sum + (one.width || 190), 0);
   document.getElementById("leaderboard").style.minWidth = `${fixedWidth}px`;
 }
 
