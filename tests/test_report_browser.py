@@ -23,6 +23,7 @@ from synbench_fast.report.html import write_html
 from synbench_fast.report.tables import leaderboard
 from synbench_fast.results import Result
 
+DASH = "\u2013"
 WANTED = os.environ.get("SYNBENCH_BROWSER") == "1"
 
 
@@ -143,8 +144,10 @@ def test_policy_stops_requests_and_scripts(browser: Any, six: Path) -> None:
 
 def test_every_heading_sorts_both_ways(browser: Any, six: Path) -> None:
     opened(browser, six)
-    for button in browser.find_elements("css selector", "#leaderboard th button"):
-        key = button.get_attribute("data-sort")
+    buttons = browser.find_elements("css selector", "#leaderboard th button")
+    keys = [one.get_attribute("data-sort") for one in buttons]
+    assert len(keys) == 10
+    for key in keys:
         orders = []
         for _ in range(2):
             browser.find_element("css selector", f'button[data-sort="{key}"]').click()
@@ -303,7 +306,7 @@ def test_boards_are_apart_and_suites_have_tasks(browser: Any, tmp_path: Path) ->
         "return [...document.querySelectorAll('#matrix tr')].map((o) => o.innerText)"
     )
     assert rows[0].split() == ["Encoder", "Mean", "Worst", "a", "b"]
-    assert rows[3].split()[-2:] == ["0.840", "0.440"]
+    assert rows[3].split()[-3:] == ["0.840", "0.440", "worst"]
     assert [one.text for one in browser.find_elements("css selector", "#matrix strong")] == [
         "0.640",
         "0.540",
@@ -311,7 +314,7 @@ def test_boards_are_apart_and_suites_have_tasks(browser: Any, tmp_path: Path) ->
     ]
     assert cells(browser, "score")[2].startswith("0.6400")
     pick(browser, "#of", "worst task")
-    assert cells(browser, "score")[2].startswith("0.4400") and cells(browser, "rank") == ["–"] * 3
+    assert cells(browser, "score")[2].startswith("0.4400") and cells(browser, "rank") == [DASH] * 3
     pick(browser, "#of", "b")
     assert cells(browser, "score")[1].startswith("0.5400")
     assert browser.execute_script("return document.querySelector('#task').value") == "1"
@@ -333,7 +336,7 @@ def test_unknown_numbers_are_dashes_and_last(browser: Any, tmp_path: Path) -> No
     assert names(browser) == ["timm:net_0000", "timm:net_0002", "timm:net_0001"]
     for _ in range(2):
         browser.find_element("css selector", 'button[data-sort="parameters"]').click()
-        assert cells(browser, "parameters")[2] == "–"
+        assert cells(browser, "parameters")[2] == DASH
     assert browser.get_log("browser") == []
 
 

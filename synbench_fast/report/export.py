@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 import json
 import math
 import os
@@ -144,8 +146,6 @@ def _finite(value: float) -> float | None:
 
 def _imported(module: str, extra: str) -> Any:
     """A package that is only needed here; one line names the extra that brings it."""
-    import importlib
-
     try:
         return importlib.import_module(module)
     except ImportError:
@@ -274,7 +274,12 @@ def to_mlflow(
             client.log_artifact(identity, item.file)
             client.set_terminated(identity)
     except MlflowException as error:
-        raise SynbenchError(f"mlflow: expected a store that takes runs, got: {first_line(error)}") from None
+        hint = ""
+        if importlib.util.find_spec("sqlalchemy") is None:
+            hint = '; a database needs pip install "synbench-fast[mlflow]"'
+        raise SynbenchError(
+            f"mlflow: expected a store that takes runs, got: {first_line(error)}{hint}"
+        ) from None
     return len(items)
 
 
