@@ -169,7 +169,7 @@ def _title(item: Entry | Suite) -> str:
     extent = f"{len(scales)} scales from {scales[0]:g} to {scales[-1]:g}" if len(scales) > 1 else "1 scale"
     average = task.get("average")
     return f"{what}; input {shape}; {extent}; {entry.estimator}; seed {entry.seed}" + (
-        f"; average {average}" if isinstance(average, str) else ""
+        "" if average is None else f"; average {average if isinstance(average, str) else json.dumps(average)}"
     )
 
 

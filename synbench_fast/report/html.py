@@ -235,7 +235,7 @@ def _setup(entry: Entry) -> str:
         "Samples per scale": samples_text(entry.task),
         "Estimator": entry.estimator,
         "Seed": str(entry.seed),
-        "Precision": f"{cost['dtype']} (asked for: {entry.precision['requested'] or cost['dtype']})",
+        "Precision": f"{cost['dtype']} (asked for: {entry.precision['requested']})",
         "Device": ", ".join([cost["device"], *(gpus if cost["device"].startswith("cuda") else [])]),
         "Batch size": str(cost["batch_size"]),
         "Forward pass": ", ".join(flags) or "plain",

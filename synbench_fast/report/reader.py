@@ -16,7 +16,8 @@ import subprocess
 import sys
 from array import array
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -150,6 +151,17 @@ def read(path: str) -> Entry | Suite:
 
 
 def _strict(text: str, path: str) -> Entry | Suite:
+    document, suite = _strict_document(text, path)
+    try:
+        return _extract(document, path, suite)
+    except (_Unfit, ValueError, IndexError):
+        raise SynbenchError(
+            f"{path}: scores: expected one for every eps, then threshold, got {len(document['scores'])}"
+        ) from None
+
+
+def _strict_document(text: str, path: str) -> tuple[dict[str, Any], bool]:
+    """The document as one of the current version, and whether it is a suite's."""
     from synbench_fast.documents import parse
     from synbench_fast.results import SCHEMA, Result
     from synbench_fast.suite_results import SUITE_SCHEMA, SuiteResult
@@ -161,13 +173,7 @@ def _strict(text: str, path: str) -> Entry | Suite:
             f"{path}: schema: expected {SCHEMA!r} or {SUITE_SCHEMA!r}, got {str(document.get('schema'))[:60]!r}"
         )
     read = SuiteResult.from_dict if suite else Result.from_dict
-    plain = read(document, source=path).to_dict()
-    try:
-        return _extract(plain, path, suite)
-    except (_Unfit, ValueError, IndexError):
-        raise SynbenchError(
-            f"{path}: scores: expected one for every eps, then threshold, got {len(plain['scores'])}"
-        ) from None
+    return read(document, source=path).to_dict(), suite
 
 
 def entry_of(result: Result | SuiteResult) -> Entry | Suite:
@@ -244,9 +250,12 @@ def _entry(document: dict[str, Any], path: str, place: int | None) -> Entry:
     for one, e, a in zip(scores, *_grid(eps, thresholds), strict=True):
         if (one["eps"], one["threshold"]) != (e, a):
             raise _Unfit
+    for name, names in _record_fields().items():
+        if document[name].keys() != names:  # of an earlier version: the strict reader knows what to fill in
+            raise _Unfit
     for name in ("spec", "source", "name", "weights_sha256"):
         _text(encoder[name])
-    precision = document.get("precision") or {}
+    precision = document["precision"]
     return Entry(
         file=path,
         place=place,
@@ -261,7 +270,7 @@ def _entry(document: dict[str, Any], path: str, place: int | None) -> Entry:
         robust_area={
             name: _number(document["robust_area"][name]) for name in ("value", "raw", "ratio", "stderr")
         },
-        precision={"requested": precision.get("requested"), "dtype": precision.get("dtype")},
+        precision={"requested": _text(precision["requested"]), "dtype": _text(precision["dtype"])},
         cost={
             **cost,
             "seconds": {_text(key): float(value) for key, value in cost["seconds"].items()},
@@ -276,6 +285,14 @@ def _entry(document: dict[str, Any], path: str, place: int | None) -> Entry:
         warnings=[_text(one) for one in document["warnings"]],
         command=_text(document["command"]),
     )
+
+
+@cache
+def _record_fields() -> dict[str, frozenset[str]]:
+    from synbench_fast.results import Cost, EncoderRecord, Environment, TaskRecord
+
+    kinds = {"encoder": EncoderRecord, "task": TaskRecord, "cost": Cost, "environment": Environment}
+    return {name: frozenset(one.name for one in fields(kind)) for name, kind in kinds.items()}
 
 
 def _grid(eps: Sequence[float], thresholds: Sequence[float]) -> tuple[list[float], list[float]]:
@@ -314,38 +331,46 @@ def details(entry: Entry, *, influence: bool) -> Details:
     """What `read` left out, from the file again; `influence` only if asked for."""
     try:
         text = Path(entry.file).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        raise SynbenchError(f"{entry.file}: expected the file read before, got another or none") from None
+    try:
         spans, place = _spans(text), entry.place or 0
         if len(spans) > place:
             start, end = spans[place]
-            decoder = json.JSONDecoder()
+            decoder = json.JSONDecoder(parse_constant=_no_constant)
             curve: Any = decoder.raw_decode(text, start + len('"curve": '))[0]
-            at = text.find('"influence": ', start, end)
-            sums: Any = (
-                decoder.raw_decode(text, at + len('"influence": '))[0] if influence and at >= 0 else None
-            )
+            at = text.find('"influence": ', start, end) if influence else -1
+            sums: Any = decoder.raw_decode(text, at + len('"influence": '))[0] if at >= 0 else None
         else:
-            document = json.loads(text)
-            document = document if entry.place is None else document["results"][place]
+            document = _of_place(json.loads(text), entry)
             curve, sums = document["curve"], document.get("influence") if influence else None
-        if len(curve) != len(entry.task["scales"]) * len(entry.eps):
-            raise ValueError
-        sums = None if sums is None else sums["t"]
-        if sums is not None:
-            shape = (len(entry.task["scales"]), len(entry.eps))
-            if len(sums) != shape[0] or any(len(one) != shape[1] for one in sums):
-                raise ValueError
-        points = [point.get(name) for point in curve for name in CURVE]
-        for column in _BOUNDS:  # null is +inf there
-            values = points[column :: len(CURVE)]
-            points[column :: len(CURVE)] = [math.inf if one is None else one for one in values]
-        return Details(curve=_numbers("f", points), influence=sums)
-    except OSError as error:
-        raise SynbenchError(f"{entry.file}: expected the file read before, got: {error.strerror}") from None
+        return _details(curve, sums, entry)
     except (KeyError, TypeError, ValueError, AttributeError, IndexError):
-        _strict(text, entry.file)  # names the field
+        document = _of_place(_strict_document(text, entry.file)[0], entry)
+    try:
+        return _details(document["curve"], document["influence"] if influence else None, entry)
+    except (TypeError, ValueError):
         raise SynbenchError(
             f"{entry.file}: curve: expected points, and influences, for every scale and eps"
         ) from None
+
+
+def _of_place(document: Any, entry: Entry) -> Any:
+    return document if entry.place is None else document["results"][entry.place]
+
+
+def _details(curve: Any, sums: Any, entry: Entry) -> Details:
+    shape = (len(entry.task["scales"]), len(entry.eps))
+    if len(curve) != shape[0] * shape[1]:
+        raise ValueError
+    points = [point[name] for point in curve for name in CURVE]
+    for column in _BOUNDS:  # null is +inf there
+        values = points[column :: len(CURVE)]
+        points[column :: len(CURVE)] = [math.inf if one is None else one for one in values]
+    found = None if sums is None else sums["t"]
+    if found is not None and (len(found) != shape[0] or any(len(one) != shape[1] for one in found)):
+        raise ValueError
+    return Details(curve=_numbers("f", points), influence=found)
 
 
 def read_all(paths: Sequence[str]) -> list[Entry | Suite | str]:
