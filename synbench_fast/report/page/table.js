@@ -16,7 +16,7 @@ const COLUMNS = [
     } },
   { key: "encoder", label: "Encoder", left: true, up: true, value: (b, i) => b.labels[i].toLowerCase(), cell: nameCell },
   { key: "score", label: "Score", width: 250, left: true, title: "Score, half its 95 % interval, and the interval drawn", value: (b, i) => scoreOf(b, i)[0], cell: scoreCell },
-  { key: "worst", label: "Worst task", width: 150, left: true, suite: true, value: (b, i) => suiteNumbers(b, i)[4],
+  { key: "worst", label: "Worst task", width: 136, left: true, suite: true, value: (b, i) => suiteNumbers(b, i)[4],
     text: (b, i) => { const task = worstTask(b, i); return task < 0 ? "–" : `${fixed(suiteNumbers(b, i)[4], 3)} ${b.tasks[task].name}`; } },
   { key: "robust_area", label: "Robust area", width: 122, value: field("robust_area"),
     text: (b, i) => { const ratio = b.members.robust_area_ratio[i]; return fixed(nan(b.members.robust_area[i]), 3) + (ratio === null ? "" : ` (${(100 * ratio).toFixed(0)} %)`); } },
@@ -77,7 +77,7 @@ function scoreCell(b, i) {
 function makeHead() {
   const head = document.querySelector("#leaderboard thead tr");
   head.replaceChildren(...columns().map((one) => {
-    const th = el("th", { scope: "col", class: one.left ? "left" : null, title: one.title || null });
+    const th = el("th", { scope: "col", class: `k-${one.key}${one.left ? " left" : ""}`, title: one.title || null });
     if (one.width) th.style.width = `${one.width}px`;
     if (one.key === "pick") {
       th.append(el("span", { class: "hidden" }, "Draw"));
@@ -140,9 +140,9 @@ function makeRow(position) {
     if (one.key === "pick") {
       const box = el("input", { type: "checkbox", "aria-label": `Draw ${b.labels[i]}`, onchange: (event) => choose(i, event.target.checked) });
       box.checked = picked;
-      row.append(el("td", { class: "pick" }, box));
+      row.append(el("td", { class: "pick k-pick" }, box));
     } else {
-      row.append(el("td", { class: one.left ? "left" : null }, one.cell ? one.cell(b, i) : one.text(b, i)));
+      row.append(el("td", { class: `k-${one.key}${one.left ? " left" : ""}` }, one.cell ? one.cell(b, i) : one.text(b, i)));
     }
   }
   return row;
