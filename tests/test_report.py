@@ -10,6 +10,7 @@ import io
 import json
 import math
 import re
+import shutil
 import sys
 from itertools import combinations
 from pathlib import Path
@@ -206,6 +207,15 @@ def test_several_processes_read_what_one_does(folder: Path, monkeypatch: pytest.
     assert any(isinstance(one, str) for one in alone)
 
 
+def test_files_of_a_process_that_dies_are_read_here(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    paths = sorted(str(one) for one in folder.glob("*.json"))
+    alone = reader.read_all(paths)
+    monkeypatch.setattr(reader, "_BATCH", 2)
+    monkeypatch.setattr(reader, "_cores", lambda: 2)
+    monkeypatch.setattr(sys, "executable", shutil.which("false"))
+    assert reader.read_all(paths) == alone
+
+
 # Boards and ranks
 
 
@@ -390,6 +400,26 @@ def test_points_are_those_asked_for(folder: Path) -> None:
     found = tables.leaderboard(load_results(folder), eps=[0.2], thresholds=[0.8, 0.6])
     named = [one for one in found.columns if one.startswith("score_")]
     assert named == ["score_eps0.2_a0.8", "score_eps0.2_a0.6"]
+
+
+def test_boards_without_the_budget_say_so(folder: Path) -> None:
+    one = example()
+    few = [s for s in one.scores if s.eps == 0.0]
+    curve = [point for point in one.curve if point.eps == 0.0]
+    dataclasses.replace(one, eps=[0.0], scores=few, curve=curve).save(folder / "few.json")
+    found = tables.leaderboard(load_results(folder), eps=[0.2])
+    stream = io.StringIO()
+    tables.print_tables(stream, found)
+    assert "nothing at the budgets and thresholds asked for" in stream.getvalue()
+    assert [len(one["members"]["spec"]) for one in data_of(html.page(found))["boards"]] == [5, 1]
+    assert [row["score_eps0.2_a0.6"] is None for row in found.rows()] == [False] * 5 + [True]
+
+
+def test_failures_alone(tmp_path: Path) -> None:
+    found = tables.leaderboard(load_results(tmp_path, [Failure(encoder="x", reason="gone")]))
+    assert [(row["encoder"], row["reason"]) for row in found.rows()] == [("x", "gone")]
+    data = data_of(html.page(found))
+    assert (data["boards"], data["failures"]) == ([], [["x", "gone"]])
 
 
 @pytest.mark.parametrize(

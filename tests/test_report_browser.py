@@ -321,6 +321,13 @@ def test_boards_are_apart_and_suites_have_tasks(browser: Any, tmp_path: Path) ->
     assert browser.get_log("browser") == []
 
 
+def test_failures_alone_are_shown(browser: Any, tmp_path: Path) -> None:
+    opened(browser, tmp_path, (Failure(encoder="timm:gone", reason="no weights"),))
+    assert browser.find_element("css selector", "#failures").text.split("\n")[-1] == "timm:gone no weights"
+    assert not browser.find_element("css selector", "#charts").is_displayed()
+    assert browser.get_log("browser") == []
+
+
 def test_unknown_numbers_are_dashes_and_last(browser: Any, tmp_path: Path) -> None:
     for place in range(3):
         one = varied(place)

@@ -16,6 +16,7 @@ import subprocess
 import sys
 from array import array
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from functools import cache
 from pathlib import Path
@@ -385,20 +386,23 @@ def read_all(paths: Sequence[str]) -> list[Entry | Suite | str]:
     parts = [list(paths[i : i + size]) for i in range(0, len(paths), size)]
     root = str(Path(__file__).resolve().parent.parent.parent)
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([root, os.environ.get("PYTHONPATH", "")])}
-    children = []
-    for part in parts[1:]:
-        child = subprocess.Popen(
+    children = [
+        subprocess.Popen(
             [sys.executable, "-m", "synbench_fast.report.reader"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             env=environment,
         )
+        for _ in parts[1:]
+    ]
+    for part, child in zip(parts[1:], children, strict=True):  # all are starting by now
         assert child.stdin is not None
-        child.stdin.write(pickle.dumps(part))
-        child.stdin.close()
+        with suppress(OSError):  # it died; its part is read here
+            child.stdin.write(pickle.dumps(part))
+        with suppress(OSError):
+            child.stdin.close()
         child.stdin = None  # communicate() would flush it again
-        children.append(child)
     found = [_read_or_reason(one) for one in parts[0]]
     for part, child in zip(parts[1:], children, strict=True):
         output, _ = child.communicate()
