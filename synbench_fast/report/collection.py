@@ -6,6 +6,7 @@ import gc
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -55,12 +56,12 @@ class Board:
         """Whether the members are results of a suite of tasks."""
         return isinstance(self.members[0], Suite)
 
-    @property
+    @cached_property
     def eps(self) -> list[float]:
         """Every budget that a member has."""
         return sorted({one for member in self.members for one in encoder_of(member).eps})
 
-    @property
+    @cached_property
     def thresholds(self) -> list[float]:
         """Every threshold that a member has."""
         return sorted({one for member in self.members for one in encoder_of(member).thresholds})

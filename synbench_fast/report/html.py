@@ -136,6 +136,9 @@ def _other_rankings(table: Table) -> list[Ranking]:
 def _scores(board: Board, entries: Sequence[Entry]) -> NDArray[np.float64]:
     """[M, E, A, 4] of one task, NaN where a result lacks a budget or threshold of the board."""
     eps, thresholds = board.eps, board.thresholds
+    if all(one.eps == eps and one.thresholds == thresholds for one in entries):
+        together = np.frombuffer(b"".join(one.scores.tobytes() for one in entries), dtype=np.float64)
+        return together.reshape(len(entries), len(eps), len(thresholds), len(SCORE))
     found = np.full((len(entries), len(eps), len(thresholds), len(SCORE)), np.nan)
     for row, one in zip(found, entries, strict=True):
         values = np.frombuffer(one.scores, dtype=np.float64).reshape(

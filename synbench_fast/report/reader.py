@@ -63,6 +63,7 @@ SUITE_SCORE = (
     "worst_ci95_high",
 )
 _BOUNDS = (CURVE.index("bound"), CURVE.index("raw_bound"))
+_SINGLE = '"schema": "synbench-fast/result"'
 _BATCH = 1500  # files that are worth a process of their own
 
 
@@ -133,7 +134,8 @@ def read(path: str) -> Entry | Suite:
     from synbench_fast.suite_results import SUITE_SCHEMA, SUITE_SCHEMA_VERSION
 
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        with open(path, "rb") as stream:
+            text = stream.read().decode()
     except OSError as error:
         raise SynbenchError(f"{path}: expected a readable result file, got: {error.strerror}") from None
     except UnicodeDecodeError:
@@ -195,15 +197,14 @@ def _spans(text: str) -> list[tuple[int, int]]:
 
     Inside a JSON string every quote has a backslash before it, so a key in plain quotes is a key.
     """
+    if text.find(_SINGLE, 0, 100) >= 0:  # one result: both ends are near the text's
+        start, end = text.find('"curve": '), text.rfind('"robust_area": ')
+        plain = 0 < start < end and "\\" not in (text[start - 1], text[end - 1])
+        return [(start, end)] if plain else []
     spans, start = [], 0
     while (start := text.find('"curve": ', start)) >= 0:
         end = text.find('"robust_area": ', start)
-        if (
-            end < 0
-            or text[start - 1] == "\\"
-            or text[end - 1] == "\\"
-            or text.find('"schema": ', start, end) >= 0
-        ):
+        if end < 0 or "\\" in (text[start - 1], text[end - 1]) or text.find('"schema": ', start, end) >= 0:
             return []
         spans.append((start, end))
         start = end
@@ -214,7 +215,7 @@ def _light(text: str) -> str:
     """The document without curves, covariances and influences, a flag in their place; all of it if not found."""
     parts, last = [], 0
     for start, end in _spans(text):
-        at = text.find('"influence": ', start, end)
+        at = text.rfind('"influence": ', start, end)
         known = at >= 0 and not text.startswith("null", at + len('"influence": '))
         parts += [text[last:start], f'"influence": {"true" if known else "null"}, ']
         last = end
