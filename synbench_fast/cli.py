@@ -19,6 +19,7 @@ from typer.core import TyperGroup
 from synbench_fast import arguments
 from synbench_fast.arguments import UsageError
 from synbench_fast.cli_probe import eps_star_command, probe
+from synbench_fast.cli_report import export_command, report_command
 from synbench_fast.cli_sensitivity import sensitivity_command
 from synbench_fast.cli_validate import validate
 from synbench_fast.errors import SynbenchError, first_line, suggest
@@ -438,6 +439,8 @@ app.command("sensitivity")(sensitivity_command)
 app.command("eps-star")(eps_star_command)
 app.command()(probe)
 app.command()(validate)
+app.command("report")(report_command)
+app.command("export")(export_command)
 
 
 @app.command()
