@@ -169,8 +169,8 @@ class Scoring:
         if worst is None or worst[0].p_value > NOT_SMOOTH:
             return []
         return [
-            f"t does not follow its fit over the scales (p = {worst[0].p_value:.1g} at eps {worst[1]:g}): "
-            "average sampled takes the scales as they are"
+            f"t does not follow its fit over the scales (p = {worst[0].p_value:.1g} at eps {worst[1]:g}), or has "
+            "larger errors than stated; average sampled takes the scales as they are"
         ]
 
     def variances(self, points: list[CurvePoint]) -> Tensor:

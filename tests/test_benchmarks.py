@@ -11,6 +11,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
 
+import accuracy
 import cases
 import cases_cuda
 import cases_statistics
@@ -123,3 +124,32 @@ def test_usage_errors_are_one_line(
     assert stop.value.code == 2
     assert error.startswith(message)
     assert error.count("\n") == 1
+
+
+def test_accuracy_rows_are_errors_against_the_truth(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small = {"scales": 6, "samples": 400}
+    monkeypatch.setattr(accuracy, "PUBLISHED", {**small, "estimator": "paper"})
+    monkeypatch.setattr(accuracy, "SIXTEENTH", {**small, "average": "published"})
+    monkeypatch.setattr(accuracy, "TRUTH", {**small, "samples": 8000, "average": "published"})
+    monkeypatch.setattr(accuracy, "WIDTHS", (96,))
+    monkeypatch.setattr(accuracy, "ENCODERS", {"relu": accuracy.relu})
+    out = tmp_path / "rows.jsonl"
+    assert accuracy.main(["--part", "published", "--seeds", "2", "--out", str(out)]) in (0, 1)
+    rows = [json.loads(line) for line in out.read_text().splitlines()]
+    assert [row["case"] for row in rows] == ["accuracy[relu, F=96]", "accuracy[relu, F=64 of 64 inputs]"]
+    wide = rows[0]
+    assert wide["published"] < wide["truth"] - 0.05  # F / N = 0.24: the protocol's classifiers are noise
+    assert wide["rmse_published"] > 2 * wide["rmse_sixteenth"]
+    assert wide["ratio"] == pytest.approx(wide["rmse_sixteenth"] / wide["rmse_published"])
+    assert wide["environment"]["versions"]["torch"]
+    assert len(capsys.readouterr().out.splitlines()) == 2
+
+
+def test_padding_adds_noise_and_keeps_the_features() -> None:
+    x = torch.randn(500, 3, generator=torch.Generator().manual_seed(0))
+    features = accuracy.padded(lambda x: 2 * x, 40)(x)
+    assert features.shape == (500, 43)
+    assert torch.equal(features[:, :3], 2 * x)
+    assert abs(float(features[:, 3:].std()) - 2) < 0.1
