@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from synbench_fast import gaussian
@@ -22,6 +23,7 @@ from synbench_fast.results import CurvePoint
 __all__ = [
     "consistent_point",
     "counted_point",
+    "gaussian_curve",
     "paper_point",
     "splits",
     "start_consistent",
@@ -49,10 +51,13 @@ def start_consistent(
     *,
     sample: tuple[Tensor, Tensor] | None = None,
     sampled: int | None = None,
+    start: int = 0,
     prior: float = 0.5,
     backend: str = "auto",
 ) -> Callable[[], CurvePoint]:
     """`consistent_point` in two halves: this one enqueues the work, calling what it returns waits for it.
+
+    start: number of the first sample, from which the groups of `influence` are counted.
 
     On a GPU nothing here waits for the device; errors in the features come with the second half.
     """
@@ -65,7 +70,7 @@ def start_consistent(
             return point
         t, t_rob = (torch.from_numpy(one[:sampled]) for one in (point.t, point.t_rob))
         accuracy, _ = counted(z, y, t, shift(t_rob, prior)[0])
-        moved = grouped(influence(z, y, t))
+        moved = grouped(influence(z, y, t), start)
         return replace(point, influence=moved.numpy(), counted_accuracy=accuracy.numpy())
 
     return finish
@@ -217,36 +222,57 @@ def consistent_point(
 def _consistent_curve(
     solution: RobustSolution, stats: FeatureStats, eps: Sequence[float], prior: float
 ) -> CurvePoint:
-    t, t_rob = solution.t.cpu(), solution.t_rob.cpu()
-    t_cov, t_rob_cov, cross_cov = solution.t_cov.cpu(), solution.t_rob_cov.cpu(), solution.cross_cov.cpu()
-    k, by_t_rob = shift(t_rob, prior)
-    spread = (t_cov.diagonal(), t_rob_cov.diagonal(), cross_cov.diagonal())
-    accuracy_by_t_rob = gaussian.accuracy_shift_slope(t, k, prior) * by_t_rob
-    bound_by_t_rob = torch.where(t > 0, gaussian.bound_shift_slope(t, k, prior) * by_t_rob, 0.0)
-    robust_slope = gaussian.accuracy_slope(t_rob, k, prior)
-    robust_slope += gaussian.accuracy_shift_slope(t_rob, k, prior) * by_t_rob
-    bound_stderr = propagate(gaussian.bound_slope(t, k, prior), bound_by_t_rob, *spread)
     return CurvePoint(
         eps=np.asarray(eps, dtype=np.float64),
-        accuracy=gaussian.accuracy(t, k, prior).numpy(),
-        robust_accuracy=gaussian.accuracy(t_rob, k, prior).numpy(),
-        bound=gaussian.bound(t, k, prior).numpy(),
-        t=t.numpy(),
-        t_rob=t_rob.numpy(),
-        stderr=t_cov.diagonal().sqrt().numpy(),
-        accuracy_stderr=propagate(gaussian.accuracy_slope(t, k, prior), accuracy_by_t_rob, *spread).numpy(),
-        robust_accuracy_stderr=(robust_slope.abs() * t_rob_cov.diagonal().sqrt()).numpy(),
-        bound_stderr=torch.where(t > 0, bound_stderr, torch.nan).numpy(),
+        **gaussian_curve(
+            solution.t.cpu().numpy(),
+            solution.t_rob.cpu().numpy(),
+            solution.t_cov.cpu().numpy(),
+            solution.t_rob_cov.cpu().numpy(),
+            solution.cross_cov.cpu().numpy(),
+            prior,
+        ),
         ridge=solution.ridge.cpu().numpy(),
         kappa=solution.kappa.cpu().numpy(),
         count=int(stats.count.sum()),
         feature_dim=stats.mean.shape[1],
         rank=solution.rank,
         estimator="consistent",
-        t_cov=t_cov.numpy(),
-        t_rob_cov=t_rob_cov.numpy(),
-        cross_cov=cross_cov.numpy(),
     )
+
+
+def gaussian_curve(
+    t: NDArray[np.float64],
+    t_rob: NDArray[np.float64],
+    t_cov: NDArray[np.float64],
+    t_rob_cov: NDArray[np.float64],
+    cross_cov: NDArray[np.float64],
+    prior: float,
+) -> dict[str, NDArray[np.float64]]:
+    """Those fields of `CurvePoint` that follow from t and t_rob [E] and their covariances [E, E]."""
+    signal, robust = torch.from_numpy(t), torch.from_numpy(t_rob)
+    k, by_t_rob = shift(robust, prior)
+    spread = [torch.tensor(one).diagonal() for one in (t_cov, t_rob_cov, cross_cov)]
+    accuracy_by_t_rob = gaussian.accuracy_shift_slope(signal, k, prior) * by_t_rob
+    bound_by_t_rob = torch.where(signal > 0, gaussian.bound_shift_slope(signal, k, prior) * by_t_rob, 0.0)
+    robust_slope = gaussian.accuracy_slope(robust, k, prior)
+    robust_slope += gaussian.accuracy_shift_slope(robust, k, prior) * by_t_rob
+    accuracy_stderr = propagate(gaussian.accuracy_slope(signal, k, prior), accuracy_by_t_rob, *spread)
+    bound_stderr = propagate(gaussian.bound_slope(signal, k, prior), bound_by_t_rob, *spread)
+    return {
+        "t": t,
+        "t_rob": t_rob,
+        "t_cov": t_cov,
+        "t_rob_cov": t_rob_cov,
+        "cross_cov": cross_cov,
+        "stderr": spread[0].sqrt().numpy(),
+        "accuracy": gaussian.accuracy(signal, k, prior).numpy(),
+        "accuracy_stderr": accuracy_stderr.numpy(),
+        "robust_accuracy": gaussian.accuracy(robust, k, prior).numpy(),
+        "robust_accuracy_stderr": (robust_slope.abs() * spread[1].sqrt()).numpy(),
+        "bound": gaussian.bound(signal, k, prior).numpy(),
+        "bound_stderr": torch.where(signal > 0, bound_stderr, torch.nan).numpy(),
+    }
 
 
 def counted_point(

@@ -60,10 +60,14 @@ def influence(z: Tensor, y: Tensor, t: Tensor) -> Tensor:
     return z * per_class / 2 - t * (z.square() - 1) / (2 * len(y))
 
 
-def grouped(values: Tensor) -> Tensor:
-    """[E, G] sums over groups of GROUP consecutive samples of values [N, E]; the last may be smaller."""
-    missing = -len(values) % GROUP
-    padded = torch.nn.functional.pad(values, (0, 0, 0, missing))
+def grouped(values: Tensor, start: int = 0) -> Tensor:
+    """[E, G] sums of values [N, E] over the groups of GROUP consecutive samples, numbered from `start` on.
+
+    A group begins with a multiple of GROUP; the first and the last may be smaller.
+    """
+    before = start % GROUP
+    after = -(before + len(values)) % GROUP
+    padded = torch.nn.functional.pad(values, (0, 0, before, after))
     return padded.reshape(-1, GROUP, values.shape[1]).sum(1).T
 
 
@@ -116,9 +120,9 @@ class Gaussianity:
 
 
 def gaussianity(
-    counted_accuracy: Tensor, t: Tensor, k: Tensor, prior: float, count: int
+    counted_accuracy: Tensor, t: Tensor, k: Tensor, prior: float, count: Tensor
 ) -> Gaussianity | None:
-    """Of counted accuracies [S] against those of Gaussian margins with t, k [S], `count` samples each.
+    """Of counted accuracies [S] against those of Gaussian margins with t, k [S], from `count` [S] samples.
 
     None without a scale that can tell: five samples are to be expected on either side. The difference at one
     scale has the variance of a count less what standardising takes out,

@@ -7,13 +7,16 @@ runs ahead, up to the two scales that the probe lets wait. Elsewhere one thing i
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 import torch
 from torch import Tensor
 
 from synbench_fast.batch_size import BatchSize
+from synbench_fast.blocks import Block
 from synbench_fast.encoders import Encoder
 from synbench_fast.encoders.base import is_out_of_memory
 from synbench_fast.errors import first_line
@@ -58,8 +61,8 @@ class _Filled:
 class _Buffers:
     """Inputs of the encoder, filled in turn: two where that happens beside the encoder, else one."""
 
-    def __init__(self, probe: Probe, lane: Lane, size: int, number: int) -> None:
-        self._probe, self._lane, self.size = probe, lane, size
+    def __init__(self, probe: Probe, lane: Lane, size: int, asked: int, number: int) -> None:
+        self._probe, self._lane, self.size, self.asked = probe, lane, size, asked
         layout = torch.channels_last if probe.channels_last else torch.contiguous_format
         shape = (size, *probe.task.shape)
         self.inputs = [
@@ -88,10 +91,29 @@ def _overlaps(device: torch.device) -> bool:
     return device.type == "cuda"
 
 
+class _Parts:
+    """The splits of some blocks one after the other; a batch stays within one."""
+
+    def __init__(self, blocks: Sequence[Block], splits: int) -> None:
+        self._parts = [(block, split) for block in blocks for split in range(splits)]
+        self._ends = list(accumulate(block.count for block, _ in self._parts))
+        self.samples = self._ends[-1] if self._ends else 0
+        self.longest = max((block.count for block, _ in self._parts), default=0)
+
+    def left(self, at: int) -> int:
+        """Samples from number `at` to the end of its part."""
+        return self._ends[bisect_right(self._ends, at)] - at
+
+    def place(self, at: int) -> tuple[int, int, int]:
+        """Scale index, split, and number within them of the sample with number `at`."""
+        block, split = self._parts[bisect_right(self._ends, at)]
+        return block.scale_index, split, block.stop - self.left(at)
+
+
 class Pipeline:
     """Runs the batches of some scales through the encoder and gives their features to the probe.
 
-        Pipeline(probe, encoder, batch_size(probe, None)).run(range(len(task.scale_values)))
+        Pipeline(probe, encoder, batch_size(probe, None)).run(probe.blocks)
 
     Phase "encode" is added to the probe's clock. The encoder is to be inside its `scoring()`.
 
@@ -124,16 +146,15 @@ class Pipeline:
         self._chosen = False
         self._done = 0
 
-    def run(self, scales: Sequence[int]) -> None:
-        """All batches of these scales (indices), in their order.
+    def run(self, blocks: Sequence[Block]) -> None:
+        """All batches of these blocks, in their order.
 
         Raises:
             SynbenchError: no room for one sample, or for the batch size that was asked for; and what
                 `Probe.update` and the encoder raise.
         """
-        samples = self.probe.samples
-        parts = [(scale, split) for scale in scales for split in range(self.probe.splits)]
-        at, end = 0, len(parts) * samples  # samples are numbered part after part; a batch stays within one
+        parts = _Parts(blocks, self.probe.splits)  # samples are numbered part after part
+        at, end = 0, parts.samples
         filled: _Filled | None = None
         ahead: _Filled | None = None  # the batch at `at`, drawn while the one before was encoded
         while at < end:
@@ -148,7 +169,7 @@ class Pipeline:
                 if not is_out_of_memory(error):
                     raise
                 filled = None  # it holds a buffer that is to go
-                self._shrink(self._count(at), first_line(error))
+                self._shrink(min(self.size.next(), parts.left(at)), first_line(error))
                 continue
             self.probe.update(filled.batch, features)
             self._release(filled)
@@ -158,18 +179,20 @@ class Pipeline:
             self._progress(self._done, self.probe.images, "encode")
             at, filled = following, None
 
-    def _count(self, at: int) -> int:
-        samples = self.probe.samples
-        return min(self.size.next(), samples - at % samples)
-
-    def _fill(self, parts: Sequence[tuple[int, int]], at: int) -> _Filled:
+    def _fill(self, parts: _Parts, at: int) -> _Filled:
         """Start drawing the batch that begins with sample number `at`."""
-        samples = self.probe.samples
-        size = min(self.size.next(), samples)
-        if self._buffers is None or self._buffers.size != size:
-            self._buffers = None  # before the next ones take memory
-            self._buffers = _Buffers(self.probe, self._lane, size, 2 if self._overlaps else 1)
-        return self._buffers.fill(*parts[at // samples], at % samples, self._count(at))
+        asked = self.size.next()
+        size = min(asked, parts.longest)
+        buffers = self._buffers
+        if buffers is None or buffers.asked != asked or buffers.size < size:
+            if self._chosen:  # what was recorded reads the buffers that go
+                self._chosen = False
+                self.forward.reset()
+            self._buffers = buffers = None  # before the next ones take memory
+            buffers = _Buffers(self.probe, self._lane, size, asked, 2 if self._overlaps else 1)
+            self._buffers = buffers
+        scale_index, split, start = parts.place(at)
+        return buffers.fill(scale_index, split, start, min(buffers.size, parts.left(at)))
 
     def _encode(self, filled: _Filled) -> tuple[Tensor, Span]:
         x = filled.batch.x

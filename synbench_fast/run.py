@@ -10,14 +10,16 @@ import torch
 from torch import Tensor
 
 from synbench_fast.batch_size import BatchSize
+from synbench_fast.blocks import Block
 from synbench_fast.encoders import Encoder
 from synbench_fast.encoders.base import is_out_of_memory
 from synbench_fast.errors import SynbenchError, first_line
 from synbench_fast.forward import Compile, wants_channels_last
 from synbench_fast.pipeline import Pipeline, Progress, batch_size
 from synbench_fast.precision import CHECKED, Precision, compare, tf32_allowed
-from synbench_fast.probe import Curve, Probe
+from synbench_fast.probe import Probe
 from synbench_fast.results import PrecisionCheck
+from synbench_fast.scores import Curve
 from synbench_fast.streams import on_device
 
 __all__ = ["Run", "run_encoder"]
@@ -72,7 +74,7 @@ def run_encoder(
             encoder.module, encoder.info.input_shape, precision, encoder.device
         )
         probe = make_probe(precision.dtype, layout)
-        scales = list(range(len(probe.task.scale_values)))
+        blocks = probe.blocks
         if number == 1:
             report(0, probe.images, "encode")
         worked = 0.0
@@ -82,10 +84,12 @@ def run_encoder(
                     _recast(encoder, precision, layout)
                 pipeline = Pipeline(probe, encoder, batch_size(probe, size), compile=compile, progress=report)
                 if precision.reduced and encoder.module is not None:
-                    middle = scales.pop(len(scales) // 2)
+                    middle = blocks.pop(len(blocks) // 2)
                     probe.keep_features(middle)
                     worked += _timed(pipeline, [middle])
-                    check = _check(encoder, make_probe, probe, precision, middle, pipeline.size.next())
+                    check = _check(
+                        encoder, make_probe, probe, precision, middle.scale_index, pipeline.size.next()
+                    )
                     if last:
                         check = replace(check, used=True)
                     checks.append(check)
@@ -103,7 +107,7 @@ def run_encoder(
                     f"{precision.name}: the difference to float32 is unknown, the arithmetic of a callable is its own"
                 )
             encoder.drop_loaded()
-            worked += _timed(pipeline, scales)
+            worked += _timed(pipeline, blocks)
         break
     start = time.perf_counter()
     curve = probe.compute()
@@ -138,10 +142,10 @@ def _recast(encoder: Encoder, precision: Precision, channels_last: bool) -> None
         ) from None
 
 
-def _timed(pipeline: Pipeline, scales: Sequence[int]) -> float:
-    """Run these scales; seconds until their statistics are done."""
+def _timed(pipeline: Pipeline, blocks: Sequence[Block]) -> float:
+    """Run these blocks; seconds until their statistics are done."""
     begun = time.perf_counter()
-    pipeline.run(scales)
+    pipeline.run(blocks)
     pipeline.probe.finish()
     return time.perf_counter() - begun
 

@@ -21,7 +21,8 @@ from scipy.stats import norm
 import synbench_fast as sb
 from synbench_fast.checks import THRESHOLDS
 from synbench_fast.ops.score_auc import score_auc
-from synbench_fast.probe import Batch, Curve
+from synbench_fast.probe import Batch
+from synbench_fast.scores import Curve
 
 SHAPE = (3, 4, 5)
 TASK = sb.GaussianTask(SHAPE, scales=(0.5, 1.0, 2.5))
@@ -173,7 +174,7 @@ def test_features_are_kept_only_until_their_scale_is_complete() -> None:
         for batch in probe.batches(80):
             probe.update(batch, encode(batch.x))
             kept = {key: buffer.x.shape for key, buffer in probe._buffers.items()}
-            assert all(key[0] == batch.scale_index for key in kept)
+            assert all(key[0].scale_index == batch.scale_index for key in kept)
             assert len(kept) <= splits
             assert all(shape == (200, 10) for shape in kept.values())
         assert not probe._buffers
