@@ -34,7 +34,7 @@ CREATE TABLE workers(
     since REAL NOT NULL, units INTEGER NOT NULL, images INTEGER NOT NULL, seconds REAL NOT NULL,
     PRIMARY KEY(run, slot));
 CREATE TABLE jobs(
-    id INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE, configuration TEXT NOT NULL, spec TEXT NOT NULL,
+    id INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE, configuration TEXT NOT NULL, family TEXT NOT NULL, spec TEXT NOT NULL,
     request TEXT NOT NULL, state TEXT NOT NULL DEFAULT 'waiting', run INTEGER, attempts INTEGER NOT NULL DEFAULT 0,
     kind TEXT, prepared TEXT, reason TEXT, result TEXT, began REAL, finished REAL, asked REAL);
 CREATE TABLE units(
@@ -44,6 +44,7 @@ CREATE TABLE units(
 CREATE TABLE plan(
     job INTEGER NOT NULL, task INTEGER NOT NULL, scale_index INTEGER NOT NULL, start INTEGER NOT NULL,
     unit INTEGER NOT NULL, PRIMARY KEY(job, task, scale_index, start)) WITHOUT ROWID;
+CREATE INDEX job_family ON jobs(family);
 CREATE INDEX plan_of_unit ON plan(unit);
 CREATE INDEX unit_run ON units(run) WHERE run IS NOT NULL;
 CREATE INDEX unit_finished ON units(finished) WHERE finished IS NOT NULL;
@@ -51,7 +52,7 @@ CREATE INDEX unit_finished ON units(finished) WHERE finished IS NOT NULL;
 
 
 def journal_for(folder: Path, wanted: str = "auto") -> str:
-    """"wal", or "delete" (the rollback journal) for a folder on a network's file system."""
+    """ "wal", or "delete" (the rollback journal) for a folder on a network's file system."""
     if wanted != "auto":
         return wanted
     return "delete" if _file_system(folder) in NETWORKS else "wal"
@@ -84,7 +85,9 @@ def connect(folder: Path, *, create: bool, journal: str = "auto") -> sqlite3.Con
         raise SynbenchError(f"DIR: expected a folder that `run --models` wrote, got {str(folder)!r}")
     with explained(folder):
         uri = f"{path.resolve().as_uri()}?mode={'rwc' if create else 'rw'}"
-        db = sqlite3.connect(uri, uri=True, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+        db = sqlite3.connect(
+            uri, uri=True, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
+        )
         try:
             if create:
                 db.execute(f"PRAGMA journal_mode={journal_for(folder, journal)}")
@@ -124,9 +127,13 @@ def explained(folder: Path) -> Iterator[None]:
                 f"{path}: expected room to write, got: {text}; what is finished is kept, run again with more room"
             ) from error
         if "locked" in text:
-            raise SynbenchError(f"{path}: expected the others to let go of it in time, got: {text}") from error
+            raise SynbenchError(
+                f"{path}: expected the others to let go of it in time, got: {text}"
+            ) from error
         if isinstance(error, sqlite3.OperationalError):
-            raise SynbenchError(f"{path}: expected a file that can be read and written, got: {text}") from error
+            raise SynbenchError(
+                f"{path}: expected a file that can be read and written, got: {text}"
+            ) from error
         raise SynbenchError(
             f"{path}: expected a run store, got a damaged file ({text}); results in {folder / 'results'} are "
             "separate files and whole: move the damaged one away to begin again"

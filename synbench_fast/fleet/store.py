@@ -53,6 +53,9 @@ class Unit:
     start: int
     count: int
 
+    def plain(self) -> dict[str, Any]:
+        return vars(self).copy()
+
 
 def here() -> str:
     """This machine, as far as process numbers mean the same."""
@@ -143,7 +146,9 @@ class Store:
                 [(self.run, *one) for one in workers],
             )
             self._release_dead(db)
-            return [n for (n,) in db.execute("SELECT id FROM runs WHERE ended IS NULL AND id != ?", (self.run,))]
+            return [
+                n for (n,) in db.execute("SELECT id FROM runs WHERE ended IS NULL AND id != ?", (self.run,))
+            ]
 
     def end(self) -> None:
         """Give back what is not finished; the run is over."""
@@ -158,7 +163,9 @@ class Store:
 
     def _release_dead(self, db: sqlite3.Connection) -> None:
         late = self._clock() - self._lease
-        alive = db.execute("SELECT id, host, pid, process, heartbeat FROM runs WHERE ended IS NULL").fetchall()
+        alive = db.execute(
+            "SELECT id, host, pid, process, heartbeat FROM runs WHERE ended IS NULL"
+        ).fetchall()
         for run, host, pid, mark, heartbeat in alive:
             if run != self.run and (heartbeat < late or _gone(host, pid, mark)):
                 self._release(db, run)
@@ -170,8 +177,8 @@ class Store:
 
     # Jobs
 
-    def add_jobs(self, jobs: Iterable[tuple[str, str, str, dict[str, Any]]]) -> list[int]:
-        """Ids of these (key, configuration, spec, request), added where they are not known.
+    def add_jobs(self, jobs: Iterable[tuple[str, str, str, str, dict[str, Any]]]) -> list[int]:
+        """Ids of these (key, configuration, family, spec, request), added where they are not known.
 
         Failures of earlier runs are forgotten, so that they are tried again, unless another run is alive: then
         they are that run's, and stand.
@@ -180,10 +187,10 @@ class Store:
         with self._writing() as db:
             others = db.execute("SELECT count(*) FROM runs WHERE ended IS NULL AND id != ?", (self.run,))
             alone = others.fetchone()[0] == 0
-            for key, configuration, spec, request in jobs:
+            for key, configuration, family, spec, request in jobs:
                 db.execute(
-                    "INSERT OR IGNORE INTO jobs(key, configuration, spec, request) VALUES(?, ?, ?, ?)",
-                    (key, configuration, spec, json.dumps(request)),
+                    "INSERT OR IGNORE INTO jobs(key, configuration, family, spec, request) VALUES(?, ?, ?, ?, ?)",
+                    (key, configuration, family, spec, json.dumps(request)),
                 )
                 (id,) = db.execute("SELECT id FROM jobs WHERE key = ?", (key,)).fetchone()
                 db.execute("UPDATE jobs SET asked = ? WHERE id = ?", (self._clock(), id))
@@ -204,12 +211,22 @@ class Store:
 
     def job(self, id: int) -> Job:
         rows = self._rows(
-            "SELECT id, key, spec, request, state, kind, prepared, reason, result FROM jobs WHERE id = ?", (id,)
+            "SELECT id, key, spec, request, state, kind, prepared, reason, result FROM jobs WHERE id = ?",
+            (id,),
         )
         id, key, spec, request, state, kind, prepared, reason, result = rows[0]
         return Job(
             id, key, spec, json.loads(request), state, kind, prepared and json.loads(prepared), reason, result
         )
+
+    def decided(self, id: int, kind: str) -> dict[str, Any] | None:
+        """What was prepared last for this encoder on such a device, by this job or one of its family."""
+        rows = self._rows(
+            "SELECT other.prepared FROM jobs JOIN jobs AS other ON other.family = jobs.family WHERE jobs.id = ? "
+            "AND other.kind = ? AND other.prepared IS NOT NULL ORDER BY other.asked DESC, other.id DESC LIMIT 1",
+            (id, kind),
+        )
+        return json.loads(rows[0][0]) if rows else None
 
     def states(self) -> dict[int, str]:
         """State of every job."""
@@ -248,13 +265,16 @@ class Store:
             if busy:
                 return False
             db.execute("DELETE FROM plan WHERE job = ?", (id,))
+            tasks = []
             for number, task in enumerate(prepared["tasks"]):
+                stored = db.execute(
+                    "SELECT DISTINCT start, count FROM units WHERE series = ? AND payload IS NOT NULL",
+                    (task["series"],),
+                ).fetchall()
+                chain = cover(stored, task["samples"], task["least"])
+                tasks.append({**task, "chain": chain})
                 for scale_index, scale in enumerate(task["scales"]):
-                    stored = db.execute(
-                        "SELECT start, count FROM units WHERE series = ? AND scale = ? AND payload IS NOT NULL",
-                        (task["series"], scale),
-                    ).fetchall()
-                    for start, count in cover(stored, task["samples"], task["least"]):
+                    for start, count in chain:
                         key = (task["series"], scale, start, count)
                         db.execute(
                             "INSERT OR IGNORE INTO units(series, scale, start, count) VALUES(?, ?, ?, ?)", key
@@ -264,6 +284,7 @@ class Store:
                             "AND start = ? AND count = ?",
                             (id, number, scale_index, *key),
                         )
+            prepared = {**prepared, "tasks": tasks}
             db.execute(
                 "UPDATE jobs SET state = 'planned', kind = ?, prepared = ?, run = NULL, attempts = 0 WHERE id = ?",
                 (kind, json.dumps(prepared), id),
@@ -338,7 +359,9 @@ class Store:
                 "UPDATE units SET run = NULL, attempts = attempts + ? WHERE id = ? AND run = ? AND payload IS NULL",
                 [(int(failed), one, self.run) for one in listed],
             )
-            counts = [db.execute("SELECT attempts FROM units WHERE id = ?", (one,)).fetchone()[0] for one in listed]
+            counts = [
+                db.execute("SELECT attempts FROM units WHERE id = ?", (one,)).fetchone()[0] for one in listed
+            ]
         return max(counts, default=0)
 
     def discard_unit(self, id: int) -> None:
@@ -381,9 +404,7 @@ def _summary(db: sqlite3.Connection, folder: str) -> dict[str, Any]:
         "count(unit), coalesce(sum(payload IS NOT NULL), 0), coalesce(sum(images), 0) FROM jobs "
         "LEFT JOIN plan ON plan.job = jobs.id LEFT JOIN units ON units.id = plan.unit GROUP BY jobs.id ORDER BY jobs.id"
     ).fetchall()
-    names = (
-        "id spec configuration state reason attempts device result began finished units units_done images".split()
-    )
+    names = "id spec configuration state reason attempts device result began finished units units_done images".split()
     encoders = [dict(zip(names, row, strict=True)) for row in jobs]
     for one in encoders:
         one["current"] = newest is not None and one["configuration"] == newest[0]

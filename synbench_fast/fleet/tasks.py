@@ -35,7 +35,10 @@ class Worker(Protocol):
         """One unit of the loaded encoder: payload, images and costs."""
 
     def assemble(
-        self, request: dict[str, Any], prepared: dict[str, Any], points: list[tuple[dict[str, int], bytes, dict[str, Any]]]
+        self,
+        request: dict[str, Any],
+        prepared: dict[str, Any],
+        points: list[tuple[dict[str, int], bytes, dict[str, Any]]],
     ) -> tuple[str, str]:
         """File name and text of the result; no encoder is needed."""
 
@@ -71,7 +74,6 @@ def answer(worker: Worker, task: dict[str, Any]) -> dict[str, Any]:
         }
     given["seconds"] = time.perf_counter() - begun
     return given
-
 
 
 class OutOfMemory(SynbenchError):

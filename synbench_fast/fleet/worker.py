@@ -1,0 +1,402 @@
+"""The work of a fleet: an encoder is loaded once, its units are run, its result is put together.
+
+Nothing here depends on which worker does what: how batches are cut follows from the configuration and from the
+decision that the first worker made when it loaded the encoder, which the others repeat.
+"""
+
+from __future__ import annotations
+
+import time
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import cache
+from importlib import metadata
+from typing import Any, NoReturn
+
+import torch
+
+from synbench_fast import environment
+from synbench_fast.batch_size import BatchSize
+from synbench_fast.blocks import Block
+from synbench_fast.documents import decode, encode
+from synbench_fast.errors import SynbenchError
+from synbench_fast.fleet.configuration import library_of, series_of, source_of
+from synbench_fast.fleet.payload import decode_point, encode_point
+from synbench_fast.fleet.tasks import OutOfMemory
+from synbench_fast.forward import compile_repays
+from synbench_fast.pipeline import Pipeline, batch_size
+from synbench_fast.precision import DTYPES, Precision
+from synbench_fast.prepare import Prepared, Settings, check_settings, prepare
+from synbench_fast.probe import Probe
+from synbench_fast.results import (
+    Cost,
+    EncoderRecord,
+    Environment,
+    PrecisionCheck,
+    PrecisionRecord,
+    Result,
+    TaskRecord,
+)
+from synbench_fast.run import arithmetic, recast, settle
+from synbench_fast.score import command_of, encoder_record, peak_memory, task_record
+from synbench_fast.suites import Suite, TaskDefinition, collect
+from synbench_fast.task import GaussianTask
+
+__all__ = ["EncoderWorker"]
+
+
+class _Decided(BatchSize):
+    """The size that was decided: when it does not fit, that is for the scheduler to decide anew."""
+
+    def too_large(self, count: int, reason: str) -> NoReturn:
+        raise OutOfMemory(f"memory: expected room for a batch of {self.next()}, got {reason}")
+
+
+@dataclass
+class _Loaded:
+    ready: Prepared
+    tasks: list[GaussianTask]
+    precision: Precision
+    decision: dict[str, Any]
+    pipelines: dict[tuple[int, tuple[tuple[int, int], ...]], Pipeline]
+
+
+class EncoderWorker:
+    """See `tasks.Worker`; on one torch device."""
+
+    def __init__(self, device: str) -> None:
+        self.device = torch.device(device)
+        self.kind = device_kind(self.device)
+        self._loaded: _Loaded | None = None
+        self._stack = ExitStack()
+
+    def load(self, request: dict[str, Any], prepared: dict[str, Any] | None) -> dict[str, Any]:
+        begun = time.perf_counter()
+        self._stack.close()
+        self._loaded = None
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats(self.device)
+        options = _options(request, str(self.device))
+        torch.set_num_threads(options["threads"])
+        ready = prepare(request["spec"], options)
+        suite = _suite(request)
+        tasks = ready.tasks(None if suite is None else lambda shape: _build(suite, ready, shape))
+        self._stack.enter_context(ready.encoder.scoring())
+        seconds = {"load": time.perf_counter() - begun}
+        begun = time.perf_counter()
+        checks: list[PrecisionCheck] = []
+        warnings = list(ready.notes)
+        if prepared is None:
+            decision, checks, more = self._decide(ready, tasks[0])
+            warnings += more
+            seconds["check"] = time.perf_counter() - begun
+        else:
+            decision, warnings = prepared["decision"], prepared["warnings"]
+            checks = [decode(PrecisionCheck, one) for one in prepared["checks"]]
+        precision = DTYPES[decision["dtype"]]
+        if prepared is not None and (
+            ready.encoder.dtype != precision.dtype or decision["channels_last"]
+        ):
+            with arithmetic(ready.encoder, precision):
+                recast(ready.encoder, precision, decision["channels_last"])
+            ready.encoder.drop_loaded()
+        self._loaded = _Loaded(ready, tasks, precision, decision, {})
+        width = ready.encoder.info.feature_dim or 0
+        record = encode(encoder_record(ready.encoder.info, width))
+        samples, settings = ready.samples, ready.settings
+        planned = []
+        for task in tasks:
+            identity = _identity(request, record, task, settings, options["threads"])
+            planned.append(
+                {
+                    "identity": identity,
+                    "series": series_of(identity, decision),
+                    "scales": list(task.scale_values),
+                    "samples": samples,
+                    "least": None if settings.estimator == "paper" else max(4, 2 * width),
+                    "record": encode(task_record(task, samples)),
+                }
+            )
+        return {
+            "decision": decision,
+            "encoder": record,
+            "tasks": planned,
+            "checks": [encode(one) for one in checks],
+            "warnings": warnings,
+            "environment": _environment(),
+            "backends": environment.chosen_backends(self.device.type, settings.backend),
+            "seconds": seconds,
+            "device": str(self.device),
+            "peak_memory_bytes": peak_memory(self.device),
+        }
+
+    def _decide(
+        self, ready: Prepared, task: GaussianTask
+    ) -> tuple[dict[str, Any], list[PrecisionCheck], list[str]]:
+        """Arithmetic, batch size, layout and compilation for all workers on this kind of device.
+
+        Off a GPU and above float32's precision they follow from the arguments and the input's shape. Elsewhere
+        the middle block of the first task is run to find out; it is not kept, because its batches were not cut
+        as those of the other workers will be.
+        """
+        settings = ready.settings
+        settled = settle(
+            ready.encoder,
+            lambda dtype, channels_last: ready.probe(task, dtype, channels_last),
+            ready.precisions(),
+            size=settings.batch_size,
+            compile=False,
+        )
+        pipeline, probe = settled.pipeline, settled.probe
+        if self.device.type == "cuda" and not settled.worked:
+            with arithmetic(ready.encoder, settled.precision):
+                pipeline.run([settled.left[len(settled.left) // 2]])
+                probe.finish()
+        each = pipeline.size.seconds_per_image
+        decision = {
+            "kind": self.kind,
+            "dtype": settled.precision.name,
+            "batch_size": pipeline.size.next(),
+            "asked": settings.batch_size is not None,
+            "channels_last": probe.channels_last,
+            "compile": compile_repays(settings.compile, self.device, probe.images, each),
+        }
+        return decision, settled.checks, settled.warnings
+
+    def run(self, unit: dict[str, Any]) -> tuple[bytes, int, dict[str, Any]]:
+        loaded = self._loaded
+        if loaded is None:
+            raise RuntimeError("no encoder is loaded")
+        chain = tuple((start, count) for start, count in unit["chain"])
+        key = (unit["task"], chain)
+        block = Block(unit["scale_index"], unit["start"], unit["count"])
+        pipeline = loaded.pipelines.get(key)
+        if pipeline is None:
+            pipeline = loaded.pipelines[key] = self._pipeline(loaded, unit["task"], chain)
+        probe = pipeline.probe
+        before = probe.seconds
+        begun = time.perf_counter()
+        try:
+            with arithmetic(loaded.ready.encoder, loaded.precision):
+                pipeline.run([block])
+                probe.finish()
+        except BaseException:
+            del loaded.pipelines[key]  # the probe has some of the samples
+            raise
+        worked = time.perf_counter() - begun
+        costs: dict[str, Any] = {name: value - before.get(name, 0.0) for name, value in probe.seconds.items()}
+        costs |= {
+            "worked": worked,
+            "peak_memory_bytes": peak_memory(self.device),
+            "compiled": pipeline.forward.compiled,
+            "cuda_graph": pipeline.forward.graphed,
+            "warnings": pipeline.forward.warnings,
+        }
+        return encode_point(probe.point(block)), probe.splits * block.count, costs
+
+    @staticmethod
+    def _pipeline(loaded: _Loaded, task: int, chain: tuple[tuple[int, int], ...]) -> Pipeline:
+        decision, ready = loaded.decision, loaded.ready
+        probe = ready.probe(
+            loaded.tasks[task], loaded.precision.dtype, decision["channels_last"], samples=chain[0][1]
+        )
+        _extend(probe, chain)
+        wanted = batch_size(probe, decision["batch_size"])
+        size = _Decided(wanted.next(), largest=probe.samples, fixed=True, measured=not wanted.settled)
+        return Pipeline(probe, ready.encoder, size, compile=bool(decision["compile"]))
+
+    def assemble(
+        self,
+        request: dict[str, Any],
+        prepared: dict[str, Any],
+        points: list[tuple[dict[str, int], bytes, dict[str, Any]]],
+    ) -> tuple[str, str]:
+        settings = check_settings(_options(request, "cpu"))
+        results, tasks = [], []
+        for number, planned in enumerate(prepared["tasks"]):
+            own = [one for one in points if one[0]["task"] == number]
+            task = _task(planned["record"])
+            tasks.append(task)
+            first = number == 0
+            results.append(_result(request, settings, prepared, task, planned["chain"], own, with_load=first))
+        suite = _suite(request)
+        if suite is None:
+            result: Any = results[0]
+        else:
+            result = collect(suite, tasks, results)
+        return result.file_name(), result.to_json(indent=2) + "\n"
+
+
+def device_kind(device: torch.device) -> str:
+    """Devices whose numbers belong together: the CPUs, or GPUs of one name."""
+    return f"cuda {torch.cuda.get_device_name(device)}" if device.type == "cuda" else device.type
+
+
+@cache
+def _environment() -> dict[str, Any]:
+    return encode(environment.describe())
+
+
+def _options(request: dict[str, Any], device: str) -> dict[str, Any]:
+    """Arguments of score(), sequences as tuples."""
+    options = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in request["options"].items()
+    }
+    tasks = request["tasks"]
+    return {**options, "device": device, **({} if tasks is None else {"tasks": tasks["suite"]})}
+
+
+def _suite(request: dict[str, Any]) -> Suite | None:
+    if request["tasks"] is None:
+        return None
+    definitions = [
+        TaskDefinition(
+            **{name: tuple(v) if isinstance(v, list) else v for name, v in one.items()}
+        )
+        for one in request["tasks"]["definitions"]
+    ]
+    return Suite(request["tasks"]["suite"], tuple(definitions))
+
+
+def _build(suite: Suite, ready: Prepared, shape: tuple[int, ...]) -> list[GaussianTask]:
+    settings = ready.settings
+    return suite.build(
+        shape,
+        scales=settings.scales,
+        prior=ready.options["prior"],
+        center=ready.options["center"],
+        eps=settings.eps,
+        threshold=min(settings.thresholds),
+    )
+
+
+def _identity(
+    request: dict[str, Any], encoder: dict[str, Any], task: GaussianTask, settings: Settings, threads: int
+) -> dict[str, Any]:
+    """What decides the numbers of units, except for the decision; see `configuration`."""
+    library = library_of(request["spec"])
+    versions = {"torch": str(torch.__version__)}
+    if library is not None:
+        try:
+            versions[library] = metadata.version(library)
+        except metadata.PackageNotFoundError:  # a module that was not installed as a package
+            versions[library] = ""
+    return {
+        "encoder": {
+            name: encoder[name] for name in ("spec", "revision", "weights_sha256", "feature_dim", "preprocessing")
+        },
+        "source": source_of(request["spec"]),
+        "task": [list(task.shape), task.prior, task.center, task.pattern, task.covariance],
+        "estimator": settings.estimator,
+        "eps": list(settings.eps),
+        "seed": settings.seed,
+        "backend": settings.backend,
+        "threads": threads,
+        "versions": versions,
+    }
+
+
+def _extend(probe: Probe, chain: Any) -> None:
+    for scale_index in range(len(probe.task.scale_values)):
+        for _, count in chain[1:]:
+            probe.extend(scale_index, count)
+
+
+def _task(record: dict[str, Any]) -> GaussianTask:
+    one = decode(TaskRecord, record)
+    return GaussianTask(
+        one.shape, tuple(one.scales), one.prior, one.center, one.pattern, one.covariance
+    )
+
+
+def _result(
+    request: dict[str, Any],
+    settings: Settings,
+    prepared: dict[str, Any],
+    task: GaussianTask,
+    chain: list[tuple[int, int]],
+    points: list[tuple[dict[str, int], bytes, dict[str, Any]]],
+    *,
+    with_load: bool,
+) -> Result:
+    """The result of one task from its points; the seconds of all workers are added up."""
+    decision, device = prepared["decision"], prepared["device"]
+    encoder = decode(EncoderRecord, prepared["encoder"])
+    probe = Probe(
+        task,
+        settings.eps,
+        samples=chain[0][1],
+        estimator=settings.estimator,
+        thresholds=settings.thresholds,
+        integral=request["options"]["integral"],
+        seed=settings.seed,
+        backend=settings.backend,
+    )
+    _extend(probe, chain)
+    for unit, payload, _ in points:
+        try:
+            point = decode_point(payload)
+        except SynbenchError as error:
+            raise DamagedPoint(unit["id"], str(error)) from None
+        probe.add_point(Block(unit["scale_index"], unit["start"], unit["count"]), point)
+    begun = time.perf_counter()
+    curve = probe.compute()
+    costs = [one for _, _, one in points]
+    seconds = {
+        name: sum(one[name] for one in costs)
+        for name in costs[0]
+        if isinstance(costs[0][name], float) and name != "worked"
+    }
+    seconds["statistics"] += time.perf_counter() - begun
+    worked = sum(one["worked"] for one in costs)
+    own = prepared["seconds"] if with_load else {"load": 0.0}
+    seconds = {"load": own["load"], **seconds}
+    if prepared["checks"] and "check" in own:
+        seconds["check"] = own["check"]
+    seconds["total"] = sum(own.values()) + worked
+    warnings = dict.fromkeys([*prepared["warnings"], *(text for one in costs for text in one["warnings"])])
+    options = {**_options(request, device.partition(":")[0])}
+    return Result(
+        encoder=encoder,
+        task=task_record(task, max(probe.samples_drawn)),
+        estimator=settings.estimator,
+        seed=settings.seed,
+        eps=list(settings.eps),
+        thresholds=list(settings.thresholds),
+        scores=curve.scores,
+        curve=curve.curve,
+        score_covariance=curve.score_covariance,
+        influence=curve.influence,
+        robust_area=curve.robust_area,
+        precision=PrecisionRecord(
+            requested=settings.dtype,
+            dtype=decision["dtype"],
+            checks=[decode(PrecisionCheck, one) for one in prepared["checks"]],
+        ),
+        cost=Cost(
+            images=probe.images,
+            seconds=seconds,
+            images_per_second=probe.images / worked,
+            peak_memory_bytes=max(prepared["peak_memory_bytes"], *(one["peak_memory_bytes"] for one in costs)),
+            device=device,
+            dtype=decision["dtype"],
+            batch_size=decision["batch_size"],
+            threads=request["options"]["threads"],
+            channels_last=decision["channels_last"],
+            compiled=any(one["compiled"] for one in costs),
+            cuda_graph=any(one["cuda_graph"] for one in costs),
+        ),
+        environment=decode(Environment, prepared["environment"]),
+        backends=prepared["backends"],
+        warnings=[*warnings, *curve.warnings],
+        command=command_of(request["spec"], options),
+    )
+
+
+class DamagedPoint(Exception):
+    """A stored payload that cannot be read: its unit is to be run again."""
+
+    def __init__(self, unit: int, reason: str) -> None:
+        super().__init__(reason)
+        self.unit = unit
