@@ -17,14 +17,23 @@ import hashlib
 import importlib.util
 import inspect
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from synbench_fast.encoders.registry import REGISTRY
 from synbench_fast.errors import SynbenchError
 
-__all__ = ["NUMERICS", "configuration_of", "digest", "family_of", "halved", "job_key", "make_request", "series_of"]
+__all__ = [
+    "NUMERICS",
+    "configuration_of",
+    "digest",
+    "family_of",
+    "halved",
+    "job_key",
+    "make_request",
+    "series_of",
+]
 
 NUMERICS = 1  # raised with every version whose numbers differ from the one before
 FLEET_THREADS = 1  # a number that does not depend on how many workers there are
@@ -108,7 +117,7 @@ def _named(request: dict[str, Any]) -> list[Path]:
     return [Path(one) for one in names if one and Path(one).exists()]
 
 
-def _files(request: dict[str, Any]) -> list[Sequence[Any]]:
+def _files(request: dict[str, Any]) -> list[tuple[str, int, int]]:
     found = []
     for path in _named(request):
         inside = sorted(path.rglob("*")) if path.is_dir() else [path]

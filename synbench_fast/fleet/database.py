@@ -21,8 +21,33 @@ VERSION = 1
 JOURNALS = ("auto", "wal", "delete")
 BUSY_SECONDS = 60.0  # how long a writer waits for the others
 NETWORKS = frozenset(
-    "9p afs beegfs ceph cifs coda fuse.glusterfs fuse.juicefs fuse.sshfs gfs2 gpfs lustre ncpfs nfs nfs4 ocfs2 "
-    "orangefs panfs pvfs2 smb smb2 smb3 smbfs virtiofs wekafs".split()
+    [
+        "9p",
+        "afs",
+        "beegfs",
+        "ceph",
+        "cifs",
+        "coda",
+        "fuse.glusterfs",
+        "fuse.juicefs",
+        "fuse.sshfs",
+        "gfs2",
+        "gpfs",
+        "lustre",
+        "ncpfs",
+        "nfs",
+        "nfs4",
+        "ocfs2",
+        "orangefs",
+        "panfs",
+        "pvfs2",
+        "smb",
+        "smb2",
+        "smb3",
+        "smbfs",
+        "virtiofs",
+        "wekafs",
+    ]
 )
 
 TABLES = """

@@ -206,7 +206,8 @@ def ended(code: int) -> str:
     """What an exit code says about a worker that was not asked to end."""
     if code >= 0:
         return f"the worker ended with exit code {code}"
-    name = signal.Signals(-code).name if -code in iter(signal.Signals) else f"signal {-code}"
+    known = {one.value: one.name for one in signal.Signals}
+    name = known.get(-code, f"signal {-code}")
     why = ", as the system does when memory runs out" if -code == signal.SIGKILL else ""
     return f"the worker was killed by {name}{why}"
 

@@ -48,6 +48,7 @@ class Unit:
     """Samples start .. start + count - 1 of one scale of one task."""
 
     id: int
+    series: str
     task: int
     scale_index: int
     start: int
@@ -228,9 +229,9 @@ class Store:
         )
         return json.loads(rows[0][0]) if rows else None
 
-    def states(self) -> dict[int, str]:
-        """State of every job."""
-        return dict(self._rows("SELECT id, state FROM jobs"))
+    def states(self) -> dict[int, tuple[str, str | None]]:
+        """State and kind of device of every job."""
+        return {id: (state, kind) for id, state, kind in self._rows("SELECT id, state, kind FROM jobs")}
 
     def claim_job(self, id: int, state: str) -> bool:
         """Take a job in `state` for this run, unless somebody has it."""
@@ -241,13 +242,15 @@ class Store:
             )
             return taken.rowcount == 1
 
-    def release_job(self, id: int, *, failed: bool = False) -> int:
-        """Give a job back; `failed` counts an attempt. Returns the attempts so far."""
+    def release_job(self, id: int) -> None:
+        """Give a job back."""
         with self._writing() as db:
-            db.execute(
-                "UPDATE jobs SET run = NULL, attempts = attempts + ? WHERE id = ? AND run = ?",
-                (int(failed), id, self.run),
-            )
+            db.execute("UPDATE jobs SET run = NULL WHERE id = ? AND run = ?", (id, self.run))
+
+    def count_job(self, id: int) -> int:
+        """One more failed attempt to load a job; returns their number."""
+        with self._writing() as db:
+            db.execute("UPDATE jobs SET attempts = attempts + 1 WHERE id = ?", (id,))
             return int(db.execute("SELECT attempts FROM jobs WHERE id = ?", (id,)).fetchone()[0])
 
     def plan(self, id: int, kind: str, prepared: dict[str, Any]) -> bool:
@@ -301,6 +304,11 @@ class Store:
                 (id,),
             )
 
+    def result_name(self, id: int, name: str) -> str:
+        """`name`, or one like it if that is another job's result."""
+        rows = self._rows("SELECT count(*) FROM jobs WHERE result = ? AND id != ?", (name, id))
+        return name if rows[0][0] == 0 else f"{name.removesuffix('.json')}-{self.job(id).key[:6]}.json"
+
     def finish_job(self, id: int, result: str) -> None:
         """Its result is in the file `result` of the folder of results."""
         with self._writing() as db:
@@ -334,7 +342,7 @@ class Store:
         """Take up to `limit` units of a job that nobody has taken."""
         with self._writing() as db:
             rows = db.execute(
-                "SELECT units.id, task, scale_index, plan.start, count FROM plan JOIN units ON units.id = plan.unit "
+                "SELECT units.id, series, task, scale_index, plan.start, count FROM plan JOIN units ON units.id = plan.unit "
                 "WHERE job = ? AND payload IS NULL AND run IS NULL ORDER BY task, scale_index, plan.start LIMIT ?",
                 (id, limit),
             ).fetchall()
@@ -351,33 +359,41 @@ class Store:
             )
             return kept.rowcount == 1
 
-    def release_units(self, ids: Iterable[int], *, failed: bool = False) -> int:
-        """Give units back; `failed` counts an attempt of each. Returns the most attempts of any of them."""
-        listed = list(ids)
+    def release_units(self, ids: Iterable[int]) -> None:
+        """Give units back."""
         with self._writing() as db:
             db.executemany(
-                "UPDATE units SET run = NULL, attempts = attempts + ? WHERE id = ? AND run = ? AND payload IS NULL",
-                [(int(failed), one, self.run) for one in listed],
+                "UPDATE units SET run = NULL WHERE id = ? AND run = ?", [(one, self.run) for one in ids]
             )
-            counts = [
-                db.execute("SELECT attempts FROM units WHERE id = ?", (one,)).fetchone()[0] for one in listed
-            ]
-        return max(counts, default=0)
+
+    def count_unit(self, id: int) -> int:
+        """One more failed attempt at a unit; returns their number."""
+        with self._writing() as db:
+            db.execute("UPDATE units SET attempts = attempts + 1 WHERE id = ?", (id,))
+            return int(db.execute("SELECT attempts FROM units WHERE id = ?", (id,)).fetchone()[0])
 
     def discard_unit(self, id: int) -> None:
         """Forget a payload that cannot be read."""
         with self._writing() as db:
             db.execute("UPDATE units SET payload = NULL, finished = NULL, run = NULL WHERE id = ?", (id,))
 
+    def units_of_jobs(self) -> dict[int, tuple[int, int]]:
+        """Of every planned job how many units are done and how many there are."""
+        rows = self._rows(
+            "SELECT job, sum(payload IS NOT NULL), count(*) FROM plan JOIN units ON units.id = plan.unit "
+            "GROUP BY job"
+        )
+        return {job: (done, total) for job, done, total in rows}
+
     def payloads(self, id: int) -> list[tuple[Unit, bytes, dict[str, Any]]]:
         """Units of a job with what was kept of each, in order."""
         rows = self._rows(
-            "SELECT units.id, task, scale_index, plan.start, count, payload, costs FROM plan "
+            "SELECT units.id, series, task, scale_index, plan.start, count, payload, costs FROM plan "
             "JOIN units ON units.id = plan.unit WHERE job = ? AND payload IS NOT NULL "
             "ORDER BY task, scale_index, plan.start",
             (id,),
         )
-        return [(Unit(*row[:5]), row[5], json.loads(row[6])) for row in rows]
+        return [(Unit(*row[:6]), row[6], json.loads(row[7])) for row in rows]
 
 
 def read_summary(folder: str | os.PathLike[str]) -> dict[str, Any]:
@@ -404,7 +420,21 @@ def _summary(db: sqlite3.Connection, folder: str) -> dict[str, Any]:
         "count(unit), coalesce(sum(payload IS NOT NULL), 0), coalesce(sum(images), 0) FROM jobs "
         "LEFT JOIN plan ON plan.job = jobs.id LEFT JOIN units ON units.id = plan.unit GROUP BY jobs.id ORDER BY jobs.id"
     ).fetchall()
-    names = "id spec configuration state reason attempts device result began finished units units_done images".split()
+    names = [
+        "id",
+        "spec",
+        "configuration",
+        "state",
+        "reason",
+        "attempts",
+        "device",
+        "result",
+        "began",
+        "finished",
+        "units",
+        "units_done",
+        "images",
+    ]
     encoders = [dict(zip(names, row, strict=True)) for row in jobs]
     for one in encoders:
         one["current"] = newest is not None and one["configuration"] == newest[0]
@@ -424,7 +454,7 @@ def _summary(db: sqlite3.Connection, folder: str) -> dict[str, Any]:
     workers = db.execute(
         "SELECT run, slot, device, state, encoder, since, units, images, seconds FROM workers ORDER BY run, slot"
     ).fetchall()
-    columns = "run slot device state encoder since units images seconds".split()
+    columns = ["run", "slot", "device", "state", "encoder", "since", "units", "images", "seconds"]
     return {
         "schema": "synbench-fast/fleet",
         "schema_version": 1,

@@ -7,7 +7,8 @@ A task is a dict with `kind`:
     assemble  job, request, prepared, points          -> file, text
 
 An answer has `kind` and `job` of the task, `unit` (its id), `seconds`, and `ok`. If it is not ok: `reason`,
-`permanent` (trying again would not help) and `memory` (there was not enough).
+`permanent` (trying again would not help), `memory` (there was not enough) and `damaged` (a unit whose payload
+cannot be read).
 """
 
 from __future__ import annotations
@@ -71,6 +72,7 @@ def answer(worker: Worker, task: dict[str, Any]) -> dict[str, Any]:
             "reason": str(error) if isinstance(error, SynbenchError) else first_line(error),
             "permanent": isinstance(error, SynbenchError | SystemExit),
             "memory": isinstance(error, OutOfMemory),
+            "damaged": getattr(error, "unit", None),
         }
     given["seconds"] = time.perf_counter() - begun
     return given

@@ -95,9 +95,7 @@ class EncoderWorker:
             decision, warnings = prepared["decision"], prepared["warnings"]
             checks = [decode(PrecisionCheck, one) for one in prepared["checks"]]
         precision = DTYPES[decision["dtype"]]
-        if prepared is not None and (
-            ready.encoder.dtype != precision.dtype or decision["channels_last"]
-        ):
+        if prepared is not None and (ready.encoder.dtype != precision.dtype or decision["channels_last"]):
             with arithmetic(ready.encoder, precision):
                 recast(ready.encoder, precision, decision["channels_last"])
             ready.encoder.drop_loaded()
@@ -250,12 +248,10 @@ def _options(request: dict[str, Any], device: str) -> dict[str, Any]:
 def _suite(request: dict[str, Any]) -> Suite | None:
     if request["tasks"] is None:
         return None
-    definitions = [
-        TaskDefinition(
-            **{name: tuple(v) if isinstance(v, list) else v for name, v in one.items()}
-        )
-        for one in request["tasks"]["definitions"]
-    ]
+    definitions = []
+    for one in request["tasks"]["definitions"]:
+        given: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in one.items()}
+        definitions.append(TaskDefinition(**given))
     return Suite(request["tasks"]["suite"], tuple(definitions))
 
 
@@ -284,7 +280,8 @@ def _identity(
             versions[library] = ""
     return {
         "encoder": {
-            name: encoder[name] for name in ("spec", "revision", "weights_sha256", "feature_dim", "preprocessing")
+            name: encoder[name]
+            for name in ("spec", "revision", "weights_sha256", "feature_dim", "preprocessing")
         },
         "source": source_of(request["spec"]),
         "task": [list(task.shape), task.prior, task.center, task.pattern, task.covariance],
@@ -305,9 +302,7 @@ def _extend(probe: Probe, chain: Any) -> None:
 
 def _task(record: dict[str, Any]) -> GaussianTask:
     one = decode(TaskRecord, record)
-    return GaussianTask(
-        one.shape, tuple(one.scales), one.prior, one.center, one.pattern, one.covariance
-    )
+    return GaussianTask(one.shape, tuple(one.scales), one.prior, one.center, one.pattern, one.covariance)
 
 
 def _result(
@@ -378,7 +373,9 @@ def _result(
             images=probe.images,
             seconds=seconds,
             images_per_second=probe.images / worked,
-            peak_memory_bytes=max(prepared["peak_memory_bytes"], *(one["peak_memory_bytes"] for one in costs)),
+            peak_memory_bytes=max(
+                prepared["peak_memory_bytes"], *(one["peak_memory_bytes"] for one in costs)
+            ),
             device=device,
             dtype=decision["dtype"],
             batch_size=decision["batch_size"],
