@@ -392,7 +392,6 @@ class Fleet:
     def _fail(self, id: int, reason: str) -> None:
         self._store.fail_job(id, reason)
         self._states[id] = "failed"
-        self._said(f"{self._names[id]}: {reason}")
 
     def _wrong(self, place: Place, given: _Given, body: dict[str, Any]) -> None:
         """A task raised something."""

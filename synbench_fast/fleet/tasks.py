@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import importlib
 import time
+import traceback
 from typing import Any, Protocol
 
 from synbench_fast.errors import SynbenchError, first_line
@@ -67,6 +68,8 @@ def answer(worker: Worker, task: dict[str, Any]) -> dict[str, Any]:
     except KeyboardInterrupt:
         raise
     except BaseException as error:
+        if not isinstance(error, SynbenchError):
+            traceback.print_exc()  # into the worker's log
         given |= {
             "ok": False,
             "reason": str(error) if isinstance(error, SynbenchError) else first_line(error),
