@@ -21,7 +21,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from synbench_fast.encoders.registry import REGISTRY
 from synbench_fast.errors import SynbenchError
 
 __all__ = [
@@ -143,4 +142,6 @@ def source_of(spec: str) -> str:
 
 def library_of(spec: str) -> str | None:
     """The library that loads encoders of this source."""
+    from synbench_fast.encoders.registry import REGISTRY  # with torch, which schedulers do without
+
     return REGISTRY[spec.partition(":")[0]].library
