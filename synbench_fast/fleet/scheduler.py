@@ -244,7 +244,12 @@ class Fleet:
             self._states[id] = "taken"
             if not self._store.claim_job(id, "planned"):
                 continue
-            job, points = self._store.job(id), self._store.payloads(id)
+            points = self._store.payloads(id)
+            if len(points) < total:  # what was counted were units of an earlier decision
+                self._store.release_job(id)
+                self._units[id], self._states[id] = (len(points), total), "planned"
+                continue
+            job = self._store.job(id)
             plain = [(unit.plain(), payload, costs) for unit, payload, costs in points]
             task = {"kind": "assemble", "job": id, "request": job.request, "prepared": job.prepared}
             self._submit(place, {**task, "points": plain})
@@ -378,8 +383,9 @@ class Fleet:
             place.units += 1
             place.images += body["images"]
             self._images += body["images"]
-            done, total = self._units.get(given.job, (0, 0))
-            self._units[given.job] = (done + 1, total)
+            if place.job == given.job and given.unit.series in place.series:
+                done, total = self._units.get(given.job, (0, 0))
+                self._units[given.job] = (done + 1, total)
         before = self._unit_seconds.get(given.job, body["seconds"])
         self._unit_seconds[given.job] = 0.5 * (before + body["seconds"])
 
@@ -402,7 +408,7 @@ class Fleet:
             self._store.discard_unit(body["damaged"])
             self._store.release_job(given.job)
             done, total = self._units[given.job]
-            self._units[given.job] = (done - 1, total)
+            self._units[given.job], self._states[given.job] = (done - 1, total), "planned"
             self._empty.discard(given.job)
             return
         self._give_back(given)

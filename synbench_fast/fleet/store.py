@@ -130,6 +130,10 @@ class Store:
                 (here(), os.getpid(), process_mark(os.getpid()), "[]", now, now),
             )
             self.run = int(cursor.lastrowid or 0)
+            alone = db.execute("SELECT count(*) FROM runs WHERE ended IS NULL").fetchone()[0] == 1
+        if alone:  # what a run that was killed had begun to write
+            for path in self.results.glob(".*.tmp"):
+                path.unlink(missing_ok=True)
         return self.run
 
     def beat(self, kinds: Iterable[str], workers: Iterable[Sequence[Any]] = ()) -> list[int]:
