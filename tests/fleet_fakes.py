@@ -74,6 +74,9 @@ class FakeWorker:
         if trouble == "no-memory":
             raise OutOfMemory("memory: expected room for a batch, got none")
 
+    def close(self) -> None:
+        self.loaded = {}
+
     def assemble(
         self, request: dict[str, Any], prepared: dict[str, Any], points: list[tuple[Any, bytes, Any]]
     ) -> tuple[str, str]:

@@ -44,7 +44,7 @@ def reasons(folder: Path) -> dict[str, str]:
 
 @pytest.mark.parametrize("workers", [1, 2, 3])
 def test_any_number_of_workers_fills_the_same_store(workers: int, tmp_path: Path) -> None:
-    requests = fakes(9) + [{**fakes(1, units=40, samples=32)[0], "spec": "fake:long"}]
+    requests = [*fakes(9), {**fakes(1, units=40, samples=32)[0], "spec": "fake:long"}]
     one = expected(tmp_path / "one", requests)
     states = run_fakes(tmp_path / "many", list(reversed(requests)), workers)
     assert list(states.values()) == ["done"] * 10 and list(states) == [r["spec"] for r in reversed(requests)]

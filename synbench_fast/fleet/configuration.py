@@ -56,10 +56,11 @@ def make_request(spec: str, options: Mapping[str, Any], suite: Any | None = None
 
     parameters = inspect.signature(score).parameters
     given: dict[str, Any] = {
-        name: one.default for name, one in parameters.items() if name not in ("encoder", "progress", "device")
+        name: one.default for name, one in parameters.items() if name not in ("encoder", "progress")
     }
+    given["device"] = None  # the worker's own, whatever it is
     for name, value in options.items():
-        if name not in given:
+        if name not in given or name == "device":
             raise SynbenchError(f"{name}: expected an argument that fleets have, got it with {value!r}")
         given[name] = value
     given["threads"] = given["threads"] or FLEET_THREADS

@@ -97,11 +97,13 @@ class InProcess:
         return events
 
     def stop(self, slot: str) -> None:
+        if self._worker is not None:
+            self._worker.close()
         self._worker = None
         self._tasks.clear()
 
     def close(self) -> None:
-        self._worker = None
+        self.stop(self.slots[0].name)
 
 
 @dataclass

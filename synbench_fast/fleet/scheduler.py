@@ -413,7 +413,7 @@ class Fleet:
             return
         self._give_back(given)
         if body["memory"]:
-            self._smaller(given.job, reason)
+            self._smaller(given.job, given.unit, reason)
         elif body["permanent"]:
             self._fail(given.job, reason)
         else:
@@ -421,9 +421,12 @@ class Fleet:
             self._executor.stop(place.slot.name)  # whatever broke may have left the process broken
             self._down(place)
 
-    def _smaller(self, id: int, reason: str) -> None:
+    def _smaller(self, id: int, unit: Unit | None, reason: str) -> None:
         """After a batch of the size decided did not fit: half of it, for all units of the job."""
         job = self._store.job(id)
+        planned = [] if job.prepared is None else [one["series"] for one in job.prepared["tasks"]]
+        if unit is None or unit.series not in planned:  # of a size that has been given up already
+            return
         smaller = halved(job.prepared) if job.prepared is not None else None
         if job.state != "planned":
             return

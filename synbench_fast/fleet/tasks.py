@@ -36,6 +36,9 @@ class Worker(Protocol):
     def run(self, unit: dict[str, int]) -> tuple[bytes, int, dict[str, Any]]:
         """One unit of the loaded encoder: payload, images and costs."""
 
+    def close(self) -> None:
+        """Let go of the encoder."""
+
     def assemble(
         self,
         request: dict[str, Any],

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from importlib import metadata
 from typing import Any, NoReturn
@@ -58,7 +58,8 @@ class _Loaded:
     tasks: list[GaussianTask]
     precision: Precision
     decision: dict[str, Any]
-    pipelines: dict[tuple[int, tuple[tuple[int, int], ...]], Pipeline]
+    pipelines: dict[Any, Pipeline] = field(default_factory=dict)  # by task and chain of blocks
+    done: set[Any] = field(default_factory=set)  # (that, block): a probe takes every block once
 
 
 class EncoderWorker:
@@ -72,8 +73,7 @@ class EncoderWorker:
 
     def load(self, request: dict[str, Any], prepared: dict[str, Any] | None) -> dict[str, Any]:
         begun = time.perf_counter()
-        self._stack.close()
-        self._loaded = None
+        self.close()
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats(self.device)
@@ -99,7 +99,7 @@ class EncoderWorker:
             with arithmetic(ready.encoder, precision):
                 recast(ready.encoder, precision, decision["channels_last"])
             ready.encoder.drop_loaded()
-        self._loaded = _Loaded(ready, tasks, precision, decision, {})
+        self._loaded = _Loaded(ready, tasks, precision, decision)
         width = ready.encoder.info.feature_dim or 0
         record = encode(encoder_record(ready.encoder.info, width))
         samples, settings = ready.samples, ready.settings
@@ -128,6 +128,11 @@ class EncoderWorker:
             "device": str(self.device),
             "peak_memory_bytes": peak_memory(self.device),
         }
+
+    def close(self) -> None:
+        """Let go of the encoder."""
+        self._stack.close()
+        self._loaded = None
 
     def _decide(
         self, ready: Prepared, task: GaussianTask
@@ -170,7 +175,8 @@ class EncoderWorker:
         key = (unit["task"], chain)
         block = Block(unit["scale_index"], unit["start"], unit["count"])
         pipeline = loaded.pipelines.get(key)
-        if pipeline is None:
+        if pipeline is None or (key, block) in loaded.done:
+            loaded.done = {one for one in loaded.done if one[0] != key}
             pipeline = loaded.pipelines[key] = self._pipeline(loaded, unit["task"], chain)
         probe = pipeline.probe
         before = probe.seconds
@@ -180,8 +186,9 @@ class EncoderWorker:
                 pipeline.run([block])
                 probe.finish()
         except BaseException:
-            del loaded.pipelines[key]  # the probe has some of the samples
+            del loaded.pipelines[key]  # its probe has some of the samples
             raise
+        loaded.done.add((key, block))
         worked = time.perf_counter() - begun
         costs: dict[str, Any] = {name: value - before.get(name, 0.0) for name, value in probe.seconds.items()}
         costs |= {
