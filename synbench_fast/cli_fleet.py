@@ -52,7 +52,7 @@ def fleet_options(
     if workers is not None:
         options["workers"] = arguments.integer("--workers", workers, low=1)
     if timeout is not None:
-        options["timeout"] = arguments.number("--timeout", timeout, above=0)
+        options["timeout"] = arguments.number("--timeout", timeout, above=0, below=1e9)
     if retries is not None:
         options["retries"] = arguments.integer("--retries", retries, low=0)
     if journal is not None:

@@ -57,8 +57,10 @@ class _Live(Watch):
             grid.add_row(
                 *(Text(cell, no_wrap=True, overflow="ellipsis") for cell in worker_cells(place, snapshot))
             )
-        bar = ProgressBar(total=1.0, completed=snapshot.progress)
-        self.live.update(Group(grid, bar, Text(overall(snapshot), no_wrap=True, overflow="ellipsis")))
+        foot = Table.grid(padding=(0, 2))
+        bar = ProgressBar(total=1.0, completed=snapshot.progress, width=30)
+        foot.add_row(bar, Text(overall(snapshot), no_wrap=True, overflow="ellipsis"))
+        self.live.update(Group(grid, foot))
 
     def said(self, line: str) -> None:
         self._console.print(f"note: {line}", markup=False, highlight=False)

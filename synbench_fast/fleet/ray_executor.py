@@ -147,8 +147,10 @@ def _why(text: str) -> tuple[str, bool]:
     """What Ray says of an actor's end in one line, and whether its task may be why: not if its node died."""
     if "node has died" in text or "node died" in text or "node was terminated" in text:
         return "the worker's node was lost", False
-    if "memory" in text.lower() and "killed" in text.lower():
+    if "running low on memory" in text or "OutOfMemoryError" in text:
         return "the worker was killed by Ray because memory ran out", True
     if "unavailable" in text:
         return "the connection to the worker was lost", True
+    if "worker process has died" in text or "unexpected" in text:
+        return "the worker ended unexpectedly; what it printed is in Ray's logs", True
     return f"the worker ended: {text[:200]}", True
