@@ -339,3 +339,12 @@ def test_jobs_known_to_be_done_need_no_worker(tmp_path: Path, monkeypatch: pytes
     start: Callable[..., None] = lambda self, slot: pytest.fail("started")  # noqa: E731
     monkeypatch.setattr(InProcess, "start", start)
     assert set(run_fakes(tmp_path, fakes(2), InProcess(worker=FAKE)).values()) == {"done"}
+
+
+def test_the_benchmarks_run_small(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).parent.parent / "benchmarks"))
+    import cases_fleet
+
+    one = cases_fleet.overhead(seconds=0.001, units=3)
+    assert one.parity() == (0.0, 0.0)
+    assert one.ours() > 0
