@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from typing import Any
 import pytest
 import torch
 from checks import refused
-from fleet_fakes import FAKE, fakes, run_fakes
+from fleet_fakes import FAKE, contents, fakes, run_fakes
 
 from synbench_fast import cli
 from synbench_fast.encoders import list_encoders
@@ -26,7 +27,7 @@ from synbench_fast.fleet.executors import InProcess, Slot
 from synbench_fast.fleet.launch import place_workers, run_fleet
 from synbench_fast.fleet.models import expand
 from synbench_fast.fleet.scheduler import Place, Snapshot, _Given
-from synbench_fast.fleet.store import read_summary
+from synbench_fast.fleet.store import Store, read_summary
 from synbench_fast.results import Result
 
 SMALL = ["--scales", "2", "--samples", "300", "--input-shape", "3,4,4"]
@@ -79,7 +80,7 @@ def test_specs_patterns_and_files(here: Path) -> None:
     [
         (["modles.txt"], ["--models: expected a file, a spec such as timm:resnet50 or a pattern such as timm:vit_*",
                           "got 'modles.txt', did you mean models.txt?"]),
-        (["nothing*"], ["--models: expected a pattern of files or of what `synbench-fast ls` lists, got 'nothing*'"]),
+        (["noth[ing]"], ["--models: expected a pattern of files or of what `synbench-fast ls` lists, got 'noth[ing]'"]),
         (["builtin:x*"], ["--models: expected a pattern of files", "got 'builtin:x*'"]),
         (["tim:vit_*"], ["encoder: expected a source out of", "got 'tim' in 'tim:vit_*', did you mean timm?"]),
         (["tim:resnet"], ["encoder: expected a source out of", "did you mean timm?"]),
@@ -285,6 +286,47 @@ def test_sigterm_ends_a_run_in_order(tmp_path: Path) -> None:
     assert err == "interrupted: what was finished is kept, the same command goes on\n"
     summary = read_summary(tmp_path)
     assert summary["runs"] == [] and 1 <= summary["units"]["done"] < summary["units"]["total"]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_the_command_survives_kills_of_workers_and_of_itself(tmp_path: Path) -> None:
+    """Kills while there is work; the end is that of an undisturbed run, each unit stored once."""
+    (tmp_path / "models.txt").write_text("".join(f"builtin:conv?dim={16 + n}\n" for n in range(30)))
+    options = ["--scales", "6", "--samples", "3000", "--input-shape", "3,32,32", "--quiet"]
+    command = [sys.executable, "-m", "synbench_fast", "run", "--models", str(tmp_path / "models.txt"),
+               "--devices", "cpu:2", *options]  # fmt: skip
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    rng, folder = random.Random(3), tmp_path / "killed"
+    Store(folder).close()
+
+    def begin() -> subprocess.Popen[bytes]:
+        return subprocess.Popen([*command, "--out", str(folder)], env=environment, stdout=subprocess.DEVNULL)
+
+    run = begin()
+    for number in range(8):
+        before, patience = len(finished(folder)), time.monotonic() + 60
+        while len(finished(folder)) < before + 2 and time.monotonic() < patience:
+            time.sleep(0.02)
+        assert run.poll() is None, f"over after {number} kills"
+        workers = Path(f"/proc/{run.pid}/task/{run.pid}/children").read_text().split()
+        if number % 3 == 2 or not workers:
+            run.kill()
+            run.wait()
+            run = begin()
+        else:
+            os.kill(int(rng.choice(workers)), signal.SIGKILL)
+    assert run.wait(300) == 0
+    whole = subprocess.run(
+        [*command, "--out", str(tmp_path / "whole")], env=environment, stdout=subprocess.DEVNULL
+    )
+    assert whole.returncode == 0
+    assert finished(folder) == finished(tmp_path / "whole") and len(finished(folder)) == 180
+    assert read_summary(folder)["counts"] == {"waiting": 0, "planned": 0, "done": 30, "failed": 0}
+
+
+def finished(folder: Path) -> dict[Any, bytes]:
+    return {key: value for key, value in contents(folder).items() if value is not None}
 
 
 # What is shown

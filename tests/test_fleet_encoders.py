@@ -118,7 +118,7 @@ def test_encoders_that_misbehave(tmp_path: Path) -> None:
     notes: list[str] = []
     jobs = run_fleet(
         [own(name) for name in names], tmp_path, options={**OPTIONS, "batch_size": 64}, workers=2, devices="cpu",
-        timeout=4, retries=1, said=notes.append,
+        timeout=3, retries=0, said=notes.append,
     )  # fmt: skip
     states = dict(zip(names, (job.state for job in jobs), strict=True))
     assert states == {**dict.fromkeys(names, "failed"), "Good": "done", "Talks": "done"}
@@ -127,13 +127,13 @@ def test_encoders_that_misbehave(tmp_path: Path) -> None:
         "features: expected finite values, got nan in feature 0 of sample "
     )
     assert "expected 8 features as in earlier batches, got " in reasons["Width"]
-    assert reasons["Hangs"].startswith("timeout: expected at most 4 s, got ")
+    assert reasons["Hangs"].startswith("timeout: expected at most 3 s, got ")
     assert reasons["Exits"].startswith(
         "the worker ended with exit code 5; what it printed is in run-1-worker-"
     )
     assert reasons["Leaves"] == "SystemExit: enough"
     assert all("\n" not in reason for reason in reasons.values())
-    assert [note.partition(":FACTORY")[0].endswith("tried again") for note in notes] == [True]
+    assert notes == []
     assert "an encoder talks" in "".join(path.read_text() for path in (tmp_path / "logs").iterdir())
     good = Result.load(tmp_path / "results" / str(jobs[0].result))
     same(good, sb.score(own("Good"), threads=1, device="cpu", **OPTIONS, batch_size=64))
@@ -193,3 +193,22 @@ def test_many_encoders_and_two_workers(count: int, tmp_path: Path) -> None:
     summary = read_summary(tmp_path)
     assert summary["units"] == {"total": 2 * count, "done": 2 * count}
     assert len(list((tmp_path / "results").iterdir())) == count
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
+def test_a_second_worker_on_a_gpu_repeats_the_decision_of_the_first(tmp_path: Path) -> None:
+    """Batch size and precision are measured once; two workers on one GPU then agree in every bit."""
+    options = {"scales": 6, "samples": 600, "input_shape": (3, 32, 32)}
+    models = ["builtin:conv?dim=32", "builtin:linear?dim=16"]
+    jobs = run_fleet(models, tmp_path, options=options, devices="cuda:0", workers=2)
+    assert [job.state for job in jobs] == ["done", "done"], [job.reason for job in jobs]
+    store = Store(tmp_path)
+    for job in jobs:
+        worker = EncoderWorker("cuda:0")
+        again = worker.load(job.request, job.prepared)
+        assert job.prepared is not None and again["decision"] == job.prepared["decision"]
+        chain = job.prepared["tasks"][0]["chain"]
+        for unit, payload, _ in store.payloads(job.id):
+            assert worker.run({**unit.plain(), "chain": chain})[0] == payload
+        worker.close()

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from synbench_fast.errors import SynbenchError
 
-__all__ = ["FILE", "JOURNALS", "connect", "explained", "journal_for", "transaction"]
+__all__ = ["FILE", "JOURNALS", "connect", "explained", "journal_for", "mode", "transaction"]
 
 FILE = "store.sqlite"
 VERSION = 1
@@ -116,7 +116,7 @@ def connect(folder: Path, *, create: bool, journal: str = "auto") -> sqlite3.Con
         try:
             if create:
                 db.execute(f"PRAGMA journal_mode={journal_for(folder, journal)}")
-                db.execute("PRAGMA synchronous=" + ("NORMAL" if _mode(db) == "wal" else "FULL"))
+                db.execute("PRAGMA synchronous=" + ("NORMAL" if mode(db) == "wal" else "FULL"))
                 with transaction(db):
                     if db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0:
                         for statement in TABLES.split(";\n"):
@@ -135,7 +135,8 @@ def connect(folder: Path, *, create: bool, journal: str = "auto") -> sqlite3.Con
     return db
 
 
-def _mode(db: sqlite3.Connection) -> str:
+def mode(db: sqlite3.Connection) -> str:
+    """The journal of an open store: "wal" or "delete"."""
     return str(db.execute("PRAGMA journal_mode").fetchone()[0])
 
 

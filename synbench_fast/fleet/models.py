@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import glob
 import re
 import shlex
@@ -11,7 +12,7 @@ from typing import Any
 
 from synbench_fast import arguments
 from synbench_fast.encoders.base import POOLS
-from synbench_fast.encoders.registry import REGISTRY, list_encoders, source
+from synbench_fast.encoders.registry import REGISTRY, installed, list_encoders, source
 from synbench_fast.errors import SynbenchError, suggest
 
 __all__ = ["expand"]
@@ -97,11 +98,13 @@ def _specs(item: str) -> list[str]:
             "--models: expected a file, a spec such as timm:resnet50 or a pattern such as timm:vit_*, got "
             f"{item!r}{suggest(item, _nearby())}"
         )
-    if ":" in item:
-        source(item.partition(":")[0], item)
-    found = [
-        one for one in list_encoders(item) if ":" not in item or one.startswith(item.partition(":")[0] + ":")
-    ]
+    prefix, colon, name = item.partition(":")
+    if colon:  # without the other sources' libraries, which take seconds to import
+        known = source(prefix, item)
+        names = known.list() if installed(prefix) else []
+        found = [f"{prefix}:{one}" for one in names if fnmatch.fnmatchcase(one.lower(), name.lower())]
+    else:
+        found = list_encoders(item)
     if not found:
         raise SynbenchError(
             f"--models: expected a pattern of files or of what `synbench-fast ls` lists, got {item!r}"

@@ -25,7 +25,6 @@ __all__ = ["Fleet", "Place", "Snapshot"]
 
 RETRIES = 2
 QUEUE = 2  # tasks of a worker, the one that runs included
-BEAT_SECONDS = 2.0
 STARTS = 3  # a slot whose worker ends so often before it has done anything is given up
 
 
@@ -125,7 +124,7 @@ class Fleet:
                 self._start_workers()
                 given = [self._assign(place) for place in self._places.values()]
                 self._tick()
-                wait = 0.0 if any(given) else min(0.5, BEAT_SECONDS)
+                wait = 0.0 if any(given) else 0.5
                 for event in self._executor.poll(wait):
                     self._handle(event)
                 self._enforce_timeout()
@@ -144,7 +143,7 @@ class Fleet:
     def _tick(self, force: bool = False) -> None:
         """Now and then: say that this run lives, and see what others did."""
         now = self._clock()
-        if force or now - self._beaten >= BEAT_SECONDS:
+        if force or now - self._beaten >= self._store.beat_seconds:
             self._beaten = now
             wall = time.time()
             rows = [

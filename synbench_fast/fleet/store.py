@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from synbench_fast.fleet.database import connect, explained, transaction
+from synbench_fast.fleet.database import connect, explained, mode, transaction
 from synbench_fast.fleet.plan import cover
 
 __all__ = ["Job", "Store", "Unit", "read_summary"]
@@ -104,6 +104,8 @@ class Store:
         self.results.mkdir(parents=True, exist_ok=True)
         self.db = connect(folder, create=True, journal=journal)
         self._lease, self._clock = lease_seconds, clock
+        # A rollback journal is written and synchronised each time, over a network as a rule.
+        self.beat_seconds = 2.0 if mode(self.db) == "wal" else 10.0
         self.run = 0
 
     def close(self) -> None:

@@ -209,7 +209,9 @@ class EncoderWorker:
         _extend(probe, chain)
         wanted = batch_size(probe, decision["batch_size"])
         size = _Decided(wanted.next(), largest=probe.samples, fixed=True, measured=not wanted.settled)
-        return Pipeline(probe, ready.encoder, size, compile=bool(decision["compile"]))
+        # Where it was found to repay itself, an encoder that cannot be compiled runs as it is.
+        compile = True if ready.settings.compile is True else "decided" if decision["compile"] else False
+        return Pipeline(probe, ready.encoder, size, compile=compile)
 
     def assemble(
         self,
