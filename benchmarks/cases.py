@@ -374,6 +374,8 @@ def memory() -> Iterator[tuple[str, int, int]]:
 
 def cases() -> dict[str, Callable[[], Case]]:
     """Everything but memory by name, built lazily: some cases hold large tensors."""
+    import cases_statistics  # which uses this module
+
     return {
         **{
             f"sample_mixture[{level}]": (lambda level=level: sampling(level))  # type: ignore[misc]
@@ -388,4 +390,5 @@ def cases() -> dict[str, Callable[[], Case]]:
         "score_sweep[N=2048,F=768]": lambda: sweep(2048, 768),
         "score_auc[16 000 replicates]": auc,
         **cases_fleet.cases(),
+        **cases_statistics.cases(),
     }

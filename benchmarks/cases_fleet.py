@@ -47,8 +47,8 @@ class Sleeper:
 
     def assemble(
         self, request: dict[str, Any], prepared: dict[str, Any], points: list[Any]
-    ) -> tuple[str, str]:
-        return f"{request['spec'][5:]}.json", json.dumps(len(points))
+    ) -> dict[str, Any]:
+        return {"file": f"{request['spec'][5:]}.json", "text": json.dumps(len(points))}
 
     def close(self) -> None:
         pass

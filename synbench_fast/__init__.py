@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from synbench_fast.results import CurvePoint, Result
     from synbench_fast.robust_probe import ProbeReport, robust_linear_probe
     from synbench_fast.score import score
+    from synbench_fast.sensitivity import Sensitivity, sensitivity
     from synbench_fast.suite_results import SuiteResult
     from synbench_fast.suites import Suite, TaskDefinition, load_suite, score_suite
     from synbench_fast.task import GaussianTask
@@ -35,6 +36,7 @@ __all__ = [
     "Probe",
     "ProbeReport",
     "Result",
+    "Sensitivity",
     "Suite",
     "SuiteResult",
     "SynbenchError",
@@ -50,6 +52,7 @@ __all__ = [
     "robust_linear_probe",
     "score",
     "score_suite",
+    "sensitivity",
 ]
 
 _HOME = {
@@ -60,6 +63,7 @@ _HOME = {
     "Probe": "probe",
     "ProbeReport": "robust_probe",
     "Result": "results",
+    "Sensitivity": "sensitivity",
     "Suite": "suites",
     "SuiteResult": "suite_results",
     "SynbenchError": "errors",
@@ -74,6 +78,7 @@ _HOME = {
     "robust_linear_probe": "robust_probe",
     "score": "score",
     "score_suite": "suites",
+    "sensitivity": "sensitivity",
 }
 
 

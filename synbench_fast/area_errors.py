@@ -19,9 +19,11 @@ __all__ = [
     "area_covariance",
     "area_terms",
     "classifier_variance",
-    "expected_slope",
+    "deviation",
+    "expected_slopes",
     "propagate",
     "robust_area_stderr",
+    "robust_slope",
     "shift",
 ]
 
@@ -137,16 +139,18 @@ def _tangent(
     return by_t, torch.where(k_slope == 0, 0.0, by_k * k_slope), there, there_rob
 
 
-def expected_slope(t: Tensor, t_rob: Tensor, stderr: Tensor, thresholds: Tensor, prior: float) -> Tensor:
-    """Derivative [S, A] in t [S] of E[bound * max(0, accuracy - a_t)], t normal with this standard error.
+def expected_slopes(
+    t: Tensor, t_rob: Tensor, stderr: Tensor, thresholds: Tensor, prior: float
+) -> tuple[Tensor, Tensor]:
+    """Derivatives [S, A] in t and t_rob [S] of E[bound * max(0, accuracy - a_t)], t normal with this stderr [S].
 
-    It is the derivative of bound * (accuracy - a_t) times the probability that the accuracy is above a_t.
+    They are the derivatives of bound * (accuracy - a_t) times the probability that the accuracy is above a_t.
     """
     t, t_rob, stderr = t[:, None], t_rob[:, None], stderr[:, None]
-    by_t, _, _, _ = _tangent(t, t_rob, thresholds, prior)
+    by_t, by_t_rob, _, _ = _tangent(t, t_rob, thresholds, prior)
     crossing = _crossing(torch.where(t > 0, t_rob / t, 1.0), thresholds, prior)
-    likely: Tensor = torch.special.ndtr((t - crossing) / stderr.clamp_min(1e-300))
-    return by_t * likely
+    likely = torch.special.ndtr((t - crossing) / stderr.clamp_min(1e-300))
+    return by_t * likely, by_t_rob * likely
 
 
 def _crossing(ratio: Tensor, thresholds: Tensor, prior: float) -> Tensor:
@@ -172,16 +176,22 @@ def _rectified(value: Tensor, deviation: Tensor, counts: Tensor) -> Tensor:
     return torch.where(known, deviation * share, torch.where(counts, deviation, 0.0))
 
 
-def area_covariance(points: Sequence[CurvePoint], terms: Sequence[AreaTerms], count: int) -> Tensor | None:
-    """Covariance [E A, E A] of the sums over scales for the first E = `count` budgets, eps-major; None if unknown."""
-    size = count * terms[0].stderr.shape[1]
-    total = torch.zeros(size, size, dtype=torch.float64)
-    for point, term in zip(points, terms, strict=True):
+def area_covariance(
+    points: Sequence[CurvePoint], slopes: Sequence[tuple[Tensor | None, Tensor | None]]
+) -> Tensor | None:
+    """Covariance [E A, E A] over eps and thresholds, eps-major, of a sum over scales; None if unknown.
+
+    slopes: its derivatives [E, A] in t and t_rob of each scale, for the first E budgets of the points.
+    """
+    total: Tensor | None = None
+    for point, (by_t, by_t_rob) in zip(points, slopes, strict=True):
         covariances = (point.t_cov, point.cross_cov, point.t_rob_cov)
-        if term.by_t is None or term.by_t_rob is None or any(one is None for one in covariances):
+        if by_t is None or by_t_rob is None or any(one is None for one in covariances):
             return None
+        count, size = len(by_t), by_t.numel()
+        if total is None:
+            total = torch.zeros(size, size, dtype=torch.float64)
         t, cross, t_rob = (torch.tensor(one)[:count, :count] for one in covariances)
-        by_t, by_t_rob = term.by_t[:count], term.by_t_rob[:count]
         parts = (
             (by_t, t, by_t),
             (by_t, cross, by_t_rob),
@@ -193,17 +203,24 @@ def area_covariance(points: Sequence[CurvePoint], terms: Sequence[AreaTerms], co
     return total
 
 
-def robust_area_stderr(point: CurvePoint, quadrature: NDArray[np.float64], prior: float) -> float:
-    """Standard error of sum_e quadrature_e * robust_accuracy_e of one scale.
+def robust_area_stderr(point: CurvePoint, weights: NDArray[np.float64], prior: float) -> float:
+    """Standard error of sum_e weights_e * robust_accuracy_e of one scale, weights [E].
 
     Of counted accuracies the covariance over eps is not known; their errors are added up as if fully
     correlated, which can only overstate the sum's.
     """
     if point.t_rob_cov is None or point.counted_cov is not None:
-        return float(quadrature @ point.robust_accuracy_stderr)
-    t_rob = torch.from_numpy(point.t_rob)
+        return float(weights @ point.robust_accuracy_stderr)
+    return deviation(point.t_rob_cov, weights * robust_slope(torch.from_numpy(point.t_rob), prior).numpy())
+
+
+def robust_slope(t_rob: Tensor, prior: float) -> Tensor:
+    """Derivative of robust accuracy in t_rob."""
     k, by_t_rob = shift(t_rob, prior)
-    slope = gaussian.accuracy_slope(t_rob, k, prior)
-    slope += gaussian.accuracy_shift_slope(t_rob, k, prior) * by_t_rob
-    weight = quadrature * slope.numpy()
-    return float(np.sqrt(max(0.0, weight @ point.t_rob_cov @ weight)))
+    fixed = gaussian.accuracy_slope(t_rob, k, prior)
+    return fixed + gaussian.accuracy_shift_slope(t_rob, k, prior) * by_t_rob
+
+
+def deviation(covariance: NDArray[np.float64], weights: NDArray[np.float64]) -> float:
+    """Standard deviation of weights @ X, X of this covariance."""
+    return math.sqrt(max(0.0, float(weights @ covariance @ weights)))

@@ -17,8 +17,10 @@ from typer.core import TyperGroup
 
 from synbench_fast import arguments
 from synbench_fast.arguments import UsageError
+from synbench_fast.cli_compare import compare_command
 from synbench_fast.cli_fleet import fleet_options, score_fleet, status_command
 from synbench_fast.cli_probe import eps_star_command, probe
+from synbench_fast.cli_sensitivity import sensitivity_command
 from synbench_fast.errors import SynbenchError, first_line
 from synbench_fast.messages import fail, parser_message, print_trace, reason, say
 
@@ -120,6 +122,21 @@ def run(
     ] = None,
     samples: Annotated[str | None, typer.Option(metavar="N", help="Samples per scale.")] = None,
     preset: Annotated[str, typer.Option(metavar="quick|standard|paper")] = "standard",
+    precision: Annotated[
+        str | None,
+        typer.Option(
+            metavar="H",
+            help="Add samples until no 95 % interval reaches further than H from its score, such as 0.01.",
+        ),
+    ] = None,
+    average: Annotated[
+        str,
+        typer.Option(
+            metavar="auto|sampled|published",
+            help="Over the sampled scales, or by a smooth fit over the published 49 (as the presets quick and "
+            "standard do).",
+        ),
+    ] = "auto",
     tasks: Annotated[
         str | None,
         typer.Option(
@@ -230,6 +247,7 @@ def run(
         "device": arguments.device("--device", device),
         "dtype": _DTYPE_SYNONYMS.get(dtype) or arguments.choice("--dtype", dtype, _DTYPES),
         "backend": arguments.choice("--backend", backend, ("auto", "torch")),
+        "average": arguments.choice("--average", average, ("auto", "sampled", "published")),
         "seed": arguments.integer("--seed", seed, low=0, high=2**64 - 1),
         "prior": arguments.number("--prior", prior, above=0, below=1),
         "center": arguments.number("--center", center),
@@ -249,6 +267,8 @@ def run(
         options["scales"] = arguments.count_or_numbers("--scales", scales)
     if samples is not None:
         options["samples"] = arguments.integer("--samples", samples, low=4)
+    if precision is not None:
+        options["precision"] = arguments.number("--precision", precision, above=0, below=1)
     if input_shape is not None:
         options["input_shape"] = arguments.shape("--input-shape", input_shape)
     if mean is not None:
@@ -331,38 +351,7 @@ def _score_all(
     return code
 
 
-@app.command("compare")
-def compare_command(
-    files: Annotated[
-        list[str] | None, typer.Argument(metavar="RESULT.json...", help="Results that `run --out` wrote.")
-    ] = None,
-    eps: Annotated[
-        str | None, typer.Option(metavar="E,...", help="Budgets; default all that every result has.")
-    ] = None,
-    thresholds: Annotated[
-        str | None, typer.Option(metavar="A,...", help="Threshold accuracies; default the lowest common one.")
-    ] = None,
-    unpaired: Annotated[
-        bool,
-        typer.Option("--unpaired", help="Take results as independent: other input shapes, seeds, `paper`."),
-    ] = False,
-    output: Annotated[str, typer.Option("--format", metavar="table|json|csv")] = "table",
-) -> None:
-    """Say which of stored results is better, and how sure that is."""
-    if not files or len(files) < 2:
-        raise UsageError(f"RESULT.json: expected at least two files to compare, got {len(files or [])}")
-    kind = arguments.choice("--format", output, ("table", "json", "csv"))
-    wanted: dict[str, Any] = {"unpaired": unpaired}
-    if eps is not None:
-        wanted["eps"] = arguments.numbers("--eps", eps, low=0, below=1, distinct=True)
-    if thresholds is not None:
-        wanted["thresholds"] = arguments.numbers("--thresholds", thresholds, low=0, below=1, distinct=True)
-    from synbench_fast.compare import compare
-    from synbench_fast.display import print_comparison, result_stream
-    from synbench_fast.results import Result
-
-    with result_stream() as stream:
-        print_comparison(stream, compare(*(Result.load(file) for file in files), **wanted), kind)
+app.command("compare")(compare_command)
 
 
 @app.command("ls")
@@ -440,6 +429,7 @@ def info(output: Annotated[str, typer.Option("--format", metavar="table|json")] 
 
 
 app.command("status")(status_command)
+app.command("sensitivity")(sensitivity_command)
 app.command("eps-star")(eps_star_command)
 app.command()(probe)
 

@@ -23,10 +23,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from synbench_fast.area_errors import expected_slope
+from synbench_fast.averages import scale_slopes
 from synbench_fast.checks import as_numbers
 from synbench_fast.errors import SynbenchError
 from synbench_fast.results import Result
+from synbench_fast.scores import PUBLISHED_SCALES
+from synbench_fast.task import spread_scales
 
 __all__ = ["Comparison", "Difference", "Rank", "compare"]
 
@@ -187,6 +189,7 @@ def _check_comparable(results: Sequence[Result], names: Sequence[str], unpaired:
             "task.center": (first.task.center, other.task.center),
             "task.pattern": (first.task.pattern, other.task.pattern),
             "task.covariance": (first.task.covariance, other.task.covariance),
+            "task.average": (first.task.average, other.task.average),
         }
         if not unpaired:
             alike |= {"seed": (first.seed, other.seed), "task.shape": (first.task.shape, other.task.shape)}
@@ -265,9 +268,12 @@ def _influence(result: Result, eps: float, threshold: float) -> Array:
         torch.tensor([getattr(one, name) for one in points], dtype=torch.float64)
         for name in ("t", "t_rob", "t_stderr")
     )
-    level = torch.tensor([threshold], dtype=torch.float64)
-    slope = expected_slope(t, t_rob, stderr, level, result.task.prior)[:, 0].numpy()
-    groups = np.array([one[place] for one in result.influence.t], dtype=np.float64)
+    averaged = None if result.task.average == "sampled" else spread_scales(PUBLISHED_SCALES)
+    slope = scale_slopes(result.task.scales, t, t_rob, stderr, threshold, result.task.prior, averaged)
+    listed = [one[place] for one in result.influence.t]
+    groups = np.zeros((len(listed), max(len(one) for one in listed)))
+    for row, one in zip(groups, listed, strict=True):  # scales may have different numbers of samples
+        row[: len(one)] = one
     return np.asarray(np.nan_to_num(slope, posinf=0.0, neginf=0.0)[:, None] * groups)
 
 

@@ -139,7 +139,7 @@ class _Table:
         task = first.task
         self._stream.write(
             f"score{above}, ± one standard error; {first.estimator}, "
-            f"{len(task.scales)} scales x {task.samples} samples, {first.cost.dtype} on {first.cost.device}\n"
+            f"{task.size()}, {first.cost.dtype} on {first.cost.device}\n"
         )
         for one in self._results:
             for check in one.precision.checks:

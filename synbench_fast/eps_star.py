@@ -180,7 +180,7 @@ def eps_star(
     return EpsStar(
         encoder=first.encoder.spec,
         estimator=first.estimator,
-        samples=first.task.samples,
+        samples=max(first.task.samples),
         threshold=first.score(threshold=threshold).threshold,
         eps_star=_vertex(eps, scores, best),
         grid_eps=float(eps[best]),

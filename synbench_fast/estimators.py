@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from synbench_fast import gaussian
-from synbench_fast.area_errors import classifier_variance, propagate, shift
+from synbench_fast.area_errors import classifier_variance, propagate, robust_slope, shift
 from synbench_fast.checks import Estimator
 from synbench_fast.errors import SynbenchError
 from synbench_fast.margins import counted, counted_covariance, grouped, influence, standard_margins
@@ -255,8 +255,6 @@ def gaussian_curve(
     spread = [torch.tensor(one).diagonal() for one in (t_cov, t_rob_cov, cross_cov)]
     accuracy_by_t_rob = gaussian.accuracy_shift_slope(signal, k, prior) * by_t_rob
     bound_by_t_rob = torch.where(signal > 0, gaussian.bound_shift_slope(signal, k, prior) * by_t_rob, 0.0)
-    robust_slope = gaussian.accuracy_slope(robust, k, prior)
-    robust_slope += gaussian.accuracy_shift_slope(robust, k, prior) * by_t_rob
     accuracy_stderr = propagate(gaussian.accuracy_slope(signal, k, prior), accuracy_by_t_rob, *spread)
     bound_stderr = propagate(gaussian.bound_slope(signal, k, prior), bound_by_t_rob, *spread)
     return {
@@ -269,7 +267,7 @@ def gaussian_curve(
         "accuracy": gaussian.accuracy(signal, k, prior).numpy(),
         "accuracy_stderr": accuracy_stderr.numpy(),
         "robust_accuracy": gaussian.accuracy(robust, k, prior).numpy(),
-        "robust_accuracy_stderr": (robust_slope.abs() * spread[1].sqrt()).numpy(),
+        "robust_accuracy_stderr": (robust_slope(robust, prior).abs() * spread[1].sqrt()).numpy(),
         "bound": gaussian.bound(signal, k, prior).numpy(),
         "bound_stderr": torch.where(signal > 0, bound_stderr, torch.nan).numpy(),
     }

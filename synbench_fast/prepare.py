@@ -25,9 +25,11 @@ from synbench_fast.errors import SynbenchError, first_line, suggest
 from synbench_fast.forward import Compile, check_compile
 from synbench_fast.precision import DTYPES, Precision, candidates, check_precision
 from synbench_fast.probe import Probe
+from synbench_fast.scores import check_average
 from synbench_fast.task import PUBLISHED_MEAN, PUBLISHED_STD, GaussianTask, spread_scales
 
 __all__ = [
+    "MOST_SAMPLES",
     "PRESETS",
     "MakeTasks",
     "Prepared",
@@ -44,15 +46,24 @@ MakeTasks = Callable[[tuple[int, ...]], list[GaussianTask]]  # from the encoder'
 
 @dataclass(frozen=True)
 class Preset:
+    """What a run draws unless told otherwise.
+
+    Where `average` is "published", `consistent` scores are the mean over the published 49 scales, by a fit of t to
+    those that are drawn, so that all presets estimate one quantity.
+    """
+
     scales: int
     samples: int  # per scale, and per half for the paper's estimator
+    average: str
 
 
 PRESETS = {
-    "quick": Preset(scales=12, samples=512),
-    "standard": Preset(scales=25, samples=1024),
-    "paper": Preset(scales=49, samples=2048),
+    "quick": Preset(scales=12, samples=512, average="published"),
+    "standard": Preset(scales=25, samples=1024, average="published"),
+    "paper": Preset(scales=49, samples=2048, average="sampled"),
 }
+FIRST_SAMPLES = 256  # per scale, where more are drawn until intervals are narrow enough
+MOST_SAMPLES = 1 << 17  # per scale, drawn for that
 
 
 @dataclass(frozen=True)
@@ -69,6 +80,15 @@ class Settings:
     backend: str
     compile: Compile
     dtype: str
+    half_width: float | None
+    average: str
+
+    def average_of(self, task: GaussianTask) -> str:
+        """Over which scales the scores of this task are averaged."""
+        if self.average != "auto":
+            return self.average
+        of_preset = self.estimator == "consistent" and task.scale_values == spread_scales(self.preset.scales)
+        return self.preset.average if of_preset else "sampled"
 
 
 def check_settings(options: dict[str, Any]) -> Settings:
@@ -76,12 +96,18 @@ def check_settings(options: dict[str, Any]) -> Settings:
     preset = check_preset(options["preset"])
     if options["published_preprocessing"] and (options["mean"] is not None or options["std"] is not None):
         raise SynbenchError("published_preprocessing: expected mean and std to be left out, got both kinds")
+    estimator = check_estimator(options["estimator"])
+    scales = check_scales(options["scales"], preset)
+    if options["average"] != "auto":
+        check_average(options["average"], estimator, len(scales))
     return Settings(
         preset=preset,
-        estimator=check_estimator(options["estimator"]),
+        estimator=estimator,
         eps=check_eps(options["eps"]),
         thresholds=check_thresholds(options["thresholds"]),
-        scales=check_scales(options["scales"], preset),
+        scales=scales,
+        half_width=_check_half_width(options["precision"], estimator),
+        average=options["average"],
         batch_size=_check_batch_size(options["batch_size"]),
         seed=check_seed(options["seed"]),
         backend=check_backend(options["backend"]),
@@ -127,8 +153,9 @@ class Prepared:
         """N per scale: what was asked for, unchecked, else the preset's, but at least 2 F where that is needed."""
         if self.options["samples"] is not None:
             return self.options["samples"]
+        first = self.settings.preset.samples if self.settings.half_width is None else FIRST_SAMPLES
         least = 0 if self.settings.estimator == "paper" else 2 * (self.encoder.info.feature_dim or 0)
-        return max(self.settings.preset.samples, least)
+        return max(first, least)
 
     def precisions(self) -> list[Precision]:
         """What to run in, best first."""
@@ -149,6 +176,7 @@ class Prepared:
             estimator=settings.estimator,
             thresholds=settings.thresholds,
             integral=self.options["integral"],
+            average=settings.average_of(task),
             seed=settings.seed,
             mean=info.mean,
             std=info.std,
@@ -210,6 +238,18 @@ def prepare(encoder: Any, options: dict[str, Any]) -> Prepared:
         loaded.info = _published(loaded.info)
     check_capability(loaded.device, settings.backend)
     return Prepared(given=encoder, options=options, settings=settings, encoder=loaded, notes=notes)
+
+
+def _check_half_width(precision: float | None, estimator: Estimator) -> float | None:
+    if precision is None:
+        return None
+    if isinstance(precision, bool) or not isinstance(precision, numbers.Real) or not 0 < precision < 1:
+        raise SynbenchError(f"precision: expected a half-width in (0, 1), got {precision!r}")
+    if estimator == "paper":
+        raise SynbenchError(
+            "precision: expected estimator consistent or counted, got paper, whose number of samples is its protocol"
+        )
+    return float(precision)
 
 
 def check_backend(backend: str) -> str:

@@ -7,9 +7,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from synbench_fast.allocation import further_samples
 from synbench_fast.blocks import Block, combined
 from synbench_fast.checks import check_eps, check_estimator, check_integer, check_seed, check_thresholds
 from synbench_fast.errors import SynbenchError
@@ -24,7 +26,7 @@ from synbench_fast.ops.feature_stats import FeatureStats, feature_stats
 from synbench_fast.ops.sample_mixture import labels
 from synbench_fast.ops.score_auc import Integral
 from synbench_fast.results import CurvePoint
-from synbench_fast.scores import Curve, Scoring
+from synbench_fast.scores import CONFIDENCE_95, Curve, Scoring
 from synbench_fast.streams import Lane, PhaseClock, mark
 from synbench_fast.task import GaussianTask
 
@@ -99,6 +101,8 @@ class Probe:
         estimator: "consistent" (default), "counted" or "paper"; see docs/method.md.
         thresholds: A accuracies a_t in [0, 1); None for the paper's nine from 0.6 to 0.99.
         integral: "exact", or "grid" for the published script's sum over 100 points.
+        average: "sampled" for the mean over the task's scales; "published" for that over the published 49, by a
+            smooth fit of t(s), from 5 scales on, `consistent` only.
         seed: 64-bit seed of the samples.
         mean, std: per channel normalisation of the samples; None for none.
         dtype, channels_last, device: of the samples.
@@ -118,6 +122,7 @@ class Probe:
         estimator: str = "consistent",
         thresholds: Sequence[float] | float | None = None,
         integral: Integral = "exact",
+        average: str = "sampled",
         seed: int = 0,
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
@@ -141,7 +146,9 @@ class Probe:
             resolve(operation, self.device.type, backend)
         self.splits = splits(self.estimator)
         self.clock = PhaseClock()
-        self.scoring = Scoring(self.task, self.eps, self.thresholds, integral, backend)
+        self.scoring = Scoring(
+            self.task, self.eps, self.thresholds, integral, average, self.estimator, backend
+        )
         self._blocks = [[Block(i, 0, self.samples)] for i in range(len(task.scale_values))]
         self._labels: dict[
             tuple[int, int], Tensor
@@ -479,12 +486,33 @@ class Probe:
                 f"compute: expected the features of all {len(scales)} scales, got {len(scales) - len(missing)}; "
                 f"incomplete: {listed}"
             )
-        return self.scoring.curve(
-            [
-                combined(listed, [self._points[block] for block in listed], self.task.prior)
-                for listed in self._blocks
-            ]
+        return self.scoring.curve(self._of_scales())
+
+    def further_samples(self, half_width: float, most: int) -> tuple[float, list[int]]:
+        """The widest 95 % interval's half-width, and how many more samples of each scale would make it `half_width`.
+
+        Of complete blocks; scores whose error is not known are left out. No scale is to exceed `most`. Where too
+        little is known to plan far ahead, the numbers are those of a first step; none are needed if all are 0.
+        """
+        self._collect()
+        points = self._of_scales()
+        variance = self.scoring.variances(points).reshape(len(points), -1)
+        known = torch.isfinite(variance).all(0)
+        if not bool(known.any()):
+            return 0.0, [0] * len(points)
+        found = variance[:, known].numpy()
+        widest = CONFIDENCE_95 * float(found.sum(0).max()) ** 0.5
+        samples = np.array([one.count for one in points], dtype=np.float64)
+        lost = np.array(
+            [one.rank + 2 if self.estimator == "consistent" else 2 for one in points], dtype=np.float64
         )
+        return widest, further_samples(found, samples, lost, (half_width / CONFIDENCE_95) ** 2, most)
+
+    def _of_scales(self) -> list[CurvePoint]:
+        return [
+            combined(listed, [self._points[block] for block in listed], self.task.prior)
+            for listed in self._blocks
+        ]
 
 
 def _raiser(error: SynbenchError) -> Callable[[], CurvePoint]:

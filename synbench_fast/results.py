@@ -50,6 +50,7 @@ __all__ = [
     "Preprocessing",
     "Result",
     "RobustArea",
+    "ScaleFit",
     "ScalePoint",
     "Score",
     "TaskRecord",
@@ -58,7 +59,7 @@ __all__ = [
 ]
 
 SCHEMA = "synbench-fast/result"
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,16 +92,24 @@ class EncoderRecord:
 class TaskRecord:
     """The synthetic task: x | y ~ N(center + (2y - 1) m, covariance), m along `pattern`, P(y = 1) = prior.
 
-    A scale is sqrt(m' covariance^-1 m), for white noise |m|.
+    A scale is sqrt(m' covariance^-1 m), for white noise |m|. `samples` has a number per scale, as drawn: the paper's
+    two halves together. `average` says over which scales the score is the mean: those `sampled`, or the 49
+    `published` ones by a fit.
     """
 
     shape: tuple[int, ...]
     scales: list[float]
-    samples: int  # per scale, as drawn: the paper's two halves together
+    samples: list[int]
+    average: str
     prior: float
     center: float
     pattern: str
     covariance: str
+
+    def size(self) -> str:
+        """`12 scales x 512 samples`, or `12 scales x 256 to 4096 samples`."""
+        least, most = min(self.samples, default=0), max(self.samples, default=0)
+        return f"{len(self.scales)} scales x {least if least == most else f'{least} to {most}'} samples"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,6 +157,18 @@ class Influence:
 
     group: int
     t: list[list[list[float]]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScaleFit:
+    """t(s) = s sum_k c_k T_k(2 v(s)/v(4.9) - 1) at one budget, v(s) = s^2/(s^2 + 2.5^2), and how well it fits.
+
+    T_k are the Chebyshev polynomials; `p_value` is the chance of residuals like these if t(s) has this form.
+    """
+
+    eps: float
+    coefficients: list[float]
+    p_value: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -267,7 +288,8 @@ class Result:
     """Score of one encoder under one configuration, with everything needed to judge and to repeat it.
 
     `scores` runs over eps, then thresholds; `curve` over scales, then eps. `score_covariance` is that of the
-    scores' sampling errors, in their order; it and `influence` are None for the paper's estimator. `command` replays the run from a
+    scores' sampling errors, in their order; it and `influence` are None for the paper's estimator. `fits` has one
+    entry per eps where the average is `published`; `half_width` is that of the intervals which was asked for. `command` replays the run from a
     shell and is empty where no shell line can (an encoder passed as a Python object).
     """
 
@@ -284,6 +306,8 @@ class Result:
     score_covariance: list[list[float]] | None
     influence: Influence | None
     robust_area: RobustArea
+    fits: list[ScaleFit] | None
+    half_width: float | None
     precision: PrecisionRecord
     cost: Cost
     environment: Environment
@@ -316,7 +340,7 @@ class Result:
                 f"{_count(self.encoder.parameters)} parameters",
                 f"  score above accuracy {min(self.thresholds):g}: {', '.join(parts)}",
                 f"  robust area: {with_error(area.value, area.stderr)} of {area.raw:.4f} ({area.ratio:.1%})",
-                f"  {self.estimator}, {len(task.scales)} scales x {task.samples} samples, "
+                f"  {self.estimator}, {task.size()}, "
                 f"{cost.seconds.get('total', math.nan):.1f} s on {cost.device}, "
                 f"{cost.images_per_second:.1f} images/s",
                 *checked,
@@ -333,7 +357,7 @@ class Result:
             "feature_dim": self.encoder.feature_dim,
             "estimator": self.estimator,
             "scales": len(self.task.scales),
-            "samples": self.task.samples,
+            "samples": max(self.task.samples, default=0),
             "prior": self.task.prior,
             "seed": self.seed,
         }
@@ -377,7 +401,9 @@ class Result:
                 + ("; a newer synbench-fast wrote it" if newer else "")
             )
         try:
-            return decode(cls, _from_version_1(document) if version == 1 else document)
+            for older in (_from_version_1, _from_version_2)[version - 1 :]:
+                document = older(document)
+            return decode(cls, document)
         except Mismatch as error:
             raise SynbenchError(f"{source}: {error}") from None
 
@@ -485,12 +511,21 @@ def _from_version_1(document: dict[str, Any]) -> dict[str, Any]:
         }
     return {
         **document,
-        "schema_version": SCHEMA_VERSION,
+        "schema_version": 2,
         "score_covariance": None,
         "influence": None,
         "precision": {"requested": dtype, "dtype": dtype, "checks": []},
         "cost": {**cost, **plain},
     }
+
+
+def _from_version_2(document: dict[str, Any]) -> dict[str, Any]:
+    """A document of version 2 as one of version 3: every scale had as many samples, and no t was fitted."""
+    task = document.get("task")
+    if isinstance(task, dict) and "samples" in task:
+        scales = task["scales"] if isinstance(task.get("scales"), list) else []
+        task = {**task, "samples": [task["samples"]] * len(scales), "average": "sampled"}
+    return {**document, "schema_version": SCHEMA_VERSION, "task": task, "fits": None, "half_width": None}
 
 
 _FLAGS = ("random_init", "published_preprocessing", "trust_remote_code")

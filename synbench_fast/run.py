@@ -23,7 +23,7 @@ from synbench_fast.results import PrecisionCheck
 from synbench_fast.scores import Curve
 from synbench_fast.streams import on_device
 
-__all__ = ["Run", "Settled", "arithmetic", "recast", "run_encoder", "settle"]
+__all__ = ["Run", "Settled", "arithmetic", "recast", "run_encoder", "settle", "too_wide"]
 
 MakeProbe = Callable[[torch.dtype, bool], Probe]  # (dtype of the samples, channels_last)
 
@@ -139,6 +139,8 @@ def run_encoder(
     as_it_is: bool = False,
     size: int | None = None,
     compile: Compile = "auto",
+    half_width: float | None = None,
+    most: int = 0,
     progress: Progress | None = None,
 ) -> Run:
     """All scales in the precision that `settle` finds.
@@ -147,6 +149,8 @@ def run_encoder(
         encoder: inside its `scoring()`.
         as_it_is: the encoder keeps the dtype and layout that it has.
         size, compile, progress: see `pipeline`.
+        half_width: samples are added until the 95 % interval of no score is wider on either side; None for none.
+        most: samples per scale that are not exceeded by that.
     """
     begun = time.perf_counter()
     settled = settle(
@@ -155,6 +159,8 @@ def run_encoder(
     probe, pipeline, worked = settled.probe, settled.pipeline, settled.worked
     with arithmetic(encoder, settled.precision):
         worked += _timed(pipeline, settled.left)
+        if half_width is not None:
+            worked += _refine(pipeline, half_width, most, settled.warnings)
     start = time.perf_counter()
     curve = probe.compute()
     worked += time.perf_counter() - start
@@ -195,6 +201,28 @@ def _timed(pipeline: Pipeline, blocks: Sequence[Block]) -> float:
     pipeline.run(blocks)
     pipeline.probe.finish()
     return time.perf_counter() - begun
+
+
+def _refine(pipeline: Pipeline, half_width: float, most: int, warnings: list[str]) -> float:
+    """Add samples until no interval is wider than asked; the seconds that takes."""
+    probe, begun = pipeline.probe, time.perf_counter()
+    while True:
+        widest, further = probe.further_samples(half_width, most)
+        if not any(further):
+            break
+        pipeline.run([probe.extend(scale, count) for scale, count in enumerate(further) if count])
+        probe.finish()
+    if widest > half_width:
+        warnings.append(too_wide(probe, half_width, widest))
+    return time.perf_counter() - begun
+
+
+def too_wide(probe: Probe, half_width: float, widest: float) -> str:
+    """The warning that the precision asked for was not reached."""
+    return (
+        f"precision: expected half-widths of at most {half_width:g}, got {widest:.2g} with "
+        f"{max(probe.samples_drawn)} samples at a scale, the most that are drawn"
+    )
 
 
 def _never_falling(progress: Progress) -> Progress:

@@ -16,7 +16,16 @@ from synbench_fast.encoders import EncoderInfo
 from synbench_fast.forward import Compile
 from synbench_fast.ops.score_auc import Integral
 from synbench_fast.pipeline import Progress
-from synbench_fast.prepare import PRESETS, MakeTasks, Prepared, check_preset, check_scales, prepare
+from synbench_fast.prepare import (
+    MOST_SAMPLES,
+    PRESETS,
+    MakeTasks,
+    Prepared,
+    check_preset,
+    check_scales,
+    prepare,
+)
+from synbench_fast.probe import Probe
 from synbench_fast.results import (
     Cost,
     EncoderRecord,
@@ -51,6 +60,8 @@ def score(
     samples: int | None = None,
     estimator: str = "consistent",
     preset: str = "standard",
+    precision: float | None = None,
+    average: str = "auto",
     integral: Integral = "exact",
     prior: float = 0.5,
     center: float = 0.5,
@@ -89,6 +100,11 @@ def score(
         estimator: "consistent" (finite-N bias removed, standard errors), "counted" (the same for margins that are not
             Gaussian) or "paper" (published protocol).
         preset: "quick" (12 scales x 512), "standard" (25 x 1 024) or "paper" (49 x 2 048).
+        precision: largest half-width of any score's 95 % interval: samples are added, where they help most, until
+            none is wider. `samples` is then what a scale begins with, by default 256 or 2 F. Not for "paper".
+        average: over the scales that are "sampled", or over the "published" 49 by a smooth fit of t(s) to the
+            sampled ones (at least 5; "consistent" only). "auto" is published with the scales of the presets quick
+            and standard and the consistent estimator, else sampled.
         integral: "exact", or "grid" for the published script's sum.
         prior: probability of class 1.
         center: mean of every input element before normalisation (0.5: mid grey).
@@ -182,6 +198,8 @@ def _score_task(
         as_it_is=prepared.as_it_is,
         size=settings.batch_size,
         compile=settings.compile,
+        half_width=settings.half_width,
+        most=MOST_SAMPLES,
         progress=progress,
     )
     probe, curve = done.probe, done.curve
@@ -189,7 +207,7 @@ def _score_task(
     seconds["total"] = time.perf_counter() - begun
     return Result(
         encoder=encoder_record(prepared.encoder.info, probe.feature_dim or 0),
-        task=task_record(task, max(probe.samples_drawn)),
+        task=task_record(task, probe),
         estimator=settings.estimator,
         seed=settings.seed,
         eps=list(settings.eps),
@@ -199,6 +217,8 @@ def _score_task(
         score_covariance=curve.score_covariance,
         influence=curve.influence,
         robust_area=curve.robust_area,
+        fits=curve.fits,
+        half_width=settings.half_width,
         precision=PrecisionRecord(requested=settings.dtype, dtype=done.precision.name, checks=done.checks),
         cost=Cost(
             images=probe.images,
@@ -238,12 +258,13 @@ def encoder_record(info: EncoderInfo, feature_dim: int) -> EncoderRecord:
     )
 
 
-def task_record(task: GaussianTask, samples: int) -> TaskRecord:
-    """What a result says of the task, of which `samples` were drawn per scale."""
+def task_record(task: GaussianTask, probe: Probe) -> TaskRecord:
+    """What a result says of the task that `probe` drew samples of."""
     return TaskRecord(
         shape=task.shape,
         scales=list(task.scale_values),
-        samples=samples,
+        samples=probe.samples_drawn,
+        average=probe.scoring.average,
         prior=task.prior,
         center=task.center,
         pattern=task.pattern,
@@ -271,7 +292,7 @@ def command_of(encoder: Any, options: dict[str, Any]) -> str:
     if not isinstance(encoder, str) or options.get("tasks", "") is None:
         return ""
     given = dict(options)
-    defaults = {"integral": "exact", "center": 0.5, "thresholds": None, "backend": "auto"}
+    defaults = {"integral": "exact", "center": 0.5, "thresholds": None, "backend": "auto", "average": "auto"}
     for key, value in defaults.items():
         if given[key] == value:
             given[key] = None

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from synbench_fast import gaussian
-from synbench_fast.area_errors import area_covariance, area_terms, robust_area_stderr
+from synbench_fast.averages import Area, Averages, over_fit, over_sampled
+from synbench_fast.errors import SynbenchError, suggest
 from synbench_fast.margins import GROUP, gaussianity
 from synbench_fast.ops.score_auc import Integral, score_auc
-from synbench_fast.results import CurvePoint, Influence, RobustArea, ScalePoint, Score
-from synbench_fast.task import GaussianTask
+from synbench_fast.results import CurvePoint, Influence, RobustArea, ScaleFit, ScalePoint, Score
+from synbench_fast.smooth import FEWEST_SCALES
+from synbench_fast.task import GaussianTask, spread_scales
 
 __all__ = ["Curve", "Scoring"]
 
@@ -23,6 +25,9 @@ AREA_NODES = 8  # Gauss-Legendre nodes of the integral over eps in [0, 1]: Phi i
 CONFIDENCE_95 = 1.959963984540054
 NOT_GAUSSIAN = 1e-3  # p-value below which margins are called so
 NOTICEABLE = 0.002  # difference in accuracy that is worth a warning
+NOT_SMOOTH = 1e-4  # p-value below which t(s) is said not to follow its fit
+PUBLISHED_SCALES = 49
+AVERAGES = ("sampled", "published")
 
 
 @dataclass(frozen=True)
@@ -34,6 +39,7 @@ class Curve:
     score_covariance: list[list[float]] | None
     influence: Influence | None
     robust_area: RobustArea
+    fits: list[ScaleFit] | None
     warnings: list[str]
 
 
@@ -41,7 +47,8 @@ class Scoring:
     """The part of a run that knows no features: budgets, thresholds, and the raw data's curve.
 
     Args:
-        task, eps, thresholds, integral, backend: as in `Probe`, checked.
+        task, eps, thresholds, integral, average, backend: as in `Probe`; eps and thresholds checked.
+        estimator: whose points come.
     """
 
     def __init__(
@@ -50,65 +57,78 @@ class Scoring:
         eps: tuple[float, ...],
         thresholds: tuple[float, ...],
         integral: Integral,
+        average: str,
+        estimator: str,
         backend: str,
     ) -> None:
         self.task, self.eps, self.thresholds = task, eps, thresholds
         self.integral, self.backend = integral, backend
+        self.average = check_average(average, estimator, len(task.scale_values))
+        self._averaged = (
+            task if average == "sampled" else replace(task, scales=spread_scales(PUBLISHED_SCALES))
+        )
         nodes, weights = np.polynomial.legendre.leggauss(AREA_NODES)
         self._nodes = tuple((nodes + 1) / 2)
         self._quadrature = weights / 2
         # Computed before any feature, so that a mistake in `integral` or `backend` does not cost a run.
-        self._raw_accuracy, self._raw_robust, self._raw_bound = task.raw(self.budgets)
-        self._area(self._raw_accuracy, self._raw_bound, integral)
+        self._raw_sampled = task.raw(self.budgets)
+        self._raw_accuracy, self._raw_robust, self._raw_bound = self._averaged.raw(self.budgets)
+        self._raw_area(integral)
 
     @property
     def budgets(self) -> tuple[float, ...]:
         """All that points are to have: those asked for, then the nodes of the robust area."""
         return self.eps + self._nodes
 
-    def _area(self, accuracy: Tensor, bound: Tensor, integral: Integral) -> Tensor:
-        """[S, E or more] -> [E, A]."""
+    def _area_of(self, integral: Integral) -> Area:
         count, thresholds = len(self.eps), torch.tensor(self.thresholds, dtype=torch.float64)
-        return score_auc(
-            accuracy[:, :count].T,
-            bound[:, :count].T,
-            thresholds,
-            integral=integral,
-            backend=self.backend,
-        )
+
+        def area(accuracy: Tensor, bound: Tensor) -> Tensor:
+            a, b = accuracy[:, :count].T, bound[:, :count].T
+            return score_auc(a, b, thresholds, integral=integral, backend=self.backend)
+
+        return area
+
+    def _raw_area(self, integral: Integral) -> Tensor:
+        """[E, A]"""
+        return self._area_of(integral)(self._raw_accuracy, self._raw_bound)
 
     def curve(self, points: list[CurvePoint]) -> Curve:
         """Scores, curve and robust area from the points of all scales, in their order."""
         scales = self.task.scale_values
-        warnings = _warnings(points, scales, self._raw_accuracy[:, : len(self.eps)], min(self.thresholds))
-        scores, covariance = self._scores(points, warnings)
+        found = self.averages(points)
+        warnings = _warnings(points, scales, self._raw_sampled[0][:, : len(self.eps)], min(self.thresholds))
+        scores, covariance = self._scores(found, warnings)
+        warnings += self._not_smooth(found)
         warnings += self._not_gaussian(points)
         return Curve(
             scores=scores,
             curve=self._curve(points),
             score_covariance=covariance,
             influence=self._influence(points),
-            robust_area=self._robust_area(points),
+            robust_area=self._robust_area(found),
+            fits=self._fits(found),
             warnings=warnings,
         )
 
-    def _scores(
-        self, points: list[CurvePoint], warnings: list[str]
-    ) -> tuple[list[Score], list[list[float]] | None]:
-        count = len(self.eps)
+    def averages(self, points: list[CurvePoint]) -> Averages:
+        """Areas and their errors from the points of all scales."""
         thresholds = torch.tensor(self.thresholds, dtype=torch.float64)
-        accuracy = torch.from_numpy(np.stack([p.accuracy for p in points]))
-        bound = torch.from_numpy(np.stack([p.bound for p in points]))
-        raw = self._area(self._raw_accuracy, self._raw_bound, self.integral)
+        common = (thresholds, len(self.eps), self._quadrature, self.task.prior)
+        if self.average == "sampled":
+            return over_sampled(points, self._area_of(self.integral), *common)
+        scales = self.task.scale_values
+        return over_fit(points, scales, self._averaged.scale_values, self._area_of(self.integral), *common)
+
+    def _scores(self, found: Averages, warnings: list[str]) -> tuple[list[Score], list[list[float]] | None]:
+        raw = self._raw_area(self.integral)
+        score = found.area / raw
         # The grid sum has the exact integral's errors times the number of its points per unit of accuracy.
-        exact = self._area(self._raw_accuracy, self._raw_bound, "exact")
-        score = self._area(accuracy, bound, self.integral) / raw
-        terms = [area_terms(p, thresholds, self.task.prior) for p in points]
-        unit = len(points) * exact
-        stderr = torch.stack([one.stderr[:count] for one in terms]).square().sum(0).sqrt() / unit
-        covariance = area_covariance(points, terms, count)
+        unit = self._raw_area("exact")
+        stderr = found.variance.sum(0).sqrt() / unit
+        covariance = found.covariance
         if covariance is not None:
-            covariance /= torch.outer(unit.reshape(-1), unit.reshape(-1))
+            covariance = covariance / torch.outer(unit.reshape(-1), unit.reshape(-1))
         commoner = max(self.task.prior, 1 - self.task.prior)
         if min(self.thresholds) < commoner and self.task.prior != 0.5:
             warnings.append(
@@ -134,6 +154,29 @@ class Scoring:
         ]
         known = covariance is not None and bool(torch.isfinite(covariance).all())
         return scores, covariance.tolist() if known and covariance is not None else None
+
+    def _fits(self, found: Averages) -> list[ScaleFit] | None:
+        if found.fits is None:
+            return None
+        return [
+            ScaleFit(eps=eps, coefficients=fit.coefficients.tolist(), p_value=fit.p_value)
+            for eps, fit in zip(self.eps, found.fits, strict=True)
+        ]
+
+    def _not_smooth(self, found: Averages) -> list[str]:
+        worst = min(
+            zip(found.fits or [], self.eps, strict=False), key=lambda one: one[0].p_value, default=None
+        )
+        if worst is None or worst[0].p_value > NOT_SMOOTH:
+            return []
+        return [
+            f"t does not follow its fit over the scales (p = {worst[0].p_value:.1g} at eps {worst[1]:g}): "
+            "average sampled takes the scales as they are"
+        ]
+
+    def variances(self, points: list[CurvePoint]) -> Tensor:
+        """[S, E, A] what each sampled scale adds to the variance of the scores; NaN where that is not known."""
+        return self.averages(points).variance / self._raw_area("exact").square()
 
     def _influence(self, points: list[CurvePoint]) -> Influence | None:
         values = [p.influence[: len(self.eps)] for p in points if p.influence is not None]
@@ -183,25 +226,36 @@ class Scoring:
                 counted_accuracy=math.nan
                 if point.counted_accuracy is None
                 else float(point.counted_accuracy[e]),
-                raw_accuracy=float(self._raw_accuracy[s, e]),
-                raw_bound=float(self._raw_bound[s, e]),
+                raw_accuracy=float(self._raw_sampled[0][s, e]),
+                raw_bound=float(self._raw_sampled[2][s, e]),
             )
             for s, (scale, point) in enumerate(zip(self.task.scale_values, points, strict=True))
             for e, eps in enumerate(self.eps)
         ]
 
-    def _robust_area(self, points: list[CurvePoint]) -> RobustArea:
-        first = len(self.eps)
-        value = float(np.mean([self._quadrature @ p.robust_accuracy[first:] for p in points]))
-        raw = float(np.mean(self._raw_robust[:, first:].numpy() @ self._quadrature))
-        weight = np.concatenate([np.zeros(first), self._quadrature])
-        errors = [robust_area_stderr(p, weight, self.task.prior) for p in points]
+    def _robust_area(self, found: Averages) -> RobustArea:
+        raw = float(np.mean(self._raw_robust[:, len(self.eps) :].numpy() @ self._quadrature))
         return RobustArea(
-            value=value,
+            value=found.robust_area,
             raw=raw,
-            ratio=value / raw,
-            stderr=float(np.sqrt(np.sum(np.square(errors)))) / len(points),
+            ratio=found.robust_area / raw,
+            stderr=found.robust_area_stderr,
         )
+
+
+def check_average(average: str, estimator: str, scales: int) -> str:
+    """`average` if it is one that the estimator and this number of sampled scales allow."""
+    if average not in AVERAGES:
+        raise SynbenchError(
+            f"average: expected one of {list(AVERAGES)}, got {average!r}{suggest(str(average), AVERAGES)}"
+        )
+    if average == "published" and estimator != "consistent":
+        raise SynbenchError(f"average: expected sampled with estimator {estimator}, got published")
+    if average == "published" and scales < FEWEST_SCALES:
+        raise SynbenchError(
+            f"scales: expected at least {FEWEST_SCALES} for the published average, whose t is fitted, got {scales}"
+        )
+    return average
 
 
 def _warnings(points: list[CurvePoint], scales: Sequence[float], raw: Tensor, lowest: float) -> list[str]:

@@ -85,6 +85,6 @@ class _Table(SuiteSink):
         above = "" if len(thresholds) > 1 else f" above accuracy {thresholds[0]:g}"
         self._stream.write(
             f"score{above}, ± one standard error, worst with its 95 % interval; suite {self._suites[0].suite}, "
-            f"{first.estimator}, {first.task.samples} samples per scale, {first.cost.dtype} on {first.cost.device}\n"
+            f"{first.estimator}, {first.task.size()}, {first.cost.dtype} on {first.cost.device}\n"
         )
         self._stream.flush()

@@ -79,11 +79,11 @@ class FakeWorker:
 
     def assemble(
         self, request: dict[str, Any], prepared: dict[str, Any], points: list[tuple[Any, bytes, Any]]
-    ) -> tuple[str, str]:
+    ) -> dict[str, Any]:
         if any(payload == b"damaged" for _, payload, _ in points):
             raise Damaged(next(unit["id"] for unit, payload, _ in points if payload == b"damaged"))
         text = json.dumps({"spec": request["spec"], "points": [payload.decode() for _, payload, _ in points]})
-        return f"{request['spec'].partition(':')[2]}.json", text
+        return {"file": f"{request['spec'].partition(':')[2]}.json", "text": text}
 
 
 class Damaged(Exception):

@@ -43,7 +43,8 @@ def example(spec: str = "builtin:conv", **changes: Any) -> Result:
         task=TaskRecord(
             shape=(3, 32, 32),
             scales=scales,
-            samples=1024,
+            samples=[1024] * len(scales),
+            average="sampled",
             prior=0.5,
             center=0.5,
             pattern="uniform",
@@ -81,6 +82,8 @@ def example(spec: str = "builtin:conv", **changes: Any) -> Result:
         score_covariance=None,
         influence=None,
         robust_area=RobustArea(value=0.61, raw=0.74, ratio=0.61 / 0.74, stderr=0.02),
+        fits=None,
+        half_width=None,
         precision=PrecisionRecord(requested="auto", dtype="float32", checks=[]),
         cost=Cost(
             images=2048,

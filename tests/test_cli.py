@@ -155,7 +155,7 @@ def test_every_option_reaches_score_typed(calls: list[Any], tmp_path: Path) -> N
         "--batch-size", "8", "--seed", "18446744073709551615", "--prior", "0.25", "--input-shape", "3x32x32",
         "--mean", "-1,0.5,0.5", "--std", "0.25,0.25,1", "--pool", "avg", "--checkpoint", str(weights),
         "--random-init", "--published-preprocessing", "--trust-remote-code", "--threads", "1",
-        "--center", "0", "--integral", "grid",
+        "--center", "0", "--integral", "grid", "--precision", "0.01", "--average", "sampled",
         "--format", "json",
     )  # fmt: skip
     assert done.exit_code == 0, done.stderr
@@ -178,6 +178,8 @@ def test_every_option_reaches_score_typed(calls: list[Any], tmp_path: Path) -> N
                 "prior": 0.25,
                 "center": 0.0,
                 "integral": "grid",
+                "precision": 0.01,
+                "average": "sampled",
                 "input_shape": (3, 32, 32),
                 "mean": (-1.0, 0.5, 0.5),
                 "std": (0.25, 0.25, 1.0),
@@ -204,7 +206,7 @@ def test_what_is_not_given_is_left_to_score(calls: list[Any]) -> None:
     invoke("run", "builtin:conv")
     assert set(calls[0][1]) == {
         "eps", "estimator", "preset", "device", "dtype", "backend", "seed", "prior", "center",
-        "integral", "batch_size", "random_init",
+        "integral", "batch_size", "random_init", "average",
         "published_preprocessing", "trust_remote_code",
     }  # fmt: skip
 
@@ -282,6 +284,11 @@ def test_what_is_not_given_is_left_to_score(calls: list[Any]) -> None:
             ["a:b", "--integral", "gird"],
             "--integral: expected one of exact, grid, got 'gird', did you mean grid?",
         ),
+        (["a:b", "--precision", "1"], "--precision: expected a number between 0 and 1, got '1'"),
+        (
+            ["a:b", "--average", "publish"],
+            "--average: expected one of auto, sampled, published, got 'publish', did you mean published?",
+        ),
         (["a:b", "--samples", "3"], "--samples: expected an integer of at least 4, got '3'"),
         (["a:b", "--batch-size", "0"], "--batch-size: expected 'auto' or an integer of at least 1, got '0'"),
         (["a:b", "--threads", "all"], "--threads: expected an integer of at least 1, got 'all'"),
@@ -324,7 +331,7 @@ def test_other_usage_errors() -> None:
     wrong = invoke("rum")
     assert (wrong.exit_code, wrong.stderr) == (
         2,
-        "error: command: expected one of run, compare, ls, info, status, eps-star, probe, demo, bench, got 'rum', did you mean run?\n",
+        "error: command: expected one of run, compare, ls, info, status, sensitivity, eps-star, probe, demo, bench, got 'rum', did you mean run?\n",
     )
     extra = invoke("ls", "a", "b")
     assert (extra.exit_code, extra.stderr) == (2, "error: arguments: expected no more, got 'b'\n")
@@ -759,7 +766,7 @@ def test_real_encoders_give_documents_whose_command_replays_them(tmp_path: Path)
             (eps, threshold) for eps in (0.0, 0.3) for threshold in one.thresholds
         ]
         assert one.environment.versions["torch"] == metadata.version("torch")
-        assert one.cost.images == 3 * one.task.samples
+        assert one.cost.images == sum(one.task.samples)
         assert Result.load(tmp_path / "out" / one.file_name()).scores == one.scores
     words = shlex.split(results[0].command)
     assert words[:3] == ["synbench-fast", "run", specs[0]]

@@ -422,7 +422,8 @@ def test_covariance_of_the_scores_follows_that_of_t(prior: float) -> None:
         x, y, _ = drawn(3000, 6, t=t, prior=prior, seed=s)
         points.append(sb.evaluate_features(x[0], y[0], eps=(0.0, 0.3), estimator="consistent", prior=prior))
     thresholds = torch.tensor([0.6, 0.75], dtype=torch.float64)
-    found = area_covariance(points, [area_terms(p, thresholds, prior) for p in points], 2)
+    terms = [area_terms(p, thresholds, prior) for p in points]
+    found = area_covariance(points, [(one.by_t, one.by_t_rob) for one in terms])
     assert found is not None
     generator = np.random.default_rng(0)
     areas = np.zeros((20_000, 2, 2))
@@ -440,14 +441,9 @@ def test_covariance_of_the_scores_follows_that_of_t(prior: float) -> None:
         areas += (b * (a - thresholds).clamp_min(0)).numpy()
     expected = np.cov(areas.reshape(20_000, 4).T)
     np.testing.assert_allclose(found, expected, rtol=0.08)
-    assert (
-        area_covariance(
-            [evaluate("paper", *drawn(60, 3)[:2])],
-            [area_terms(evaluate("paper", *drawn(60, 3)[:2]), thresholds, prior)],
-            1,
-        )
-        is None
-    )
+    paper = evaluate("paper", *drawn(60, 3)[:2])
+    unknown = area_terms(paper, thresholds, prior)
+    assert area_covariance([paper], [(unknown.by_t, unknown.by_t_rob)]) is None
 
 
 @pytest.mark.parametrize("prior", [0.5, 0.3, 0.9])

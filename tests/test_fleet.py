@@ -21,7 +21,8 @@ from fleet_fakes import FAKE, FakeWorker, add, contents, fakes, run_fakes
 
 from synbench_fast.fleet import scheduler
 from synbench_fast.fleet.executors import InProcess, Local, ended
-from synbench_fast.fleet.scheduler import Fleet, Snapshot
+from synbench_fast.fleet.places import Snapshot
+from synbench_fast.fleet.scheduler import Fleet
 from synbench_fast.fleet.store import Store, read_summary
 
 

@@ -26,7 +26,7 @@ from synbench_fast.fleet.display import duration, overall, print_status, watchin
 from synbench_fast.fleet.executors import InProcess, Slot
 from synbench_fast.fleet.launch import place_workers, run_fleet
 from synbench_fast.fleet.models import expand
-from synbench_fast.fleet.scheduler import Place, Snapshot, _Given
+from synbench_fast.fleet.places import Given, Place, Snapshot
 from synbench_fast.fleet.store import Store, read_summary
 from synbench_fast.results import Result
 
@@ -334,9 +334,9 @@ def finished(folder: Path) -> dict[Any, bytes]:
 
 def snapshot() -> Snapshot:
     busy = Place(Slot("0", "cuda:0"), state="ready", units=3, images=600, seconds=2.0)
-    busy.tasks.append(_Given("run", 1, None, 0.0))
+    busy.tasks.append(Given("run", 1, None, 0.0))
     loading = Place(Slot("1", "cuda:1"), state="ready")
-    loading.tasks.append(_Given("load", 2, None, 0.0))
+    loading.tasks.append(Given("load", 2, None, 0.0))
     return Snapshot(
         places=[
             busy,

@@ -43,7 +43,7 @@ def run(folder: Path, models: list[str], executor: Any = None, **options: Any) -
 
 def same(a: Result, b: Result) -> None:
     one, other = a.to_dict(), b.to_dict()  # where NaN is null, which equals itself
-    for name in ("encoder", "task", "scores", "curve", "score_covariance", "influence", "robust_area", "precision",
+    for name in ("encoder", "task", "scores", "curve", "score_covariance", "influence", "robust_area", "fits", "half_width", "precision",
                  "backends", "environment", "estimator", "eps", "thresholds", "seed", "command"):  # fmt: skip
         assert one[name] == other[name], name
     assert (a.cost.images, a.cost.batch_size, a.cost.dtype) == (
@@ -88,13 +88,28 @@ def test_more_samples_only_add_units(tmp_path: Path) -> None:
     both = contents(tmp_path)
     assert first.items() <= both.items()
     assert {key[2:] for key in both} == {(0, 200), (200, 300)} and len(both) == 6
-    assert more.task.samples == 500 and more.cost.images == 1500
+    assert more.task.samples == [500] * 3 and more.cost.images == 1500
     narrower = [one.t_stderr for one in more.curve]
     (less,) = run(tmp_path, models)
     assert all(a < b.t_stderr for a, b in zip(narrower, less.curve, strict=True))
     (again,) = run(tmp_path, models, samples=500, thresholds=(0.7,), scales=(1.5, 3.0))
     assert contents(tmp_path) == both  # other thresholds and fewer scales need no unit
     assert [one.t for one in again.curve] == [one.t for one in more.curve][2:]
+
+
+def test_precision_on_demand(tmp_path: Path) -> None:
+    """Samples are added where score() adds them, whoever evaluates them, and kept for the next run."""
+    models = ["builtin:conv?dim=8", "builtin:linear?dim=8"]
+    wanted: dict[str, Any] = {"precision": 0.06, "samples": None}
+    found = run(tmp_path, models, **wanted)
+    for spec, result in zip(models, found, strict=True):
+        same(result, sb.score(spec, threads=1, device="cpu", **{**OPTIONS, **wanted}))
+        assert len(set(result.task.samples)) > 1
+        assert max(one.ci95_high - one.score for one in result.scores) <= 0.06
+    before = contents(tmp_path)
+    finer = run(tmp_path, models, precision=0.05, samples=None)
+    assert before.items() <= contents(tmp_path).items()
+    assert finer[0].cost.images > found[0].cost.images
 
 
 def test_the_order_of_units_and_a_second_worker_change_no_bit(tmp_path: Path) -> None:
@@ -105,10 +120,10 @@ def test_the_order_of_units_and_a_second_worker_change_no_bit(tmp_path: Path) ->
     worker = EncoderWorker("cpu")
     again = worker.load(job.request, job.prepared)
     assert [one["series"] for one in again["tasks"]] == [one["series"] for one in job.prepared["tasks"]]  # type: ignore[index]
-    chain = job.prepared["tasks"][0]["chain"]  # type: ignore[index]
+    blocks = job.prepared["tasks"][0]["blocks"]  # type: ignore[index]
     for unit, payload, _ in reversed(store.payloads(1)):
-        assert worker.run({**unit.plain(), "chain": chain})[0] == payload
-        assert worker.run({**unit.plain(), "chain": chain})[0] == payload  # and once more
+        assert worker.run({**unit.plain(), "blocks": blocks})[0] == payload
+        assert worker.run({**unit.plain(), "blocks": blocks})[0] == payload  # and once more
     worker.close()
 
 
@@ -208,7 +223,7 @@ def test_a_second_worker_on_a_gpu_repeats_the_decision_of_the_first(tmp_path: Pa
         worker = EncoderWorker("cuda:0")
         again = worker.load(job.request, job.prepared)
         assert job.prepared is not None and again["decision"] == job.prepared["decision"]
-        chain = job.prepared["tasks"][0]["chain"]
+        blocks = job.prepared["tasks"][0]["blocks"]
         for unit, payload, _ in store.payloads(job.id):
-            assert worker.run({**unit.plain(), "chain": chain})[0] == payload
+            assert worker.run({**unit.plain(), "blocks": blocks})[0] == payload
         worker.close()

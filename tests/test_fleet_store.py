@@ -28,7 +28,8 @@ from synbench_fast.fleet.configuration import (
 )
 from synbench_fast.fleet.payload import decode_point, encode_point
 from synbench_fast.fleet.plan import cover
-from synbench_fast.fleet.store import Store, here, process_mark, read_summary
+from synbench_fast.fleet.processes import here, process_mark
+from synbench_fast.fleet.store import Store, read_summary
 from synbench_fast.results import CurvePoint
 
 

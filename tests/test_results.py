@@ -174,7 +174,9 @@ def version_1() -> dict[str, Any]:
     del document["precision"]
     for name in ("channels_last", "compiled", "cuda_graph"):
         del document["cost"][name]
-    del document["score_covariance"], document["influence"]
+    del document["score_covariance"], document["influence"], document["fits"], document["half_width"]
+    document["task"]["samples"] = 1024
+    del document["task"]["average"]
     for one in document["curve"]:
         del one["t_rob"], one["counted_accuracy"]
     return document
@@ -195,6 +197,24 @@ def test_documents_of_version_1_are_read() -> None:
     ):
         with pytest.raises(SynbenchError, match=f"^{re.escape(message)}$"):
             Result.from_dict({**version_1(), path: value}, source="r.json")
+
+
+def test_documents_of_version_2_are_read() -> None:
+    document = example().to_dict()
+    document["schema_version"] = 2
+    document["task"]["samples"] = 1024
+    del document["fits"], document["half_width"], document["task"]["average"]
+    assert Result.from_dict(document) == example()
+    message = "r.json: task: expected an object, got 3"
+    with pytest.raises(SynbenchError, match=f"^{re.escape(message)}$"):
+        Result.from_dict({**document, "task": 3}, source="r.json")
+
+
+def test_samples_per_scale_in_words() -> None:
+    task = example().task
+    assert task.size() == "2 scales x 1024 samples"
+    assert dataclasses.replace(task, samples=[256, 4096]).size() == "2 scales x 256 to 4096 samples"
+    assert example(task=dataclasses.replace(task, samples=[256, 4096])).rows()[0]["samples"] == 4096
 
 
 def check(**changes: Any) -> PrecisionCheck:
@@ -351,7 +371,7 @@ def test_file_name_is_unique_per_encoder_and_configuration() -> None:
         example(seed=1),
         example(eps=[0.0, 0.3]),
         example(estimator="paper"),
-        example(task=dataclasses.replace(base.task, samples=2048)),
+        example(task=dataclasses.replace(base.task, samples=[2048, 1024])),
         example(encoder=dataclasses.replace(base.encoder, weights_sha256="cd" * 32)),
         example(cost=dataclasses.replace(base.cost, dtype="bfloat16")),
     ]

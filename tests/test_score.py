@@ -243,14 +243,15 @@ def test_presets(name: str) -> None:
     shape = {"input_shape": (4,)}
     expected = {"quick": (12, 512), "standard": (25, 1024), "paper": (49, 2048)}[name]
     result = sb.score("builtin:identity", preset=name, **shape)
-    assert (len(result.task.scales), result.task.samples) == expected
+    assert (len(result.task.scales), set(result.task.samples)) == (expected[0], {expected[1]})
+    assert result.task.average == ("sampled" if name == "paper" else "published")
     assert result.cost.images == expected[0] * expected[1]
     assert result.task.scales[-1] == 4.9
     paper = sb.score("builtin:identity", preset=name, estimator="paper", **shape)
-    assert paper.task.samples == 2 * expected[1]
+    assert set(paper.task.samples) == {2 * expected[1]} and paper.task.average == "sampled"
     assert paper.cost.images == 2 * result.cost.images
     fewer = sb.score("builtin:identity", preset=name, samples=64, scales=3, **shape)
-    assert (len(fewer.task.scales), fewer.task.samples) == (3, 64)
+    assert (fewer.task.samples, fewer.task.average) == ([64, 64, 64], "sampled")
 
 
 def test_wide_features_get_more_samples() -> None:
@@ -258,9 +259,9 @@ def test_wide_features_get_more_samples() -> None:
         return x.flatten(1)[:, :300].relu()
 
     options: dict[str, Any] = {"input_shape": (300,), "scales": (2.0,), "preset": "quick"}
-    assert sb.score(wide, **options).task.samples == 600
-    assert sb.score(wide, **options, samples=400).task.samples == 400
-    assert sb.score(wide, **options, estimator="paper").task.samples == 2 * 512
+    assert sb.score(wide, **options).task.samples == [600]
+    assert sb.score(wide, **options, samples=400).task.samples == [400]
+    assert sb.score(wide, **options, estimator="paper").task.samples == [2 * 512]
 
 
 def test_result_is_complete_and_survives_json() -> None:
@@ -286,7 +287,7 @@ def test_result_is_complete_and_survives_json() -> None:
     assert record.preprocessing.input_shape == (3, 2, 2)
     assert record.preprocessing.mean is None and record.preprocessing.std is None
     task = result.task
-    assert (task.shape, task.scales, task.samples) == ((3, 2, 2), [1.0, 2.0], 100)
+    assert (task.shape, task.scales, task.samples) == ((3, 2, 2), [1.0, 2.0], [100, 100])
     assert (task.prior, task.center, task.pattern, task.covariance) == (0.5, 0.5, "uniform", "white")
     assert (result.estimator, result.seed) == ("consistent", 4)
     assert (result.eps, result.thresholds) == ([0.0, 0.3], [0.6, 0.7])

@@ -78,7 +78,7 @@ def job_key(request: dict[str, Any]) -> str:
 
 def family_of(request: dict[str, Any]) -> str:
     """Equal for requests that differ in scales, samples and thresholds alone: they are decided alike."""
-    further = ("scales", "samples", "preset", "thresholds", "integral")
+    further = ("scales", "samples", "preset", "precision", "average", "thresholds", "integral")
     options = {name: value for name, value in request["options"].items() if name not in further}
     tasks = request["tasks"] and request["tasks"]["definitions"]
     return digest([NUMERICS, request["spec"], options, tasks, _files(request)])

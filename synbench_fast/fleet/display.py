@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Any, TextIO
 
 from synbench_fast.display import print_table
-from synbench_fast.fleet.scheduler import Place, Snapshot
+from synbench_fast.fleet.places import Place, Snapshot
 
 __all__ = ["Watch", "duration", "print_status", "watching"]
 

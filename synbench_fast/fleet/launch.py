@@ -18,8 +18,10 @@ from synbench_fast.fleet.configuration import (
     make_request,
 )
 from synbench_fast.fleet.executors import Executor, Local
-from synbench_fast.fleet.scheduler import RETRIES, Fleet, Snapshot
-from synbench_fast.fleet.store import LEASE_SECONDS, Job, Store
+from synbench_fast.fleet.places import Snapshot
+from synbench_fast.fleet.processes import LEASE_SECONDS
+from synbench_fast.fleet.scheduler import RETRIES, Fleet
+from synbench_fast.fleet.store import Job, Store
 from synbench_fast.prepare import check_settings
 from synbench_fast.suites import Suite
 

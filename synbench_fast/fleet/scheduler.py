@@ -9,64 +9,22 @@ or takes longer than its time, has failed, and the others go on.
 from __future__ import annotations
 
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from typing import Any
 
 from synbench_fast.documents import write_atomically
 from synbench_fast.errors import SynbenchError
 from synbench_fast.fleet.configuration import halved
-from synbench_fast.fleet.executors import Event, Executor, Slot
+from synbench_fast.fleet.executors import Event, Executor
+from synbench_fast.fleet.places import Given, Place, Snapshot
 from synbench_fast.fleet.store import Job, Store, Unit
 
-__all__ = ["Fleet", "Place", "Snapshot"]
+__all__ = ["RETRIES", "Fleet"]
 
 RETRIES = 2
 QUEUE = 2  # tasks of a worker, the one that runs included
 STARTS = 3  # a slot whose worker ends so often before it has done anything is given up
-
-
-@dataclass
-class _Given:
-    """A task that a worker has. `since`: when it began, or will have, once those before it are done."""
-
-    kind: str
-    job: int
-    unit: Unit | None
-    since: float
-
-
-@dataclass
-class Place:
-    """A slot and its worker."""
-
-    slot: Slot
-    state: str = "down"  # down, starting, ready or given up
-    kind: str = ""
-    job: int | None = None  # whose encoder is loaded
-    series: list[str] = field(default_factory=list)  # of its tasks, as the worker runs them
-    tasks: deque[_Given] = field(default_factory=deque)
-    starts: int = 0
-    units: int = 0
-    images: int = 0
-    seconds: float = 0.0
-    since: float = 0.0
-
-
-@dataclass(frozen=True)
-class Snapshot:
-    """How far a run is. `progress` counts an encoder as the share of its units that is done."""
-
-    places: Sequence[Place]
-    names: dict[int, str]
-    counts: dict[str, int]
-    units_done: dict[int, tuple[int, int]]  # job -> units done and in all
-    progress: float
-    images: int
-    seconds: float
-    seconds_left: float | None
 
 
 class Fleet:
@@ -105,7 +63,7 @@ class Fleet:
         self._units: dict[int, tuple[int, int]] = {}
         self._spent: dict[int, float] = {}
         self._empty: set[int] = set()  # planned, with no unit that is free, as far as was seen last
-        self._chains: dict[int, list[Any]] = {}  # job -> of each task the blocks of a scale
+        self._blocks: dict[int, list[Any]] = {}  # job -> of each task and scale the blocks
         self._kinds: dict[int, str] = {}
         self._load_seconds: dict[int, float] = {}
         self._unit_seconds: dict[int, float] = {}
@@ -216,6 +174,8 @@ class Fleet:
         units = self._store.claim_units(id, limit)
         if len(units) < limit:
             self._empty.add(id)
+        if any([one.start, one.count] not in self._blocks[id][one.task][one.scale_index] for one in units):
+            self._read_blocks(id)  # another run has found that more samples are needed
         if any(one.series != place.series[one.task] for one in units):  # decided anew since it was loaded
             self._store.release_units(one.id for one in units)
             self._empty.discard(id)
@@ -223,16 +183,21 @@ class Fleet:
             return []
         return units
 
+    def _read_blocks(self, id: int) -> None:
+        planned = self._store.job(id).prepared
+        assert planned is not None
+        self._blocks[id] = [one["blocks"] for one in planned["tasks"]]
+
     def _submit(self, place: Place, task: dict[str, Any], unit: Unit | None = None) -> None:
         now = self._clock()
         if not place.tasks:
             place.since = now
-        place.tasks.append(_Given(task["kind"], task["job"], unit, now))
+        place.tasks.append(Given(task["kind"], task["job"], unit, now))
         self._executor.submit(place.slot.name, task)
 
     def _submit_unit(self, place: Place, id: int, unit: Unit) -> None:
-        chain = self._chains[id][unit.task]
-        self._submit(place, {"kind": "run", "job": id, "unit": {**unit.plain(), "chain": chain}}, unit)
+        blocks = self._blocks[id][unit.task]
+        self._submit(place, {"kind": "run", "job": id, "unit": {**unit.plain(), "blocks": blocks}}, unit)
 
     def _assemble_one(self, place: Place) -> bool:
         """A job all of whose units are done."""
@@ -350,7 +315,7 @@ class Fleet:
         place.job, place.series = id, [one["series"] for one in data["tasks"]]
         if job.state == "planned" and job.prepared is not None:
             if [one["series"] for one in job.prepared["tasks"]] == place.series:
-                self._chains[id] = [one["chain"] for one in job.prepared["tasks"]]
+                self._read_blocks(id)
                 self._states[id] = "planned"
             elif job.prepared["decision"] != data["decision"]:  # decided anew meanwhile
                 place.job = None
@@ -367,16 +332,14 @@ class Fleet:
         if not self._store.plan(id, place.kind, prepared):
             self._fail(id, "weights: expected the same in every run on this store, got two versions")
             return
-        planned = self._store.job(id).prepared
-        assert planned is not None
-        self._chains[id] = [one["chain"] for one in planned["tasks"]]
+        self._read_blocks(id)
         self._kinds[id] = place.kind
         self._states[id] = "planned"
         self._empty.discard(id)
         _, open, total = self._store.left(id)
         self._units[id] = (total - open, total)
 
-    def _finished(self, place: Place, given: _Given, body: dict[str, Any]) -> None:
+    def _finished(self, place: Place, given: Given, body: dict[str, Any]) -> None:
         assert given.unit is not None
         if self._store.finish_unit(given.unit.id, body["payload"], body["images"], body["costs"]):
             place.units += 1
@@ -389,6 +352,13 @@ class Fleet:
         self._unit_seconds[given.job] = 0.5 * (before + body["seconds"])
 
     def _assembled(self, id: int, body: dict[str, Any]) -> None:
+        if "more" in body:
+            self._store.extend_plan(id, body["more"])
+            self._read_blocks(id)
+            _, open, total = self._store.left(id)
+            self._units[id], self._states[id] = (total - open, total), "planned"
+            self._empty.discard(id)
+            return
         name = self._store.result_name(id, body["file"])
         write_atomically(self._store.results / name, body["text"])
         self._store.finish_job(id, name)
@@ -398,7 +368,7 @@ class Fleet:
         self._store.fail_job(id, reason)
         self._states[id] = "failed"
 
-    def _wrong(self, place: Place, given: _Given, body: dict[str, Any]) -> None:
+    def _wrong(self, place: Place, given: Given, body: dict[str, Any]) -> None:
         """A task raised something."""
         reason = body["reason"]
         if given.kind == "load":
@@ -440,7 +410,7 @@ class Fleet:
         self._units[id] = (total - open, total)
         self._empty.discard(id)
 
-    def _give_back(self, given: _Given) -> None:
+    def _give_back(self, given: Given) -> None:
         if given.unit is not None:
             self._store.release_units([given.unit.id])
         else:
@@ -449,7 +419,7 @@ class Fleet:
         if self._states[given.job] == "taken":
             self._states[given.job] = self._store.job(given.job).state
 
-    def _again(self, given: _Given, reason: str) -> None:
+    def _again(self, given: Given, reason: str) -> None:
         """Count a failed attempt; too many of them fail the encoder."""
         if given.unit is not None:
             attempts = self._store.count_unit(given.unit.id)

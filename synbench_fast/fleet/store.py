@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import sqlite3
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -22,10 +21,10 @@ from typing import Any
 
 from synbench_fast.fleet.database import connect, explained, mode, transaction
 from synbench_fast.fleet.plan import cover
+from synbench_fast.fleet.processes import LEASE_SECONDS, gone, here, process_mark
+from synbench_fast.fleet.summary import read_summary
 
 __all__ = ["Job", "Store", "Unit", "read_summary"]
-
-LEASE_SECONDS = 60.0  # a run that has not been heard of for so long is dead
 
 
 @dataclass(frozen=True)
@@ -56,31 +55,6 @@ class Unit:
 
     def plain(self) -> dict[str, Any]:
         return vars(self).copy()
-
-
-def here() -> str:
-    """This machine, as far as process numbers mean the same."""
-    try:
-        space = os.readlink("/proc/self/ns/pid")
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-    except OSError:
-        space = boot = ""
-    return f"{socket.gethostname()} {boot} {space}"
-
-
-def process_mark(pid: int) -> str:
-    """When the process started, in the system's count; "" if there is none or the system does not tell."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[19]
-    except (OSError, IndexError):
-        return ""
-
-
-def _gone(host: str, pid: int, mark: str) -> bool:
-    """Whether a process of this machine is known to have ended."""
-    if host != here() or not mark or not Path("/proc/self/stat").exists():
-        return False
-    return process_mark(pid) != mark
 
 
 class Store:
@@ -174,7 +148,7 @@ class Store:
             "SELECT id, host, pid, process, heartbeat FROM runs WHERE ended IS NULL"
         ).fetchall()
         for run, host, pid, mark, heartbeat in alive:
-            if run != self.run and (heartbeat < late or _gone(host, pid, mark)):
+            if run != self.run and (heartbeat < late or gone(host, pid, mark)):
                 self._release(db, run)
 
     def kinds_elsewhere(self) -> set[str]:
@@ -281,24 +255,29 @@ class Store:
                     (task["series"],),
                 ).fetchall()
                 chain = cover(stored, task["samples"], task["least"])
-                tasks.append({**task, "chain": chain})
-                for scale_index, scale in enumerate(task["scales"]):
+                tasks.append({**task, "blocks": [chain] * len(task["scales"])})
+                for scale_index in range(len(task["scales"])):
                     for start, count in chain:
-                        key = (task["series"], scale, start, count)
-                        db.execute(
-                            "INSERT OR IGNORE INTO units(series, scale, start, count) VALUES(?, ?, ?, ?)", key
-                        )
-                        db.execute(
-                            "INSERT INTO plan SELECT ?, ?, ?, start, id FROM units WHERE series = ? AND scale = ? "
-                            "AND start = ? AND count = ?",
-                            (id, number, scale_index, *key),
-                        )
+                        _add_unit(db, id, number, task, scale_index, start, count)
             prepared = {**prepared, "tasks": tasks}
             db.execute(
                 "UPDATE jobs SET state = 'planned', kind = ?, prepared = ?, run = NULL, attempts = 0 WHERE id = ?",
                 (kind, json.dumps(prepared), id),
             )
             return True
+
+    def extend_plan(self, id: int, more: list[list[int]]) -> None:
+        """So many more samples for each task and scale, as one further block; gives the job back."""
+        with self._writing() as db:
+            (text,) = db.execute("SELECT prepared FROM jobs WHERE id = ?", (id,)).fetchone()
+            prepared = json.loads(text)
+            for number, (task, further) in enumerate(zip(prepared["tasks"], more, strict=True)):
+                for scale_index, count in enumerate(further):
+                    if count:
+                        start = sum(task["blocks"][scale_index][-1])
+                        task["blocks"][scale_index].append([start, count])
+                        _add_unit(db, id, number, task, scale_index, start, count)
+            db.execute("UPDATE jobs SET prepared = ?, run = NULL WHERE id = ?", (json.dumps(prepared), id))
 
     def forget_plan(self, id: int) -> None:
         """Back to a job that nobody has loaded; its units stay."""
@@ -402,79 +381,20 @@ class Store:
         return [(Unit(*row[:6]), row[6], json.loads(row[7])) for row in rows]
 
 
-def read_summary(folder: str | os.PathLike[str]) -> dict[str, Any]:
-    """What a store holds as plain data: counts, every encoder with its state and reason, runs and workers.
-
-    Encoders carry their `configuration`; `current` says whether it is the one added last. Times are seconds
-    since the epoch, `images_per_second` is that of the last minute.
-    """
-    path = Path(folder)
-    db = connect(path, create=False)
-    with explained(path):
-        try:
-            db.execute("BEGIN")
-            return _summary(db, str(path))
-        finally:
-            db.close()
-
-
-def _summary(db: sqlite3.Connection, folder: str) -> dict[str, Any]:
-    now = time.time()
-    newest = db.execute("SELECT configuration FROM jobs ORDER BY asked DESC, id DESC LIMIT 1").fetchone()
-    jobs = db.execute(
-        "SELECT jobs.id, spec, configuration, state, reason, jobs.attempts, kind, result, began, jobs.finished, "
-        "count(unit), coalesce(sum(payload IS NOT NULL), 0), coalesce(sum(images), 0) FROM jobs "
-        "LEFT JOIN plan ON plan.job = jobs.id LEFT JOIN units ON units.id = plan.unit GROUP BY jobs.id ORDER BY jobs.id"
-    ).fetchall()
-    names = [
-        "id",
-        "spec",
-        "configuration",
-        "state",
-        "reason",
-        "attempts",
-        "device",
-        "result",
-        "began",
-        "finished",
-        "units",
-        "units_done",
-        "images",
-    ]
-    encoders = [dict(zip(names, row, strict=True)) for row in jobs]
-    for one in encoders:
-        one["current"] = newest is not None and one["configuration"] == newest[0]
-    current = [one for one in encoders if one["current"]]
-    states = [one["state"] for one in current]
-    recent = db.execute(
-        "SELECT count(*), coalesce(sum(images), 0), min(finished) FROM units WHERE finished > ?", (now - 60,)
-    ).fetchone()
-    alive = {run for (run,) in db.execute("SELECT id FROM runs WHERE ended IS NULL")}
-    runs = [
-        {"id": id, "host": host.split()[0], "pid": pid, "began": began, "heartbeat": heartbeat, "alive": True}
-        | ({} if not _gone(host, pid, mark) and heartbeat > now - LEASE_SECONDS else {"alive": False})
-        for id, host, pid, mark, began, heartbeat in db.execute(
-            "SELECT id, host, pid, process, began, heartbeat FROM runs WHERE ended IS NULL ORDER BY id"
-        )
-    ]
-    workers = db.execute(
-        "SELECT run, slot, device, state, encoder, since, units, images, seconds FROM workers ORDER BY run, slot"
-    ).fetchall()
-    columns = ["run", "slot", "device", "state", "encoder", "since", "units", "images", "seconds"]
-    return {
-        "schema": "synbench-fast/fleet",
-        "schema_version": 1,
-        "folder": folder,
-        "time": now,
-        "configuration": newest[0] if newest else None,
-        "counts": {state: states.count(state) for state in ("waiting", "planned", "done", "failed")},
-        "units": {
-            "total": sum(one["units"] for one in current),
-            "done": sum(one["units_done"] for one in current),
-        },
-        "images": sum(one["images"] for one in current),
-        "images_per_second": recent[1] / max(now - recent[2], 1.0) if recent[0] else 0.0,
-        "encoders": encoders,
-        "runs": runs,
-        "workers": [dict(zip(columns, row, strict=True)) for row in workers if row[0] in alive],
-    }
+def _add_unit(
+    db: sqlite3.Connection,
+    id: int,
+    number: int,
+    task: dict[str, Any],
+    scale_index: int,
+    start: int,
+    count: int,
+) -> None:
+    """Into the plan of a job, and into the units where it is not there."""
+    key = (task["series"], task["scales"][scale_index], start, count)
+    db.execute("INSERT OR IGNORE INTO units(series, scale, start, count) VALUES(?, ?, ?, ?)", key)
+    db.execute(
+        "INSERT INTO plan SELECT ?, ?, ?, start, id FROM units WHERE series = ? AND scale = ? AND start = ? "
+        "AND count = ?",
+        (id, number, scale_index, *key),
+    )

@@ -4,7 +4,7 @@ A task is a dict with `kind`:
 
     load      job, request, prepared (or None)        -> data: what `Worker.load` returns
     run       job, unit                               -> payload, images, costs
-    assemble  job, request, prepared, points          -> file, text
+    assemble  job, request, prepared, points          -> file and text, or more
 
 An answer has `kind` and `job` of the task, `unit` (its id), `seconds`, and `ok`. If it is not ok: `reason`,
 `permanent` (trying again would not help), `memory` (there was not enough) and `damaged` (a unit whose payload
@@ -44,8 +44,8 @@ class Worker(Protocol):
         request: dict[str, Any],
         prepared: dict[str, Any],
         points: list[tuple[dict[str, int], bytes, dict[str, Any]]],
-    ) -> tuple[str, str]:
-        """File name and text of the result; no encoder is needed."""
+    ) -> dict[str, Any]:
+        """`file` and `text` of the result, or `more`: per task and scale how many further samples it needs."""
 
 
 def make_worker(path: str, device: str) -> Worker:
@@ -66,7 +66,7 @@ def answer(worker: Worker, task: dict[str, Any]) -> dict[str, Any]:
         elif kind == "run":
             given["payload"], given["images"], given["costs"] = worker.run(task["unit"])
         else:
-            given["file"], given["text"] = worker.assemble(task["request"], task["prepared"], task["points"])
+            given |= worker.assemble(task["request"], task["prepared"], task["points"])
         given["ok"] = True
     except KeyboardInterrupt:
         raise

@@ -26,7 +26,7 @@ from synbench_fast.fleet.tasks import OutOfMemory
 from synbench_fast.forward import compile_repays
 from synbench_fast.pipeline import Pipeline, batch_size
 from synbench_fast.precision import DTYPES, Precision
-from synbench_fast.prepare import Prepared, Settings, check_settings, prepare
+from synbench_fast.prepare import MOST_SAMPLES, Prepared, Settings, check_settings, prepare
 from synbench_fast.probe import Probe
 from synbench_fast.results import (
     Cost,
@@ -35,14 +35,16 @@ from synbench_fast.results import (
     PrecisionCheck,
     PrecisionRecord,
     Result,
-    TaskRecord,
 )
-from synbench_fast.run import arithmetic, recast, settle
+from synbench_fast.run import arithmetic, recast, settle, too_wide
 from synbench_fast.score import command_of, encoder_record, peak_memory, task_record
 from synbench_fast.suites import Suite, TaskDefinition, collect
 from synbench_fast.task import GaussianTask
 
 __all__ = ["EncoderWorker"]
+
+Points = list[tuple[dict[str, int], bytes, dict[str, Any]]]  # of each unit itself, its payload and its costs
+TASK = ("shape", "scales", "prior", "center", "pattern", "covariance")
 
 
 class _Decided(BatchSize):
@@ -58,7 +60,7 @@ class _Loaded:
     tasks: list[GaussianTask]
     precision: Precision
     decision: dict[str, Any]
-    pipelines: dict[Any, Pipeline] = field(default_factory=dict)  # by task and chain of blocks
+    pipelines: dict[Any, Pipeline] = field(default_factory=dict)  # by task and blocks
     done: set[Any] = field(default_factory=set)  # (that, block): a probe takes every block once
 
 
@@ -113,7 +115,7 @@ class EncoderWorker:
                     "scales": list(task.scale_values),
                     "samples": samples,
                     "least": None if settings.estimator == "paper" else max(4, 2 * width),
-                    "record": encode(task_record(task, samples)),
+                    "task": {name: getattr(task, name) for name in TASK},
                 }
             )
         return {
@@ -171,13 +173,13 @@ class EncoderWorker:
         loaded = self._loaded
         if loaded is None:
             raise RuntimeError("no encoder is loaded")
-        chain = tuple((start, count) for start, count in unit["chain"])
-        key = (unit["task"], chain)
+        blocks = tuple(tuple(map(tuple, listed)) for listed in unit["blocks"])
+        key = (unit["task"], blocks)
         block = Block(unit["scale_index"], unit["start"], unit["count"])
         pipeline = loaded.pipelines.get(key)
         if pipeline is None or (key, block) in loaded.done:
             loaded.done = {one for one in loaded.done if one[0] != key}
-            pipeline = loaded.pipelines[key] = self._pipeline(loaded, unit["task"], chain)
+            pipeline = loaded.pipelines[key] = self._pipeline(loaded, unit["task"], blocks)
         probe = pipeline.probe
         before = probe.seconds
         begun = time.perf_counter()
@@ -201,12 +203,12 @@ class EncoderWorker:
         return encode_point(probe.point(block)), probe.splits * block.count, costs
 
     @staticmethod
-    def _pipeline(loaded: _Loaded, task: int, chain: tuple[tuple[int, int], ...]) -> Pipeline:
+    def _pipeline(loaded: _Loaded, task: int, blocks: Any) -> Pipeline:
         decision, ready = loaded.decision, loaded.ready
         probe = ready.probe(
-            loaded.tasks[task], loaded.precision.dtype, decision["channels_last"], samples=chain[0][1]
+            loaded.tasks[task], loaded.precision.dtype, decision["channels_last"], samples=blocks[0][0][1]
         )
-        _extend(probe, chain)
+        _extend(probe, blocks)
         wanted = batch_size(probe, decision["batch_size"])
         size = _Decided(wanted.next(), largest=probe.samples, fixed=True, measured=not wanted.settled)
         # Where it was found to repay itself, an encoder that cannot be compiled runs as it is.
@@ -217,22 +219,35 @@ class EncoderWorker:
         self,
         request: dict[str, Any],
         prepared: dict[str, Any],
-        points: list[tuple[dict[str, int], bytes, dict[str, Any]]],
-    ) -> tuple[str, str]:
+        points: Points,
+    ) -> dict[str, Any]:
         settings = check_settings(_options(request, "cpu"))
-        results, tasks = [], []
+        probes, notes = [], []
+        more: list[list[int]] = []
         for number, planned in enumerate(prepared["tasks"]):
             own = [one for one in points if one[0]["task"] == number]
-            task = _task(planned["record"])
-            tasks.append(task)
-            first = number == 0
-            results.append(_result(request, settings, prepared, task, planned["chain"], own, with_load=first))
+            probe = _filled(request, settings, planned, own)
+            probes.append(probe)
+            note: list[str] = []
+            if settings.half_width is not None:
+                widest, further = probe.further_samples(settings.half_width, MOST_SAMPLES)
+                more.append(further)
+                if widest > settings.half_width:
+                    note.append(too_wide(probe, settings.half_width, widest))
+            notes.append(note)
+        if any(any(further) for further in more):
+            return {"more": more}
+        results = []
+        for number, (probe, note) in enumerate(zip(probes, notes, strict=True)):
+            costs = [cost for unit, _, cost in points if unit["task"] == number]
+            results.append(_result(request, settings, prepared, probe, costs, note, with_load=number == 0))
+        tasks = [probe.task for probe in probes]
         suite = _suite(request)
         if suite is None:
             result: Any = results[0]
         else:
             result = collect(suite, tasks, results)
-        return result.file_name(), result.to_json(indent=2) + "\n"
+        return {"file": result.file_name(), "text": result.to_json(indent=2) + "\n"}
 
 
 def device_kind(device: torch.device) -> str:
@@ -303,50 +318,55 @@ def _identity(
     }
 
 
-def _extend(probe: Probe, chain: Any) -> None:
-    for scale_index in range(len(probe.task.scale_values)):
-        for _, count in chain[1:]:
+def _extend(probe: Probe, blocks: Any) -> None:
+    """The blocks (start, count) of every scale beyond the first one, which the probe begins with."""
+    for scale_index, listed in enumerate(blocks):
+        for _, count in listed[1:]:
             probe.extend(scale_index, count)
 
 
-def _task(record: dict[str, Any]) -> GaussianTask:
-    one = decode(TaskRecord, record)
-    return GaussianTask(one.shape, tuple(one.scales), one.prior, one.center, one.pattern, one.covariance)
-
-
-def _result(
-    request: dict[str, Any],
-    settings: Settings,
-    prepared: dict[str, Any],
-    task: GaussianTask,
-    chain: list[tuple[int, int]],
-    points: list[tuple[dict[str, int], bytes, dict[str, Any]]],
-    *,
-    with_load: bool,
-) -> Result:
-    """The result of one task from its points; the seconds of all workers are added up."""
-    decision, device = prepared["decision"], prepared["device"]
-    encoder = decode(EncoderRecord, prepared["encoder"])
+def _filled(request: dict[str, Any], settings: Settings, planned: dict[str, Any], points: Points) -> Probe:
+    """The probe of one task with all its points."""
+    record: dict[str, Any] = {
+        name: tuple(v) if isinstance(v, list) else v for name, v in planned["task"].items()
+    }
+    task = GaussianTask(**record)
     probe = Probe(
         task,
         settings.eps,
-        samples=chain[0][1],
+        samples=planned["blocks"][0][0][1],
         estimator=settings.estimator,
         thresholds=settings.thresholds,
         integral=request["options"]["integral"],
+        average=settings.average_of(task),
         seed=settings.seed,
         backend=settings.backend,
     )
-    _extend(probe, chain)
+    _extend(probe, planned["blocks"])
     for unit, payload, _ in points:
         try:
             point = decode_point(payload)
         except SynbenchError as error:
             raise DamagedPoint(unit["id"], str(error)) from None
         probe.add_point(Block(unit["scale_index"], unit["start"], unit["count"]), point)
+    return probe
+
+
+def _result(
+    request: dict[str, Any],
+    settings: Settings,
+    prepared: dict[str, Any],
+    probe: Probe,
+    costs: list[dict[str, Any]],
+    notes: list[str],
+    *,
+    with_load: bool,
+) -> Result:
+    """The result of one task; the seconds of all workers are added up."""
+    decision, device = prepared["decision"], prepared["device"]
+    encoder = decode(EncoderRecord, prepared["encoder"])
     begun = time.perf_counter()
     curve = probe.compute()
-    costs = [one for _, _, one in points]
     seconds = {
         name: sum(one[name] for one in costs)
         for name in costs[0]
@@ -363,7 +383,7 @@ def _result(
     options = {**_options(request, device.partition(":")[0])}
     return Result(
         encoder=encoder,
-        task=task_record(task, max(probe.samples_drawn)),
+        task=task_record(probe.task, probe),
         estimator=settings.estimator,
         seed=settings.seed,
         eps=list(settings.eps),
@@ -373,6 +393,8 @@ def _result(
         score_covariance=curve.score_covariance,
         influence=curve.influence,
         robust_area=curve.robust_area,
+        fits=curve.fits,
+        half_width=settings.half_width,
         precision=PrecisionRecord(
             requested=settings.dtype,
             dtype=decision["dtype"],
@@ -395,7 +417,7 @@ def _result(
         ),
         environment=decode(Environment, prepared["environment"]),
         backends=prepared["backends"],
-        warnings=[*warnings, *curve.warnings],
+        warnings=[*warnings, *notes, *curve.warnings],
         command=command_of(request["spec"], options),
     )
 
