@@ -85,12 +85,13 @@ def no_errors() -> Iterator[None]:
 
     solve: Any = importlib.import_module("synbench_fast.ops.robust_solve")
     probe: Any = importlib.import_module("synbench_fast.probe")
+    averages: Any = importlib.import_module("synbench_fast.averages")
     with (
         mock.patch.object(solve, "sampling_covariances", no_covariances),
         mock.patch.object(probe, "start_consistent", start),
-        mock.patch.object(probe, "area_terms", no_terms),
-        mock.patch.object(probe, "area_covariance", lambda *rest: None),
-        mock.patch.object(probe, "robust_area_stderr", lambda *rest: 0.0),
+        mock.patch.object(averages, "area_terms", no_terms),
+        mock.patch.object(averages, "area_covariance", lambda *rest: None),
+        mock.patch.object(averages, "robust_area_stderr", lambda *rest: 0.0),
     ):
         yield
 

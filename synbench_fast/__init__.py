@@ -12,6 +12,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from synbench_fast import report
     from synbench_fast.compare import Comparison, compare
     from synbench_fast.encoders import list_encoders, load_encoder
     from synbench_fast.eps_star import EpsStar, eps_star
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from synbench_fast.suite_results import SuiteResult
     from synbench_fast.suites import Suite, TaskDefinition, load_suite, score_suite
     from synbench_fast.task import GaussianTask
+    from synbench_fast.validity import ValidityReport, validate
 
     __version__: str
 
@@ -41,6 +43,7 @@ __all__ = [
     "SuiteResult",
     "SynbenchError",
     "TaskDefinition",
+    "ValidityReport",
     "__version__",
     "auc_ratio",
     "compare",
@@ -49,10 +52,12 @@ __all__ = [
     "list_encoders",
     "load_encoder",
     "load_suite",
+    "report",
     "robust_linear_probe",
     "score",
     "score_suite",
     "sensitivity",
+    "validate",
 ]
 
 _HOME = {
@@ -68,6 +73,7 @@ _HOME = {
     "SuiteResult": "suite_results",
     "SynbenchError": "errors",
     "TaskDefinition": "suites",
+    "ValidityReport": "validity",
     "auc_ratio": "features",
     "compare": "compare",
     "eps_star": "eps_star",
@@ -79,12 +85,15 @@ _HOME = {
     "score": "score",
     "score_suite": "suites",
     "sensitivity": "sensitivity",
+    "validate": "validity",
 }
 
 
 def __getattr__(name: str) -> Any:
     if name == "__version__":
         value: Any = _version()
+    elif name == "report":  # a package of its own: sb.report.frame(...)
+        value = importlib.import_module(f"{__name__}.report")
     elif name in _HOME:
         value = getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
     else:

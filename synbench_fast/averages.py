@@ -143,28 +143,38 @@ def over_fit(
 
 def scale_slopes(
     scales: Sequence[float],
-    t: Tensor,
-    t_rob: Tensor,
-    stderr: Tensor,
+    t: Array,
+    t_rob: Array,
+    stderr: Array,
     threshold: float,
     prior: float,
     wanted: Sequence[float] | None,
 ) -> Array:
-    """[S] derivative of the area above a threshold in the t [S] of each scale, up to one factor, at one budget.
+    """[M, S] derivative of the area above a threshold in the t [M, S] of each scale, of M encoders at one budget.
+
+    Up to one factor, that of the mean over the scales, and at fixed t_rob.
 
     wanted: the scales of the average by a fit; None for the sampled ones.
     """
     level = torch.tensor([threshold], dtype=torch.float64)
+
+    def slopes(*values: Array) -> Array:
+        signal, attacked, error = (torch.from_numpy(np.ascontiguousarray(one)).reshape(-1) for one in values)
+        by_t, _ = expected_slopes(signal, attacked, error, level, prior)
+        return np.asarray(by_t.numpy()).reshape(values[0].shape)
+
     if wanted is None:
-        return expected_slopes(t, t_rob, stderr, level, prior)[0][:, 0].numpy()
+        return slopes(t, t_rob, stderr)
     given, at = np.array(scales), np.array(wanted)
-    fit = fit_scales(given, t.numpy(), stderr.numpy(), at)
-    # t_rob enters through the log-prior term alone; its own errors there are not known from a result.
-    robust = fit_scales(given, t_rob.numpy(), stderr.numpy(), at)
-    spread = np.sqrt(np.square(fit.matrix) @ np.square(stderr.numpy()))
-    value, value_rob, error = (torch.from_numpy(one) for one in (fit.value, robust.value, spread))
-    slope, _ = expected_slopes(value, value_rob, error, level, prior)
-    return np.asarray(fit.matrix.T @ slope[:, 0].numpy())
+    fits = [fit_scales(given, *one, at) for one in zip(t, stderr, strict=True)]
+    value = np.stack([one.value for one in fits])
+    # t_rob counts through the log-prior term alone; its own errors are not known from a result.
+    attacked = value
+    if prior != 0.5:
+        attacked = np.stack([fit_scales(given, *one, at).value for one in zip(t_rob, stderr, strict=True)])
+    matrix = np.stack([one.matrix for one in fits])
+    spread = np.sqrt(np.einsum("mjs,ms->mj", np.square(matrix), np.square(stderr)))
+    return np.asarray(np.einsum("mjs,mj->ms", matrix, slopes(value, attacked, spread)))
 
 
 def _known(covariance: Array | None) -> Array:

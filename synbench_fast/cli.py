@@ -20,7 +20,9 @@ from synbench_fast.arguments import UsageError
 from synbench_fast.cli_compare import compare_command
 from synbench_fast.cli_fleet import fleet_options, score_fleet, status_command
 from synbench_fast.cli_probe import eps_star_command, probe
+from synbench_fast.cli_report import export_command, report_command
 from synbench_fast.cli_sensitivity import sensitivity_command
+from synbench_fast.cli_validate import validate
 from synbench_fast.errors import SynbenchError, first_line
 from synbench_fast.messages import fail, parser_message, print_trace, reason, say
 
@@ -432,6 +434,9 @@ app.command("status")(status_command)
 app.command("sensitivity")(sensitivity_command)
 app.command("eps-star")(eps_star_command)
 app.command()(probe)
+app.command()(validate)
+app.command("report")(report_command)
+app.command("export")(export_command)
 
 
 @app.command()

@@ -20,15 +20,13 @@ from itertools import combinations
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from synbench_fast.averages import scale_slopes
 from synbench_fast.checks import as_numbers
 from synbench_fast.errors import SynbenchError
 from synbench_fast.results import Result
-from synbench_fast.scores import PUBLISHED_SCALES
-from synbench_fast.task import spread_scales
+from synbench_fast.scores import averaged_scales
 
 __all__ = ["Comparison", "Difference", "Rank", "compare"]
 
@@ -265,11 +263,12 @@ def _influence(result: Result, eps: float, threshold: float) -> Array:
     place = result.eps.index(eps)
     points = [one for one in result.curve if one.eps == eps]
     t, t_rob, stderr = (
-        torch.tensor([getattr(one, name) for one in points], dtype=torch.float64)
-        for name in ("t", "t_rob", "t_stderr")
+        np.array([[getattr(one, name) for one in points]]) for name in ("t", "t_rob", "t_stderr")
     )
-    averaged = None if result.task.average == "sampled" else spread_scales(PUBLISHED_SCALES)
-    slope = scale_slopes(result.task.scales, t, t_rob, stderr, threshold, result.task.prior, averaged)
+    task = result.task
+    slope = scale_slopes(task.scales, t, t_rob, stderr, threshold, task.prior, averaged_scales(task.average))[
+        0
+    ]
     listed = [one[place] for one in result.influence.t]
     groups = np.zeros((len(listed), max(len(one) for one in listed)))
     for row, one in zip(groups, listed, strict=True):  # scales may have different numbers of samples

@@ -19,7 +19,7 @@ from synbench_fast.results import CurvePoint, Influence, RobustArea, ScaleFit, S
 from synbench_fast.smooth import FEWEST_SCALES
 from synbench_fast.task import GaussianTask, spread_scales
 
-__all__ = ["Curve", "Scoring"]
+__all__ = ["Curve", "Scoring", "averaged_scales", "check_average"]
 
 AREA_NODES = 8  # Gauss-Legendre nodes of the integral over eps in [0, 1]: Phi is smooth, error < 1e-6
 CONFIDENCE_95 = 1.959963984540054
@@ -64,9 +64,8 @@ class Scoring:
         self.task, self.eps, self.thresholds = task, eps, thresholds
         self.integral, self.backend = integral, backend
         self.average = check_average(average, estimator, len(task.scale_values))
-        self._averaged = (
-            task if average == "sampled" else replace(task, scales=spread_scales(PUBLISHED_SCALES))
-        )
+        scales = averaged_scales(average)
+        self._averaged = task if scales is None else replace(task, scales=scales)
         nodes, weights = np.polynomial.legendre.leggauss(AREA_NODES)
         self._nodes = tuple((nodes + 1) / 2)
         self._quadrature = weights / 2
@@ -241,6 +240,11 @@ class Scoring:
             ratio=found.robust_area / raw,
             stderr=found.robust_area_stderr,
         )
+
+
+def averaged_scales(average: str) -> tuple[float, ...] | None:
+    """The scales that a mean runs over; None for those that were sampled."""
+    return None if average == "sampled" else spread_scales(PUBLISHED_SCALES)
 
 
 def check_average(average: str, estimator: str, scales: int) -> str:

@@ -472,6 +472,7 @@ def vary_encoder(
 
         seen = score(encoder, progress=advance, **options)
         base, base_name = record(seen), seen.encoder.spec  # a held encoder has another name while it runs
+        options["average"] = base.task.average  # a level is to change one thing
         levels = _levels(request, base, options, own)
         done, total = base.cost.images, base.cost.images + sum(_images(base, one) for one in levels)
         results: list[tuple[_Level, Result]] = []
@@ -574,6 +575,8 @@ def _levels(request: Request, base: Result, options: dict[str, Any], own: tuple[
     for count in SCALE_COUNTS:
         if list(spread_scales(count)) != base.task.scales:
             add("scales", str(count), f"{count} scales up to 4.9", False, scales=count)
+    if base.task.average == "published":
+        add("scales", "sampled", "the mean over the sampled scales, without a fit", True, average="sampled")
 
     for dtype in LEVEL_DTYPES:
         if dtype != base.cost.dtype:
@@ -596,7 +599,7 @@ def _levels(request: Request, base: Result, options: dict[str, Any], own: tuple[
 
 def _samples(result: Result) -> int:
     """N per scale, for `paper` per half."""
-    return result.task.samples // (2 if result.estimator == "paper" else 1)
+    return max(result.task.samples) // (2 if result.estimator == "paper" else 1)
 
 
 def _fewer(base: Result) -> int:

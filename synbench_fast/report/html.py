@@ -1,0 +1,257 @@
+"""The leaderboard as one HTML file that needs nothing else: style, program and data are in the file.
+
+The data are JSON in a script element of type application/json, `<` written as \\u003c so that no text of a result
+can end the element; arrays are base64 of little-endian float32. The program puts text into the page as text
+only, and a content security policy admits no other script and no request.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import math
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from synbench_fast.documents import write_atomically
+from synbench_fast.errors import SynbenchError
+from synbench_fast.report.collection import Board, encoder_of, samples_text
+from synbench_fast.report.ranking import Ranking, rank
+from synbench_fast.report.reader import CURVE, SCORE, SUITE_SCORE, Entry, Suite, details
+from synbench_fast.report.tables import Leaderboard, Table, point_name
+
+__all__ = ["page", "write_html"]
+
+_SCRIPTS = ("data.js", "table.js", "charts.js", "main.js")
+_DRAWN = ("accuracy", "robust_accuracy", "bound")
+_CURVES = 1000  # members of a board whose curves are in the page: those with the best scores
+_RANK_EVERY_POINT = 200  # members; larger boards have ranks where the leaderboard shows them
+
+
+def write_html(path: str | Path, board: Leaderboard) -> Path:
+    """Write the page, whole or not at all; returns the path."""
+    return write_atomically(path, page(board))
+
+
+def page(board: Leaderboard) -> str:
+    """The text of the page."""
+    import synbench_fast
+
+    files = resources.files("synbench_fast.report") / "page"
+    text = {name: (files / name).read_text(encoding="utf-8") for name in ("page.html", "page.css", *_SCRIPTS)}
+    script = '"use strict";\n' + "\n".join(text[name] for name in _SCRIPTS)
+    style = text["page.css"]
+    policy = (
+        f"default-src 'none'; script-src 'sha256-{_digest(script)}'; style-src 'sha256-{_digest(style)}'; "
+        "img-src data:; base-uri 'none'; form-action 'none'"
+    )
+    problems = [*board.collection.problems]
+    data = {
+        "version": synbench_fast.__version__,
+        "boards": [_board(one, problems) for one in board.tables],
+        "failures": [[one.encoder, one.reason] for one in board.collection.failures],
+        "problems": problems,
+    }
+    parts = {"POLICY": policy, "STYLE": style, "SCRIPT": script, "DATA": embedded(data)}
+    pieces = text["page.html"].split("@@")  # @@NAME@@; what is put in is never searched for names
+    return "".join(piece if i % 2 == 0 else parts[piece] for i, piece in enumerate(pieces))
+
+
+def embedded(data: Any) -> str:
+    """JSON that may stand in a script element: without `<`, `>`, `&` and the line ends that only JSON takes."""
+    text = json.dumps(data, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def _digest(text: str) -> str:
+    return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode("ascii")
+
+
+def _packed(values: NDArray[np.floating[Any]]) -> str:
+    return base64.b64encode(np.ascontiguousarray(values, dtype="<f4").tobytes()).decode("ascii")
+
+
+def _board(table: Table, problems: list[str]) -> dict[str, Any]:
+    board = table.board
+    rankings = [*table.rankings, *_other_rankings(table)]
+    tasks = board.members[0].tasks if isinstance(board.members[0], Suite) else [""]
+    by_task = [
+        [one.entries[place] if isinstance(one, Suite) else one for one in board.members]
+        for place in range(len(tasks))
+    ]
+    setups: dict[str, int] = {}
+    with_curves = _with_curves(table)
+    numbers = np.stack([_scores(board, entries) for entries in by_task], axis=1)
+    data = {
+        "title": board.title,
+        "suite": board.suite,
+        "eps": board.eps,
+        "thresholds": board.thresholds,
+        "shown": table.points[0] if table.points else [board.eps[0], board.thresholds[0]],
+        "numbers": _packed(numbers),
+        "ranks": [
+            {
+                "eps": one.eps,
+                "threshold": one.threshold,
+                "method": one.method,
+                "note": one.note,
+                "values": _packed(
+                    np.array([(math.nan,) * 2 if pair is None else pair for pair in one.ranks], dtype=float)
+                ),
+            }
+            for one in rankings
+        ],
+        "drawn": with_curves,
+        "tasks": [
+            {"name": name, **_curves(board, [entries[i] for i in with_curves], problems)}
+            for name, entries in zip(tasks, by_task, strict=True)
+        ],
+        "members": _members(table, setups),
+        "setups": [json.loads(one) for one in setups],
+    }
+    if board.suite:
+        suites = [one for one in board.members if isinstance(one, Suite)]
+        grid = [(e, a) for e in board.eps for a in board.thresholds]
+        found = [[one.score(*point) for point in grid] for one in suites]
+        data["means"] = _packed(np.array([[numbers for numbers, _ in row] for row in found]))
+        data["worst"] = [[tasks.index(name) if name in tasks else -1 for _, name in row] for row in found]
+        assert len(SUITE_SCORE) == 8  # what data.js expects
+    return data
+
+
+def _other_rankings(table: Table) -> list[Ranking]:
+    board = table.board
+    rest = [(e, a) for e in board.eps for a in board.thresholds if (e, a) not in table.points]
+    if len(board.members) > _RANK_EVERY_POINT and not board.suite:
+        return []
+    return rank(board, rest, pairs_limit=0)
+
+
+def _scores(board: Board, entries: Sequence[Entry]) -> NDArray[np.float64]:
+    """[M, E, A, 4] of one task, NaN where a result lacks a budget or threshold of the board."""
+    eps, thresholds = board.eps, board.thresholds
+    if all(one.eps == eps and one.thresholds == thresholds for one in entries):
+        together = np.frombuffer(b"".join(one.scores.tobytes() for one in entries), dtype=np.float64)
+        return together.reshape(len(entries), len(eps), len(thresholds), len(SCORE))
+    found = np.full((len(entries), len(eps), len(thresholds), len(SCORE)), np.nan)
+    for row, one in zip(found, entries, strict=True):
+        values = np.frombuffer(one.scores, dtype=np.float64).reshape(
+            len(one.eps), len(one.thresholds), len(SCORE)
+        )
+        row[np.ix_([eps.index(e) for e in one.eps], [thresholds.index(a) for a in one.thresholds])] = values
+    return found
+
+
+def _with_curves(table: Table) -> list[int]:
+    """Members whose curves are in the page."""
+    name = f"score_{point_name(*table.points[0])}" if table.points else ""
+    scores = [row.get(name) for row in table.rows]
+    known = [-one if isinstance(one, float) else math.inf for one in scores]
+    best = sorted(range(len(known)), key=lambda i: known[i])
+    return best[:_CURVES]
+
+
+def _curves(board: Board, entries: Sequence[Entry], problems: list[str]) -> dict[str, Any]:
+    """Curves [M, S, E, 3] and the raw data's optimum [S, E, 2] of one task; a file that has none is a problem."""
+    scales, eps = entries[0].task["scales"], board.eps
+    found = np.full((len(entries), len(scales), len(eps), len(CURVE)), np.nan, dtype=np.float32)
+    for row, one in zip(found, entries, strict=True):
+        try:
+            curve = details(one, influence=False).curve
+        except SynbenchError as error:
+            if str(error) not in problems:
+                problems.append(str(error))
+            continue
+        values = np.frombuffer(curve, dtype=np.float32).reshape(len(scales), len(one.eps), len(CURVE))
+        row[:, [eps.index(e) for e in one.eps]] = values
+    found[np.isinf(found)] = np.nan
+    drawn = [CURVE.index(name) for name in _DRAWN]
+    raw = np.full((len(scales), len(eps), 2), np.nan, dtype=np.float32)
+    for values in found:  # the optimum depends on the task alone; any result that has the budget will do
+        seen = values[:, :, [CURVE.index("raw_accuracy"), CURVE.index("raw_bound")]]
+        raw = np.where(np.isnan(raw), seen, raw)
+        if not np.isnan(raw).any():
+            break
+    return {"scales": scales, "curves": _packed(found[..., drawn]), "raw": _packed(raw)}
+
+
+def _members(table: Table, setups: dict[str, int]) -> dict[str, Any]:
+    """Columns of the members; what many share (how it was run, where) is kept once, in `setups`."""
+    members = table.board.members
+    names = (
+        "robust_area",
+        "robust_area_stderr",
+        "robust_area_ratio",
+        "images_per_second",
+        "seconds",
+        "images",
+        "parameters",
+        "feature_dim",
+        "peak_memory_bytes",
+    )
+    columns: dict[str, list[Any]] = {name: [_short(row[name]) for row in table.rows] for name in names}
+    firsts = [encoder_of(one) for one in members]
+    columns |= {
+        "spec": [one.encoder["spec"] for one in firsts],
+        "configuration": table.board.configurations,
+        "sha": [one.encoder["weights_sha256"] for one in firsts],
+        "revision": [one.encoder["revision"] for one in firsts],
+        "checkpoint": [one.encoder["checkpoint"] for one in firsts],
+        "file": [Path(one.file).name for one in members],
+        "command": [one.command for one in members],
+        "warnings": [one.warnings for one in members],
+        "phases": [
+            {key: _short(value) for key, value in one.cost["seconds"].items() if key != "total"}
+            for one in firsts
+        ],
+        "setup": [setups.setdefault(_setup(one), len(setups)) for one in firsts],
+        "device": [one.cost["device"] for one in firsts],
+        "dtype": [one.cost["dtype"] for one in firsts],
+    }
+    return columns
+
+
+def _short(value: Any) -> Any:
+    """Six digits of a float."""
+    return float(f"{value:.6g}") if isinstance(value, float) else value
+
+
+def _setup(entry: Entry) -> str:
+    """How and where one result was made, as JSON text."""
+    cost, environment, prepared = entry.cost, entry.environment, entry.encoder["preprocessing"]
+    shape = "x".join(str(one) for one in prepared["input_shape"])
+    flags = [name.replace("_", " ") for name in ("channels_last", "compiled", "cuda_graph") if cost.get(name)]
+    gpus = [str(one.get("name")) for one in environment.get("gpus", []) if isinstance(one, dict)]
+    facts = {
+        "Source": entry.encoder["source"] + (", untrained weights" if entry.encoder["random_init"] else ""),
+        "Input": shape,
+        "Normalisation": "none"
+        if prepared["mean"] is None and prepared["std"] is None
+        else f"mean {_listed(prepared['mean'])}; std {_listed(prepared['std'])}",
+        "Pooling": prepared["pool"] or "the library's",
+        "Samples per scale": samples_text(entry.task),
+        "Estimator": entry.estimator,
+        "Seed": str(entry.seed),
+        "Precision": f"{cost['dtype']} (asked for: {entry.precision['requested']})",
+        "Device": ", ".join([cost["device"], *(gpus if cost["device"].startswith("cuda") else [])]),
+        "Batch size": str(cost["batch_size"]),
+        "Forward pass": ", ".join(flags) or "plain",
+        "Threads": str(cost["threads"]),
+        "Processor": f"{environment.get('cpu')}, {environment.get('cores')} cores",
+        "Platform": f"{environment.get('platform')}, Python {environment.get('python')}",
+        "Versions": ", ".join(f"{name} {version}" for name, version in environment["versions"].items()),
+        "Git commit": (environment.get("git_commit") or "unknown")
+        + (" with changes" if environment.get("git_dirty") else ""),
+        "Backends": ", ".join(f"{name}: {backend}" for name, backend in entry.backends.items()),
+    }
+    return json.dumps(facts)
+
+
+def _listed(values: Sequence[float] | None) -> str:
+    return "none" if values is None else ", ".join(f"{one:g}" for one in values)

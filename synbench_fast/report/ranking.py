@@ -1,0 +1,239 @@
+"""Ranks of the members of a board, every one an interval, all of them true together with 95 %.
+
+Three ways, by the size of the board and by what its results store:
+
+pairs (up to 32 members): `compare`, whose intervals come from simulating the largest of all differences.
+bound (up to 2000): the differences and standard errors of `compare`, and in place of the simulated quantile its
+    upper bound by Sidak (1967): with P pairs, Phi^-1((1 + 0.95^(1/P)) / 2). It holds for correlated normals, so
+    the ranks are right with at least 95 %; they are a little wider.
+separate (larger boards, suites): every score gets its own interval at 1 - 0.05/M, and one member is better than
+    another if their intervals do not overlap (Bonferroni). This asks nothing of the correlations and is the
+    widest.
+
+Results without influences (the estimator `paper`, documents of version 1) are not ranked: their samples' common
+luck is unknown.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from statistics import NormalDist
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from synbench_fast.errors import SynbenchError
+from synbench_fast.report.collection import Board
+from synbench_fast.report.reader import CURVE, Details, Entry, Suite, details
+
+if TYPE_CHECKING:
+    from synbench_fast.results import Result
+
+__all__ = ["Ranking", "rank"]
+
+PAIRS_LIMIT = 32
+BOUND_LIMIT = 2000
+_LEVEL = 0.05
+_BLOCK = 256
+# Correlations come from float32 products; this is added to 1 - rho so that rounding makes no difference certain.
+_ROUNDING = 4e-6
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ranking:
+    """Best and worst rank of every member at one budget and threshold, None for one that is not ranked.
+
+    `method` is pairs, bound, separate or none, `note` the reason why members are not ranked.
+    """
+
+    eps: float
+    threshold: float
+    ranks: list[tuple[int, int] | None]
+    method: str
+    note: str
+
+
+def rank(
+    board: Board,
+    points: Sequence[tuple[float, float]],
+    *,
+    pairs_limit: int = PAIRS_LIMIT,
+    problems: list[str] | None = None,
+) -> list[Ranking]:
+    """The ranking at each (eps, threshold); boards of at most `pairs_limit` members are simulated.
+
+    A member whose curve or influences do not fit is not ranked; its file is named in `problems`.
+    """
+    size = len(board.members)
+    usable = np.array([isinstance(one, Suite) or one.paired for one in board.members])
+    separate = board.suite or int(usable.sum()) > BOUND_LIMIT
+    read: dict[int, Details] = {}
+    if not separate:
+        for i, one in enumerate(board.members):
+            if usable[i] and isinstance(one, Entry):
+                try:
+                    read[i] = details(one, influence=True)
+                except SynbenchError as error:
+                    usable[i] = False
+                    if problems is not None:
+                        problems.append(str(error))
+    rankings = []
+    results = _results(board, read) if not separate and len(read) <= pairs_limit else {}
+    for eps, threshold in points:
+        score, stderr = _scores(board, eps, threshold)
+        keep = usable & np.isfinite(score) & np.isfinite(stderr)
+        ranks, method, places = np.zeros((size, 2), dtype=int), "none", np.flatnonzero(keep).tolist()
+        if len(places) > 1 and separate:
+            ranks, method = _separate(score, stderr, keep), "separate"
+        elif len(places) > 1 and results:
+            ranks[places], method = _pairs([results[i] for i in places], eps, threshold), "pairs"
+        elif len(places) > 1:
+            some = [one for i in places if isinstance(one := board.members[i], Entry)]
+            with _one_thread():
+                unit = _directions(some, [read[i] for i in places], eps, threshold)
+            ranks[places], method = _count(score[places], stderr[places], unit), "bound"
+        rankings.append(
+            Ranking(
+                eps=eps,
+                threshold=threshold,
+                ranks=[
+                    (int(low), int(high)) if known and method != "none" else None
+                    for (low, high), known in zip(ranks, keep, strict=True)
+                ],
+                method=method,
+                note=_note(usable, keep),
+            )
+        )
+    return rankings
+
+
+def _note(usable: NDArray[np.bool_], keep: NDArray[np.bool_]) -> str:
+    notes = []
+    if not usable.all():
+        notes.append(f"{int((~usable).sum())} not ranked: no influences that can be compared")
+    if (usable & ~keep).any():
+        notes.append(f"{int((usable & ~keep).sum())} not ranked: no score with a standard error")
+    if keep.sum() == 1:
+        notes.append("one result is not ranked")
+    return "; ".join(notes)
+
+
+def _scores(board: Board, eps: float, threshold: float) -> tuple[Array, Array]:
+    """Score (of a suite the mean) and standard error of every member."""
+    rows = [
+        one.score(eps, threshold)[0][:2] if isinstance(one, Suite) else one.score(eps, threshold)[:2]
+        for one in board.members
+    ]
+    values = np.array(rows, dtype=float).reshape(-1, 2)
+    return values[:, 0], values[:, 1]
+
+
+def _separate(score: Array, stderr: Array, keep: NDArray[np.bool_]) -> NDArray[np.int_]:
+    """Ranks from intervals that do not overlap: counts in sorted ends, no pairs."""
+    ranks = np.zeros((len(score), 2), dtype=int)
+    s, error = score[keep], stderr[keep]
+    if len(s) < 2:
+        ranks[keep] = 1
+        return ranks
+    z = NormalDist().inv_cdf(1 - _LEVEL / (2 * len(s)))
+    low, high = np.sort(s - z * error), np.sort(s + z * error)
+    ranks[keep, 0] = 1 + len(s) - np.searchsorted(low, s + z * error, side="right")
+    ranks[keep, 1] = len(s) - np.searchsorted(high, s - z * error, side="left")
+    return ranks
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Thousands of small operations: on a busy machine threads of torch that wait for each other take 15 times as long."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _results(board: Board, places: Iterable[int]) -> dict[int, Result]:
+    """The results that `compare` takes."""
+    from synbench_fast.results import Result
+
+    return {i: Result.load(board.members[i].file) for i in places}
+
+
+def _pairs(results: Sequence[Result], eps: float, threshold: float) -> NDArray[np.int_]:
+    from synbench_fast.compare import compare
+
+    with _one_thread():
+        ranking = compare(*results, eps=eps, thresholds=threshold).ranking
+    scores = np.array([one.score(eps, threshold).score for one in results])
+    ranks = np.zeros((len(results), 2), dtype=int)
+    # the order of Comparison.ranking
+    for i, one in zip(np.argsort(-scores, kind="stable"), ranking, strict=True):
+        ranks[i] = one.best_rank, one.worst_rank
+    return ranks
+
+
+def reach(pairs: int) -> float:
+    """Sidak's bound of the 95 % quantile of the largest of `pairs` |normals|, however they are correlated."""
+    # 1 - 0.95^(1/P) from the logarithm: the difference itself has no digits left for many pairs.
+    tail = -math.expm1(math.log1p(-_LEVEL) / pairs)
+    return -NormalDist().inv_cdf(tail / 2)
+
+
+def _directions(
+    members: Sequence[Entry], read: Sequence[Details], eps: float, threshold: float
+) -> NDArray[np.float32]:
+    """[M, S G] influences of groups of samples on the score, of length 1: `compare`'s, all members at once."""
+    from synbench_fast.averages import scale_slopes
+    from synbench_fast.scores import averaged_scales
+
+    curves = np.stack(
+        [
+            np.frombuffer(more.curve, dtype=np.float32).reshape(-1, len(one.eps), len(CURVE))[
+                :, one.eps.index(eps)
+            ]
+            for one, more in zip(members, read, strict=True)
+        ]
+    ).astype(np.float64)
+    t, t_rob, stderr = (curves[:, :, CURVE.index(name)] for name in ("t", "t_rob", "t_stderr"))
+    task = members[0].task
+    averaged = averaged_scales(task["average"])
+    slope = scale_slopes(task["scales"], t, t_rob, stderr, threshold, task["prior"], averaged)
+    slope = np.nan_to_num(slope, posinf=0.0, neginf=0.0)
+    sums = [
+        [one_scale[entry.eps.index(eps)] for one_scale in more.influence or []]
+        for entry, more in zip(members, read, strict=True)
+    ]
+    flat = np.zeros((len(members), curves.shape[1], max(len(row) for one in sums for row in one)))
+    for encoder, one in zip(flat, sums, strict=True):
+        for row, values in zip(encoder, one, strict=True):  # scales may have different numbers of samples
+            row[: len(values)] = values
+    flat *= slope[:, :, None]
+    rows = flat.reshape(len(members), -1)
+    norms = np.sqrt((rows * rows).sum(1))
+    return np.asarray(rows / np.where(norms > 0, norms, 1.0)[:, None], dtype=np.float32)
+
+
+def _count(score: Array, stderr: Array, unit: NDArray[np.float32]) -> NDArray[np.int_]:
+    """[M, 2] ranks: how many are better, how many worse. A block of rows at a time bounds the memory."""
+    size = len(score)
+    limit = reach(size * (size - 1) // 2)
+    ranks = np.zeros((size, 2), dtype=int)
+    for start in range(0, size, _BLOCK):
+        rows = slice(start, start + _BLOCK)
+        apart = np.clip(1.0 - (unit[rows] @ unit.T).astype(np.float64), 0.0, 2.0) + _ROUNDING
+        # (s_i - s_j)^2 + 2 s_i s_j (1 - rho), in which nothing cancels
+        variance = (stderr[rows, None] - stderr) ** 2 + 2 * stderr[rows, None] * stderr * apart
+        gap = score[rows, None] - score
+        certain = np.abs(gap) > limit * np.sqrt(variance)
+        ranks[rows, 0] = 1 + (certain & (gap < 0)).sum(1)
+        ranks[rows, 1] = size - (certain & (gap > 0)).sum(1)
+    return ranks

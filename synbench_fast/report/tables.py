@@ -1,0 +1,428 @@
+"""The leaderboard: boards of rows with equal columns, and the tables, CSV, Markdown and Parquet made of them."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TextIO
+
+from synbench_fast.documents import write_atomically
+from synbench_fast.errors import SynbenchError, first_line, suggest
+from synbench_fast.report.collection import Board, Collection, boards, encoder_of, samples_text
+from synbench_fast.report.ranking import Ranking, rank
+from synbench_fast.report.reader import Suite
+
+__all__ = ["Leaderboard", "Table", "leaderboard", "write_csv", "write_markdown", "write_parquet"]
+
+Cell = str | int | float | None
+
+# Sorted from the largest down; the others from the smallest up.
+_MORE_IS_BETTER = ("score", "mean", "worst", "ci95", "robust_area", "images_per_second")
+_METHODS = {
+    "pairs": "ranks hold together with 95 % (simulated over all pairs)",
+    "bound": "ranks hold together with at least 95 % (all pairs, Sidak's bound)",
+    "separate": "ranks hold together with at least 95 % (separate intervals, Bonferroni)",
+    "none": "no ranks",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """One board: `points` are its (eps, threshold), `rows` have every column, None where there is nothing."""
+
+    board: Board
+    points: list[tuple[float, float]]
+    rankings: list[Ranking]
+    rows: list[dict[str, Cell]]
+    order: list[int]
+
+    def note(self) -> str:
+        """What the numbers are and how the ranks were made."""
+        methods = list(dict.fromkeys(_METHODS[one.method] for one in self.rankings))
+        notes = list(dict.fromkeys(one.note for one in self.rankings if one.note))
+        what = "mean over the tasks" if self.board.suite else "score"
+        return "; ".join([f"{what} ± one standard error", *methods, *notes])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Leaderboard:
+    """Tables of what can be compared, and what failed. `columns`: of every row, in order."""
+
+    collection: Collection
+    tables: list[Table]
+    columns: list[str]
+
+    def rows(self) -> list[dict[str, Cell]]:
+        """All rows in order, failures last."""
+        found = [table.rows[i] for table in self.tables for i in table.order]
+        for one in self.collection.failures:
+            failed: dict[str, Cell] = {"encoder": one.encoder, "status": "failed", "reason": one.reason}
+            found.append({**dict.fromkeys(self.columns), **failed})
+        return found
+
+
+def leaderboard(
+    collection: Collection,
+    *,
+    eps: Sequence[float] | None = None,
+    thresholds: Sequence[float] | None = None,
+    sort: str | None = None,
+    reverse: bool = False,
+) -> Leaderboard:
+    """Rows of a collection, board by board, and their ranks.
+
+    Args:
+        eps: budgets to show; default all that a board has.
+        thresholds: likewise; default the lowest of each board.
+        sort: column; default the score at the first budget and threshold. `score`, `rank` and `worst` are short for
+            those there.
+        reverse: turn the order round. Empty cells come last either way.
+
+    Raises:
+        SynbenchError: a budget or threshold that no board has; an unknown column.
+    """
+    found = boards(collection.items)
+    for name, wanted, known in (
+        ("eps", eps, sorted({one for board in found for one in board.eps})),
+        ("threshold", thresholds, sorted({one for board in found for one in board.thresholds})),
+    ):
+        for one in wanted or ():
+            if one not in known:
+                listed = ", ".join(f"{value:g}" for value in known)
+                raise SynbenchError(f"{name}: expected values that results have ({listed}), got {one:g}")
+    tables: list[Table] = []
+    problems = [*collection.problems]
+    for board in found:
+        points = [
+            (e, a)
+            for e in (board.eps if eps is None else [one for one in eps if one in board.eps])
+            for a in (
+                board.thresholds[:1]
+                if thresholds is None
+                else [one for one in thresholds if one in board.thresholds]
+            )
+        ]
+        rankings = rank(board, points, problems=problems)
+        rows = _rows(len(tables) + 1, board, points, rankings)
+        tables.append(
+            Table(board=board, points=points, rankings=rankings, rows=rows, order=list(range(len(rows))))
+        )
+    columns = _columns(tables)
+    sorting = _sort_column(sort, columns)
+    tables = [
+        Table(
+            board=table.board,
+            points=table.points,
+            rankings=table.rankings,
+            rows=[{**dict.fromkeys(columns), **row} for row in table.rows],
+            order=_ordered(table, sorting, reverse),
+        )
+        for table in tables
+    ]
+    return Leaderboard(collection=replace(collection, problems=problems), tables=tables, columns=columns)
+
+
+def point_name(eps: float, threshold: float) -> str:
+    """How columns name a budget and threshold."""
+    return f"eps{eps:g}_a{threshold:g}"
+
+
+def _columns(tables: Sequence[Table]) -> list[str]:
+    """Every column of any row: those of budgets stand where the first row has them."""
+    head = ["board", "encoder", "configuration"]
+    tail = [
+        "robust_area",
+        "robust_area_stderr",
+        "robust_area_ratio",
+        "images_per_second",
+        "seconds",
+        "images",
+        "parameters",
+        "feature_dim",
+        "peak_memory_bytes",
+        "device",
+        "dtype",
+        "samples",
+        "warnings",
+        "status",
+        "reason",
+        "file",
+    ]
+    middle = dict.fromkeys(key for table in tables for row in table.rows[:1] for key in row)
+    return [*head, *(key for key in middle if key not in head and key not in tail), *tail]
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
+
+
+def _rows(
+    number: int, board: Board, points: Sequence[tuple[float, float]], rankings: Sequence[Ranking]
+) -> list[dict[str, Cell]]:
+    rows = []
+    for i, item in enumerate(board.members):
+        entry = encoder_of(item)
+        cells: dict[str, Cell] = {
+            "board": number,
+            "encoder": entry.encoder["spec"],
+            "configuration": board.configurations[i],
+        }
+        for (eps, threshold), ranking in zip(points, rankings, strict=True):
+            name = point_name(eps, threshold)
+            if isinstance(item, Suite):
+                numbers, worst_task = item.score(eps, threshold)
+            else:
+                numbers, worst_task = item.score(eps, threshold), ""
+            ranks = ranking.ranks[i]
+            cells[f"score_{name}"], cells[f"stderr_{name}"] = map(_finite, numbers[:2])
+            cells[f"ci95_low_{name}"], cells[f"ci95_high_{name}"] = map(_finite, numbers[2:4])
+            cells[f"best_rank_{name}"], cells[f"worst_rank_{name}"] = ranks or (None, None)
+            if isinstance(item, Suite):
+                cells[f"worst_{name}"] = _finite(numbers[4])
+                cells[f"worst_ci95_low_{name}"], cells[f"worst_ci95_high_{name}"] = map(_finite, numbers[6:8])
+                cells[f"worst_task_{name}"] = worst_task
+        cells |= _costs(item)
+        rows.append(cells)
+    return rows
+
+
+def _costs(item: Any) -> dict[str, Cell]:
+    """What follows the scores. Of a suite: sums over the tasks, the mean robust area, the largest memory."""
+    entries = item.entries if isinstance(item, Suite) else [item]
+    first = entries[0]
+    areas = [one.robust_area for one in entries]
+    seconds = sum(one.cost["seconds"].get("total", math.nan) for one in entries)
+    images = sum(one.cost["images"] for one in entries)
+    # A suite's forward passes take their own time each; the rate is over all of them.
+    busy = sum(one.cost["images"] / one.cost["images_per_second"] for one in entries) if images else math.nan
+    single = len(entries) == 1
+    return {
+        "robust_area": _mean([one["value"] for one in areas]),
+        "robust_area_stderr": _finite(areas[0]["stderr"]) if single else None,
+        "robust_area_ratio": _mean([one["ratio"] for one in areas]),
+        "images_per_second": first.cost["images_per_second"] if single else _finite(images / busy),
+        "seconds": _finite(seconds),
+        "images": images,
+        "parameters": first.encoder["parameters"],
+        "feature_dim": first.encoder["feature_dim"],
+        "peak_memory_bytes": max(one.cost["peak_memory_bytes"] for one in entries),
+        "device": first.cost["device"],
+        "dtype": first.cost["dtype"],
+        "samples": samples_text(first.task),
+        "warnings": len(item.warnings),
+        "status": "scored",
+        "reason": None,
+        "file": item.file,
+    }
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [one for one in values if one is not None]
+    return sum(known) / len(known) if len(known) == len(values) and values else None
+
+
+def _sort_column(sort: str | None, columns: Sequence[str]) -> str | None:
+    """The column meant; None for the default, the first score of every board."""
+    if sort is None or sort in ("score", "rank", "worst") or sort in columns:
+        return sort
+    known = ["score", "rank", "worst", *columns]
+    raise SynbenchError(f"sort: expected a column such as {known[0]}, got {sort!r}{suggest(sort, known)}")
+
+
+def _ordered(table: Table, sort: str | None, reverse: bool) -> list[int]:
+    if not table.points:
+        return list(range(len(table.rows)))
+    first = point_name(*table.points[0])
+    short = {"score": f"score_{first}", "rank": f"best_rank_{first}", "worst": f"worst_{first}"}
+    name = short.get(sort or "score") or sort or ""
+    values = [row.get(name) for row in table.rows]
+    known = [i for i, value in enumerate(values) if value is not None]
+    missing = [i for i, value in enumerate(values) if value is None]
+    descending = (
+        name.startswith(_MORE_IS_BETTER) and not name.startswith("worst_rank") and "_task" not in name
+    )
+
+    def key(i: int) -> Any:
+        value = values[i]
+        return value.lower() if isinstance(value, str) else value
+
+    return sorted(known, key=key, reverse=descending != reverse) + missing
+
+
+def count_text(value: Cell) -> str:
+    """`23.6 k`, `86.6 M`: a number of parameters for a person."""
+    if not isinstance(value, int):
+        return "-"
+    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if value >= size:
+            return f"{value / size:.3g} {unit}"
+    return str(value)
+
+
+def _shown(table: Table) -> tuple[list[str], list[list[str]]]:
+    """Headings and rows of text for a terminal and for Markdown."""
+    from synbench_fast.results import with_error
+
+    configured = any(table.board.configurations)
+    single = len({a for _, a in table.points}) == 1
+    columns = ["encoder", *(["configuration"] if configured else [])]
+    for eps, threshold in table.points:
+        at = f"eps={eps:g}" + ("" if single else f" a={threshold:g}")
+        columns += [f"rank {at}", f"{'mean' if table.board.suite else 'score'} {at}"]
+        if table.board.suite:
+            columns.append(f"worst {at}")
+    columns += ["robust area", "images/s", "seconds", "parameters", "F", "memory", "warnings"]
+    rows = []
+    for i in table.order:
+        row = table.rows[i]
+        cells = [str(row["encoder"]), *([str(row["configuration"])] if configured else [])]
+        for point in table.points:
+            name = point_name(*point)
+            low, high = row[f"best_rank_{name}"], row[f"worst_rank_{name}"]
+            cells.append("-" if low is None else str(low) if low == high else f"{low}-{high}")
+            cells.append(_error(row[f"score_{name}"], row[f"stderr_{name}"], with_error))
+            if table.board.suite:
+                worst = row[f"worst_{name}"]
+                cells.append("-" if worst is None else f"{worst:.4f} {row[f'worst_task_{name}']}")
+        seconds, memory = row["seconds"], row["peak_memory_bytes"]
+        cells += [
+            _error(row["robust_area"], row["robust_area_stderr"], with_error),
+            f"{row['images_per_second']:.1f}" if row["images_per_second"] is not None else "-",
+            f"{seconds:.1f}" if isinstance(seconds, float) else "-",
+            count_text(row["parameters"]),
+            str(row["feature_dim"]),
+            f"{memory / 2**20:.0f} MiB" if isinstance(memory, int) and memory else "-",
+            str(row["warnings"] or ""),
+        ]
+        rows.append(cells)
+    return columns, rows
+
+
+def _error(value: Cell, stderr: Cell, text: Any) -> str:
+    if not isinstance(value, float):
+        return "-"
+    return str(text(value, stderr if isinstance(stderr, float) else math.nan))
+
+
+def print_tables(stream: TextIO, board: Leaderboard) -> None:
+    """Every board on a terminal: its title, its rows, its note; then what failed."""
+    from synbench_fast.display import print_table
+
+    for number, table in enumerate(board.tables):
+        above = sorted({a for _, a in table.points})
+        title = table.board.title + (f"; above accuracy {above[0]:g}" if len(above) == 1 else "")
+        stream.write(("\n" if number else "") + title + "\n")
+        columns, rows = _shown(table)
+        if rows and table.points:
+            if len(rows) > 200:
+                _print_plain(stream, columns, rows)
+            else:
+                print_table(stream, columns, rows, left=2 if any(table.board.configurations) else 1)
+            stream.write(table.note() + "\n")
+        else:
+            stream.write("nothing at the budgets and thresholds asked for\n")
+    for one in board.collection.failures:
+        stream.write(f"failed: {one.encoder}: {' '.join(one.reason.split())}\n")
+    stream.flush()
+
+
+def _print_plain(stream: TextIO, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """The same table as `print_table` makes off a terminal, in time proportional to its size."""
+    widths = [max(len(one) for one in column) for column in zip(columns, *rows, strict=True)]
+    for row in (columns, *rows):
+        cells = [
+            cell.ljust(width) if i == 0 else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        stream.write("  ".join(cells).rstrip() + "\n")
+
+
+def write_csv(stream: TextIO, board: Leaderboard) -> None:
+    """A header and one row per encoder and configuration; an empty cell where there is nothing."""
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(board.columns)
+    writer.writerows([row[name] for name in board.columns] for row in board.rows())
+
+
+def write_markdown(stream: TextIO, board: Leaderboard) -> None:
+    """A Markdown table for each board."""
+    for number, table in enumerate(board.tables):
+        columns, rows = _shown(table)
+        left = 2 if any(table.board.configurations) else 1
+        stream.write(("\n" if number else "") + f"**{_markdown(table.board.title)}**\n\n")
+        stream.write("| " + " | ".join(_markdown(one) for one in columns) + " |\n")
+        stream.write("|" + "|".join(" --- " if i < left else " ---: " for i in range(len(columns))) + "|\n")
+        stream.writelines("| " + " | ".join(_markdown(one) for one in row) + " |\n" for row in rows)
+        stream.write(f"\n{_markdown(table.note())}\n")
+    if board.collection.failures:
+        stream.write("\n**failed**\n\n| encoder | reason |\n| --- | --- |\n")
+        stream.writelines(
+            f"| {_markdown(one.encoder)} | {_markdown(one.reason)} |\n" for one in board.collection.failures
+        )
+
+
+def write_text(
+    path: str | os.PathLike[str], board: Leaderboard, write: Callable[[TextIO, Leaderboard], None]
+) -> Path:
+    """What `write` puts into a stream, as a file that is whole or absent."""
+    stream = io.StringIO()
+    write(stream, board)
+    return write_atomically(path, stream.getvalue())
+
+
+def to_dict(board: Leaderboard) -> dict[str, Any]:
+    """Plain JSON values: the boards with their titles, notes and rows, what failed and what could not be read."""
+    return {
+        "boards": [
+            {
+                "title": table.board.title,
+                "note": table.note(),
+                "rankings": [
+                    {"eps": one.eps, "threshold": one.threshold, "method": one.method}
+                    for one in table.rankings
+                ],
+                "rows": [table.rows[i] for i in table.order],
+            }
+            for table in board.tables
+        ],
+        "failures": [{"encoder": one.encoder, "reason": one.reason} for one in board.collection.failures],
+        "problems": board.collection.problems,
+    }
+
+
+def _markdown(text: str) -> str:
+    """Text as itself: characters that Markdown or HTML would read are escaped."""
+    plain = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return "".join("\\" + one if one in "\\`*_[]|~#" else one for one in plain)
+
+
+def write_parquet(path: str | os.PathLike[str], board: Leaderboard) -> Path:
+    """The rows as a Parquet file; SynbenchError without pyarrow (extra `parquet`) or where none can be written."""
+    try:
+        import pyarrow
+        from pyarrow import parquet
+    except ImportError:
+        raise SynbenchError(
+            'parquet: expected pyarrow, got none; pip install "synbench-fast[parquet]"'
+        ) from None
+    rows = board.rows()
+    kinds = {str: pyarrow.string(), int: pyarrow.int64(), float: pyarrow.float64()}
+    columns = {}
+    for name in board.columns:
+        values = [row[name] for row in rows]
+        found = {type(one) for one in values if one is not None}
+        kind = float if found == {int, float} else next(iter(found), float)
+        columns[name] = pyarrow.array(values, type=kinds[kind])
+    target = Path(path)
+    try:
+        parquet.write_table(pyarrow.table(columns), target)
+    except OSError as error:
+        raise SynbenchError(
+            f"{target}: expected a file that can be written, got: {error.strerror or first_line(error)}"
+        ) from None
+    return target
