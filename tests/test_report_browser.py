@@ -296,7 +296,7 @@ def test_boards_are_apart_and_suites_have_tasks(browser: Any, tmp_path: Path) ->
     titles = browser.execute_script(
         "return [...document.querySelectorAll('#board option')].map((o) => o.text)"
     )
-    assert len(titles) == 3 and titles[1].endswith("seed 5 (1)")
+    assert len(titles) == 3 and titles[1].endswith("seed 5; average sampled (1)")
     assert not browser.find_element("css selector", "#tasks").is_displayed()
     pick(browser, "#board", titles[2])
     assert names(browser) == ["builtin:s0", "builtin:s1", "builtin:s2"]
