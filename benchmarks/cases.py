@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 
+import cases_fleet
 import torch
 from harness import Case
 from torch import Tensor, nn
@@ -388,5 +389,6 @@ def cases() -> dict[str, Callable[[], Case]]:
         "robust_solve[F=768]": lambda: solve(768),
         "score_sweep[N=2048,F=768]": lambda: sweep(2048, 768),
         "score_auc[16 000 replicates]": auc,
+        **cases_fleet.cases(),
         **cases_statistics.cases(),
     }

@@ -6,7 +6,6 @@ Exit code 0 only if every encoder was scored, 1 if one was not, 2 for a usage er
 from __future__ import annotations
 
 import os
-import re
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -18,12 +17,14 @@ from typer.core import TyperGroup
 
 from synbench_fast import arguments
 from synbench_fast.arguments import UsageError
+from synbench_fast.cli_compare import compare_command
+from synbench_fast.cli_fleet import fleet_options, score_fleet, status_command
 from synbench_fast.cli_probe import eps_star_command, probe
 from synbench_fast.cli_report import export_command, report_command
 from synbench_fast.cli_sensitivity import sensitivity_command
 from synbench_fast.cli_validate import validate
-from synbench_fast.errors import SynbenchError, first_line, suggest
-from synbench_fast.messages import fail, print_trace, reason, say
+from synbench_fast.errors import SynbenchError, first_line
+from synbench_fast.messages import fail, parser_message, print_trace, reason, say
 
 __all__ = ["app", "main"]
 
@@ -44,7 +45,7 @@ class _Commands(TyperGroup):
             code = fail(str(error), 1)
         except Exception as error:
             if hasattr(error, "format_message"):
-                code = fail(_parser_message(error), 2)
+                code = fail(parser_message(error), 2)
             else:
                 code = fail(first_line(error), 1)
         if standalone:
@@ -201,6 +202,22 @@ def run(
         bool, typer.Option("--trust-remote-code", help="Let a hub model run the code it comes with.")
     ] = False,
     threads: Annotated[str | None, typer.Option(metavar="N", help="CPU threads; by default all.")] = None,
+    fleet: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--models", metavar="FILE|GLOB", help="Many encoders into a run store; see docs/fleet.md."
+        ),
+    ] = None,
+    devices: Annotated[
+        str | None, typer.Option(metavar="auto|cpu:N|cuda:I,...", help="With --models: where workers run.")
+    ] = None,
+    workers: Annotated[
+        str | None, typer.Option(metavar="N", help="With --models: how many altogether.")
+    ] = None,
+    timeout: Annotated[str | None, typer.Option(metavar="S", help="With --models: per encoder.")] = None,
+    retries: Annotated[str | None, typer.Option(metavar="N", help="With --models: after a crash.")] = None,
+    ray: Annotated[str | None, typer.Option(metavar="auto|local|HOST:PORT", help="With --models.")] = None,
+    journal: Annotated[str | None, typer.Option(metavar="auto|wal|delete", help="With --models.")] = None,
     out: Annotated[
         str | None, typer.Option(metavar="DIR", help="Also write one JSON file per encoder into DIR.")
     ] = None,
@@ -214,8 +231,15 @@ def run(
     ] = False,
 ) -> None:
     """Score encoders. The result goes to standard output, progress to standard error."""
-    if not models:
+    if not models and not fleet:
         raise UsageError("MODEL: expected at least one encoder such as timm:resnet50, got none")
+    models = models or []
+    many = fleet_options(
+        fleet or [], out, device, devices=devices, workers=workers, timeout=timeout, retries=retries, ray=ray,
+        journal=journal,
+    )  # fmt: skip
+    if checkpoint is not None and fleet:
+        raise UsageError(f"--checkpoint: expected checkpoints in --models, got {checkpoint!r} beside it")
     if checkpoint is not None and len(models) > 1:
         raise UsageError(f"--checkpoint: expected a single MODEL to load it into, got {len(models)}")
     options: dict[str, Any] = {
@@ -272,6 +296,8 @@ def run(
         options["threads"] = arguments.integer("--threads", threads, low=1)
     kind = arguments.choice("--format", output, ("table", "json", "csv"))
     folder = None if out is None else arguments.folder("--out", out)
+    if many and folder is not None:
+        raise typer.Exit(score_fleet(fleet or [], models, options, many, kind, folder, quiet))
     raise typer.Exit(_score_all(models, options, kind, folder, quiet, traceback))
 
 
@@ -327,38 +353,7 @@ def _score_all(
     return code
 
 
-@app.command("compare")
-def compare_command(
-    files: Annotated[
-        list[str] | None, typer.Argument(metavar="RESULT.json...", help="Results that `run --out` wrote.")
-    ] = None,
-    eps: Annotated[
-        str | None, typer.Option(metavar="E,...", help="Budgets; default all that every result has.")
-    ] = None,
-    thresholds: Annotated[
-        str | None, typer.Option(metavar="A,...", help="Threshold accuracies; default the lowest common one.")
-    ] = None,
-    unpaired: Annotated[
-        bool,
-        typer.Option("--unpaired", help="Take results as independent: other input shapes, seeds, `paper`."),
-    ] = False,
-    output: Annotated[str, typer.Option("--format", metavar="table|json|csv")] = "table",
-) -> None:
-    """Say which of stored results is better, and how sure that is."""
-    if not files or len(files) < 2:
-        raise UsageError(f"RESULT.json: expected at least two files to compare, got {len(files or [])}")
-    kind = arguments.choice("--format", output, ("table", "json", "csv"))
-    wanted: dict[str, Any] = {"unpaired": unpaired}
-    if eps is not None:
-        wanted["eps"] = arguments.numbers("--eps", eps, low=0, below=1, distinct=True)
-    if thresholds is not None:
-        wanted["thresholds"] = arguments.numbers("--thresholds", thresholds, low=0, below=1, distinct=True)
-    from synbench_fast.compare import compare
-    from synbench_fast.display import print_comparison, result_stream
-    from synbench_fast.results import Result
-
-    with result_stream() as stream:
-        print_comparison(stream, compare(*(Result.load(file) for file in files), **wanted), kind)
+app.command("compare")(compare_command)
 
 
 @app.command("ls")
@@ -435,6 +430,7 @@ def info(output: Annotated[str, typer.Option("--format", metavar="table|json")] 
         print_table(stream, ["what", "here"], rows, left=2)
 
 
+app.command("status")(status_command)
 app.command("sensitivity")(sensitivity_command)
 app.command("eps-star")(eps_star_command)
 app.command()(probe)
@@ -489,20 +485,3 @@ def benchmark_script(package: Path) -> tuple[Path, Path | None]:
     if installed.is_file():
         return installed, None
     raise SynbenchError(f"bench: expected the benchmark suite in {installed.parent}, got none")
-
-
-def _parser_message(error: Any) -> str:
-    """The parser's complaint, in the product's form."""
-    name = getattr(error, "option_name", None)
-    if name is None:
-        message = str(error.format_message())
-        extra = re.fullmatch(r"Got unexpected extra arguments?(?:\(s\))? \((.*)\)", message)
-        return f"arguments: expected no more, got {extra[1]!r}" if extra else message.rstrip(".")
-    context = error.ctx
-    if isinstance(getattr(error, "possibilities", None), list) or "No such option" in error.message:
-        known = [one for parameter in context.command.get_params(context) for one in parameter.opts]
-        options = [one for one in known if one.startswith("--")]
-        return f"option: expected one that --help lists, got {name!r}{suggest(name, options)}"
-    if "requires" in error.message:
-        return f"{name}: expected a value, got none"
-    return f"{name}: expected no value, got one"

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import sys
+from typing import Any
 
-from synbench_fast.errors import SynbenchError, first_line
+from synbench_fast.errors import SynbenchError, first_line, suggest
 
-__all__ = ["fail", "print_trace", "reason", "say"]
+__all__ = ["fail", "parser_message", "print_trace", "reason", "say"]
 
 
 def say(line: str) -> None:
@@ -30,3 +32,20 @@ def print_trace() -> None:
     import traceback
 
     traceback.print_exc(file=sys.stderr)
+
+
+def parser_message(error: Any) -> str:
+    """The parser's complaint, in the product's form."""
+    name = getattr(error, "option_name", None)
+    if name is None:
+        message = str(error.format_message())
+        extra = re.fullmatch(r"Got unexpected extra arguments?(?:\(s\))? \((.*)\)", message)
+        return f"arguments: expected no more, got {extra[1]!r}" if extra else message.rstrip(".")
+    context = error.ctx
+    if isinstance(getattr(error, "possibilities", None), list) or "No such option" in error.message:
+        known = [one for parameter in context.command.get_params(context) for one in parameter.opts]
+        options = [one for one in known if one.startswith("--")]
+        return f"option: expected one that --help lists, got {name!r}{suggest(name, options)}"
+    if "requires" in error.message:
+        return f"{name}: expected a value, got none"
+    return f"{name}: expected no value, got one"

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import torch
@@ -22,7 +23,7 @@ from synbench_fast.results import PrecisionCheck
 from synbench_fast.scores import Curve
 from synbench_fast.streams import on_device
 
-__all__ = ["Run", "run_encoder"]
+__all__ = ["Run", "Settled", "arithmetic", "recast", "run_encoder", "settle", "too_wide"]
 
 MakeProbe = Callable[[torch.dtype, bool], Probe]  # (dtype of the samples, channels_last)
 
@@ -43,7 +44,23 @@ class Run:
     cuda_graph: bool
 
 
-def run_encoder(
+@dataclass
+class Settled:
+    """An encoder in the precision that it is run in, and what was done to find that out.
+
+    `left` are the probe's blocks that have not been run, `worked` the seconds of those that have.
+    """
+
+    probe: Probe
+    pipeline: Pipeline
+    precision: Precision
+    checks: list[PrecisionCheck]
+    warnings: list[str]
+    left: list[Block]
+    worked: float
+
+
+def settle(
     encoder: Encoder,
     make_probe: MakeProbe,
     precisions: Sequence[Precision],
@@ -51,24 +68,16 @@ def run_encoder(
     as_it_is: bool = False,
     size: int | None = None,
     compile: Compile = "auto",
-    half_width: float | None = None,
-    most: int = 0,
     progress: Progress | None = None,
-) -> Run:
-    """All scales in the first of `precisions` that is accurate enough; the last one is taken in any case.
+) -> Settled:
+    """Put the encoder into the first of `precisions` that is accurate enough; the last one is taken in any case.
 
-    A precision below float32 runs the middle scale first and is compared with float32 there (see
-    `precision`); if it is not accurate enough, or cannot run this encoder, that scale is done again in the
+    A precision below float32 runs the middle block first and is compared with float32 there (see
+    `precision`); if it is not accurate enough, or cannot run this encoder, that block is done again in the
     next one. What a precision does to the encoder's weights starts from the weights as they were loaded.
 
-    Args:
-        encoder: inside its `scoring()`.
-        as_it_is: the encoder keeps the dtype and layout that it has.
-        size, compile, progress: see `pipeline`.
-        half_width: samples are added until the 95 % interval of no score is wider on either side; None for none.
-        most: samples per scale that are not exceeded by that.
+    Args: see `run_encoder`.
     """
-    begun = time.perf_counter()
     report = _never_falling(progress or (lambda done, total, phase: None))
     checks: list[PrecisionCheck] = []
     warnings: list[str] = []
@@ -82,10 +91,10 @@ def run_encoder(
         if number == 1:
             report(0, probe.images, "encode")
         worked = 0.0
-        with on_device(encoder.device), tf32_allowed(encoder.device, precision.tf32):
+        with arithmetic(encoder, precision):
             try:
                 if not as_it_is and (checks or layout or encoder.dtype != precision.dtype):
-                    _recast(encoder, precision, layout)
+                    recast(encoder, precision, layout)
                 pipeline = Pipeline(probe, encoder, batch_size(probe, size), compile=compile, progress=report)
                 if precision.reduced and encoder.module is not None:
                     middle = blocks.pop(len(blocks) // 2)
@@ -111,23 +120,60 @@ def run_encoder(
                     f"{precision.name}: the difference to float32 is unknown, the arithmetic of a callable is its own"
                 )
             encoder.drop_loaded()
-            worked += _timed(pipeline, blocks)
-            if half_width is not None:
-                worked += _refine(pipeline, half_width, most, warnings)
         break
+    return Settled(probe, pipeline, precision, checks, warnings, blocks, worked)
+
+
+@contextmanager
+def arithmetic(encoder: Encoder, precision: Precision) -> Iterator[None]:
+    """Forward passes inside run on the encoder's device, with the products of `precision`."""
+    with on_device(encoder.device), tf32_allowed(encoder.device, precision.tf32):
+        yield
+
+
+def run_encoder(
+    encoder: Encoder,
+    make_probe: MakeProbe,
+    precisions: Sequence[Precision],
+    *,
+    as_it_is: bool = False,
+    size: int | None = None,
+    compile: Compile = "auto",
+    half_width: float | None = None,
+    most: int = 0,
+    progress: Progress | None = None,
+) -> Run:
+    """All scales in the precision that `settle` finds.
+
+    Args:
+        encoder: inside its `scoring()`.
+        as_it_is: the encoder keeps the dtype and layout that it has.
+        size, compile, progress: see `pipeline`.
+        half_width: samples are added until the 95 % interval of no score is wider on either side; None for none.
+        most: samples per scale that are not exceeded by that.
+    """
+    begun = time.perf_counter()
+    settled = settle(
+        encoder, make_probe, precisions, as_it_is=as_it_is, size=size, compile=compile, progress=progress
+    )
+    probe, pipeline, worked = settled.probe, settled.pipeline, settled.worked
+    with arithmetic(encoder, settled.precision):
+        worked += _timed(pipeline, settled.left)
+        if half_width is not None:
+            worked += _refine(pipeline, half_width, most, settled.warnings)
     start = time.perf_counter()
     curve = probe.compute()
     worked += time.perf_counter() - start
     seconds = {"encode": 0.0} | probe.seconds
-    if checks:
+    if settled.checks:
         seconds["check"] = max(0.0, time.perf_counter() - begun - worked)
     on_gpu = encoder.device.type == "cuda"
     return Run(
         probe=probe,
         curve=curve,
-        precision=precision,
-        checks=checks,
-        warnings=warnings + pipeline.forward.warnings,
+        precision=settled.precision,
+        checks=settled.checks,
+        warnings=settled.warnings + pipeline.forward.warnings,
         seconds=seconds,
         elapsed=worked if on_gpu else sum(seconds[name] for name in ("sample", "encode", "statistics")),
         batch_size=pipeline.size.next(),
@@ -136,7 +182,8 @@ def run_encoder(
     )
 
 
-def _recast(encoder: Encoder, precision: Precision, channels_last: bool) -> None:
+def recast(encoder: Encoder, precision: Precision, channels_last: bool) -> None:
+    """Convert the encoder's weights, and see that it runs."""
     try:
         encoder.recast(precision.dtype, channels_last=channels_last)
         encoder.probe()
@@ -166,11 +213,16 @@ def _refine(pipeline: Pipeline, half_width: float, most: int, warnings: list[str
         pipeline.run([probe.extend(scale, count) for scale, count in enumerate(further) if count])
         probe.finish()
     if widest > half_width:
-        warnings.append(
-            f"precision: expected half-widths of at most {half_width:g}, got {widest:.2g} with "
-            f"{max(probe.samples_drawn)} samples at a scale, the most that are drawn"
-        )
+        warnings.append(too_wide(probe, half_width, widest))
     return time.perf_counter() - begun
+
+
+def too_wide(probe: Probe, half_width: float, widest: float) -> str:
+    """The warning that the precision asked for was not reached."""
+    return (
+        f"precision: expected half-widths of at most {half_width:g}, got {widest:.2g} with "
+        f"{max(probe.samples_drawn)} samples at a scale, the most that are drawn"
+    )
 
 
 def _never_falling(progress: Progress) -> Progress:

@@ -2,34 +2,29 @@
 
 from __future__ import annotations
 
-import numbers
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from synbench_fast import environment
-from synbench_fast.checks import (
-    Estimator,
-    as_numbers,
-    check_eps,
-    check_estimator,
-    check_integer,
-    check_seed,
-    check_thresholds,
-)
-from synbench_fast.devices import capability, check_capability, find_device
-from synbench_fast.encoders import Encoder, EncoderInfo, load_encoder
-from synbench_fast.encoders.base import is_out_of_memory
-from synbench_fast.errors import SynbenchError, first_line, suggest
-from synbench_fast.forward import Compile, check_compile
+from synbench_fast.checks import check_integer
+from synbench_fast.encoders import EncoderInfo
+from synbench_fast.forward import Compile
 from synbench_fast.ops.score_auc import Integral
 from synbench_fast.pipeline import Progress
-from synbench_fast.precision import DTYPES, candidates, check_precision
+from synbench_fast.prepare import (
+    MOST_SAMPLES,
+    PRESETS,
+    MakeTasks,
+    Prepared,
+    check_preset,
+    check_scales,
+    prepare,
+)
 from synbench_fast.probe import Probe
 from synbench_fast.results import (
     Cost,
@@ -41,34 +36,18 @@ from synbench_fast.results import (
     replay_command,
 )
 from synbench_fast.run import run_encoder
-from synbench_fast.scores import check_average
-from synbench_fast.task import PUBLISHED_MEAN, PUBLISHED_STD, GaussianTask, spread_scales
+from synbench_fast.task import GaussianTask
 
-__all__ = ["PRESETS", "score", "score_tasks", "task_scales"]
-
-MakeTasks = Callable[[tuple[int, ...]], list[GaussianTask]]  # from the encoder's input shape
-
-
-@dataclass(frozen=True)
-class Preset:
-    """What a run draws unless told otherwise.
-
-    Where `average` is "published", `consistent` scores are the mean over the published 49 scales, by a fit of t to
-    those that are drawn, so that all presets estimate one quantity.
-    """
-
-    scales: int
-    samples: int  # per scale, and per half for the paper's estimator
-    average: str
-
-
-PRESETS = {
-    "quick": Preset(scales=12, samples=512, average="published"),
-    "standard": Preset(scales=25, samples=1024, average="published"),
-    "paper": Preset(scales=49, samples=2048, average="sampled"),
-}
-FIRST_SAMPLES = 256  # per scale, where more are drawn until intervals are narrow enough
-MOST_SAMPLES = 1 << 17  # per scale, drawn for that
+__all__ = [
+    "PRESETS",
+    "command_of",
+    "encoder_record",
+    "peak_memory",
+    "score",
+    "score_tasks",
+    "task_record",
+    "task_scales",
+]
 
 
 def score(
@@ -184,93 +163,18 @@ def _score(
     encoder: Any, options: dict[str, Any], progress: Progress, make_tasks: MakeTasks | None
 ) -> list[Result]:
     begun = time.perf_counter()
-    preset = _preset(options["preset"])
-    estimator = check_estimator(options["estimator"])
-    eps = check_eps(options["eps"])
-    thresholds = check_thresholds(options["thresholds"])
-    batch_size = _check_batch_size(options["batch_size"])
-    seed = check_seed(options["seed"])
-    scales = _scales(options["scales"], preset)
-    half_width = _check_half_width(options["precision"], estimator)
-    if options["average"] != "auto":
-        check_average(options["average"], estimator, len(scales))
-    mean, std = options["mean"], options["std"]
-    if options["published_preprocessing"] and (mean is not None or std is not None):
-        raise SynbenchError("published_preprocessing: expected mean and std to be left out, got both kinds")
-    backend = check_backend(options["backend"])
-    compile = check_compile(options["compile"])
-    options["dtype"] = wanted = check_precision(options["dtype"])
-    owned = isinstance(encoder, str)
-    device, notes = find_device(options["device"], owned)
-    if device is not None:
-        check_capability(device, backend)
-        if wanted == "tf32":
-            candidates(wanted, None, True, device, capability(device))
-
-    def load(dtype: torch.dtype | None) -> Encoder:
-        return load_encoder(
-            encoder,
-            input_shape=options["input_shape"],
-            mean=mean,
-            std=std,
-            pool=options["pool"],
-            checkpoint=options["checkpoint"],
-            random_init=options["random_init"],
-            seed=seed,
-            trust_remote_code=options["trust_remote_code"],
-            device=device,
-            dtype=dtype,
-        )
-
-    try:
-        try:
-            loaded = load(_loading_dtype(wanted, owned))
-        except (RuntimeError, MemoryError) as error:
-            if not (is_out_of_memory(error) and owned and wanted != "auto" and DTYPES[wanted].reduced):
-                raise
-            loaded = load(DTYPES[wanted].dtype)  # which cannot be compared with float32, and is warned of
-        if loaded.module is None and wanted != "auto":
-            loaded.to(dtype=DTYPES[wanted].dtype)
-        if loaded.info.feature_dim is None:
-            loaded.probe()
-    except (RuntimeError, MemoryError) as error:
-        if not is_out_of_memory(error):
-            raise
-        raise SynbenchError(
-            f"memory: expected room for the encoder and a batch of 2, got {first_line(error)}"
-        ) from None
-    if options["published_preprocessing"]:
-        loaded.info = _published(loaded.info)
-    check_capability(loaded.device, backend)
-    shape = loaded.info.input_shape
-    if make_tasks is None:
-        tasks = [GaussianTask(shape, scales, prior=options["prior"], center=options["center"])]
-    else:
-        tasks = make_tasks(shape)
+    prepared = prepare(encoder, options)
+    loaded = prepared.encoder
+    tasks = prepared.tasks(make_tasks)
     loaded.keeps_loaded = len(tasks) > 1  # each task chooses its precision for itself
     results = []
     with loaded.scoring():
         for number, task in enumerate(tasks):
             seconds = {"load": time.perf_counter() - begun if number == 0 else 0.0}
+            part = _part_of(progress, number, len(tasks))
             results.append(
                 _score_task(
-                    loaded,
-                    task,
-                    encoder,
-                    options,
-                    _part_of(progress, number, len(tasks)),
-                    seconds,
-                    begun=begun if number == 0 else time.perf_counter(),
-                    preset=preset,
-                    estimator=estimator,
-                    eps=eps,
-                    thresholds=thresholds,
-                    batch_size=batch_size,
-                    seed=seed,
-                    backend=backend,
-                    compile=compile,
-                    half_width=half_width,
-                    notes=notes,
+                    prepared, task, part, seconds, begun=begun if number == 0 else time.perf_counter()
                 )
             )
     return results
@@ -282,116 +186,45 @@ def _part_of(progress: Progress, number: int, count: int) -> Progress:
 
 
 def _score_task(
-    loaded: Encoder,
-    task: GaussianTask,
-    encoder: Any,
-    options: dict[str, Any],
-    progress: Progress,
-    seconds: dict[str, float],
-    *,
-    begun: float,
-    preset: Preset,
-    estimator: Estimator,
-    eps: tuple[float, ...],
-    thresholds: tuple[float, ...],
-    batch_size: int | None,
-    seed: int,
-    backend: str,
-    compile: Compile,
-    half_width: float | None,
-    notes: list[str],
+    prepared: Prepared, task: GaussianTask, progress: Progress, seconds: dict[str, float], *, begun: float
 ) -> Result:
-    place, wanted, owned = loaded.device, options["dtype"], isinstance(encoder, str)
-    with loaded.scoring():
-        info = loaded.info
-        samples = options["samples"]
-        if samples is None:
-            samples = preset.samples if half_width is None else FIRST_SAMPLES
-            if estimator != "paper":
-                samples = max(samples, 2 * (info.feature_dim or 0))
-        average = options["average"]
-        if average == "auto":
-            of_preset = estimator == "consistent" and task.scale_values == spread_scales(preset.scales)
-            average = preset.average if of_preset else "sampled"
-
-        def make_probe(dtype: torch.dtype, channels_last: bool) -> Probe:
-            return Probe(
-                task,
-                eps,
-                samples=samples,
-                estimator=estimator,
-                thresholds=thresholds,
-                integral=options["integral"],
-                average=average,
-                seed=seed,
-                mean=info.mean,
-                std=info.std,
-                dtype=dtype,
-                channels_last=channels_last,
-                device=place,
-                backend=backend,
-            )
-
-        if place.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(place)
-        done = run_encoder(
-            loaded,
-            make_probe,
-            candidates(
-                wanted, None if owned else loaded.dtype, loaded.module is not None, place, capability(place)
-            ),
-            as_it_is=wanted == "auto" and not owned,
-            size=batch_size,
-            compile=compile,
-            half_width=half_width,
-            most=MOST_SAMPLES,
-            progress=progress,
-        )
+    settings, place = prepared.settings, prepared.encoder.device
+    if place.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(place)
+    done = run_encoder(
+        prepared.encoder,
+        lambda dtype, channels_last: prepared.probe(task, dtype, channels_last),
+        prepared.precisions(),
+        as_it_is=prepared.as_it_is,
+        size=settings.batch_size,
+        compile=settings.compile,
+        half_width=settings.half_width,
+        most=MOST_SAMPLES,
+        progress=progress,
+    )
     probe, curve = done.probe, done.curve
     seconds |= done.seconds
     seconds["total"] = time.perf_counter() - begun
     return Result(
-        encoder=EncoderRecord(
-            spec=info.spec,
-            source=info.source,
-            name=info.name,
-            revision=info.revision,
-            weights_sha256=info.weights_sha256,
-            parameters=info.parameters,
-            feature_dim=probe.feature_dim or 0,
-            preprocessing=Preprocessing(
-                input_shape=info.input_shape, mean=info.mean, std=info.std, pool=info.pool
-            ),
-            random_init=info.random_init,
-            checkpoint=info.checkpoint,
-        ),
-        task=TaskRecord(
-            shape=task.shape,
-            scales=list(task.scale_values),
-            samples=probe.samples_drawn,
-            average=average,
-            prior=task.prior,
-            center=task.center,
-            pattern=task.pattern,
-            covariance=task.covariance,
-        ),
-        estimator=estimator,
-        seed=seed,
-        eps=list(eps),
-        thresholds=list(thresholds),
+        encoder=encoder_record(prepared.encoder.info, probe.feature_dim or 0),
+        task=task_record(task, probe),
+        estimator=settings.estimator,
+        seed=settings.seed,
+        eps=list(settings.eps),
+        thresholds=list(settings.thresholds),
         scores=curve.scores,
         curve=curve.curve,
         score_covariance=curve.score_covariance,
         influence=curve.influence,
         robust_area=curve.robust_area,
         fits=curve.fits,
-        half_width=half_width,
-        precision=PrecisionRecord(requested=wanted, dtype=done.precision.name, checks=done.checks),
+        half_width=settings.half_width,
+        precision=PrecisionRecord(requested=settings.dtype, dtype=done.precision.name, checks=done.checks),
         cost=Cost(
             images=probe.images,
             seconds=seconds,
             images_per_second=probe.images / done.elapsed,
-            peak_memory_bytes=_peak_memory(place),
+            peak_memory_bytes=peak_memory(place),
             device=str(place),
             dtype=done.precision.name,
             batch_size=done.batch_size,
@@ -401,83 +234,50 @@ def _score_task(
             cuda_graph=done.cuda_graph,
         ),
         environment=environment.describe(),
-        backends=environment.chosen_backends(place.type, backend),
-        warnings=notes + done.warnings + curve.warnings,
-        command=_command(encoder, options),
+        backends=environment.chosen_backends(place.type, settings.backend),
+        warnings=prepared.notes + done.warnings + curve.warnings,
+        command=command_of(prepared.given, prepared.options),
     )
 
 
-def _check_half_width(precision: float | None, estimator: Estimator) -> float | None:
-    if precision is None:
-        return None
-    if isinstance(precision, bool) or not isinstance(precision, numbers.Real) or not 0 < precision < 1:
-        raise SynbenchError(f"precision: expected a half-width in (0, 1), got {precision!r}")
-    if estimator == "paper":
-        raise SynbenchError(
-            "precision: expected estimator consistent or counted, got paper, whose number of samples is its protocol"
-        )
-    return float(precision)
+def encoder_record(info: EncoderInfo, feature_dim: int) -> EncoderRecord:
+    """What a result says of the encoder."""
+    return EncoderRecord(
+        spec=info.spec,
+        source=info.source,
+        name=info.name,
+        revision=info.revision,
+        weights_sha256=info.weights_sha256,
+        parameters=info.parameters,
+        feature_dim=feature_dim,
+        preprocessing=Preprocessing(
+            input_shape=info.input_shape, mean=info.mean, std=info.std, pool=info.pool
+        ),
+        random_init=info.random_init,
+        checkpoint=info.checkpoint,
+    )
 
 
-def check_backend(backend: str) -> str:
-    """The backend asked for: auto, or torch, which serves every operation on every device."""
-    known = ["auto", "torch"]
-    if backend not in known:
-        raise SynbenchError(
-            f"backend: expected one of {known}, got {backend!r}{suggest(str(backend), known)}"
-        )
-    return backend
-
-
-def _loading_dtype(wanted: str, owned: bool) -> torch.dtype | None:
-    """The dtype to load in: float32 if weights are to be compared with it, None for an encoder's own."""
-    if wanted == "auto":
-        return torch.float32 if owned else None
-    precision = DTYPES[wanted]
-    return torch.float32 if owned and precision.reduced else precision.dtype
-
-
-def _check_batch_size(batch_size: int | str) -> int | None:
-    if batch_size == "auto":
-        return None
-    if isinstance(batch_size, str):
-        raise SynbenchError(f"batch_size: expected 'auto' or a positive integer, got {batch_size!r}")
-    return check_integer("batch_size", batch_size, 1, "'auto' or a positive integer")
-
-
-def _scales(scales: int | Sequence[float] | None, preset: Preset) -> tuple[float, ...]:
-    if scales is None:
-        return spread_scales(preset.scales)
-    if isinstance(scales, numbers.Integral) and not isinstance(scales, bool):
-        return spread_scales(int(scales))
-    if isinstance(scales, numbers.Real | str):
-        raise SynbenchError(f"scales: expected their number or a sequence of values, got {scales!r}")
-    return as_numbers(scales, "scales")
+def task_record(task: GaussianTask, probe: Probe) -> TaskRecord:
+    """What a result says of the task that `probe` drew samples of."""
+    return TaskRecord(
+        shape=task.shape,
+        scales=list(task.scale_values),
+        samples=probe.samples_drawn,
+        average=probe.scoring.average,
+        prior=task.prior,
+        center=task.center,
+        pattern=task.pattern,
+        covariance=task.covariance,
+    )
 
 
 def task_scales(options: dict[str, Any]) -> tuple[float, ...]:
     """The scales that the arguments of score() ask for."""
-    return _scales(options["scales"], _preset(options["preset"]))
+    return check_scales(options["scales"], check_preset(options["preset"]))
 
 
-def _published(info: EncoderInfo) -> EncoderInfo:
-    """The encoder's record with the published constants in place of its own."""
-    if len(info.input_shape) < 2 or info.input_shape[0] != len(PUBLISHED_MEAN):
-        raise SynbenchError(
-            f"published_preprocessing: expected an input of 3 channels, got input_shape {info.input_shape}"
-        )
-    return replace(info, mean=PUBLISHED_MEAN, std=PUBLISHED_STD)
-
-
-def _preset(name: str) -> Preset:
-    if name not in PRESETS:
-        raise SynbenchError(
-            f"preset: expected one of {list(PRESETS)}, got {name!r}{suggest(str(name), PRESETS)}"
-        )
-    return PRESETS[name]
-
-
-def _peak_memory(device: torch.device) -> int:
+def peak_memory(device: torch.device) -> int:
     """Bytes: the most that torch held on a GPU, elsewhere the process's resident set."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
@@ -487,7 +287,8 @@ def _peak_memory(device: torch.device) -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-def _command(encoder: Any, options: dict[str, Any]) -> str:
+def command_of(encoder: Any, options: dict[str, Any]) -> str:
+    """The shell line that repeats a run of `encoder` with these arguments of score(); "" where none can."""
     if not isinstance(encoder, str) or options.get("tasks", "") is None:
         return ""
     given = dict(options)

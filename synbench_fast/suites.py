@@ -18,11 +18,12 @@ from synbench_fast.covariances import parse_covariance
 from synbench_fast.errors import SynbenchError, suggest
 from synbench_fast.patterns import parse_pattern
 from synbench_fast.pipeline import Progress
+from synbench_fast.results import Result
 from synbench_fast.score import score, score_tasks, task_scales
 from synbench_fast.suite_results import SuiteResult, combine
 from synbench_fast.task import GaussianTask, spread_scales
 
-__all__ = ["SUITES", "Suite", "TaskDefinition", "load_suite", "score_suite"]
+__all__ = ["SUITES", "Suite", "TaskDefinition", "collect", "load_suite", "score_suite"]
 
 _MOST_CLASSES = 50
 
@@ -321,6 +322,11 @@ def score_suite(
         return made
 
     results = score_tasks(encoder, given, progress, build)
+    return collect(suite, made, results)
+
+
+def collect(suite: Suite, made: Sequence[GaussianTask], results: list[Result]) -> SuiteResult:
+    """The mean and worst score over the tasks of a suite, `made` from it, from the result of each."""
     names = [one.name for one in suite.tasks]
     noise = [one.noise_word for one in made]
     scores = [

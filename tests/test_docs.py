@@ -88,7 +88,12 @@ def test_run_lines_are_accepted(
         seen.append(models)
         return 0
 
+    def accept_fleet(models: list[str], architectures: list[str], *rest: Any) -> int:
+        seen.append([one for one in [*models, *architectures] if ":" in one])
+        return 0
+
     monkeypatch.setattr(cli, "_score_all", accept)
+    monkeypatch.setattr(cli, "score_fleet", accept_fleet)
     monkeypatch.chdir(tmp_path)
     write_task_files(arguments, tmp_path)
     if "--checkpoint" in arguments:
@@ -97,7 +102,11 @@ def test_run_lines_are_accepted(
     assert all(spec.partition(":")[0] in REGISTRY for spec in seen[0])
 
 
-BUILTIN = [words for words in RUNS if all(one.startswith("builtin:") for one in words if ":" in one)]
+BUILTIN = [
+    words
+    for words in RUNS
+    if "--models" not in words and all(one.startswith("builtin:") for one in words if ":" in one)
+]
 
 
 @pytest.mark.parametrize("arguments", BUILTIN, ids=lambda words: words[0])

@@ -1,0 +1,170 @@
+"""`run --models` and `status`: many encoders, many devices, one store."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from synbench_fast import arguments
+from synbench_fast.arguments import UsageError
+from synbench_fast.errors import SynbenchError
+from synbench_fast.messages import fail, say
+
+__all__ = ["fleet_options", "score_fleet", "status_command"]
+
+
+def fleet_options(
+    models: list[str],
+    out: str | None,
+    device: str,
+    *,
+    devices: str | None,
+    workers: str | None,
+    timeout: str | None,
+    retries: str | None,
+    ray: str | None,
+    journal: str | None,
+) -> dict[str, Any]:
+    """The options of `run` that need --models, as `run_fleet` takes them; {} if there is no fleet."""
+    given = {
+        "--devices": devices, "--workers": workers, "--timeout": timeout, "--retries": retries, "--ray": ray,
+        "--journal": journal,
+    }  # fmt: skip
+    if not models:
+        for name, value in given.items():
+            if value is not None:
+                raise UsageError(f"{name}: expected --models beside it, got {value!r} alone")
+        return {}
+    if out is None:
+        raise UsageError("--out: expected a folder for the run store, got none")
+    if device != "auto":
+        raise UsageError(f"--device: expected --devices for several encoders, got {device!r}")
+    from synbench_fast.fleet.database import JOURNALS
+
+    options: dict[str, Any] = {"devices": devices or "auto", "ray": ray}
+    if workers is not None:
+        options["workers"] = arguments.integer("--workers", workers, low=1)
+    if timeout is not None:
+        options["timeout"] = arguments.number("--timeout", timeout, above=0, below=1e9)
+    if retries is not None:
+        options["retries"] = arguments.integer("--retries", retries, low=0)
+    if journal is not None:
+        options["journal"] = arguments.choice("--journal", journal, JOURNALS)
+    return options
+
+
+def score_fleet(
+    models: list[str],
+    architectures: list[str],
+    options: dict[str, Any],
+    fleet: dict[str, Any],
+    kind: str,
+    folder: Path,
+    quiet: bool,
+) -> int:
+    """Score all of them into the store in `folder`, then print their results. The exit code."""
+    from synbench_fast.display import result_stream
+    from synbench_fast.fleet.display import watching
+    from synbench_fast.fleet.launch import run_fleet
+    from synbench_fast.fleet.models import expand
+    from synbench_fast.suites import load_suite
+
+    named = expand(models, architectures)
+    options = dict(options)
+    tasks = options.pop("tasks", None)
+    options.pop("device", None)
+    suite = None if tasks is None else load_suite(tasks)
+    with result_stream() as stream:
+        try:
+            with _terminated(), watching(sys.stderr, quiet=quiet) as watch:
+                jobs = run_fleet(
+                    named,
+                    folder,
+                    options=options,
+                    suite=suite,
+                    report=watch.report,
+                    said=watch.said,
+                    **fleet,
+                )
+        except KeyboardInterrupt:
+            say("interrupted: what was finished is kept, the same command goes on")
+            return 130
+        return _deliver(jobs, stream, kind, folder, suite is not None, "thresholds" in options, quiet)
+
+
+def _deliver(
+    jobs: list[Any], stream: Any, kind: str, folder: Path, suites: bool, every: bool, quiet: bool
+) -> int:
+    from synbench_fast.display import sink
+    from synbench_fast.results import Result
+    from synbench_fast.suite_display import suite_sink
+    from synbench_fast.suite_results import SuiteResult
+
+    code = 0
+    results: Any = (suite_sink if suites else sink)(kind, stream, every_threshold=every)
+    for job in jobs:
+        if job.state == "done":
+            path = folder / "results" / str(job.result)
+            try:
+                result: Any = (SuiteResult if suites else Result).load(path)
+            except SynbenchError as error:
+                code = fail(str(error), 1)
+                continue
+            for warning in result.warnings:
+                say(f"warning: {job.spec}: {warning}")
+            results.add(result)
+    results.close()
+    failed = [job for job in jobs if job.state != "done"]
+    for job in failed:
+        reason = str(job.reason)
+        code = fail(reason if job.spec in reason else f"{job.spec}: {reason}", 1)
+    if not quiet:
+        say(
+            f"scored {len(jobs) - len(failed)} of {len(jobs)} encoders, {len(failed)} failed: {folder / 'results'}"
+        )
+    return code
+
+
+@contextmanager
+def _terminated() -> Iterator[None]:
+    """SIGTERM, which batch systems send before they kill, ends a run as Ctrl-C does."""
+
+    def interrupt(number: int, frame: Any) -> None:
+        raise KeyboardInterrupt
+
+    try:
+        before = signal.signal(signal.SIGTERM, interrupt)
+    except ValueError:  # not the main thread
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def status_command(
+    folder: Annotated[str | None, typer.Argument(metavar="DIR", help="What --out was given.")] = None,
+    output: Annotated[str, typer.Option("--format", metavar="table|json")] = "table",
+) -> None:
+    """Say how far `run --models` is, from another shell or later."""
+    if folder is None:
+        raise UsageError("DIR: expected the folder of a run store, got none")
+    kind = arguments.choice("--format", output, ("table", "json"))
+    from synbench_fast.display import print_json, result_stream
+    from synbench_fast.fleet.display import print_status
+    from synbench_fast.fleet.store import read_summary
+
+    summary = read_summary(os.fspath(folder))
+    with result_stream() as stream:
+        if kind == "json":
+            print_json(stream, summary)
+        else:
+            print_status(stream, summary)

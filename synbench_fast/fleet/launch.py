@@ -1,0 +1,148 @@
+"""A run of a fleet from Python: encoders, devices and a folder in; what became of each out."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from synbench_fast.devices import find_device, gpu_count
+from synbench_fast.errors import SynbenchError
+from synbench_fast.fleet.configuration import (
+    FLEET_THREADS,
+    configuration_of,
+    family_of,
+    job_key,
+    make_request,
+)
+from synbench_fast.fleet.executors import Executor, Local
+from synbench_fast.fleet.places import Snapshot
+from synbench_fast.fleet.processes import LEASE_SECONDS
+from synbench_fast.fleet.scheduler import RETRIES, Fleet
+from synbench_fast.fleet.store import Job, Store
+from synbench_fast.prepare import check_settings
+from synbench_fast.suites import Suite
+
+__all__ = ["place_workers", "run_fleet"]
+
+
+def place_workers(
+    devices: str = "auto", workers: int | None = None, threads: int = FLEET_THREADS
+) -> list[str]:
+    """The torch device of every worker of this machine.
+
+    Args:
+        devices: "auto" (every GPU, else the CPU), or some of cpu, cpu:N (N workers), cuda (every GPU) and cuda:I.
+        workers: their number altogether, dealt out to the devices in turn; by default one per GPU, and as many
+            on the CPU as there are cores for their threads.
+        threads: CPU threads of each worker.
+
+    Raises:
+        SynbenchError: a device that is not here.
+    """
+    room = max(1, _cores() // threads)
+    counts: dict[str, int] = {}
+    for name in devices.split(","):
+        text = name.strip()
+        if text == "auto":
+            gpus = [f"cuda:{index}" for index in range(gpu_count()[0])]
+            found = dict.fromkeys(gpus, 1) or {"cpu": room}
+        elif text == "cuda":
+            find_device("cuda", True)
+            found = {f"cuda:{index}": 1 for index in range(gpu_count()[0])}
+        elif match := re.fullmatch(r"cpu(?::([0-9]{1,6}))?", text):
+            if match[1] and (int(match[1]) == 0 or workers is not None):
+                wanted = "a positive number of workers" if workers is None else "cpu beside --workers"
+                raise SynbenchError(f"devices: expected {wanted}, got {text!r}")
+            found = {"cpu": int(match[1] or room)}
+        elif re.fullmatch(r"cuda:[0-9]{1,6}", text):
+            find_device(text, True)
+            found = {text: 1}
+        else:
+            raise SynbenchError(
+                f"devices: expected auto, or some of cpu, cpu:N, cuda and cuda:I, got {text!r}"
+            )
+        for device in found:
+            if device in counts:
+                raise SynbenchError(f"devices: expected each device once, got {device} again in {devices!r}")
+        counts |= found
+    if workers is not None:
+        names = list(counts)
+        return [names[number % len(names)] for number in range(workers)]
+    return [device for device, count in counts.items() for _ in range(count)]
+
+
+def _cores() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def run_fleet(
+    models: Sequence[str | tuple[str, Mapping[str, Any]]],
+    folder: str | Path,
+    *,
+    options: Mapping[str, Any] | None = None,
+    suite: Suite | None = None,
+    devices: str = "auto",
+    workers: int | None = None,
+    ray: str | None = None,
+    timeout: float | None = None,
+    retries: int = RETRIES,
+    journal: str = "auto",
+    lease_seconds: float = LEASE_SECONDS,
+    executor: Executor | None = None,
+    report: Callable[[Snapshot], None] | None = None,
+    said: Callable[[str], None] | None = None,
+) -> list[Job]:
+    """Score encoders into a run store, going on where earlier runs on it ended; returns their jobs, in order.
+
+    Args:
+        models: specs, each alone or with arguments of score() of its own.
+        folder: of the store: `store.sqlite`, results in `results`, what workers print in `logs`.
+        options: arguments of score() for all of them, but `device`.
+        suite: tasks to score each one on.
+        devices, workers: see `place_workers`.
+        ray: address of a Ray cluster to run on ("auto": the one this machine is part of, "local": one of this
+            machine's own); None for processes of this machine.
+        timeout, retries, report, said: see `scheduler.Fleet`.
+        journal: of the store: "auto", "wal", or "delete" for a file system of a network.
+        executor: in place of the one that `devices` and `ray` describe.
+
+    Raises:
+        SynbenchError: an argument that is wrong, a store that cannot be used, no worker that starts.
+    """
+    common = dict(options or {})
+    requests = []
+    for one in models:
+        spec, own = (one, {}) if isinstance(one, str) else one
+        requests.append(make_request(spec, {**common, **own}, suite))
+    for request in requests[:1]:
+        check_settings(request["options"])
+    path = Path(folder)
+    threads = requests[0]["options"]["threads"] if requests else FLEET_THREADS
+    placed = place_workers(devices, workers, threads) if executor is None and ray is None else []
+    if ray is not None:
+        from synbench_fast.fleet.ray_executor import RayExecutor, check_ray
+
+        check_ray()
+    store = Store(path, journal=journal, lease_seconds=lease_seconds)
+    try:
+        run = store.begin()
+        ids = store.add_jobs(
+            (job_key(one), configuration_of(one), family_of(one), one["spec"], one) for one in requests
+        )
+        if any(store.job(id).state not in ("done", "failed") for id in ids):
+            if executor is None and ray is not None:
+                executor = RayExecutor(ray, devices, workers, threads=threads)
+            elif executor is None:
+                executor = Local(placed, path / "logs", label=f"run-{run}-worker")
+            Fleet(store, executor, ids, timeout=timeout, retries=retries, report=report, said=said).run()
+        else:
+            store.end()
+        return [store.job(id) for id in ids]
+    finally:
+        store.close()

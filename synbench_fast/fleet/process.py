@@ -1,0 +1,46 @@
+"""The worker process of the local executor: tasks in, answers out, until the other end is closed."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+import threading
+import time
+from contextlib import suppress
+from multiprocessing.connection import Connection
+
+__all__ = ["main"]
+
+DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of Linux
+
+
+def main() -> None:
+    """Arguments: descriptor of the connection, torch device, class of the worker."""
+    descriptor, device, path = sys.argv[1:4]
+    parent = os.getppid()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _end_with(parent)
+    from synbench_fast.fleet.tasks import answer, make_worker
+
+    connection = Connection(int(descriptor))
+    worker = make_worker(path, device)
+    with suppress(EOFError, BrokenPipeError, ConnectionResetError):
+        connection.send({"event": "ready", "kind": worker.kind})
+        while True:
+            connection.send({"event": "answer", **answer(worker, connection.recv())})
+
+
+def _end_with(parent: int) -> None:
+    """No worker outlives the process that started it, whatever the encoder is doing."""
+    if sys.platform.startswith("linux"):
+        with suppress(OSError, AttributeError):
+            ctypes.CDLL(None).prctl(DEATH_SIGNAL, signal.SIGKILL)
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1.0)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()

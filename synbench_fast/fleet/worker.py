@@ -1,0 +1,430 @@
+"""The work of a fleet: an encoder is loaded once, its units are run, its result is put together.
+
+Nothing here depends on which worker does what: how batches are cut follows from the configuration and from the
+decision that the first worker made when it loaded the encoder, which the others repeat.
+"""
+
+from __future__ import annotations
+
+import time
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from functools import cache
+from importlib import metadata
+from typing import Any, NoReturn
+
+import torch
+
+from synbench_fast import environment
+from synbench_fast.batch_size import BatchSize
+from synbench_fast.blocks import Block
+from synbench_fast.documents import decode, encode
+from synbench_fast.errors import SynbenchError
+from synbench_fast.fleet.configuration import library_of, series_of, source_of
+from synbench_fast.fleet.payload import decode_point, encode_point
+from synbench_fast.fleet.tasks import OutOfMemory
+from synbench_fast.forward import compile_repays
+from synbench_fast.pipeline import Pipeline, batch_size
+from synbench_fast.precision import DTYPES, Precision
+from synbench_fast.prepare import MOST_SAMPLES, Prepared, Settings, check_settings, prepare
+from synbench_fast.probe import Probe
+from synbench_fast.results import (
+    Cost,
+    EncoderRecord,
+    Environment,
+    PrecisionCheck,
+    PrecisionRecord,
+    Result,
+)
+from synbench_fast.run import arithmetic, recast, settle, too_wide
+from synbench_fast.score import command_of, encoder_record, peak_memory, task_record
+from synbench_fast.suites import Suite, TaskDefinition, collect
+from synbench_fast.task import GaussianTask
+
+__all__ = ["EncoderWorker"]
+
+Points = list[tuple[dict[str, int], bytes, dict[str, Any]]]  # of each unit itself, its payload and its costs
+TASK = ("shape", "scales", "prior", "center", "pattern", "covariance")
+
+
+class _Decided(BatchSize):
+    """The size that was decided: when it does not fit, that is for the scheduler to decide anew."""
+
+    def too_large(self, count: int, reason: str) -> NoReturn:
+        raise OutOfMemory(f"memory: expected room for a batch of {self.next()}, got {reason}")
+
+
+@dataclass
+class _Loaded:
+    ready: Prepared
+    tasks: list[GaussianTask]
+    precision: Precision
+    decision: dict[str, Any]
+    pipelines: dict[Any, Pipeline] = field(default_factory=dict)  # by task and blocks
+    done: set[Any] = field(default_factory=set)  # (that, block): a probe takes every block once
+
+
+class EncoderWorker:
+    """See `tasks.Worker`; on one torch device."""
+
+    def __init__(self, device: str) -> None:
+        self.device = torch.device(device)
+        self.kind = device_kind(self.device)
+        self._loaded: _Loaded | None = None
+        self._stack = ExitStack()
+
+    def load(self, request: dict[str, Any], prepared: dict[str, Any] | None) -> dict[str, Any]:
+        begun = time.perf_counter()
+        self.close()
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats(self.device)
+        options = _options(request, str(self.device))
+        torch.set_num_threads(options["threads"])
+        ready = prepare(request["spec"], options)
+        suite = _suite(request)
+        tasks = ready.tasks(None if suite is None else lambda shape: _build(suite, ready, shape))
+        self._stack.enter_context(ready.encoder.scoring())
+        seconds = {"load": time.perf_counter() - begun}
+        begun = time.perf_counter()
+        checks: list[PrecisionCheck] = []
+        warnings = list(ready.notes)
+        if prepared is None:
+            decision, checks, more = self._decide(ready, tasks[0])
+            warnings += more
+            seconds["check"] = time.perf_counter() - begun
+        else:
+            decision, warnings = prepared["decision"], prepared["warnings"]
+            checks = [decode(PrecisionCheck, one) for one in prepared["checks"]]
+        precision = DTYPES[decision["dtype"]]
+        if prepared is not None and (ready.encoder.dtype != precision.dtype or decision["channels_last"]):
+            with arithmetic(ready.encoder, precision):
+                recast(ready.encoder, precision, decision["channels_last"])
+            ready.encoder.drop_loaded()
+        self._loaded = _Loaded(ready, tasks, precision, decision)
+        width = ready.encoder.info.feature_dim or 0
+        record = encode(encoder_record(ready.encoder.info, width))
+        samples, settings = ready.samples, ready.settings
+        planned = []
+        for task in tasks:
+            identity = _identity(request, record, task, settings, options["threads"])
+            planned.append(
+                {
+                    "identity": identity,
+                    "series": series_of(identity, decision),
+                    "scales": list(task.scale_values),
+                    "samples": samples,
+                    "least": None if settings.estimator == "paper" else max(4, 2 * width),
+                    "task": {name: getattr(task, name) for name in TASK},
+                }
+            )
+        return {
+            "decision": decision,
+            "encoder": record,
+            "tasks": planned,
+            "checks": [encode(one) for one in checks],
+            "warnings": warnings,
+            "environment": _environment(),
+            "backends": environment.chosen_backends(self.device.type, settings.backend),
+            "seconds": seconds,
+            "device": str(self.device),
+            "peak_memory_bytes": peak_memory(self.device),
+        }
+
+    def close(self) -> None:
+        """Let go of the encoder."""
+        self._stack.close()
+        self._loaded = None
+
+    def _decide(
+        self, ready: Prepared, task: GaussianTask
+    ) -> tuple[dict[str, Any], list[PrecisionCheck], list[str]]:
+        """Arithmetic, batch size, layout and compilation for all workers on this kind of device.
+
+        Off a GPU and above float32's precision they follow from the arguments and the input's shape. Elsewhere
+        the middle block of the first task is run to find out; it is not kept, because its batches were not cut
+        as those of the other workers will be.
+        """
+        settings = ready.settings
+        settled = settle(
+            ready.encoder,
+            lambda dtype, channels_last: ready.probe(task, dtype, channels_last),
+            ready.precisions(),
+            size=settings.batch_size,
+            compile=False,
+        )
+        pipeline, probe = settled.pipeline, settled.probe
+        if self.device.type == "cuda" and not settled.worked:
+            with arithmetic(ready.encoder, settled.precision):
+                pipeline.run([settled.left[len(settled.left) // 2]])
+                probe.finish()
+        each = pipeline.size.seconds_per_image
+        decision = {
+            "kind": self.kind,
+            "dtype": settled.precision.name,
+            "batch_size": pipeline.size.next(),
+            "asked": settings.batch_size is not None,
+            "channels_last": probe.channels_last,
+            "compile": compile_repays(settings.compile, self.device, probe.images, each),
+        }
+        return decision, settled.checks, settled.warnings
+
+    def run(self, unit: dict[str, Any]) -> tuple[bytes, int, dict[str, Any]]:
+        loaded = self._loaded
+        if loaded is None:
+            raise RuntimeError("no encoder is loaded")
+        blocks = tuple(tuple(map(tuple, listed)) for listed in unit["blocks"])
+        key = (unit["task"], blocks)
+        block = Block(unit["scale_index"], unit["start"], unit["count"])
+        pipeline = loaded.pipelines.get(key)
+        if pipeline is None or (key, block) in loaded.done:
+            loaded.done = {one for one in loaded.done if one[0] != key}
+            pipeline = loaded.pipelines[key] = self._pipeline(loaded, unit["task"], blocks)
+        probe = pipeline.probe
+        before = probe.seconds
+        begun = time.perf_counter()
+        try:
+            with arithmetic(loaded.ready.encoder, loaded.precision):
+                pipeline.run([block])
+                probe.finish()
+        except BaseException:
+            del loaded.pipelines[key]  # its probe has some of the samples
+            raise
+        loaded.done.add((key, block))
+        worked = time.perf_counter() - begun
+        costs: dict[str, Any] = {name: value - before.get(name, 0.0) for name, value in probe.seconds.items()}
+        costs |= {
+            "worked": worked,
+            "peak_memory_bytes": peak_memory(self.device),
+            "compiled": pipeline.forward.compiled,
+            "cuda_graph": pipeline.forward.graphed,
+            "warnings": pipeline.forward.warnings,
+        }
+        return encode_point(probe.point(block)), probe.splits * block.count, costs
+
+    @staticmethod
+    def _pipeline(loaded: _Loaded, task: int, blocks: Any) -> Pipeline:
+        decision, ready = loaded.decision, loaded.ready
+        probe = ready.probe(
+            loaded.tasks[task], loaded.precision.dtype, decision["channels_last"], samples=blocks[0][0][1]
+        )
+        _extend(probe, blocks)
+        wanted = batch_size(probe, decision["batch_size"])
+        size = _Decided(wanted.next(), largest=probe.samples, fixed=True, measured=not wanted.settled)
+        # Where it was found to repay itself, an encoder that cannot be compiled runs as it is.
+        compile = True if ready.settings.compile is True else "decided" if decision["compile"] else False
+        return Pipeline(probe, ready.encoder, size, compile=compile)
+
+    def assemble(
+        self,
+        request: dict[str, Any],
+        prepared: dict[str, Any],
+        points: Points,
+    ) -> dict[str, Any]:
+        settings = check_settings(_options(request, "cpu"))
+        probes, notes = [], []
+        more: list[list[int]] = []
+        for number, planned in enumerate(prepared["tasks"]):
+            own = [one for one in points if one[0]["task"] == number]
+            probe = _filled(request, settings, planned, own)
+            probes.append(probe)
+            note: list[str] = []
+            if settings.half_width is not None:
+                widest, further = probe.further_samples(settings.half_width, MOST_SAMPLES)
+                more.append(further)
+                if widest > settings.half_width:
+                    note.append(too_wide(probe, settings.half_width, widest))
+            notes.append(note)
+        if any(any(further) for further in more):
+            return {"more": more}
+        results = []
+        for number, (probe, note) in enumerate(zip(probes, notes, strict=True)):
+            costs = [cost for unit, _, cost in points if unit["task"] == number]
+            results.append(_result(request, settings, prepared, probe, costs, note, with_load=number == 0))
+        tasks = [probe.task for probe in probes]
+        suite = _suite(request)
+        if suite is None:
+            result: Any = results[0]
+        else:
+            result = collect(suite, tasks, results)
+        return {"file": result.file_name(), "text": result.to_json(indent=2) + "\n"}
+
+
+def device_kind(device: torch.device) -> str:
+    """Devices whose numbers belong together: the CPUs, or GPUs of one name."""
+    return f"cuda {torch.cuda.get_device_name(device)}" if device.type == "cuda" else device.type
+
+
+@cache
+def _environment() -> dict[str, Any]:
+    return encode(environment.describe())
+
+
+def _options(request: dict[str, Any], device: str) -> dict[str, Any]:
+    """Arguments of score(), sequences as tuples."""
+    options = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in request["options"].items()
+    }
+    tasks = request["tasks"]
+    return {**options, "device": device, **({} if tasks is None else {"tasks": tasks["suite"]})}
+
+
+def _suite(request: dict[str, Any]) -> Suite | None:
+    if request["tasks"] is None:
+        return None
+    definitions = []
+    for one in request["tasks"]["definitions"]:
+        given: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in one.items()}
+        definitions.append(TaskDefinition(**given))
+    return Suite(request["tasks"]["suite"], tuple(definitions))
+
+
+def _build(suite: Suite, ready: Prepared, shape: tuple[int, ...]) -> list[GaussianTask]:
+    settings = ready.settings
+    return suite.build(
+        shape,
+        scales=settings.scales,
+        prior=ready.options["prior"],
+        center=ready.options["center"],
+        eps=settings.eps,
+        threshold=min(settings.thresholds),
+    )
+
+
+def _identity(
+    request: dict[str, Any], encoder: dict[str, Any], task: GaussianTask, settings: Settings, threads: int
+) -> dict[str, Any]:
+    """What decides the numbers of units, except for the decision; see `configuration`."""
+    library = library_of(request["spec"])
+    versions = {"torch": str(torch.__version__)}
+    if library is not None:
+        try:
+            versions[library] = metadata.version(library)
+        except metadata.PackageNotFoundError:  # a module that was not installed as a package
+            versions[library] = ""
+    return {
+        "encoder": {
+            name: encoder[name]
+            for name in ("spec", "revision", "weights_sha256", "feature_dim", "preprocessing")
+        },
+        "source": source_of(request["spec"]),
+        "task": [list(task.shape), task.prior, task.center, task.pattern, task.covariance],
+        "estimator": settings.estimator,
+        "eps": list(settings.eps),
+        "seed": settings.seed,
+        "backend": settings.backend,
+        "threads": threads,
+        "versions": versions,
+    }
+
+
+def _extend(probe: Probe, blocks: Any) -> None:
+    """The blocks (start, count) of every scale beyond the first one, which the probe begins with."""
+    for scale_index, listed in enumerate(blocks):
+        for _, count in listed[1:]:
+            probe.extend(scale_index, count)
+
+
+def _filled(request: dict[str, Any], settings: Settings, planned: dict[str, Any], points: Points) -> Probe:
+    """The probe of one task with all its points."""
+    record: dict[str, Any] = {
+        name: tuple(v) if isinstance(v, list) else v for name, v in planned["task"].items()
+    }
+    task = GaussianTask(**record)
+    probe = Probe(
+        task,
+        settings.eps,
+        samples=planned["blocks"][0][0][1],
+        estimator=settings.estimator,
+        thresholds=settings.thresholds,
+        integral=request["options"]["integral"],
+        average=settings.average_of(task),
+        seed=settings.seed,
+        backend=settings.backend,
+    )
+    _extend(probe, planned["blocks"])
+    for unit, payload, _ in points:
+        try:
+            point = decode_point(payload)
+        except SynbenchError as error:
+            raise DamagedPoint(unit["id"], str(error)) from None
+        probe.add_point(Block(unit["scale_index"], unit["start"], unit["count"]), point)
+    return probe
+
+
+def _result(
+    request: dict[str, Any],
+    settings: Settings,
+    prepared: dict[str, Any],
+    probe: Probe,
+    costs: list[dict[str, Any]],
+    notes: list[str],
+    *,
+    with_load: bool,
+) -> Result:
+    """The result of one task; the seconds of all workers are added up."""
+    decision, device = prepared["decision"], prepared["device"]
+    encoder = decode(EncoderRecord, prepared["encoder"])
+    begun = time.perf_counter()
+    curve = probe.compute()
+    seconds = {
+        name: sum(one[name] for one in costs)
+        for name in costs[0]
+        if isinstance(costs[0][name], float) and name != "worked"
+    }
+    seconds["statistics"] += time.perf_counter() - begun
+    worked = sum(one["worked"] for one in costs)
+    own = prepared["seconds"] if with_load else {"load": 0.0}
+    seconds = {"load": own["load"], **seconds}
+    if prepared["checks"] and "check" in own:
+        seconds["check"] = own["check"]
+    seconds["total"] = sum(own.values()) + worked
+    warnings = dict.fromkeys([*prepared["warnings"], *(text for one in costs for text in one["warnings"])])
+    options = {**_options(request, device.partition(":")[0])}
+    return Result(
+        encoder=encoder,
+        task=task_record(probe.task, probe),
+        estimator=settings.estimator,
+        seed=settings.seed,
+        eps=list(settings.eps),
+        thresholds=list(settings.thresholds),
+        scores=curve.scores,
+        curve=curve.curve,
+        score_covariance=curve.score_covariance,
+        influence=curve.influence,
+        robust_area=curve.robust_area,
+        fits=curve.fits,
+        half_width=settings.half_width,
+        precision=PrecisionRecord(
+            requested=settings.dtype,
+            dtype=decision["dtype"],
+            checks=[decode(PrecisionCheck, one) for one in prepared["checks"]],
+        ),
+        cost=Cost(
+            images=probe.images,
+            seconds=seconds,
+            images_per_second=probe.images / worked,
+            peak_memory_bytes=max(
+                prepared["peak_memory_bytes"], *(one["peak_memory_bytes"] for one in costs)
+            ),
+            device=device,
+            dtype=decision["dtype"],
+            batch_size=decision["batch_size"],
+            threads=request["options"]["threads"],
+            channels_last=decision["channels_last"],
+            compiled=any(one["compiled"] for one in costs),
+            cuda_graph=any(one["cuda_graph"] for one in costs),
+        ),
+        environment=decode(Environment, prepared["environment"]),
+        backends=prepared["backends"],
+        warnings=[*warnings, *notes, *curve.warnings],
+        command=command_of(request["spec"], options),
+    )
+
+
+class DamagedPoint(Exception):
+    """A stored payload that cannot be read: its unit is to be run again."""
+
+    def __init__(self, unit: int, reason: str) -> None:
+        super().__init__(reason)
+        self.unit = unit
