@@ -218,6 +218,13 @@ def run(
     retries: Annotated[str | None, typer.Option(metavar="N", help="With --models: after a crash.")] = None,
     ray: Annotated[str | None, typer.Option(metavar="auto|local|HOST:PORT", help="With --models.")] = None,
     journal: Annotated[str | None, typer.Option(metavar="auto|wal|delete", help="With --models.")] = None,
+    best: Annotated[
+        str | None,
+        typer.Option(
+            metavar="K",
+            help="With --models and --precision: only the best K; no more samples for those that are out.",
+        ),
+    ] = None,
     out: Annotated[
         str | None, typer.Option(metavar="DIR", help="Also write one JSON file per encoder into DIR.")
     ] = None,
@@ -236,7 +243,7 @@ def run(
     models = models or []
     many = fleet_options(
         fleet or [], out, device, devices=devices, workers=workers, timeout=timeout, retries=retries, ray=ray,
-        journal=journal,
+        journal=journal, best=best,
     )  # fmt: skip
     if checkpoint is not None and fleet:
         raise UsageError(f"--checkpoint: expected checkpoints in --models, got {checkpoint!r} beside it")

@@ -31,11 +31,12 @@ def fleet_options(
     retries: str | None,
     ray: str | None,
     journal: str | None,
+    best: str | None = None,
 ) -> dict[str, Any]:
     """The options of `run` that need --models, as `run_fleet` takes them; {} if there is no fleet."""
     given = {
         "--devices": devices, "--workers": workers, "--timeout": timeout, "--retries": retries, "--ray": ray,
-        "--journal": journal,
+        "--journal": journal, "--best": best,
     }  # fmt: skip
     if not models:
         for name, value in given.items():
@@ -49,6 +50,8 @@ def fleet_options(
     from synbench_fast.fleet.database import JOURNALS
 
     options: dict[str, Any] = {"devices": devices or "auto", "ray": ray}
+    if best is not None:
+        options["best"] = arguments.integer("--best", best, low=1)
     if workers is not None:
         options["workers"] = arguments.integer("--workers", workers, low=1)
     if timeout is not None:
@@ -78,12 +81,24 @@ def score_fleet(
 
     named = expand(models, architectures)
     options = dict(options)
+    if "best" in fleet:
+        if "tasks" in options:
+            raise UsageError(f"--best: expected one task, got --tasks {options['tasks']}")
+        if "precision" not in options:
+            raise UsageError("--best: expected --precision beside it, at which scoring ends")
     tasks = options.pop("tasks", None)
     options.pop("device", None)
     suite = None if tasks is None else load_suite(tasks)
     with result_stream() as stream:
         try:
             with _terminated(), watching(sys.stderr, quiet=quiet) as watch:
+                if "best" in fleet:
+                    from synbench_fast.fleet.racing import race
+
+                    found = race(
+                        named, folder, options=options, report=watch.report, said=watch.said, **fleet
+                    )
+                    return _deliver_best(found, stream, kind, folder, "thresholds" in options, quiet)
                 jobs = run_fleet(
                     named,
                     folder,
@@ -129,6 +144,24 @@ def _deliver(
         say(
             f"scored {len(jobs) - len(failed)} of {len(jobs)} encoders, {len(failed)} failed: {folder / 'results'}"
         )
+    return code
+
+
+def _deliver_best(found: Any, stream: Any, kind: str, folder: Path, every: bool, quiet: bool) -> int:
+    """The results of those left, the best first."""
+    from synbench_fast.display import sink
+    from synbench_fast.results import Result
+
+    results = sink(kind, stream, every_threshold=every)
+    for one in found.left:
+        results.add(Result.load(folder / "results" / one.result))
+    results.close()
+    code = 0
+    for spec, reason in found.failures.items():
+        code = fail(reason if spec in reason else f"{spec}: {reason}", 1)
+    if not quiet:
+        for line in found.lines()[-2:]:
+            say(line)
     return code
 
 

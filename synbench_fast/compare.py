@@ -28,7 +28,7 @@ from synbench_fast.errors import SynbenchError
 from synbench_fast.results import Result
 from synbench_fast.scores import averaged_scales
 
-__all__ = ["Comparison", "Difference", "Rank", "compare"]
+__all__ = ["Comparison", "Difference", "Rank", "compare", "standings"]
 
 DRAWS = 20_000  # of the largest of all differences; a p-value of 0.05 is known to 0.0015
 LEVEL = 0.05
@@ -243,6 +243,22 @@ def _scores(
                 f"{one.score:g} +- {one.stderr:g}"
             )
     return np.array([one.score for one in found]), np.array([one.stderr for one in found])
+
+
+def standings(results: Sequence[Result], eps: float, threshold: float) -> tuple[Array, Array, Array]:
+    """Scores [M], their errors [M] and the correlations of these [M, M], 0 between results of different samples.
+
+    Raises SynbenchError as `compare` for results that cannot be compared, input shapes and seeds apart.
+    """
+    names = _names(results)
+    _check_comparable(results, names, unpaired=True)
+    scores, errors = _scores(results, names, eps, threshold)
+    rho = np.eye(len(results))
+    samples = [(one.seed, one.task.shape) for one in results]
+    for kind in set(samples):
+        same = [i for i, one in enumerate(samples) if one == kind and results[i].influence is not None]
+        rho[np.ix_(same, same)] = _correlation([results[i] for i in same], eps, threshold)
+    return scores, errors, rho
 
 
 def _correlation(results: Sequence[Result], eps: float, threshold: float) -> Array:

@@ -162,7 +162,7 @@ class Store:
         """Ids of these (key, configuration, family, spec, request), added where they are not known.
 
         Failures of earlier runs are forgotten, so that they are tried again, unless another run is alive: then
-        they are that run's, and stand.
+        they are that run's, and stand. A result whose file is gone is put together again from its units.
         """
         ids = []
         with self._writing() as db:
@@ -173,7 +173,12 @@ class Store:
                     "INSERT OR IGNORE INTO jobs(key, configuration, family, spec, request) VALUES(?, ?, ?, ?, ?)",
                     (key, configuration, family, spec, json.dumps(request)),
                 )
-                (id,) = db.execute("SELECT id FROM jobs WHERE key = ?", (key,)).fetchone()
+                id, result = db.execute("SELECT id, result FROM jobs WHERE key = ?", (key,)).fetchone()
+                if result is not None and not (self.results / result).exists():
+                    db.execute(
+                        "UPDATE jobs SET state = 'planned', result = NULL, finished = NULL WHERE id = ? AND state = 'done'",
+                        (id,),
+                    )
                 db.execute("UPDATE jobs SET asked = ? WHERE id = ?", (self._clock(), id))
                 ids.append(id)
                 if alone:

@@ -1,0 +1,246 @@
+"""The best K of many encoders: nobody of the true best is lost, those that are out cost little."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from checks import refused
+
+import synbench_fast as sb
+from synbench_fast import cli
+from synbench_fast.compare import standings
+from synbench_fast.fleet import racing
+from synbench_fast.fleet.launch import run_fleet
+from synbench_fast.fleet.racing import Race, outside, race
+from synbench_fast.fleet.store import Job
+from synbench_fast.results import Result
+
+OPTIONS: dict[str, Any] = {"input_shape": (16,), "preset": "quick", "thresholds": (0.6,), "eps": 0.0}
+WIDTHS = (1, 2, 3, 5, 7, 8, 9, 15, 16)
+MODELS = [f"builtin:linear?dim={width}" for width in WIDTHS]
+
+
+@pytest.fixture
+def in_process(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, float]]:
+    """Stages without workers: every encoder is scored here, as `run_fleet` would; broken ones fail."""
+    scored: list[tuple[str, float]] = []
+
+    def run(models: Sequence[Any], folder: Path, *, options: dict[str, Any], said: Any = None) -> list[Job]:
+        results = Path(folder) / "results"
+        results.mkdir(parents=True, exist_ok=True)
+        jobs = []
+        for number, model in enumerate(models):
+            spec, own = (model, {}) if isinstance(model, str) else model
+            state, reason, name = "done", None, None
+            if "broken" in spec:
+                state, reason = "failed", "features: expected finite values, got nan"
+            else:
+                scored.append((spec, options["precision"]))
+                result = sb.score(spec, **{**options, **own})
+                name = result.file_name()
+                result.save(results / name)
+            jobs.append(Job(number, spec, spec, {}, state, "cpu", None, reason, name))
+        return jobs
+
+    monkeypatch.setattr(racing, "run_fleet", run)
+    return scored
+
+
+def test_those_that_are_out_are_not_scored_again(in_process: list[tuple[str, float]], tmp_path: Path) -> None:
+    lines: list[str] = []
+    found = race(MODELS, tmp_path, best=2, options={**OPTIONS, "precision": 0.02}, said=lines.append)
+    assert [stage.half_width for stage in found.stages] == [0.16, 0.08, 0.04, 0.02]
+    assert found.stages[0].encoders == len(MODELS)
+    out = {spec: stage.half_width for stage in found.stages for spec in stage.out}
+    assert {"builtin:linear?dim=1", "builtin:linear?dim=2", "builtin:linear?dim=3"} <= set(out)
+    for spec, half_width in out.items():
+        assert min(width for name, width in in_process if name == spec) == half_width
+    full = [sb.score(spec, **OPTIONS, precision=0.02) for spec in MODELS]
+    best = sorted(full, key=lambda one: -one.score().score)[:2]
+    assert {one.encoder.spec for one in best} <= {one.encoder for one in found.left}
+    assert found.settled == (len(found.left) == 2)
+    # Those left have what scoring them alone gives, and the images add up.
+    for one in found.left:
+        alone = next(other for other in full if other.encoder.spec == one.encoder)
+        assert (one.score, one.images) == (alone.score().score, alone.cost.images)
+    assert found.images == sum(one.images for one in found.standings)
+    everything = sum(one.cost.images for one in full)
+    assert found.images < 0.8 * everything
+    assert 0.5 < found.images_without / everything < 2
+    assert [one.out_after is None for one in found.standings] == sorted(
+        [one.out_after is None for one in found.standings], reverse=True
+    )
+    # One result for each encoder, the last one.
+    kept = {path.name for path in (tmp_path / "results").iterdir()}
+    assert kept == {one.result for one in found.standings}
+    assert lines == [
+        f"half-width {s.half_width:g}: {s.encoders} scored, {len(s.out)} out" for s in found.stages
+    ]
+    assert json.loads(json.dumps(found.to_dict()))["best"] == 2
+    assert f"images: {found.images}, about" in found.lines()[-2]
+
+
+def test_failures_leave_the_others_in_the_race(in_process: list[tuple[str, float]], tmp_path: Path) -> None:
+    models = [MODELS[0], "builtin:broken", MODELS[-1]]
+    found = race(models, tmp_path, best=1, options={**OPTIONS, "precision": 0.05})
+    assert found.failures == {"builtin:broken": "features: expected finite values, got nan"}
+    assert [one.encoder for one in found.left] == [MODELS[-1]]
+    assert found.settled and found.lines()[-1] == "the best 1 at eps 0, above accuracy 0.6"
+
+
+def test_as_many_places_as_encoders(in_process: list[tuple[str, float]], tmp_path: Path) -> None:
+    found = race(MODELS[:2], tmp_path, best=3, options={**OPTIONS, "precision": 0.1})
+    assert len(found.left) == 2 and not any(stage.out for stage in found.stages)
+    assert found.lines()[-1] == "2 encoders for 3 places at eps 0, above accuracy 0.6"
+    twins = race([MODELS[5]] * 3, tmp_path, best=1, options={**OPTIONS, "precision": 0.1})
+    assert len(twins.left) == 3 and not twins.settled
+    assert twins.lines()[-1].startswith(
+        "3 encoders left for 1 places at eps 0, above accuracy 0.6: a smaller"
+    )
+
+
+def test_nothing_that_can_be_scored(in_process: list[tuple[str, float]], tmp_path: Path) -> None:
+    found = race(["builtin:broken"], tmp_path, best=1, options={**OPTIONS, "precision": 0.1})
+    assert isinstance(found, Race) and found.standings == [] and len(found.failures) == 1
+
+
+def test_the_true_best_are_kept_with_95_percent() -> None:
+    """1 000 races of 12 encoders whose errors are correlated and shrink stage by stage."""
+    rng = np.random.default_rng(0)
+    truth = np.array([0.9, 0.88, 0.87, 0.86, 0.8, 0.79, 0.75, 0.7, 0.6, 0.5, 0.4, 0.3])
+    size, best = len(truth), 3
+    rho = np.full((size, size), 0.6)
+    np.fill_diagonal(rho, 1.0)
+    root = np.linalg.cholesky(rho)
+    z = racing._reach(size * (size - 1) // 2, racing.LEVEL / len(racing.STAGES))
+    lost, left = 0, []
+    for _ in range(1000):
+        alive = np.arange(size)
+        for error in (0.08, 0.04, 0.02, 0.01):
+            scores = (truth + error * (root @ rng.standard_normal(size)))[alive]
+            within = np.ix_(alive, alive)
+            out = outside(scores, np.full(len(alive), error), rho[within], best, z)
+            alive = alive[~out]
+        lost += not {0, 1, 2} <= set(alive.tolist())
+        left.append(len(alive))
+    assert lost <= 50
+    assert np.mean(left) < 6
+
+
+def test_outside_needs_as_many_better_ones_as_there_are_places() -> None:
+    scores, errors = np.array([1.0, 0.9, 0.5, 0.49]), np.full(4, 0.01)
+    assert outside(scores, errors, np.eye(4), 2, 3.0).tolist() == [False, False, True, True]
+    assert outside(scores, errors, np.eye(4), 3, 3.0).tolist() == [False, False, False, False]
+    assert outside(scores, errors, np.eye(4), 1, 3.0).tolist() == [False, True, True, True]
+    paired = np.full((4, 4), 0.999)
+    np.fill_diagonal(paired, 1.0)
+    assert outside(scores, errors, paired, 3, 3.0).tolist() == [False, False, False, True]
+
+
+def test_the_level_of_the_limit() -> None:
+    from scipy.stats import norm
+
+    assert racing._reach(1, 0.05) == pytest.approx(norm.ppf(0.975))
+    assert racing._reach(100, 0.0125) == pytest.approx(norm.ppf((1 + 0.9875**0.01) / 2))
+
+
+def test_standings_pair_what_saw_the_same_samples() -> None:
+    results = [
+        sb.score("builtin:linear?dim=4", **OPTIONS),
+        sb.score("builtin:linear?dim=6", **OPTIONS),
+        sb.score("builtin:linear?dim=6", **{**OPTIONS, "input_shape": (17,)}),
+    ]
+    scores, errors, rho = standings(results, 0.0, 0.6)
+    assert scores.tolist() == [one.score().score for one in results]
+    assert errors.tolist() == [one.score().stderr for one in results]
+    pair = sb.compare(*results[:2]).differences[0]
+    assert rho[0, 1] == pytest.approx(pair.correlation) and rho[0, 1] > 0.1
+    assert rho[0, 2] == rho[1, 2] == 0.0
+    with refused("expected estimator 'consistent'"):
+        standings([results[0], sb.score("builtin:linear?dim=4", estimator="counted", **OPTIONS)], 0.0, 0.6)
+
+
+@pytest.mark.parametrize(
+    ("best", "changes", "message"),
+    [
+        (0, {}, "best: expected a positive integer, got 0"),
+        (1, {"precision": None}, "precision: expected the half-width at which scoring ends, got none"),
+        (1, {"estimator": "paper"}, "estimator: expected consistent for the best K, got paper"),
+        (1, {"estimator": "counted"}, "estimator: expected consistent for the best K, got counted"),
+    ],
+)
+def test_races_that_cannot_be(tmp_path: Path, best: int, changes: dict[str, Any], message: str) -> None:
+    with refused(message):
+        race(MODELS, tmp_path, best=best, options={**OPTIONS, "precision": 0.1, **changes})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["builtin:conv", "--best", "2"], "--best: expected --models beside it, got '2' alone"),
+        (["--models", "builtin:conv", "--best", "0"], "--best: expected an integer of at least 1, got '0'"),
+        (
+            ["--models", "builtin:conv", "--best", "2"],
+            "--best: expected --precision beside it, at which scoring ends",
+        ),
+        (
+            ["--models", "builtin:conv", "--best", "2", "--precision", "0.1", "--tasks", "full"],
+            "--best: expected one task, got --tasks full",
+        ),
+    ],
+)
+def test_usage(
+    arguments: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: Any
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["run", *arguments, "--out", "store"]) == 2
+    assert capsys.readouterr().err == f"error: {message}\n"
+
+
+@pytest.mark.slow
+def test_fifty_encoders_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The same best five as scoring all of them, from less than half the images; and again from the store."""
+    specs = [f"builtin:linear?dim={width}" for width in range(1, 51)]
+    listed = tmp_path / "models.txt"
+    listed.write_text("\n".join(specs))
+    common = [
+        "--input-shape",
+        "1,8,8",
+        "--preset",
+        "quick",
+        "--thresholds",
+        "0.6",
+        "--eps",
+        "0",
+        "--precision",
+        "0.01",
+    ]
+    command = ["run", "--models", str(listed), *common, "--devices", "cpu:2", "--format", "json"]
+    raced = [*command, "--out", str(tmp_path / "race"), "--best", "5"]
+    assert cli.main(raced) == 0
+    done = capsys.readouterr()
+    found = [Result.from_json(line) for line in done.out.splitlines()]
+    assert "images: " in done.err
+    options = {
+        "input_shape": (1, 8, 8),
+        "preset": "quick",
+        "thresholds": (0.6,),
+        "eps": (0.0,),
+        "precision": 0.01,
+    }
+    jobs = run_fleet(specs, tmp_path / "full", options=options, devices="cpu:2")
+    full = [Result.load(tmp_path / "full" / "results" / str(job.result)) for job in jobs]
+    ranked = sorted(full, key=lambda one: -one.score().score)
+    assert [one.encoder.spec for one in found[:5]] == [one.encoder.spec for one in ranked[:5]]
+    drawn = sum(
+        one.cost.images for one in (Result.load(p) for p in (tmp_path / "race" / "results").iterdir())
+    )
+    assert drawn < 0.5 * sum(one.cost.images for one in full)
+    assert cli.main(raced) == 0
+    again = [Result.from_json(line) for line in capsys.readouterr().out.splitlines()]
+    assert [one.scores for one in again] == [one.scores for one in found]
