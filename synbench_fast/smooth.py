@@ -57,6 +57,8 @@ def fit_scales(scales: Array, t: Array, stderr: Array, wanted: Array) -> Fit:
     error = np.where(known, stderr, np.inf)
     best: tuple[float, Array, Array, float, int] | None = None
     for terms in range(FEWEST_TERMS, min(MOST_TERMS, len(scales) - 1) + 1):
+        if best is not None and best[0] <= COST_OF_TERM * terms:
+            break  # no residual left that more terms could take away
         basis = _basis(scales, terms)
         weight = np.where(known, 1 / np.where(known, error, 1.0), 0.0)
         for _ in range(2):

@@ -122,19 +122,19 @@ def test_samples_are_only_appended_and_the_batch_size_changes_nothing() -> None:
 
 
 def test_intervals_of_adapted_runs_hold() -> None:
-    """60 seeds, 240 scores: 95 % intervals although the samples stop coming when the errors look small."""
+    """30 seeds, 120 scores: 95 % intervals although the samples stop coming when the errors look small."""
 
     def linear(x: torch.Tensor) -> torch.Tensor:
         return x @ MATRIX
 
     truth = sb.score(linear, **{**SMALL, "input_shape": (16,)}, samples=40_000, seed=1000)
-    runs = [sb.score(linear, precision=0.04, seed=seed, **SMALL) for seed in range(60)]
+    runs = [sb.score(linear, precision=0.04, seed=seed, **SMALL) for seed in range(30)]
     held = [
         abs(one.score - exact.score) <= 1.96 * one.stderr
         for run in runs
         for one, exact in zip(run.scores, truth.scores, strict=True)
     ]
-    assert 0.90 <= np.mean(held) <= 0.985
+    assert 0.88 <= np.mean(held) <= 0.99
 
 
 MATRIX = torch.from_numpy(np.random.default_rng(3).standard_normal((16, 5)) + 0.3).float()

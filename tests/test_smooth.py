@@ -79,10 +79,10 @@ def drawn(t: Array, count: int, rng: np.random.Generator) -> tuple[Array, Array]
 @pytest.mark.parametrize("shape", ["proportional", "saturating"])
 def test_the_fit_is_unbiased_and_as_precise_as_its_matrix_says(shape: str) -> None:
     rng, t = np.random.default_rng(0), SHAPES[shape]
-    fits = [fit_scales(NODES, *drawn(t(NODES), 300, rng), ALL) for _ in range(2000)]
+    fits = [fit_scales(NODES, *drawn(t(NODES), 300, rng), ALL) for _ in range(1000)]
     values = np.stack([one.value for one in fits])
     spread = values.std(0)
-    assert np.all(np.abs(values.mean(0) - t(ALL)) < 5 * spread / math.sqrt(2000) + 0.35 * spread)
+    assert np.all(np.abs(values.mean(0) - t(ALL)) < 5 * spread / math.sqrt(1000) + 0.35 * spread)
     errors = np.sqrt((1 + t(NODES) ** 2 / 2) / 300)
     stated = np.sqrt(np.mean([np.square(one.matrix) @ np.square(errors) for one in fits], axis=0))
     # Where t is far below the lowest threshold's 0.25 the choice of K shows; elsewhere it hardly does.
@@ -141,27 +141,27 @@ def scoring(prior: float = 0.5, **options: Any) -> Scoring:
 
 @pytest.mark.parametrize("prior", [0.5, 0.4])
 def test_scores_have_the_errors_they_state(prior: float) -> None:
-    """400 repetitions: 95 % intervals of all thresholds, and of the robust area, hold the truth."""
+    """200 repetitions: 95 % intervals of all thresholds, and of the robust area, hold the truth."""
     rng = np.random.default_rng(2)
     one, t = scoring(prior), 0.7 * NODES
     truth = curve_of(t, t, 10**14, rng, one)
-    runs = [curve_of(t, t, 600, rng, one) for _ in range(400)]
+    runs = [curve_of(t, t, 600, rng, one) for _ in range(200)]
     assert truth.score_covariance is not None and truth.fits is not None
     assert truth.fits[0].coefficients == pytest.approx([0.7, 0, 0], abs=1e-6)
     lowest = 4 if prior == 0.4 else 0  # below the commoner class's share scales without signal dominate
     for a, exact in enumerate(truth.scores[lowest:], lowest):
         found = np.array([run.scores[a].score for run in runs])
         held = np.mean([run.scores[a].ci95_low <= exact.score <= run.scores[a].ci95_high for run in runs])
-        assert 0.925 <= held <= 0.98, exact.threshold
+        assert 0.91 <= held <= 0.985, exact.threshold
         stated = math.sqrt(np.mean([run.scores[a].stderr ** 2 for run in runs]))
-        assert 0.9 < stated / found.std() < 1.1
+        assert 0.87 < stated / found.std() < 1.15
     covariance = np.mean([run.score_covariance for run in runs], axis=0)[lowest:, lowest:]
     observed = np.cov(np.array([[s.score for s in run.scores] for run in runs]).T)[lowest:, lowest:]
-    np.testing.assert_allclose(_correlation(covariance), _correlation(observed), atol=0.15)
+    np.testing.assert_allclose(_correlation(covariance), _correlation(observed), atol=0.2)
     held = np.mean(
         [abs(run.robust_area.value - truth.robust_area.value) < 1.96 * run.robust_area.stderr for run in runs]
     )
-    assert 0.925 <= held <= 0.98
+    assert 0.91 <= held <= 0.985
 
 
 def _correlation(covariance: Array) -> Array:
