@@ -28,7 +28,13 @@ Labelled = tuple[Tensor, Tensor]
 
 
 def labelled(
-    count: int = 90, width: int = 6, classes: int = 3, *, seed: int = 0, shift: float = 0.0, spread: float = 1.0
+    count: int = 90,
+    width: int = 6,
+    classes: int = 3,
+    *,
+    seed: int = 0,
+    shift: float = 0.0,
+    spread: float = 1.0,
 ) -> Labelled:
     """Classes with means of their own, the same for every seed."""
     fixed = torch.Generator().manual_seed(99)
@@ -308,7 +314,9 @@ def test_gaussians_in_closed_form() -> None:
     def error(count: int) -> float:
         draws = torch.randn(2, count, 2, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
         zeros = torch.zeros(count, dtype=torch.int64)
-        value = dataset_distance((draws[0] * scale, zeros), (draws[1] * other + mean, zeros), exact=True).value
+        value = dataset_distance(
+            (draws[0] * scale, zeros), (draws[1] * other + mean, zeros), exact=True
+        ).value
         return abs(value - closed) / closed
 
     few, many = error(60), error(1200)
@@ -387,7 +395,9 @@ def test_points() -> None:
 
 
 def test_images_and_other_dtypes() -> None:
-    pixels = torch.randint(0, 256, (24, 3, 4, 4), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    pixels = torch.randint(
+        0, 256, (24, 3, 4, 4), generator=torch.Generator().manual_seed(0), dtype=torch.uint8
+    )
     labels = (torch.arange(24) % 2).to(torch.int32)
     other = (pixels.flip(0).flatten(1).float(), labels.long())
     found = dataset_distance((pixels, labels), other)
@@ -437,7 +447,11 @@ X, Y = labelled(12)
         ((X, Y), {"samples": 0}, "samples: expected at least 1, got 0"),
         ((X, Y), {"classes": [0, 1, 2, 5]}, "a: expected at least one sample of every class, got none of 5"),
         ((X, Y), {"classes": [0, 2]}, "a: expected labels among the 2 of classes, got 1"),
-        ((X, Y), {"feature_weight": -1.0}, "feature_weight: expected a finite number of at least 0, got -1.0"),
+        (
+            (X, Y),
+            {"feature_weight": -1.0},
+            "feature_weight: expected a finite number of at least 0, got -1.0",
+        ),
         ((X, Y), {"label_weight": math.inf}, "label_weight: expected a finite number of at least 0, got inf"),
         ((X, Y), {"feature_weight": 0, "label_weight": 0}, "label_weight: expected a number above 0"),
         ((X, Y), {"regularisation": 0.0}, "regularisation: expected a finite number above 0, got 0.0"),

@@ -98,10 +98,14 @@ class CellCorrelations:
         drawn = " and ".join(self.resampled) or "nothing"
         stream.write(
             f"95 % BCa intervals of {self.resamples} resamples of {drawn}; {self.cells} cells, "
-            f"{self.encoders} encoders, {self.data_sets} data sets; seed {self.seed}\n"
+            f"{_number(self.encoders, 'encoder')}, {_number(self.data_sets, 'data set')}; seed {self.seed}\n"
         )
         for line in self.warnings:
             stream.write(f"{line}\n")
+
+
+def _number(count: int, word: str) -> str:
+    return f"{count} {word}" + ("" if count == 1 else "s")
 
 
 def _interval(one: CellCorrelation) -> str:
@@ -189,14 +193,13 @@ def correlate_cells(cells: Sequence[Cell], *, resamples: int = 2000, seed: int =
         raise SynbenchError(
             f"cells: expected distances or scores that differ between cells, got nothing to correlate{reason}"
         )
-    resampled = [
-        f"{count} {what}" for what, count in (("encoders", encoders), ("data sets", data_sets)) if count > 1
-    ]
-    for what, count in (("encoders", encoders), ("data sets", data_sets)):
+    factors = (("encoder", encoders), ("data set", data_sets))
+    resampled = [_number(count, word) for word, count in factors if count > 1]
+    for word, count in factors:
         if count == 1:
-            lines.append(f"one of {what}: intervals say nothing about other {what}")
+            lines.append(f"1 {word}: intervals say nothing about other {word}s")
         elif count < FEW_CLUSTERS:
-            lines.append(f"{count} {what} are few clusters: intervals are probably too narrow")
+            lines.append(f"{count} {word}s are few clusters: intervals are probably too narrow")
     return CellCorrelations(
         correlations=found,
         cells=len(cells),
@@ -297,9 +300,7 @@ class _Factor(Bootstrap):
 class _Clusters:
     """Resamples and jackknife of cells in crossed clusters, as weights of the cells."""
 
-    def __init__(
-        self, factors: Sequence[tuple[NDArray[np.int64], int]], resamples: int, seed: int
-    ) -> None:
+    def __init__(self, factors: Sequence[tuple[NDArray[np.int64], int]], resamples: int, seed: int) -> None:
         several = [one for one in factors if one[1] > 1]
         size = len(factors[0][0])
         self._drawn = np.ones((resamples, size))
@@ -346,9 +347,9 @@ def weighted_coefficients(x: Array, y: Array, weights: Array) -> dict[str, Array
         np.einsum("rn,rn->r", weights @ product, weights)
         for product in (signs[0] * signs[1], signs[0] ** 2, signs[1] ** 2)
     )
-    count = np.broadcast_to
+    same = [np.broadcast_to(one, weights.shape) for one in (x, y)]
     return {
-        "pearson": _pearson(count(x, weights.shape), count(y, weights.shape), weights),
+        "pearson": _pearson(same[0], same[1], weights),
         "spearman": _pearson(ranks[0], ranks[1], weights),
         "kendall": _ratio(concordant, in_x, in_y),
     }
