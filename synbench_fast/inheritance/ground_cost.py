@@ -98,7 +98,7 @@ def class_gaussians(
     Raises:
         SynbenchError: a class without samples, or a label outside `classes`.
     """
-    found, member, counts = labels.unique(return_inverse=True, return_counts=True)
+    found, member, counts = torch.unique(labels, return_inverse=True, return_counts=True)
     if classes is not None:
         wanted, there = {int(one) for one in classes}, set(found.tolist())
         for missing in sorted(wanted - there):
@@ -110,7 +110,7 @@ def class_gaussians(
     means = means.index_add_(0, member, features) / counts[:, None]
     rank = min(int(counts.max()) - 1, width)
     factors = features.new_zeros(len(found), rank, width)
-    parts = (features - means[member])[member.argsort(stable=True)].split(counts.tolist())
+    parts = torch.split((features - means[member])[member.argsort(stable=True)], counts.tolist())
     for factor, part in zip(factors, parts, strict=True):
         # Centred samples sum to 0: the last row of n <= F of them is rounding.
         rows = torch.linalg.qr(part, mode="r").R[: len(part) - 1]
@@ -131,7 +131,7 @@ def label_distances(first: ClassGaussians, second: ClassGaussians) -> Tensor:
         places = places.triu(1)
     rows, columns = places.nonzero(as_tuple=True)
     step = max(1, _CHUNK // (first.factors.shape[1] * second.factors.shape[1]))
-    for i, j in zip(rows.split(step), columns.split(step), strict=True):
+    for i, j in zip(torch.split(rows, step), torch.split(columns, step), strict=True):
         product = first.factors[i] @ second.factors[j].mT
         found[i, j] = (found[i, j] - 2 * _sum_of_singular_values(product)).clamp_min_(0)
     if same:
@@ -145,7 +145,7 @@ def _sum_of_singular_values(x: Tensor) -> Tensor:
     if x.shape[1] > x.shape[2]:
         x = x.mT
     squares = torch.linalg.eigvalsh(x @ x.mT)
-    found = squares.clamp_min(0).sqrt().sum(-1)
+    found: Tensor = squares.clamp_min(0).sqrt().sum(-1)
     rest = squares[:, 0] <= _WELL_CONDITIONED * squares[:, -1]
     if rest.any():
         found[rest] = torch.linalg.svdvals(x[rest]).sum(-1)

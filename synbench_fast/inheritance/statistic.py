@@ -276,7 +276,9 @@ def _less_means(values: Array, group: NDArray[np.int64]) -> Array:
     means = np.bincount(group, values) / np.bincount(group)
     moved: Array = values - means[group]
     # Ties are to stay ties: the mean of equal values differs from them by rounding.
-    return np.round(moved / np.abs(values).max(initial=1e-300), 12) * np.abs(values).max(initial=1e-300)
+    largest = float(np.abs(values).max(initial=1e-300))
+    rounded: Array = np.round(moved / largest, 12) * largest
+    return rounded
 
 
 def _constant(values: Array) -> bool:
