@@ -374,6 +374,7 @@ def memory() -> Iterator[tuple[str, int, int]]:
 
 def cases() -> dict[str, Callable[[], Case]]:
     """Everything but memory by name, built lazily: some cases hold large tensors."""
+    import cases_inheritance
     import cases_statistics  # which uses this module
 
     return {
@@ -391,4 +392,5 @@ def cases() -> dict[str, Callable[[], Case]]:
         "score_auc[16 000 replicates]": auc,
         **cases_fleet.cases(),
         **cases_statistics.cases(),
+        **cases_inheritance.cases(),
     }
