@@ -128,7 +128,7 @@ def part_sha256(x: Tensor, y: Tensor, columns: Sequence[Sequence[int]]) -> str:
     digest = hashlib.sha256(repr([list(one) for one in columns]).encode())
     for tensor in (x, y):
         digest.update(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
-        digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy())
+        digest.update(tensor.contiguous().numpy().tobytes())
     return digest.hexdigest()
 
 

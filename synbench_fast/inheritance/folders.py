@@ -100,12 +100,9 @@ class _Images:
 
     def without(self, places: Sequence[int]) -> _Images:
         """The same without some files."""
-        left = torch.ones(len(self.files), dtype=torch.bool)
-        left[torch.tensor(places, dtype=torch.int64)] = False
-        made = _Images(
-            [one for one, stays in zip(self.files, left.tolist(), strict=True) if stays], self.prepare
-        )
-        made._kept = None if self._kept is None else self._kept[left]
+        left = sorted(set(range(len(self.files))) - set(places))
+        made = _Images([self.files[place] for place in left], self.prepare)
+        made._kept = None if self._kept is None else self._kept[torch.tensor(left)]
         return made
 
     def _try(self, path: Path) -> NDArray[np.uint8] | None:
@@ -190,7 +187,10 @@ def _part(
 ) -> Part:
     """Images of the class folders that the classifier has columns for."""
     classes: dict[tuple[int, ...], int] = {}
-    used, labels, groups, left_out = [], [], [], set()
+    used: list[Path] = []
+    labels: list[int] = []
+    groups: list[int] = []
+    left_out: set[str] = set()
     for one in found:
         here = columns(one.label)
         if not here:
@@ -220,8 +220,8 @@ def _part(
             )
         notes.append(f"{name}: skipped: {text}")
         images = images.without(bad)
-        stays = np.ones(len(used), dtype=bool)
-        stays[bad] = False
+        lost = set(bad)
+        stays = [place not in lost for place in range(len(used))]
         labels = [one for one, keep in zip(labels, stays, strict=True) if keep]
         groups = [one for one, keep in zip(groups, stays, strict=True) if keep]
         if len(set(labels)) < len(classes) or len(set(groups)) < len({one.group for one in found}):

@@ -39,6 +39,8 @@ class Classifier(nn.Module):
         super().__init__()
         self.body, self.head = body, head
         self.mean, self.std, self.input_shape = tuple(mean), tuple(std), shape
+        self._mean: Tensor
+        self._std: Tensor
         self.register_buffer("_mean", torch.tensor(self.mean).view(-1, 1, 1), persistent=False)
         self.register_buffer("_std", torch.tensor(self.std).view(-1, 1, 1), persistent=False)
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from synbench_fast.checks import check_integer
 from synbench_fast.encoders.base import seeded
 from synbench_fast.errors import SynbenchError
 from synbench_fast.inheritance.cells import TrainingSummary
@@ -49,10 +50,8 @@ class Training:
     mixed_precision: bool = True
 
     def __post_init__(self) -> None:
-        for name, low in (("epochs", 1), ("batch_size", 1), ("warmup", 0)):
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < low:
-                raise SynbenchError(f"{name}: expected an integer of at least {low}, got {value!r}")
+        for name, least in (("epochs", 1), ("batch_size", 1), ("warmup", 0)):
+            check_integer(name, getattr(self, name), least, f"an integer of at least {least}")
         for name, low, high in (
             ("lr", 0.0, math.inf),
             ("momentum", -1e-300, 1.0),
@@ -80,7 +79,6 @@ def fit(
     seed: int,
     evaluating: Sequence[nn.Module] = (),
     penalty: Penalty | None = None,
-    logits: Callable[[Tensor], Tensor] | None = None,
 ) -> TrainingSummary:
     """Minimise cross-entropy over the data set's classes, plus `penalty`, by SGD on `parameters`, in place.
 
@@ -92,7 +90,6 @@ def fit(
         seed: of the order of the samples and of whatever the network draws while training.
         evaluating: modules that stay in eval mode, so that running statistics do not move either.
         penalty: added to the loss of every batch.
-        logits: x -> logits [B, K]; default the model itself.
 
     Raises:
         SynbenchError: the loss is not finite.
@@ -117,7 +114,6 @@ def fit(
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
     generator = torch.Generator().manual_seed(seed)
     mixed = training.mixed_precision and device.type == "cuda"
-    forward = logits or model
     model.train()
     for module in evaluating:
         module.eval()
@@ -126,10 +122,10 @@ def fit(
         for epoch in range(training.epochs):
             order = torch.randperm(len(part), generator=generator)
             sums = torch.zeros((), dtype=torch.float64, device=device)
-            for rows in order.split(training.batch_size):
+            for rows in torch.split(order, training.batch_size):
                 x, y = part.load(rows).to(device), part.y[rows].to(device)
                 with torch.autocast("cuda", dtype=torch.bfloat16) if mixed else nullcontext():
-                    made = part.restrict(forward(x))
+                    made = part.restrict(model(x))
                     loss = functional.cross_entropy(made, y)
                     if penalty is not None:
                         loss = loss + penalty(x, made)
@@ -155,6 +151,6 @@ def logits_of(model: Classifier, part: Part, batch_size: int = 512) -> Tensor:
     with torch.no_grad():
         found = [
             model(part.load(rows).to(model.device)).cpu()
-            for rows in torch.arange(len(part)).split(batch_size)
+            for rows in torch.split(torch.arange(len(part)), batch_size)
         ]
     return torch.cat(found)

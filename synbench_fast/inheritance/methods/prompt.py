@@ -22,6 +22,7 @@ class Prompted(nn.Module):
         super().__init__()
         self.encoder = encoder
         self.border = nn.Parameter(border)
+        self.frame: Tensor
         self.register_buffer("frame", frame)
 
     def forward(self, x: Tensor) -> Tensor:
