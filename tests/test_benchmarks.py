@@ -13,6 +13,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
 
 import cases
 import cases_cuda
+import cases_inheritance
 import cases_statistics
 import run as bench
 import torch
@@ -64,6 +65,10 @@ def test_every_case_agrees_with_its_baseline_on_small_sizes() -> None:
         cases_statistics.errors(cases_statistics.projection, (3, 32, 32), 1, 1024, 768),
         cases_statistics.suite(cases.SmallEncoder, 1, 170, side=16),
         cases_statistics.stored(3, scales=2, samples=64),
+        cases_inheritance.transport(60, 6, 3, cases_inheritance.by_pot, "POT", None),
+        cases_inheritance.transport(60, 6, 3, cases_inheritance.by_geomloss, "geomloss", None),
+        cases_inheritance.class_terms(5, 6, 4, 9),
+        cases_inheritance.class_terms(5, 6, 20, 9),
     ):
         error, tolerance = one.parity()
         assert error <= tolerance, one.note

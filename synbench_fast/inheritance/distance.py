@@ -39,6 +39,7 @@ UNCONVERGED = ("raise", "warn")
 _LARGEST = 5000  # samples of each set unless asked otherwise: 200 MB per cost matrix
 _SELF_TOLERANCE = 1e-9
 _SELF_ITERATIONS = 500
+_ROWS = 256
 _CHECK_EVERY = 50  # iterations: a check costs as much as twenty of them
 # Scalings start at 1/n. Moving them into the kernel makes the library lose one update, so only overflow asks for it.
 _LARGEST_SCALING = 1e100
@@ -119,8 +120,7 @@ def dataset_distance(
         raise SynbenchError(
             f"{names[1]}: expected features of width {x.shape[1]} as {names[0]} has, got {y.shape[1]}"
         )
-    if x.device != y.device:
-        raise SynbenchError(f"{names[1]}: expected features on {x.device} as {names[0]} has, got {y.device}")
+    _check_devices(names, x, y)
     ot = _library()
     groups = [
         class_gaussians(x, x_labels, classes, name=names[0]),
@@ -205,6 +205,11 @@ def _check_options(
         )
 
 
+def _check_devices(names: tuple[str, str], x: Tensor, y: Tensor) -> None:
+    if x.device != y.device:
+        raise SynbenchError(f"{names[1]}: expected features on {x.device} as {names[0]} has, got {y.device}")
+
+
 def _library() -> Any:
     try:
         import ot
@@ -233,12 +238,15 @@ def _cost(
 ) -> Tensor:
     """Ground cost [N, M]. A term of weight 0 is not computed."""
     (x, x_member, x_classes), (y, y_member, y_classes) = first, second
-    found = x.new_zeros(len(x), len(y))
-    if feature_weight:
-        found = squared_distances(x, y).mul_(feature_weight / 2)
+    table = x.new_zeros(len(x_classes.labels), len(y))
     if label_weight:
-        table = label_distances(x_classes, y_classes) * (label_weight / 2)
-        found += table[x_member][:, y_member]
+        table = (label_distances(x_classes, y_classes) * (label_weight / 2))[:, y_member]
+    if not feature_weight:
+        return table[x_member]
+    found = squared_distances(x, y).mul_(feature_weight / 2)
+    if label_weight:
+        for start in range(0, len(x), _ROWS):  # no second matrix of this size
+            found[start : start + _ROWS] += table[x_member[start : start + _ROWS]]
     return found
 
 
@@ -249,35 +257,20 @@ def _softmin(cost: Tensor, potential: Tensor, epsilon: float) -> Tensor:
 
 
 def _self_transport(cost: Tensor, epsilon: float) -> tuple[_Transport, Tensor]:
-    """T(a, a) and its potential f: the plan is exp((f_i + f_j - d_ij) / epsilon) / n^2.
+    """T(a, a) and its potential f: the plan is exp((f_i + f_j - d_ij) / epsilon) / n^2. Overwrites the cost.
 
-    Epsilon halves from the largest cost on. At each, u <- sqrt(u / K u) with the potential so far in the kernel K,
-    which keeps u near 1.
+    u <- sqrt(u / K u) from u = 1, f = epsilon log u. A sample is at cost 0 from itself, so no row of K underflows.
     """
-    size = len(cost)
-    largest = float(cost.max())
-    mean = cost.mean(1)
-    potential = mean - mean.mean() / 2  # the solution as epsilon grows
-    level = max(largest, epsilon)
-    done = 0
-    while True:
-        last = level == epsilon
-        kernel = (potential[:, None] + potential - cost).div_(level).exp_().div_(size)
-        u = torch.ones_like(potential)
-        for _ in range(_SELF_ITERATIONS if last else 10):
-            mass = u * (kernel @ u)
-            done += 1
-            residual = float((mass - 1).abs().mean())
-            if residual <= (_SELF_TOLERANCE if last else 1e-2):
-                break
-            u = u / mass.sqrt()
-        potential = potential + level * u.log()
-        if last:
-            break
-        level = max(level / 2, epsilon)
-    # 2 <a, f> less epsilon (mass - 1): the dual, whose error is of second order in the residual.
-    value = 2 * float(potential.mean()) - epsilon * (float(mass.mean()) - 1)
-    return _Transport(value, residual, done), potential
+    kernel = cost.div_(-epsilon).exp_().div_(len(cost))
+    u = torch.ones(len(cost), dtype=cost.dtype, device=cost.device)
+    done, residual = 0, math.inf
+    while residual > _SELF_TOLERANCE and done < _SELF_ITERATIONS:
+        mass = u * (kernel @ u)
+        residual = float((mass - 1).abs().mean())
+        u = u / mass.sqrt()
+        done += 1
+    potential = epsilon * u.log()
+    return _Transport(2 * float(potential.mean()), residual, done), potential
 
 
 def _cross_transport(
@@ -287,8 +280,8 @@ def _cross_transport(
 
     Where that start leaves a row without mass, epsilon halves from the largest cost on instead.
     """
-    f = _softmin(cost, start[1], epsilon)
-    g = _softmin(cost.T, f, epsilon)
+    g = start[1]
+    f = _softmin(cost, g, epsilon)
     found = _sinkhorn(ot, cost, epsilon, f, g, tolerance, iterations)
     if found is None:
         level = max(float(cost.max()), epsilon)
@@ -304,7 +297,7 @@ def _cross_transport(
         return _Transport(math.nan, math.inf, iterations)
     done, f, g = found
     # The rows of the plan are exact after the last half step; the columns tell what is left.
-    plan = (f[:, None] + g - cost).div_(epsilon).exp_()
+    plan = (g - cost).add_(f[:, None]).div_(epsilon).exp_()
     columns, rows = plan.mean(0), plan.mean(1)
     residual = max(float((columns - 1).abs().mean()), float((rows - 1).abs().mean()))
     value = float(f.mean() + g.mean()) - epsilon * (float(rows.mean()) - 1)

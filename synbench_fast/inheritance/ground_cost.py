@@ -24,7 +24,7 @@ from synbench_fast.errors import SynbenchError
 
 __all__ = ["ClassGaussians", "check_labelled", "class_gaussians", "label_distances", "squared_distances"]
 
-_CHUNK = 1 << 25  # numbers in one batch of products of factors: 256 MiB
+_CHUNK = 1 << 23  # numbers in one batch of products of factors: 64 MiB, twice that where they are copied
 # Squares of singular values carry the rounding of the largest; above this ratio their roots are good to 1e-10 of it.
 _WELL_CONDITIONED = 1e-9
 
@@ -120,22 +120,24 @@ def class_gaussians(
 
 def label_distances(first: ClassGaussians, second: ClassGaussians) -> Tensor:
     """W2^2 [A, B] between all classes of the first and all of the second set, float64, at least 0."""
-    spread = first.factors.square().sum((1, 2))[:, None] + second.factors.square().sum((1, 2))
-    apart = squared_distances(first.means, second.means)
-    return (apart + spread - 2 * _nuclear_norms(first.factors, second.factors)).clamp_min_(0)
-
-
-def _nuclear_norms(left: Tensor, right: Tensor) -> Tensor:
-    """Sums of the singular values of left_i right_j^T [A, B], for factors [A, R, F] and [B, S, F]."""
-    if 0 in (left.shape[1], right.shape[1]):  # one sample in every class
-        return left.new_zeros(len(left), len(right))
-    rows = max(1, _CHUNK // (len(right) * left.shape[1] * right.shape[1]))
-    flat = right.flatten(0, 1).T
-    parts = []
-    for part in left.split(rows):
-        product = (part.flatten(0, 1) @ flat).view(len(part), left.shape[1], len(right), right.shape[1])
-        parts.append(_sum_of_singular_values(product.transpose(1, 2).flatten(0, 1)).view(len(part), -1))
-    return torch.cat(parts)
+    found = squared_distances(first.means, second.means)
+    found += first.factors.square().sum((1, 2))[:, None]
+    found += second.factors.square().sum((1, 2))
+    if 0 in (first.factors.shape[1], second.factors.shape[1]):  # all classes of a set are points
+        return found
+    same = first is second
+    places = torch.ones_like(found, dtype=torch.bool)
+    if same:
+        places = places.triu(1)
+    rows, columns = places.nonzero(as_tuple=True)
+    step = max(1, _CHUNK // (first.factors.shape[1] * second.factors.shape[1]))
+    for i, j in zip(rows.split(step), columns.split(step), strict=True):
+        product = first.factors[i] @ second.factors[j].mT
+        found[i, j] = (found[i, j] - 2 * _sum_of_singular_values(product)).clamp_min_(0)
+    if same:
+        found = found.triu(1)
+        found = found + found.T
+    return found
 
 
 def _sum_of_singular_values(x: Tensor) -> Tensor:
