@@ -15,6 +15,7 @@ from synbench_fast.documents import write_atomically
 from synbench_fast.inheritance.cells import PRETRAINING, Cell
 from synbench_fast.inheritance.intervals import Mean
 from synbench_fast.inheritance.report import InheritanceReport, MethodSummary
+from synbench_fast.inheritance.statistic import CellCorrelation, CellCorrelations
 from synbench_fast.report.html import _digest
 
 __all__ = ["page", "points", "write_page"]
@@ -76,6 +77,8 @@ def page(report: InheritanceReport) -> str:
         ]
         body.append(f'<div class="grid2">{"".join(maps)}</div>')
     body.append(f'<div class="grid2">{"".join(_scatters(report))}</div>')
+    if report.statistic is not None:
+        body.append(_card("Correlation over cells (Spearman)", _correlations(report.statistic)))
     body.append(
         f'<details class="card"><summary>What the numbers mean</summary><dl>{_meaning(seeds)}</dl></details>'
     )
@@ -126,6 +129,30 @@ def _summaries(report: InheritanceReport) -> str:
                 score,
             ]
         )
+    return _table(columns, rows)
+
+
+def _correlations(found: CellCorrelations) -> str:
+    rows = [
+        (one.predictor, one.target, one.method, one.within or "-", f"{one.cells}", _estimate(one))
+        for one in found.correlations
+        if one.coefficient == "spearman"
+    ]
+    columns = ("predictor", "target", "method", "within", "cells", "coefficient, 95 % interval")
+    notes = (
+        f"BCa intervals of {found.resamples} resamples of {' and '.join(found.resampled) or 'nothing'}.",
+        *found.warnings,
+    )
+    return _table(columns, rows) + "".join(f'<p class="small">{escape(one)}</p>' for one in notes)
+
+
+def _estimate(one: CellCorrelation) -> str:
+    if not math.isfinite(one.ci95_low):
+        return f"{one.value:+.2f}"
+    return f"{one.value:+.2f} ({one.ci95_low:+.2f} to {one.ci95_high:+.2f})"
+
+
+def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     head = "".join(f'<th scope="col">{escape(one)}</th>' for one in columns)
     lines = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in rows)
     return f'<div class="scroll"><table class="plain"><thead><tr>{head}</tr></thead><tbody>{lines}</tbody></table></div>'

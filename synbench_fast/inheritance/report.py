@@ -15,6 +15,7 @@ from synbench_fast.documents import Mismatch, decode, encode, kind_of, parse, wr
 from synbench_fast.errors import SynbenchError, suggest
 from synbench_fast.inheritance.cells import PRETRAINING, Cell
 from synbench_fast.inheritance.intervals import Mean, mean_over_seeds
+from synbench_fast.inheritance.statistic import CellCorrelations
 from synbench_fast.results import Environment
 
 __all__ = [
@@ -69,7 +70,11 @@ class MethodSummary:
 
 @dataclass(frozen=True, kw_only=True)
 class InheritanceReport:
-    """What fine-tuning left of the encoders' robustness."""
+    """What fine-tuning left of the encoders' robustness.
+
+    statistic: correlation of distance and score with it over the cells, None where nothing varies. reused: cells that
+    were read, not measured. training: of all methods. command: repeats the run from a shell, empty where none can.
+    """
 
     schema: str = INHERITANCE_SCHEMA
     schema_version: int = INHERITANCE_SCHEMA_VERSION
@@ -82,6 +87,7 @@ class InheritanceReport:
     training: dict[str, float]
     cells: list[Cell]
     summaries: list[MethodSummary]
+    statistic: CellCorrelations | None
     reused: int
     seconds: float
     environment: Environment

@@ -28,6 +28,7 @@ from synbench_fast.inheritance.methods import Method, find
 from synbench_fast.inheritance.model import Classifier
 from synbench_fast.inheritance.networks import Network, load_network
 from synbench_fast.inheritance.report import DataSummary, InheritanceReport, summarise
+from synbench_fast.inheritance.statistic import CellCorrelations, correlate_cells
 from synbench_fast.inheritance.store import CellStore
 from synbench_fast.inheritance.training import Training, logits_of
 from synbench_fast.score import score as synbench_score
@@ -194,6 +195,7 @@ def inherit(
         training={key: float(value) for key, value in asdict(replace(last.training, **training)).items()},
         cells=cells,
         summaries=summarise(cells),
+        statistic=_statistic(cells, seed),
         reused=reused,
         seconds=time.perf_counter() - begun,
         environment=environment.describe(),
@@ -442,6 +444,17 @@ class _Run:
             labels = torch.tensor([one[0] for one in part.columns])[part.y]
             self._features[name] = torch.cat(found), labels.to(self.device)
         return self._features[name]
+
+
+def _statistic(cells: Sequence[Cell], seed: int) -> CellCorrelations | None:
+    """None where there are too few cells, or neither a distance nor a score that varies."""
+    sets = {one.fine_tuned_on for one in cells}
+    if len(sets) < 3 or not any(one.distance or one.score_before for one in cells):
+        return None
+    try:
+        return correlate_cells(cells, seed=seed)
+    except SynbenchError:  # nothing that varies: no coefficient is defined
+        return None
 
 
 def _accuracy(part: Part, predicted: Tensor) -> float:

@@ -49,3 +49,6 @@ def print_report(stream: TextIO, report: InheritanceReport) -> None:
         + (f" ({first.encoder})" if several else "")
         + f"; points, 95 % t intervals over {len(report.seeds)} seeds\n"
     )
+    if report.statistic is not None:
+        stream.write("\n")
+        report.statistic.print_table(stream)
