@@ -47,7 +47,7 @@ def print_report(stream: TextIO, report: InheritanceReport) -> None:
         f"suite {report.suite}; {100 * first.ood_before:.1f} % on the other data sets and "
         f"{100 * first.pretraining_before:.1f} % on pre-training before"
         + (f" ({first.encoder})" if several else "")
-        + f"; points, 95 % t intervals over {len(report.seeds)} seeds\n"
+        + f"; points, {'one seed' if len(report.seeds) == 1 else f'95 % t intervals over {len(report.seeds)} seeds'}\n"
     )
     if report.statistic is not None:
         stream.write("\n")
