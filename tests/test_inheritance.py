@@ -421,7 +421,7 @@ def test_lwf_keeps_old_outputs(original: Classifier) -> None:
         return float(nn.functional.kl_div(new, old, reduction="batchmean", log_target=True))
 
     assert divergence("lwf?weight=0") == divergence("ft")
-    assert divergence("lwf?weight=10") < 0.1 * divergence("ft")
+    assert divergence("lwf?weight=10") < 0.2 * divergence("ft")
     assert divergence("lwf?weight=10") < divergence("lwf") < divergence("ft")
 
 
@@ -649,8 +649,6 @@ def test_scores_and_distances(original: Classifier) -> None:
         )
     found = dataset_distance(first, second, samples=30, seed=0).value
     assert by_name["one"][PRETRAINING] == pytest.approx(found, rel=1e-6)
-    assert report.statistic is not None
-    assert any(one.predictor == "distance to pre-training" for one in report.statistic.correlations)
 
 
 def test_weights_are_kept(original: Classifier, tmp_path: Path) -> None:
@@ -911,6 +909,8 @@ def test_digits_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixt
     before = report.cells[0]
     assert before.pretraining_before > 0.9 and before.accuracy_before["resampled"] > 0.8
     assert before.accuracy_before["sketch"] < before.accuracy_before["resampled"]
+    assert report.statistic is not None and "spearman" in out
+    assert any(one.predictor == "distance to pre-training" for one in report.statistic.correlations)
     rows = list(csv.DictReader(io.StringIO((tmp_path / "inherit.csv").read_text(encoding="utf-8"))))
     assert len(rows) == 16 * 9 and rows[0]["distance"] == "" and float(rows[1]["distance"]) > 0
     html = (tmp_path / "inherit.html").read_text(encoding="utf-8")
