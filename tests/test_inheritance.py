@@ -889,7 +889,6 @@ def test_digits_suite() -> None:
 def test_digits_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = [
         "inherit",
-        "digits:untrained",
         "--suite",
         "digits-rib",
         "--methods",
