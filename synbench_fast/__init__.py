@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from synbench_fast.eps_star import EpsStar, eps_star
     from synbench_fast.errors import SynbenchError
     from synbench_fast.features import auc_ratio, evaluate_features
+    from synbench_fast.inheritance import InheritanceReport, inherit
     from synbench_fast.probe import Probe
     from synbench_fast.results import CurvePoint, Result
     from synbench_fast.robust_probe import ProbeReport, robust_linear_probe
@@ -35,6 +36,7 @@ __all__ = [
     "CurvePoint",
     "EpsStar",
     "GaussianTask",
+    "InheritanceReport",
     "Probe",
     "ProbeReport",
     "Result",
@@ -49,6 +51,7 @@ __all__ = [
     "compare",
     "eps_star",
     "evaluate_features",
+    "inherit",
     "list_encoders",
     "load_encoder",
     "load_suite",
@@ -65,6 +68,7 @@ _HOME = {
     "CurvePoint": "results",
     "EpsStar": "eps_star",
     "GaussianTask": "task",
+    "InheritanceReport": "inheritance",
     "Probe": "probe",
     "ProbeReport": "robust_probe",
     "Result": "results",
@@ -78,6 +82,7 @@ _HOME = {
     "compare": "compare",
     "eps_star": "eps_star",
     "evaluate_features": "features",
+    "inherit": "inheritance",
     "list_encoders": "encoders",
     "load_encoder": "encoders",
     "load_suite": "suites",

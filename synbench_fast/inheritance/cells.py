@@ -12,9 +12,8 @@ from synbench_fast.documents import nan_field
 
 __all__ = ["PRETRAINING", "Agreement", "Cell", "ScoreSummary", "TrainingSummary", "mean_change"]
 
-PRETRAINING = (
-    "pre-training"  # the key of the pre-training data set's validation part; no data set may have this name
-)
+# The key of the pre-training data's validation part; no data set may have this name.
+PRETRAINING = "pre-training"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,209 @@
+"""The command that asks what fine-tuning leaves of an encoder's robustness: inherit."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from synbench_fast import arguments
+from synbench_fast.arguments import UsageError
+from synbench_fast.errors import SynbenchError
+from synbench_fast.messages import fail, print_trace, reason, say
+
+__all__ = ["inherit"]
+
+_SUITES = ("digits-rib", "imagenet-rib", "folders")
+
+
+def inherit(
+    encoders: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="ENCODER...",
+            help="Networks with their classifier: digits:standard (default of digits-rib), digits:adversarial, "
+            "digits:untrained, timm:NAME, torchvision:NAME, python:FILE.py:FACTORY.",
+        ),
+    ] = None,
+    suite: Annotated[str, typer.Option(metavar="digits-rib|imagenet-rib|folders")] = "digits-rib",
+    methods: Annotated[
+        str,
+        typer.Option(
+            metavar="M,...",
+            help="ft, lp, lp-ft, lora, prompt, ewc, l2sp, lwf, wise, soup; options as in wise?alpha=0.3.",
+        ),
+    ] = "ft,lp,wise,lwf",
+    seeds: Annotated[str, typer.Option(metavar="N", help="Training seeds SEED, SEED + 1, ...")] = "3",
+    seed: Annotated[str, typer.Option(metavar="N")] = "0",
+    data: Annotated[
+        list[str] | None,
+        typer.Option("--data", metavar="NAME=DIR", help="A data set's folder of class folders; repeatable."),
+    ] = None,
+    root: Annotated[
+        str | None,
+        typer.Option(metavar="DIR", help="Folder with the ImageNet variants, as their archives unpack."),
+    ] = None,
+    only: Annotated[
+        str | None, typer.Option(metavar="NAME,...", help="ImageNet variants to take; default all eight.")
+    ] = None,
+    pretraining: Annotated[
+        str | None, typer.Option(metavar="DIR", help="Validation images of the pre-training data.")
+    ] = None,
+    pretraining_train: Annotated[
+        str | None, typer.Option(metavar="DIR", help="Training images of the pre-training data, for ewc.")
+    ] = None,
+    objectnet_map: Annotated[
+        str | None, typer.Option(metavar="FILE.json", help="ObjectNet's folder names to WordNet ids.")
+    ] = None,
+    skip_unreadable: Annotated[
+        bool, typer.Option("--skip-unreadable", help="Leave out images that cannot be read.")
+    ] = False,
+    epochs: Annotated[str | None, typer.Option(metavar="N", help="Default 10.")] = None,
+    batch_size: Annotated[str | None, typer.Option(metavar="N", help="Default 256; digits-rib 32.")] = None,
+    lr: Annotated[str | None, typer.Option(metavar="X", help="Default 0.001; digits-rib 0.01.")] = None,
+    momentum: Annotated[str | None, typer.Option(metavar="X", help="Default 0.9.")] = None,
+    weight_decay: Annotated[str | None, typer.Option(metavar="X", help="Default 0.")] = None,
+    warmup: Annotated[
+        str | None, typer.Option(metavar="N", help="Steps; default 196, at most a tenth of all.")
+    ] = None,
+    mixed_precision: Annotated[
+        bool, typer.Option("--mixed-precision/--no-mixed-precision", help="bfloat16 in training, on a GPU.")
+    ] = True,
+    score: Annotated[
+        bool, typer.Option("--score/--no-score", help="SynBench score before and after.")
+    ] = True,
+    score_eps: Annotated[str, typer.Option(metavar="E", help="Budget of the score.")] = "0.2",
+    score_threshold: Annotated[str, typer.Option(metavar="A", help="Threshold of the score.")] = "0.6",
+    score_samples: Annotated[str, typer.Option(metavar="N", help="Samples per scale of the score.")] = "512",
+    distance: Annotated[
+        bool, typer.Option("--distance/--no-distance", help="Transport distance between the data sets.")
+    ] = True,
+    distance_samples: Annotated[
+        str, typer.Option(metavar="N", help="Of each data set, for its distance.")
+    ] = "300",
+    device: Annotated[str, typer.Option(metavar="auto|cpu|cuda[:N]")] = "auto",
+    threads: Annotated[
+        str | None, typer.Option(metavar="N", help="CPU threads; default 1 for digits-rib, else all.")
+    ] = None,
+    checkpoint: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="Local weights of the whole network; needs one encoder."),
+    ] = None,
+    random_init: Annotated[
+        bool, typer.Option("--random-init", help="Untrained weights drawn from the seed.")
+    ] = False,
+    weights: Annotated[
+        bool, typer.Option("--weights", help="Keep the fine-tuned weights in DIR/weights as safetensors.")
+    ] = False,
+    out: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DIR",
+            help="Write inherit.json, inherit.csv and inherit.html into DIR, and every cell as soon as it is "
+            "there: a run that was stopped goes on where it stood.",
+        ),
+    ] = None,
+    output: Annotated[str, typer.Option("--format", metavar="table|json|csv")] = "table",
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress on standard error.")] = False,
+    traceback: Annotated[
+        bool, typer.Option("--traceback", help="Show where an unexpected error came from.")
+    ] = False,
+) -> None:
+    """Fine-tune on every data set of a suite, evaluate on all others: what is left of robustness (ImageNet-RIB)."""
+    chosen = arguments.choice("--suite", suite, _SUITES)
+    if not encoders and chosen != "digits-rib":
+        raise UsageError(
+            f"ENCODER: expected at least one, such as timm:vit_base_patch16_224, for {chosen}, got none"
+        )
+    options: dict[str, Any] = {
+        "methods": methods.split(","),
+        "seeds": arguments.integer("--seeds", seeds, low=1),
+        "seed": arguments.integer("--seed", seed, low=0, high=2**63 - 1),
+        "skip_unreadable": skip_unreadable,
+        "mixed_precision": mixed_precision,
+        "score": score,
+        "score_eps": arguments.numbers("--score-eps", score_eps, low=0, below=1)[0],
+        "score_threshold": arguments.numbers("--score-threshold", score_threshold, low=0, below=1)[0],
+        "score_samples": arguments.integer("--score-samples", score_samples, low=4),
+        "distance": distance,
+        "distance_samples": arguments.integer("--distance-samples", distance_samples, low=2),
+        "device": arguments.device("--device", device),
+        "random_init": random_init,
+        "weights": weights,
+    }
+    if data:
+        options["data"] = _pairs(data)
+    for name, text in (
+        ("root", root),
+        ("pretraining", pretraining),
+        ("pretraining_train", pretraining_train),
+    ):
+        if text is not None:
+            options[name] = text
+    for name, text in (("objectnet_map", objectnet_map), ("checkpoint", checkpoint)):
+        if text is not None:
+            options[name] = arguments.existing_file(f"--{name.replace('_', '-')}", text)
+    if only is not None:
+        options["only"] = only.split(",")
+    for name, text, low in (
+        ("epochs", epochs, 1),
+        ("batch_size", batch_size, 1),
+        ("warmup", warmup, 0),
+        ("threads", threads, 1),
+    ):
+        if text is not None:
+            options[name] = arguments.integer(f"--{name.replace('_', '-')}", text, low=low)
+    for name, text in (("lr", lr), ("momentum", momentum), ("weight_decay", weight_decay)):
+        if text is not None:
+            options[name] = arguments.number(f"--{name.replace('_', '-')}", text)
+    kind = arguments.choice("--format", output, ("table", "json", "csv"))
+    if weights and out is None:
+        raise UsageError("--weights: expected --out DIR to keep them in, got none")
+    folder = None if out is None else arguments.folder("--out", out)
+    options["out"] = folder
+
+    from synbench_fast.display import result_stream
+    from synbench_fast.inheritance.report import write_csv
+    from synbench_fast.inheritance.tables import print_report
+
+    with result_stream() as stream:
+        try:
+            from synbench_fast.inheritance.page import write_page
+            from synbench_fast.inheritance.run import inherit as run
+
+            report = run(
+                encoders or ["digits:standard"],
+                chosen,
+                progress=(lambda line: None) if quiet else say,
+                **options,
+            )
+            if folder is not None:
+                report.save(folder / "inherit.json")
+                write_page(folder / "inherit.html", report)
+                with open(folder / "inherit.csv", "w", encoding="utf-8", newline="") as file:
+                    write_csv(file, report)
+        except Exception as error:
+            code = fail(str(error) if isinstance(error, SynbenchError) else reason("inherit", error), 1)
+            if traceback and not isinstance(error, SynbenchError):
+                print_trace()
+            raise typer.Exit(code) from None
+        for warning in report.warnings:
+            say(f"warning: {warning}")
+        if kind == "json":
+            stream.write(report.to_json() + "\n")
+        elif kind == "csv":
+            write_csv(stream, report)
+        else:
+            print_report(stream, report)
+
+
+def _pairs(texts: list[str]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for text in texts:
+        name, equals, path = text.partition("=")
+        if not name or not equals or not path:
+            raise UsageError(f"--data: expected NAME=DIR, got {text!r}")
+        if name in found:
+            raise UsageError(f"--data: expected distinct names, got {name!r} twice")
+        found[name] = path
+    return found

@@ -1,0 +1,82 @@
+"""Methods of fine-tuning: one file each, found by the file's name; METHOD in it is the class.
+
+A method is a frozen dataclass whose fields are its options. `fine_tune` returns a new classifier and leaves the one
+that it is given as it was. In the text that names a method options follow a question mark: "wise?alpha=0.3".
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import math
+import pkgutil
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from synbench_fast.errors import SynbenchError, suggest
+
+if TYPE_CHECKING:
+    from synbench_fast.inheritance.bench import Bench
+    from synbench_fast.inheritance.cells import TrainingSummary
+    from synbench_fast.inheritance.model import Classifier
+
+__all__ = ["Method", "find", "names"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Method:
+    """Base of all methods; subclasses add their options as fields of type float, int or str."""
+
+    title: ClassVar[str]
+    averages: ClassVar[bool] = (
+        True  # whether the result has the weights of the original and can be averaged with it
+    )
+
+    def fine_tune(self, bench: Bench) -> tuple[Classifier, TrainingSummary]:
+        """Fine-tune a copy of `bench.original` on `bench.part`."""
+        raise NotImplementedError
+
+
+def names() -> tuple[str, ...]:
+    """What the files of this folder are called, '-' for '_'."""
+    return tuple(sorted(one.name.replace("_", "-") for one in pkgutil.iter_modules(__path__)))
+
+
+def find(text: str) -> Method:
+    """The method that `text` names, such as "ft" or "lwf?temperature=1&weight=2"."""
+    name, _, query = text.partition("?")
+    if name not in names():
+        raise SynbenchError(
+            f"methods: expected one of {', '.join(names())}, got {text!r}{suggest(name, names())}"
+        )
+    kind: type[Method] = importlib.import_module(f"{__name__}.{name.replace('-', '_')}").METHOD
+    fields = {one.name: one for one in dataclasses.fields(kind)}
+    options: dict[str, Any] = {}
+    for item in filter(None, query.split("&")):
+        key, equals, value = item.partition("=")
+        if key not in fields or not equals:
+            known = ", ".join(f"{one.name}={one.default}" for one in fields.values()) or "no options"
+            raise SynbenchError(f"methods: expected {name} with {known}, got {text!r}{suggest(key, fields)}")
+        options[key] = _value(fields[key].default, value, key, text)
+    return kind(**options)
+
+
+def _value(default: Any, value: str, key: str, text: str) -> Any:
+    if isinstance(default, str):
+        return value
+    try:
+        number = type(default)(value)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        kind = "an integer" if isinstance(default, int) else "a number"
+        raise SynbenchError(f"methods: expected {kind} for {key}, got {value!r} in {text!r}")
+    return number
+
+
+def check_range(method: str, values: Mapping[str, float], low: float, high: float = math.inf) -> None:
+    """SynbenchError unless low <= value <= high for every option in `values`."""
+    for name, value in values.items():
+        if not low <= value <= high:
+            span = f"of at least {low:g}" if high == math.inf else f"in [{low:g}, {high:g}]"
+            raise SynbenchError(f"methods: expected {name} {span} for {method}, got {value:g}")

@@ -1,0 +1,91 @@
+"""Cells on disk: one JSON file each, whole or absent, named by everything that its numbers depend on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from synbench_fast.documents import Mismatch, decode, encode, kind_of, parse, write_atomically
+from synbench_fast.errors import SynbenchError
+from synbench_fast.inheritance.cells import Cell
+
+__all__ = ["CELL_SCHEMA", "CellStore"]
+
+CELL_SCHEMA = "synbench-fast/inheritance-cell"
+CELL_SCHEMA_VERSION = 1
+
+
+class CellStore:
+    """Cells of one folder; None keeps nothing.
+
+    The name of a file ends in a digest of the cell's configuration, and the file has the configuration itself: with
+    other weights, data, method options or training the name is another one, and old cells are left alone.
+    """
+
+    def __init__(self, folder: Path | None) -> None:
+        self.folder = folder
+        if folder is not None:
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise SynbenchError(
+                    f"out: expected a folder that can be written, got {folder} ({error.strerror})"
+                ) from None
+
+    def path(self, configuration: dict[str, Any]) -> Path | None:
+        """Where the cell of this configuration lies."""
+        if self.folder is None:
+            return None
+        digest = hashlib.sha256(_canonical(configuration).encode()).hexdigest()[:20]
+        words = (
+            configuration["fine_tuned_on"],
+            configuration["method"],
+            f"seed{configuration['seed']}",
+            digest,
+        )
+        return self.folder / (
+            "_".join(re.sub(r"[^A-Za-z0-9.-]+", "-", str(one))[:60] for one in words) + ".json"
+        )
+
+    def read(self, configuration: dict[str, Any]) -> Cell | None:
+        """The cell, or None if it was not made yet; SynbenchError for a file that holds something else."""
+        path = self.path(configuration)
+        if path is None or not path.exists():
+            return None
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise SynbenchError(f"{path}: expected a cell that can be read, got {error}") from None
+        document = parse(text, str(path))
+        if not isinstance(document, dict) or document.get("schema") != CELL_SCHEMA:
+            got = kind_of(document.get("schema") if isinstance(document, dict) else document)
+            raise SynbenchError(f"{path}: expected a document of schema {CELL_SCHEMA!r}, got {got}")
+        if document.get("schema_version") != CELL_SCHEMA_VERSION:
+            got = kind_of(document.get("schema_version"))
+            raise SynbenchError(f"{path}: expected schema_version {CELL_SCHEMA_VERSION}, got {got}")
+        if _canonical(document.get("configuration")) != _canonical(configuration):
+            raise SynbenchError(f"{path}: expected the configuration that the file is named by, got another")
+        try:
+            return decode(Cell, document.get("cell"))
+        except Mismatch as error:
+            raise SynbenchError(f"{path}: cell.{error}") from None
+
+    def write(self, configuration: dict[str, Any], cell: Cell) -> None:
+        """Write the cell; even after a crash there is the whole file or none."""
+        path = self.path(configuration)
+        if path is None:
+            return
+        document = {
+            "schema": CELL_SCHEMA,
+            "schema_version": CELL_SCHEMA_VERSION,
+            "configuration": configuration,
+            "cell": encode(cell),
+        }
+        write_atomically(path, json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def _canonical(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)

@@ -1,0 +1,54 @@
+"""An inheritance report as text for a person."""
+
+from __future__ import annotations
+
+from typing import TextIO
+
+from synbench_fast.display import print_table
+from synbench_fast.inheritance.page import points
+from synbench_fast.inheritance.report import InheritanceReport
+
+__all__ = ["print_report"]
+
+
+def print_report(stream: TextIO, report: InheritanceReport) -> None:
+    """Summaries of the methods, then RI of every data set, in points."""
+    several = len(report.encoders) > 1
+    columns = ["method", "mRI", f"less {report.methods[0]}", "own data set", "pre-training", "same", "score"]
+    rows = []
+    for one in report.summaries:
+        score = "-"
+        if one.score_before is not None and one.score_change is not None:
+            score = f"{one.score_before:.3f} {one.score_change.value:+.3f}"
+        rows.append(
+            [
+                f"{one.encoder} {one.method}" if several else one.method,
+                points(one.mri),
+                "-" if one.difference is None else points(one.difference),
+                points(one.own_change),
+                points(one.pretraining_change),
+                f"{100 * one.same.value:.1f} %",
+                score,
+            ]
+        )
+    print_table(stream, columns, rows, left=1)
+    stream.write("\n")
+    names = [one.name for one in report.data]
+    rows = [
+        [
+            f"{one.encoder} {one.method}" if several else one.method,
+            *(f"{100 * one.ri[name].value:+.1f}" for name in names),
+        ]
+        for one in report.summaries
+    ]
+    print_table(stream, ["RI after fine-tuning on", *names], rows, left=1)
+    first = report.summaries[0]
+    stream.write(
+        f"suite {report.suite}; {100 * first.ood_before:.1f} % on the other data sets and "
+        f"{100 * first.pretraining_before:.1f} % on pre-training before"
+        + (f" ({first.encoder})" if several else "")
+        + f"; points, {'one seed' if len(report.seeds) == 1 else f'95 % t intervals over {len(report.seeds)} seeds'}\n"
+    )
+    if report.statistic is not None:
+        stream.write("\n")
+        report.statistic.print_table(stream)

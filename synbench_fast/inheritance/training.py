@@ -1,0 +1,156 @@
+"""Fine-tuning: one loop for every method, with the published benchmark's optimiser and schedule."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from synbench_fast.checks import check_integer
+from synbench_fast.encoders.base import seeded
+from synbench_fast.errors import SynbenchError
+from synbench_fast.inheritance.cells import TrainingSummary
+
+if TYPE_CHECKING:
+    from synbench_fast.inheritance.data import Part
+    from synbench_fast.inheritance.model import Classifier
+
+__all__ = ["Penalty", "Training", "fit", "logits_of", "steps_of"]
+
+Penalty = Callable[[Tensor, Tensor], Tensor]  # (images x, logits of the data set's classes) -> a scalar
+
+
+@dataclass(frozen=True)
+class Training:
+    """How every method trains; the defaults are the published benchmark's.
+
+    Args:
+        epochs: over the data set that is fine-tuned on.
+        batch_size: of a step.
+        lr: learning rate of SGD after the warm-up.
+        momentum: of SGD.
+        weight_decay: of SGD, towards 0.
+        warmup: steps of a linear warm-up, at most a tenth of all steps; then a cosine to 0.
+        mixed_precision: bfloat16 where autocast puts it, on a GPU; no effect on a CPU.
+    """
+
+    epochs: int = 10
+    batch_size: int = 256
+    lr: float = 1e-3
+    momentum: float = 0.9
+    weight_decay: float = 0.0
+    warmup: int = 196
+    mixed_precision: bool = True
+
+    def __post_init__(self) -> None:
+        for name, least in (("epochs", 1), ("batch_size", 1), ("warmup", 0)):
+            check_integer(name, getattr(self, name), least, f"an integer of at least {least}")
+        for name, low, high in (
+            ("lr", 0.0, math.inf),
+            ("momentum", -1e-300, 1.0),
+            ("weight_decay", -1e-300, math.inf),
+        ):
+            value = getattr(self, name)
+            if not isinstance(value, int | float) or not low < value < high:
+                expected = (
+                    "above 0" if name == "lr" else "in [0, 1)" if name == "momentum" else "of at least 0"
+                )
+                raise SynbenchError(f"{name}: expected a number {expected}, got {value!r}")
+
+
+def steps_of(training: Training, samples: int) -> int:
+    """Optimiser steps of a whole fine-tuning on that many samples; the last batch of an epoch may be smaller."""
+    return training.epochs * -(-samples // training.batch_size)
+
+
+def fit(
+    model: Classifier,
+    part: Part,
+    training: Training,
+    *,
+    parameters: Iterable[nn.Parameter],
+    seed: int,
+    evaluating: Sequence[nn.Module] = (),
+    penalty: Penalty | None = None,
+) -> TrainingSummary:
+    """Minimise cross-entropy over the data set's classes, plus `penalty`, by SGD on `parameters`, in place.
+
+    Args:
+        model: the classifier; it is in eval mode afterwards, and every parameter takes gradients again.
+        part: to train on.
+        training: optimiser and schedule.
+        parameters: what moves; all others are held.
+        seed: of the order of the samples and of whatever the network draws while training.
+        evaluating: modules that stay in eval mode, so that running statistics do not move either.
+        penalty: added to the loss of every batch.
+
+    Raises:
+        SynbenchError: the loss is not finite.
+    """
+    begun = time.perf_counter()
+    moving = list(parameters)
+    held = {id(one) for one in moving}
+    for one in model.parameters():
+        one.requires_grad_(id(one) in held)
+    device = model.device
+    total = steps_of(training, len(part))
+    warmup = min(training.warmup, total // 10)
+
+    def rate(step: int) -> float:
+        if step < warmup:
+            return (step + 1) / (warmup + 1)
+        return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))
+
+    optimizer = torch.optim.SGD(
+        moving, lr=training.lr, momentum=training.momentum, weight_decay=training.weight_decay
+    )
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
+    generator = torch.Generator().manual_seed(seed)
+    mixed = training.mixed_precision and device.type == "cuda"
+    model.train()
+    for module in evaluating:
+        module.eval()
+    mean_loss = math.nan
+    with seeded(seed):
+        for epoch in range(training.epochs):
+            order = torch.randperm(len(part), generator=generator)
+            sums = torch.zeros((), dtype=torch.float64, device=device)
+            for rows in torch.split(order, training.batch_size):
+                x, y = part.load(rows).to(device), part.y[rows].to(device)
+                with torch.autocast("cuda", dtype=torch.bfloat16) if mixed else nullcontext():
+                    made = part.restrict(model(x))
+                    loss = functional.cross_entropy(made, y)
+                    if penalty is not None:
+                        loss = loss + penalty(x, made)
+                optimizer.zero_grad(set_to_none=True)
+                loss.backward()  # type: ignore[no-untyped-call]
+                optimizer.step()
+                schedule.step()
+                sums += loss.detach().double() * len(rows)
+            mean_loss = float(sums) / len(part)
+            if not math.isfinite(mean_loss):
+                raise SynbenchError(
+                    f"lr: expected one at which the loss stays finite, got {training.lr:g} and a loss of "
+                    f"{mean_loss} in epoch {epoch + 1}"
+                )
+    model.eval()
+    model.requires_grad_(True)
+    return TrainingSummary(steps=total, loss=mean_loss, seconds=time.perf_counter() - begun)
+
+
+def logits_of(model: Classifier, part: Part, batch_size: int = 512) -> Tensor:
+    """Logits [N, K] of all images of a part, on the CPU, in eval mode and without gradients."""
+    model.eval()
+    with torch.no_grad():
+        found = [
+            model(part.load(rows).to(model.device)).cpu()
+            for rows in torch.split(torch.arange(len(part)), batch_size)
+        ]
+    return torch.cat(found)
