@@ -373,6 +373,7 @@ def memory() -> Iterator[tuple[str, int, int]]:
 
 def cases() -> dict[str, Callable[[], Case]]:
     """Everything but memory by name, built lazily: some cases hold large tensors."""
+    import cases_minimax
     import cases_statistics  # which uses this module
 
     return {
@@ -389,4 +390,5 @@ def cases() -> dict[str, Callable[[], Case]]:
         "score_sweep[N=2048,F=768]": lambda: sweep(2048, 768),
         "score_auc[16 000 replicates]": auc,
         **cases_statistics.cases(),
+        **cases_minimax.cases(),
     }

@@ -18,6 +18,7 @@ from typer.core import TyperGroup
 
 from synbench_fast import arguments
 from synbench_fast.arguments import UsageError
+from synbench_fast.cli_pretrain import pretrain
 from synbench_fast.cli_probe import eps_star_command, probe
 from synbench_fast.cli_report import export_command, report_command
 from synbench_fast.cli_sensitivity import sensitivity_command
@@ -439,6 +440,7 @@ app.command("sensitivity")(sensitivity_command)
 app.command("eps-star")(eps_star_command)
 app.command()(probe)
 app.command()(validate)
+app.command()(pretrain)
 app.command("report")(report_command)
 app.command("export")(export_command)
 

@@ -13,6 +13,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
 
 import cases
 import cases_cuda
+import cases_minimax
 import cases_statistics
 import run as bench
 import torch
@@ -64,6 +65,7 @@ def test_every_case_agrees_with_its_baseline_on_small_sizes() -> None:
         cases_statistics.errors(cases_statistics.projection, (3, 32, 32), 1, 1024, 768),
         cases_statistics.suite(cases.SmallEncoder, 1, 170, side=16),
         cases_statistics.stored(3, scales=2, samples=64),
+        cases_minimax.training("softmax", 2, temperature=0.1),
     ):
         error, tolerance = one.parity()
         assert error <= tolerance, one.note

@@ -65,7 +65,7 @@ class MaskedEncoder(nn.Module):
 
 
 def task_losses(model: MaskedEncoder, x: Tensor, mask: Tensor) -> TaskLosses:
-    """Mean squared error of the hidden patches of each group; 1 is that of predicting the group's mean."""
+    """Mean squared error of the hidden patches of each group; 1 is that of predicting the mean image."""
     return patch_losses(model.decode(model(x, mask)), patches(x), patch_groups(), len(GROUPS), mask=mask)
 
 
@@ -78,22 +78,31 @@ def pretrain(
     seed: int,
     hidden: float,
     reference: Tensor | None = None,
-) -> MaskedEncoder:
-    """AdamW with a one-cycle rate. The seed alone makes the first weights, the batches and the masks."""
+    task_weights: Tensor | None = None,
+) -> tuple[MaskedEncoder, list[float]]:
+    """The encoder after AdamW with a one-cycle rate, and the mean task weights of the second half of the steps.
+
+    The seed alone makes the first weights, the batches and the masks.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = MaskedEncoder(features)
     draw = torch.Generator().manual_seed(seed)
     optimizer = torch.optim.AdamW(model.parameters(), _RATE)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, _RATE, total_steps=steps)
-    for _ in range(steps):
+    used = torch.zeros(len(GROUPS))
+    for step in range(steps):
         batch = x[torch.randint(len(x), (_BATCH,), generator=draw)]
         mask = torch.rand(_BATCH, _TOKENS, generator=draw) < hidden
         optimizer.zero_grad()
-        robust(*task_losses(model, batch, mask), reference=reference).objective.backward()  # type: ignore[no-untyped-call]
+        objective, weights = robust(
+            *task_losses(model, batch, mask), weights=task_weights, reference=reference
+        )
+        objective.backward()  # type: ignore[no-untyped-call]
+        used += weights * (step >= steps // 2)
         optimizer.step()
         schedule.step()
-    return model.eval().requires_grad_(False)
+    return model.eval().requires_grad_(False), (used / (steps - steps // 2)).tolist()
 
 
 @torch.no_grad()
