@@ -23,7 +23,7 @@ def pretrain(
     runs: Annotated[str, typer.Option(metavar="N", help="Seeds, each with both losses.")] = "5",
     seed: Annotated[str, typer.Option(metavar="N", help="The first of them.")] = "0",
     steps: Annotated[str, typer.Option(metavar="N", help="Of every pre-training.")] = "600",
-    features: Annotated[str, typer.Option(metavar="F", help="Width of the encoder's output.")] = "8",
+    features: Annotated[str, typer.Option(metavar="F", help="Width of the encoder's output.")] = "4",
     temperature: Annotated[
         str, typer.Option(metavar="T", help="Of the softmax over the groups' losses.")
     ] = "0.1",

@@ -105,8 +105,6 @@ class TaskRobustLoss(nn.Module):
     dropped: Tensor
     last_losses: Tensor
     last_counts: Tensor
-    window_sums: Tensor
-    window_counts: Tensor
 
     def __init__(
         self,
@@ -140,7 +138,8 @@ class TaskRobustLoss(nn.Module):
         self.synchronize = synchronize
         self.process_group = process_group
         self.temperature = _TEMPERATURE.get(mode, 0.0) if temperature is None else temperature
-        self._calls = 0
+        # Not buffers: each process has its own, which DistributedDataParallel would overwrite with the first's.
+        self._sums: list[tuple[Tensor, Tensor]] = []
         self._window: _Window | None = None
         n = len(self.tasks)
         self.register_buffer("history", torch.zeros(n))
@@ -148,8 +147,6 @@ class TaskRobustLoss(nn.Module):
         self.register_buffer("dropped", torch.zeros(n, dtype=torch.int64))
         self.register_buffer("last_losses", torch.full((n,), math.nan))
         self.register_buffer("last_counts", torch.zeros(n))
-        self.register_buffer("window_sums", torch.zeros(n), persistent=False)
-        self.register_buffer("window_counts", torch.zeros(n), persistent=False)
 
     @property
     def temperature(self) -> float:
@@ -236,19 +233,15 @@ class TaskRobustLoss(nn.Module):
         share = self.accumulation * self._processes() * count.clamp_min(0) / present
         factor = torch.where(count > 0, task_weights * share, 0.0)
         objective = (factor * kept).sum()
-        sums, counts = _sums(loss, count)
-        self.window_sums += sums
-        self.window_counts += counts
-        self._calls += 1
-        if self._calls == self.accumulation:
-            total, counted = self._reduce(self.window_sums, self.window_counts, self._processes())
+        self._sums.append(_sums(loss, count))
+        if len(self._sums) == self.accumulation:
+            sums, counts = (torch.stack(column).sum(0) for column in zip(*self._sums, strict=True))
+            self._sums.clear()
+            total, counted = self._reduce(sums, counts, self._processes())
             mean, live = self._means(total, counted, prior)
             self._remember(mean, live)
             self.last_losses.copy_(torch.where(live, self._excess(mean), self.last_losses.to(mean)))
             self.last_counts.copy_(counted)
-            self.window_sums.zero_()
-            self.window_counts.zero_()
-            self._calls = 0
         return RobustLoss(objective, task_weights)
 
     def _weigh(self, total: Tensor, counts: Tensor, prior: Tensor) -> tuple[Tensor, Tensor]:
@@ -386,7 +379,7 @@ class TaskRobustLoss(nn.Module):
     def _apply(self, fn: Any, recurse: bool = True) -> Any:
         # half() and bfloat16() would round what is added up over a whole training.
         kept = {name: one for name, one in self.named_buffers(recurse=False) if one.is_floating_point()}
-        super()._apply(fn, recurse)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         for name, one in kept.items():
             setattr(self, name, one.to(getattr(self, name).device))
         return self

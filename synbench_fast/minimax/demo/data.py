@@ -83,7 +83,8 @@ def patch_groups() -> Tensor:
 def _reduced(image: NDArray[np.uint8], by: int) -> NDArray[np.float32]:
     grey = image.astype(np.float32).mean(2) / 255
     height, width = (n // by for n in grey.shape)
-    return grey[: height * by, : width * by].reshape(height, by, width, by).mean((1, 3))
+    found: NDArray[np.float32] = grey[: height * by, : width * by].reshape(height, by, width, by).mean((1, 3))
+    return found
 
 
 def _patches(

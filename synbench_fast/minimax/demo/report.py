@@ -103,14 +103,14 @@ def print_report(stream: TextIO, report: PretrainReport) -> None:
             f"{one.first:.4f}",
             f"{one.second:.4f}",
             f"{one.difference:+.4f}",
-            f"{one.ci95_low:+.4f} to {one.ci95_high:+.4f}",
+            f"{one.ci95_low:+.4f} to {one.ci95_high:+.4f}" if math.isfinite(one.ci95_low) else "",
         ]
         for one in report.differences
     ]
     print_table(stream, ["quantity", *names, "difference", "95 % interval"], rows, left=1)
     stream.write("\n" + verdict(report) + "\n")
     stream.write(
-        f"{len(report.seeds)} seeds, {report.steps} steps each, F = {report.features}, "
+        f"seeds {report.seeds[0]} to {report.seeds[-1]}, {report.steps} steps each, F = {report.features}, "
         f"T = {report.temperature:g}, reference {report.reference}; {report.seconds:.0f} s\n"
     )
 
@@ -118,7 +118,10 @@ def print_report(stream: TextIO, report: PretrainReport) -> None:
 def verdict(report: PretrainReport) -> str:
     """What the interval of the worst-case accuracy says, and which task is the worst."""
     one = next(row for row in report.differences if row.quantity == "accuracy, worst")
-    if one.ci95_low > 0:
+    seeds = "1 seed" if len(report.seeds) == 1 else f"{len(report.seeds)} seeds"
+    if math.isnan(one.ci95_low):
+        text = "there is no interval that would tell the worst downstream accuracy of mean from that of"
+    elif one.ci95_low > 0:
         text = "the worst downstream accuracy is higher with"
     elif one.ci95_high < 0:
         text = "the worst downstream accuracy is lower with"
@@ -126,4 +129,4 @@ def verdict(report: PretrainReport) -> str:
         text = "no difference of the worst downstream accuracy is seen with"
     worst = [min(values, key=lambda task: values[task]) for arm in report.arms for values in arm.downstream]
     counted = ", ".join(f"{task} ({worst.count(task)} of {len(worst)} runs)" for task in dict.fromkeys(worst))
-    return f"Over {len(report.seeds)} seeds {text} {report.arms[1].name}; the worst task is {counted}."
+    return f"Over {seeds} {text} {report.arms[1].name}; the worst task is {counted}."

@@ -47,7 +47,7 @@ def run_pretraining(
     runs: int = 5,
     seed: int = 0,
     steps: int = 600,
-    features: int = 8,
+    features: int = 4,
     temperature: float = 0.1,
     reference: str = "none",
     quick: bool = False,

@@ -30,9 +30,12 @@ class _Block(nn.Module):
         self.up, self.down = nn.Linear(width, 2 * width), nn.Linear(2 * width, width)
 
     def forward(self, z: Tensor) -> Tensor:
-        q, k, v = self.read(self.norms[0](z)).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        batch, tokens, width = z.shape
+        mixed: Tensor = self.read(self.norms[0](z))
+        q, k, v = mixed.view(batch, tokens, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)
         z = z + self.write(functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
-        return z + self.down(functional.gelu(self.up(self.norms[1](z))))  # type: ignore[no-any-return]
+        hidden: Tensor = self.up(self.norms[1](z))
+        return z + self.down(functional.gelu(hidden))
 
 
 class MaskedEncoder(nn.Module):
@@ -61,7 +64,7 @@ class MaskedEncoder(nn.Module):
 
     def decode(self, features: Tensor) -> Tensor:
         found: Tensor = self.decoder(features)
-        return found.unflatten(1, (_TOKENS, PATCH**2))
+        return found.view(len(features), _TOKENS, PATCH**2)
 
 
 def task_losses(model: MaskedEncoder, x: Tensor, mask: Tensor) -> TaskLosses:
