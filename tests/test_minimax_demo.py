@@ -24,7 +24,7 @@ def parts() -> tuple[data.Part, data.Part]:
 
 @pytest.fixture(scope="module")
 def report() -> PretrainReport:
-    return run_pretraining(runs=2, seed=3, steps=60, features=4, reference="specialists", quick=True)
+    return run_pretraining(runs=2, seed=3, steps=16, features=4, reference="specialists", quick=True)
 
 
 def test_images(parts: tuple[data.Part, data.Part]) -> None:
@@ -99,7 +99,7 @@ def test_pretraining_lowers_the_loss_and_depends_on_the_seed_alone(
 
 def test_minimax_weighs_the_worst_group(parts: tuple[data.Part, data.Part]) -> None:
     _, weights = training.pretrain(
-        parts[0].x, TaskRobustLoss(data.GROUPS, temperature=0.1), features=4, steps=80, seed=0, hidden=0.3
+        parts[0].x, TaskRobustLoss(data.GROUPS, temperature=0.1), features=4, steps=60, seed=0, hidden=0.3
     )
     assert sum(weights) == pytest.approx(1)
     assert weights[0] > 0.5 > max(weights[1:])
