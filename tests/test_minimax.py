@@ -382,6 +382,20 @@ for mode in MODES:
             one.step()
             one.zero_grad()
     torch.testing.assert_close(robust.state_dict(), whole.state_dict(), equal_nan=True)
+    delayed = TaskRobustLoss(4, mode=mode, accumulation=2, **options)
+    for number in range(2):
+        with model.no_sync():
+            (delayed(*losses(model, halves[0])).objective / 2).backward()
+        found = delayed(*losses(model, halves[1]))
+        (found.objective / 2).backward()
+        if number:  # the weights and counts of the first window, which had the same losses
+            values = losses(alone, slice(0, 24))
+            expected = TaskRobustLoss(4, mode=mode, synchronize=False, **options)(*values)
+            expected.objective.backward()
+            torch.testing.assert_close(found.weights, expected.weights, rtol=1e-5, atol=1e-7)
+            torch.testing.assert_close(net.weight.grad, alone.weight.grad, rtol=1e-5, atol=1e-7)
+        net.zero_grad()
+        alone.zero_grad()
     robust.eval()
     if rank == 0:
         robust(*losses(net, mine))  # no exchange, so no wait for the other process

@@ -35,7 +35,8 @@ class _Block(nn.Module):
         q, k, v = mixed.view(batch, tokens, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)
         z = z + self.write(functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
         hidden: Tensor = self.up(self.norms[1](z))
-        return z + self.down(functional.gelu(hidden))
+        found: Tensor = z + self.down(functional.gelu(hidden))
+        return found
 
 
 class MaskedEncoder(nn.Module):
@@ -101,7 +102,7 @@ def pretrain(
         objective, weights = robust(
             *task_losses(model, batch, mask), weights=task_weights, reference=reference
         )
-        objective.backward()  # type: ignore[no-untyped-call]
+        objective.backward()
         used += weights * (step >= steps // 2)
         optimizer.step()
         schedule.step()
