@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from synbench_fast.minimax import TaskRobustLoss, patch_losses, patch_regions
 
 TASKS = 8
-STEPS = 6
+STEPS = 4
 WIDTH = 192
 PATCHES = 64
 PIXELS = 48
@@ -79,7 +79,7 @@ def training(mode: str, batch: int, **options: Any) -> Case:
         baseline_name="the mean loss",
         target=1.03,
         kind="at_most",
-        repeat=15,
+        repeat=11,
         note=f"{TASKS} tasks, {STEPS} steps of batch {batch}, transformer of 4 blocks, width {WIDTH}, {PATCHES} patches",
     )
 
@@ -87,6 +87,6 @@ def training(mode: str, batch: int, **options: Any) -> Case:
 def cases() -> dict[str, Callable[[], Case]]:
     """By name, built lazily."""
     return {
-        "minimax_step[softmax]": lambda: training("softmax", 32, temperature=0.1),
-        "minimax_step[exponentiated]": lambda: training("exponentiated", 32),
+        "minimax_step[softmax]": lambda: training("softmax", 16, temperature=0.1),
+        "minimax_step[exponentiated]": lambda: training("exponentiated", 16),
     }
