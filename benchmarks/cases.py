@@ -375,6 +375,7 @@ def memory() -> Iterator[tuple[str, int, int]]:
 def cases() -> dict[str, Callable[[], Case]]:
     """Everything but memory by name, built lazily: some cases hold large tensors."""
     import cases_inheritance
+    import cases_minimax
     import cases_statistics  # which uses this module
 
     return {
@@ -393,4 +394,5 @@ def cases() -> dict[str, Callable[[], Case]]:
         **cases_fleet.cases(),
         **cases_statistics.cases(),
         **cases_inheritance.cases(),
+        **cases_minimax.cases(),
     }

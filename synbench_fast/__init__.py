@@ -12,7 +12,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from synbench_fast import report
+    from synbench_fast import minimax, report
     from synbench_fast.compare import Comparison, compare
     from synbench_fast.encoders import list_encoders, load_encoder
     from synbench_fast.eps_star import EpsStar, eps_star
@@ -55,6 +55,7 @@ __all__ = [
     "list_encoders",
     "load_encoder",
     "load_suite",
+    "minimax",
     "report",
     "robust_linear_probe",
     "score",
@@ -93,12 +94,14 @@ _HOME = {
     "validate": "validity",
 }
 
+_PACKAGES = ("minimax", "report")
+
 
 def __getattr__(name: str) -> Any:
     if name == "__version__":
         value: Any = _version()
-    elif name == "report":  # a package of its own: sb.report.frame(...)
-        value = importlib.import_module(f"{__name__}.report")
+    elif name in _PACKAGES:  # with names of their own: sb.report.frame(...)
+        value = importlib.import_module(f"{__name__}.{name}")
     elif name in _HOME:
         value = getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
     else:

@@ -20,6 +20,7 @@ from synbench_fast.arguments import UsageError
 from synbench_fast.cli_compare import compare_command
 from synbench_fast.cli_fleet import fleet_options, score_fleet, status_command
 from synbench_fast.cli_inherit import inherit
+from synbench_fast.cli_pretrain import pretrain
 from synbench_fast.cli_probe import eps_star_command, probe
 from synbench_fast.cli_report import export_command, report_command
 from synbench_fast.cli_sensitivity import sensitivity_command
@@ -444,6 +445,7 @@ app.command("eps-star")(eps_star_command)
 app.command()(probe)
 app.command()(validate)
 app.command()(inherit)
+app.command()(pretrain)
 app.command("report")(report_command)
 app.command("export")(export_command)
 

@@ -15,6 +15,7 @@ import accuracy
 import cases
 import cases_cuda
 import cases_inheritance
+import cases_minimax
 import cases_statistics
 import run as bench
 import torch
@@ -70,6 +71,7 @@ def test_every_case_agrees_with_its_baseline_on_small_sizes() -> None:
         cases_inheritance.transport(60, 6, 3, cases_inheritance.by_geomloss, "geomloss", None),
         cases_inheritance.class_terms(5, 6, 4, 9),
         cases_inheritance.class_terms(5, 6, 20, 9),
+        cases_minimax.training("softmax", 2, temperature=0.1),
     ):
         error, tolerance = one.parity()
         assert error <= tolerance, one.note

@@ -331,7 +331,7 @@ def test_other_usage_errors() -> None:
     wrong = invoke("rum")
     assert (wrong.exit_code, wrong.stderr) == (
         2,
-        "error: command: expected one of run, compare, ls, info, status, sensitivity, eps-star, probe, validate, report, export, demo, bench, got 'rum', did you mean run?\n",
+        "error: command: expected one of run, compare, ls, info, status, sensitivity, eps-star, probe, validate, inherit, pretrain, report, export, demo, bench, got 'rum', did you mean run?\n",
     )
     extra = invoke("ls", "a", "b")
     assert (extra.exit_code, extra.stderr) == (2, "error: arguments: expected no more, got 'b'\n")
