@@ -18,7 +18,8 @@ import sys
 import textwrap
 import time
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -569,14 +570,25 @@ def start(tmp_path: Path, *arguments: str, **options: Any) -> subprocess.Popen[s
     )  # it would unbuffer C's standard output too, and hide what lingers there
     script = tmp_path / "fake.py"
     script.write_text(textwrap.dedent(FAKE.format(tests=str(ROOT / "tests"))))
-    return subprocess.Popen(
-        [sys.executable, str(script), str(tmp_path / "ready"), *arguments],
-        stdout=options.pop("stdout", subprocess.PIPE),
-        stderr=subprocess.PIPE,
-        text=True,
-        env=environ,
-        **options,
-    )
+    with interruptible():
+        return subprocess.Popen(
+            [sys.executable, str(script), str(tmp_path / "ready"), *arguments],
+            stdout=options.pop("stdout", subprocess.PIPE),
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environ,
+            **options,
+        )
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Processes started inside take SIGINT, also where the tests run in the background of a shell that ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_nothing_but_the_result_reaches_standard_output(tmp_path: Path) -> None:
@@ -738,14 +750,15 @@ def test_unknown_attribute_and_names() -> None:
 def real(tmp_path: Path, *arguments: str) -> subprocess.Popen[str]:
     """`synbench-fast run` in a process of its own, with small work."""
     small = ("--input-shape", "3,8,8", "--scales", "3", "--samples", "256", "--format", "json")
-    return subprocess.Popen(
-        [sys.executable, "-m", "synbench_fast", "run", *arguments, *small],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(tmp_path)])},
-    )
+    with interruptible():
+        return subprocess.Popen(
+            [sys.executable, "-m", "synbench_fast", "run", *arguments, *small],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(tmp_path)])},
+        )
 
 
 def test_real_encoders_give_documents_whose_command_replays_them(tmp_path: Path) -> None:
