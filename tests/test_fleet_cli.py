@@ -201,13 +201,18 @@ def test_suites_and_tables(here: Path, capsys: pytest.CaptureFixture[str]) -> No
     assert "worst" in out
 
 
-def test_a_result_that_is_gone(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_result_that_is_gone_is_put_together_again(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["run", "--models", "builtin:identity", "--out", "store", *SMALL, "--quiet"]
     assert cli.main(arguments) == 0
     (path,) = (here / "store" / "results").iterdir()
+    before = Result.load(path)
     path.unlink()
+    assert cli.main(arguments) == 0
+    assert (Result.load(path).scores, Result.load(path).curve) == (before.scores, before.curve)
+    path.write_text("{")
+    capsys.readouterr()
     assert cli.main(arguments) == 1
-    assert "expected a readable result file" in capsys.readouterr().err
+    assert f"{path.relative_to(here)}: expected a JSON document" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
