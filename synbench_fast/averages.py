@@ -114,7 +114,7 @@ def over_fit(
         stderr = (matrix.square() @ torch.from_numpy(t_var[:, e])).sqrt()
         slope, slope_rob = expected_slopes(value[:, e], value_rob[:, e], stderr, thresholds, prior)
         by_t.append(matrix.T @ slope / len(at))
-        by_t_rob.append(matrix_rob.T @ torch.where(slope_rob == 0, 0.0, slope_rob) / len(at))
+        by_t_rob.append(matrix_rob.T @ slope_rob / len(at))
     slopes = [
         (torch.stack([one[i] for one in by_t]), torch.stack([one[i] for one in by_t_rob]))
         for i in range(len(points))
