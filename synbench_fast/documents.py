@@ -6,6 +6,8 @@ str, int, float, bool, list[T], tuple[T, ...], dict[str, T], a dataclass, or any
 
 JSON has no infinity and no NaN: a field that may hold one is declared with `nan_field` or `inf_field`, is
 null in the document, and reads back as that value.
+
+`Document` is what files of results have in common: a schema with a version, and reading and writing.
 """
 
 from __future__ import annotations
@@ -21,11 +23,22 @@ import typing
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 from synbench_fast.errors import SynbenchError
 
-__all__ = ["Mismatch", "decode", "encode", "inf_field", "kind_of", "nan_field", "parse", "write_atomically"]
+__all__ = [
+    "Document",
+    "Mismatch",
+    "decode",
+    "encode",
+    "inf_field",
+    "kind_of",
+    "nan_field",
+    "parse",
+    "read_text",
+    "write_atomically",
+]
 
 
 class Mismatch(Exception):
@@ -43,6 +56,80 @@ def nan_field() -> Any:
 def inf_field() -> Any:
     """A float field that may be infinite: null in JSON, +inf when read."""
     return dataclasses.field(metadata={"null": math.inf})
+
+
+class Document:
+    """A dataclass that is a file: its first fields are `schema`, `synbench-fast/KIND`, and `schema_version`.
+
+    A kind with more than one version overrides `upgrade`.
+    """
+
+    schema: str
+    schema_version: int
+
+    @classmethod
+    def kind(cls) -> str:
+        """The word for such a file in messages."""
+        return cls.schema.rpartition("/")[2]
+
+    @classmethod
+    def upgrade(cls, document: dict[str, Any], version: int, source: str) -> dict[str, Any]:
+        """A document of an earlier version as one of today's; Mismatch where it does not fit."""
+        return document
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values. A value of the wrong type is a TypeError that names the field."""
+        return encode(self)
+
+    @classmethod
+    def from_dict(cls, document: object, *, source: str | None = None) -> Self:
+        """The inverse of `to_dict`; what does not fit is a SynbenchError naming `source` and the field."""
+        source = source or cls.kind()
+        if not isinstance(document, dict):
+            raise SynbenchError(f"{source}: expected a JSON object, got {kind_of(document)}")
+        if document.get("schema") != cls.schema:
+            raise SynbenchError(
+                f"{source}: schema: expected {cls.schema!r}, got {repr(document.get('schema'))[:60]}"
+            )
+        version, newest = document.get("schema_version"), cls.schema_version
+        if type(version) is not int or not 1 <= version <= newest:
+            newer = type(version) is int and version > newest
+            raise SynbenchError(
+                f"{source}: schema_version: expected {1 if newest == 1 else f'an integer from 1 to {newest}'}, "
+                f"got {repr(version)[:60]}" + ("; a newer synbench-fast wrote it" if newer else "")
+            )
+        try:
+            return decode(cls, cls.upgrade(document, version, source))
+        except Mismatch as error:
+            raise SynbenchError(f"{source}: {error}") from None
+
+    def to_json(self, *, indent: int | None = None) -> str:
+        """One JSON document in ASCII; on one line unless `indent` is given."""
+        return json.dumps(self.to_dict(), indent=indent, allow_nan=False)
+
+    @classmethod
+    def from_json(cls, text: str, *, source: str | None = None) -> Self:
+        """Read what `to_json` wrote; strict, see `from_dict`."""
+        return cls.from_dict(parse(text, source or cls.kind()), source=source)
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write the document to `path`, whole or not at all; returns the path."""
+        return write_atomically(path, self.to_json(indent=2) + "\n")
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Self:
+        """Read a saved document; SynbenchError names the file and the field that does not fit."""
+        return cls.from_json(read_text(path, cls.kind()), source=str(path))
+
+
+def read_text(path: str | os.PathLike[str], kind: str) -> str:
+    """The UTF-8 text of a file; SynbenchError calls it a `kind` file."""
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except OSError as error:
+        raise SynbenchError(f"{path}: expected a readable {kind} file, got: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise SynbenchError(f"{path}: expected a {kind} file in UTF-8, got other bytes") from None
 
 
 def parse(text: str, source: str) -> Any:

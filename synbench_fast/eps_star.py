@@ -15,7 +15,6 @@ the best: Hsu, Annals of Statistics 9, 1981.)
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,7 +25,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from synbench_fast.checks import check_integer
-from synbench_fast.documents import Mismatch, decode, encode, kind_of, nan_field, parse
+from synbench_fast.documents import Document, nan_field
 from synbench_fast.errors import SynbenchError
 from synbench_fast.results import Result
 
@@ -55,7 +54,7 @@ class EpsScore:
 
 
 @dataclass(frozen=True, kw_only=True)
-class EpsStar:
+class EpsStar(Document):
     """Where the score is largest over a grid of budgets.
 
     `eps_star` is the largest grid point `grid_eps`, moved to the vertex of the parabola through it and its two
@@ -89,24 +88,6 @@ class EpsStar:
             f"{self.encoder}: eps* = {self.eps_star:.3g} at threshold {self.threshold:g}; "
             f"95 % set {members} ({self.estimator}, {self.samples} samples per scale)"
         )
-
-    def to_json(self, *, indent: int | None = None) -> str:
-        """One JSON document in ASCII."""
-        return json.dumps(encode(self), indent=indent, allow_nan=False)
-
-    @classmethod
-    def from_json(cls, text: str, *, source: str = "eps-star") -> EpsStar:
-        """Read what `to_json` wrote; what does not fit is a SynbenchError naming `source` and the field."""
-        document = parse(text, source)
-        if not isinstance(document, dict):
-            raise SynbenchError(f"{source}: expected a JSON object, got {kind_of(document)}")
-        for key, value in (("schema", EPS_STAR_SCHEMA), ("schema_version", EPS_STAR_SCHEMA_VERSION)):
-            if document.get(key) != value or type(document.get(key)) is not type(value):
-                raise SynbenchError(f"{source}: {key}: expected {value!r}, got {document.get(key)!r}")
-        try:
-            return decode(cls, document)
-        except Mismatch as error:
-            raise SynbenchError(f"{source}: {error}") from None
 
 
 def eps_star(

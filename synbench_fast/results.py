@@ -16,22 +16,12 @@ import re
 import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from synbench_fast.documents import (
-    Mismatch,
-    decode,
-    encode,
-    inf_field,
-    kind_of,
-    nan_field,
-    parse,
-    write_atomically,
-)
+from synbench_fast.documents import Document, Mismatch, inf_field, kind_of, nan_field
 from synbench_fast.errors import SynbenchError
 
 __all__ = [
@@ -284,7 +274,7 @@ class Environment:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Result:
+class Result(Document):
     """Score of one encoder under one configuration, with everything needed to judge and to repeat it.
 
     `scores` runs over eps, then thresholds; `curve` over scales, then eps. `score_covariance` is that of the
@@ -382,54 +372,11 @@ class Result:
         readable = re.sub(r"[^A-Za-z0-9._-]+", "_", self.encoder.spec).strip("._")[:100]
         return f"{readable or 'encoder'}-{digest}.json"
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values. A value of the wrong type is a TypeError that names the field."""
-        return encode(self)
-
     @classmethod
-    def from_dict(cls, document: object, *, source: str = "result") -> Result:
-        """The inverse of `to_dict`; what does not fit is a SynbenchError naming `source` and the field."""
-        if not isinstance(document, dict):
-            raise SynbenchError(f"{source}: expected a JSON object, got {kind_of(document)}")
-        if document.get("schema") != SCHEMA:
-            raise SynbenchError(f"{source}: schema: expected {SCHEMA!r}, got {document.get('schema')!r}")
-        version = document.get("schema_version")
-        if type(version) is not int or not 1 <= version <= SCHEMA_VERSION:
-            newer = type(version) is int and version > SCHEMA_VERSION
-            raise SynbenchError(
-                f"{source}: schema_version: expected an integer from 1 to {SCHEMA_VERSION}, got {version!r}"
-                + ("; a newer synbench-fast wrote it" if newer else "")
-            )
-        try:
-            for older in (_from_version_1, _from_version_2)[version - 1 :]:
-                document = older(document)
-            return decode(cls, document)
-        except Mismatch as error:
-            raise SynbenchError(f"{source}: {error}") from None
-
-    def to_json(self, *, indent: int | None = None) -> str:
-        """One JSON document in ASCII; on one line unless `indent` is given."""
-        return json.dumps(self.to_dict(), indent=indent, allow_nan=False)
-
-    @classmethod
-    def from_json(cls, text: str, *, source: str = "result") -> Result:
-        """Read what `to_json` wrote; strict, see `from_dict`."""
-        return cls.from_dict(parse(text, source), source=source)
-
-    def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write the document to `path`, whole or not at all; returns the path."""
-        return write_atomically(path, self.to_json(indent=2) + "\n")
-
-    @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> Result:
-        """Read a saved result; SynbenchError names the file and the field that does not fit."""
-        try:
-            text = Path(path).read_text(encoding="utf-8")
-        except OSError as error:
-            raise SynbenchError(f"{path}: expected a readable result file, got: {error.strerror}") from None
-        except UnicodeDecodeError:
-            raise SynbenchError(f"{path}: expected a result file in UTF-8, got other bytes") from None
-        return cls.from_json(text, source=str(path))
+    def upgrade(cls, document: dict[str, Any], version: int, source: str) -> dict[str, Any]:
+        for older in (_from_version_1, _from_version_2)[version - 1 :]:
+            document = older(document)
+        return document
 
 
 CSV_COLUMNS = (

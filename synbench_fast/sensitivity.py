@@ -18,14 +18,12 @@ import hashlib
 import inspect
 import json
 import math
-import os
 import re
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import combinations
-from pathlib import Path
 from statistics import NormalDist
 from typing import Any
 
@@ -35,7 +33,7 @@ from torch import Tensor, nn
 from synbench_fast.checks import check_integer, check_seed, check_thresholds
 from synbench_fast.compare import compare
 from synbench_fast.devices import find_device
-from synbench_fast.documents import Mismatch, decode, encode, kind_of, nan_field, parse, write_atomically
+from synbench_fast.documents import Document, nan_field
 from synbench_fast.encoders import Encoder, load_encoder
 from synbench_fast.errors import SynbenchError, first_line, suggest
 from synbench_fast.pipeline import Progress
@@ -192,7 +190,7 @@ class Failure:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sensitivity:
+class Sensitivity(Document):
     """Scores at every level of every factor, and what follows from them; eps runs over all budgets of the base.
 
     Levels of `thresholds` are the base's own thresholds; all others are at the lowest one, `threshold`.
@@ -247,29 +245,6 @@ class Sensitivity:
             for one in self.levels
         ]
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        return encode(self)
-
-    def to_json(self, *, indent: int | None = None) -> str:
-        """One JSON document in ASCII."""
-        return json.dumps(self.to_dict(), indent=indent, allow_nan=False)
-
-    @classmethod
-    def from_json(cls, text: str, *, source: str = "sensitivity") -> Sensitivity:
-        """Read what `to_json` wrote; what does not fit is a SynbenchError naming `source` and the field."""
-        document = parse(text, source)
-        if not isinstance(document, dict):
-            raise SynbenchError(f"{source}: expected a JSON object, got {kind_of(document)}")
-        fixed = (("schema", SENSITIVITY_SCHEMA), ("schema_version", SENSITIVITY_SCHEMA_VERSION))
-        for key, value in fixed:
-            if document.get(key) != value or type(document.get(key)) is not type(value):
-                raise SynbenchError(f"{source}: {key}: expected {value!r}, got {document.get(key)!r}")
-        try:
-            return decode(cls, document)
-        except Mismatch as error:
-            raise SynbenchError(f"{source}: {error}") from None
-
     def file_name(self) -> str:
         """File name of these encoders, factors and settings."""
         document = self.to_dict()
@@ -281,10 +256,6 @@ class Sensitivity:
         text = json.dumps([[document[key] for key in names], settings], sort_keys=True)
         first = re.sub(r"[^A-Za-z0-9._-]+", "_", self.encoders[0].label).strip("._")[:80]
         return f"sensitivity-{first or 'encoder'}-{hashlib.sha256(text.encode()).hexdigest()[:12]}.json"
-
-    def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write the document to `path`, whole or not at all; returns the path."""
-        return write_atomically(path, self.to_json(indent=2) + "\n")
 
 
 def sensitivity(

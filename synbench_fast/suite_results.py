@@ -5,26 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import NormalDist
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from synbench_fast.documents import (
-    Mismatch,
-    decode,
-    encode,
-    kind_of,
-    nan_field,
-    parse,
-    write_atomically,
-)
+from synbench_fast.documents import Document, nan_field
 from synbench_fast.errors import SynbenchError, suggest
 from synbench_fast.results import EncoderRecord, Result, with_error
 
@@ -110,7 +100,7 @@ def combine(
 
 
 @dataclass(frozen=True, kw_only=True)
-class SuiteResult:
+class SuiteResult(Document):
     """Scores of one encoder on a suite of tasks. `tasks` are the names, `results` the results in that order."""
 
     schema: str = SUITE_SCHEMA
@@ -196,62 +186,21 @@ class SuiteResult:
         readable = re.sub(r"[^A-Za-z0-9._-]+", "_", self.encoder.spec).strip("._")[:100]
         return f"{readable or 'encoder'}-suite-{digest}.json"
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values. A value of the wrong type is a TypeError that names the field."""
-        return encode(self)
+    @classmethod
+    def upgrade(cls, document: dict[str, Any], version: int, source: str) -> dict[str, Any]:
+        """Each result is a document of its own, which may be of an earlier version."""
+        given = document.get("results")
+        if not isinstance(given, list):
+            return document
+        read = [Result.from_dict(one, source=f"{source}: results[{i}]") for i, one in enumerate(given)]
+        return {**document, "results": [one.to_dict() for one in read]}
 
     @classmethod
-    def from_dict(cls, document: object, *, source: str = "suite") -> SuiteResult:
-        """The inverse of `to_dict`; what does not fit is a SynbenchError naming `source` and the field."""
-        if not isinstance(document, dict):
-            raise SynbenchError(f"{source}: expected a JSON object, got {kind_of(document)}")
-        if document.get("schema") != SUITE_SCHEMA:
+    def from_dict(cls, document: object, *, source: str | None = None) -> Self:
+        suite = super().from_dict(document, source=source)
+        if not suite.results or len(suite.tasks) != len(suite.results):
             raise SynbenchError(
-                f"{source}: schema: expected {SUITE_SCHEMA!r}, got {document.get('schema')!r}"
-            )
-        version = document.get("schema_version")
-        if type(version) is not int or version != SUITE_SCHEMA_VERSION:
-            newer = type(version) is int and version > SUITE_SCHEMA_VERSION
-            raise SynbenchError(
-                f"{source}: schema_version: expected {SUITE_SCHEMA_VERSION}, got {version!r}"
-                + ("; a newer synbench-fast wrote it" if newer else "")
-            )
-        given = document.get("results")
-        results = given if isinstance(given, list) else []
-        # Each result is a document of its own, which may be of an earlier version.
-        read = [Result.from_dict(one, source=f"{source}: results[{i}]") for i, one in enumerate(results)]
-        try:
-            plain = {**document, "results": [one.to_dict() for one in read]} if results else document
-            suite = decode(cls, plain)
-        except Mismatch as error:
-            raise SynbenchError(f"{source}: {error}") from None
-        if not results or len(suite.tasks) != len(results):
-            raise SynbenchError(
-                f"{source}: results: expected one per task and at least one, got {len(results)} for "
-                f"{len(suite.tasks)} tasks"
+                f"{source or cls.kind()}: results: expected one per task and at least one, got "
+                f"{len(suite.results)} for {len(suite.tasks)} tasks"
             )
         return suite
-
-    def to_json(self, *, indent: int | None = None) -> str:
-        """One JSON document in ASCII; on one line unless `indent` is given."""
-        return json.dumps(self.to_dict(), indent=indent, allow_nan=False)
-
-    @classmethod
-    def from_json(cls, text: str, *, source: str = "suite") -> SuiteResult:
-        """Read what `to_json` wrote; strict, see `from_dict`."""
-        return cls.from_dict(parse(text, source), source=source)
-
-    def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write the document to `path`, whole or not at all; returns the path."""
-        return write_atomically(path, self.to_json(indent=2) + "\n")
-
-    @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> SuiteResult:
-        """Read a saved suite; SynbenchError names the file and the field that does not fit."""
-        try:
-            text = Path(path).read_text(encoding="utf-8")
-        except OSError as error:
-            raise SynbenchError(f"{path}: expected a readable suite file, got: {error.strerror}") from None
-        except UnicodeDecodeError:
-            raise SynbenchError(f"{path}: expected a suite file in UTF-8, got other bytes") from None
-        return cls.from_json(text, source=str(path))

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import math
-import os
 from dataclasses import dataclass
-from pathlib import Path
 
-from synbench_fast.documents import Mismatch, decode, encode, kind_of, parse, write_atomically
-from synbench_fast.errors import SynbenchError
+from synbench_fast.documents import Document
 from synbench_fast.results import EncoderRecord, Environment
 
 __all__ = [
@@ -89,7 +85,7 @@ class ProbePoint:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ProbeReport:
+class ProbeReport(Document):
     """Linear probes of one encoder on one data set, one per eps; see docs/probe.md.
 
     `half_distance` is half the smallest distance of two class means of the standardised training features,
@@ -125,28 +121,6 @@ class ProbeReport:
             for one in self.probes
         ]
         return columns, cells
-
-    def to_json(self, *, indent: int | None = None) -> str:
-        """One JSON document in ASCII."""
-        return json.dumps(encode(self), indent=indent, allow_nan=False)
-
-    @classmethod
-    def from_json(cls, text: str, *, source: str = "probe") -> ProbeReport:
-        """Read what `to_json` wrote; what does not fit is a SynbenchError naming `source` and the field."""
-        document = parse(text, source)
-        if not isinstance(document, dict):
-            raise SynbenchError(f"{source}: expected a JSON object, got {kind_of(document)}")
-        for key, value in (("schema", PROBE_SCHEMA), ("schema_version", PROBE_SCHEMA_VERSION)):
-            if document.get(key) != value or type(document.get(key)) is not type(value):
-                raise SynbenchError(f"{source}: {key}: expected {value!r}, got {document.get(key)!r}")
-        try:
-            return decode(cls, document)
-        except Mismatch as error:
-            raise SynbenchError(f"{source}: {error}") from None
-
-    def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write the document to `path`, whole or not at all; returns the path."""
-        return write_atomically(path, self.to_json(indent=2) + "\n")
 
 
 def share(count: int, total: int) -> Share:

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-from synbench_fast.documents import Mismatch, decode, encode, kind_of, nan_field, parse, write_atomically
+from synbench_fast.documents import Document, nan_field
 from synbench_fast.errors import SynbenchError, suggest
 from synbench_fast.results import Environment
 from synbench_fast.validity.correlation import Estimate
@@ -116,7 +113,7 @@ class HeldOut:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ValidityReport:
+class ValidityReport(Document):
     """Whether scores, and simpler predictors, order encoders as labelled data do."""
 
     schema: str = VALIDITY_SCHEMA
@@ -213,28 +210,6 @@ class ValidityReport:
                 }
             )
         return rows
-
-    def to_json(self, *, indent: int | None = None) -> str:
-        """One JSON document in ASCII."""
-        return json.dumps(encode(self), indent=indent, allow_nan=False)
-
-    @classmethod
-    def from_json(cls, text: str, *, source: str = "validity") -> ValidityReport:
-        """Read what `to_json` wrote; what does not fit is a SynbenchError naming `source` and the field."""
-        document = parse(text, source)
-        if not isinstance(document, dict):
-            raise SynbenchError(f"{source}: expected a JSON object, got {kind_of(document)}")
-        for key, value in (("schema", VALIDITY_SCHEMA), ("schema_version", VALIDITY_SCHEMA_VERSION)):
-            if document.get(key) != value or type(document.get(key)) is not type(value):
-                raise SynbenchError(f"{source}: {key}: expected {value!r}, got {document.get(key)!r}")
-        try:
-            return decode(cls, document)
-        except Mismatch as error:
-            raise SynbenchError(f"{source}: {error}") from None
-
-    def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write the document to `path`, whole or not at all; returns the path."""
-        return write_atomically(path, self.to_json(indent=1) + "\n")
 
 
 def _finite(value: float) -> float | None:
