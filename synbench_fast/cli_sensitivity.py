@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 __all__ = ["sensitivity_command"]
 
-# As in sensitivity.py, which imports torch: mistakes are to be named without that wait.
+# As in sensitivity/request.py, which imports torch: mistakes are to be named without that wait.
 _FACTORS = ("seed", "samples", "scales", "thresholds", "dtype", "preprocessing")
 _DTYPES = ("auto", "float32", "tf32", "bfloat16", "float16", "float64")
 _DTYPE_SYNONYMS = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16", "fp64": "float64"}

@@ -24,7 +24,8 @@ from typer.testing import CliRunner
 import synbench_fast as sb
 from synbench_fast import cli, environment, gaussian
 from synbench_fast.encoders import load_encoder
-from synbench_fast.sensitivity import FACTORS, Sensitivity, chi_squared_quantile
+from synbench_fast.sensitivity import FACTORS, Sensitivity, levels
+from synbench_fast.sensitivity.analysis import chi_squared_quantile
 
 FLAT: dict[str, Any] = {"input_shape": (16,), "scales": 6, "samples": 512, "threads": 1, "eps": 0.0}
 IMAGE: dict[str, Any] = {**FLAT, "input_shape": (3, 4, 4)}
@@ -309,7 +310,7 @@ def test_a_callers_module_is_given_back_and_named_encoders_are_loaded_once(
         seen.append(spec)
         return load_encoder(spec, **options)
 
-    monkeypatch.setattr(sys.modules["synbench_fast.sensitivity"], "load_encoder", counted)
+    monkeypatch.setattr(levels, "load_encoder", counted)
     mine = nn.Linear(16, 4).train()
     before = mine.weight
     options = {**FLAT, "scales": 2}
