@@ -20,6 +20,32 @@ from synbench_fast.arguments import UsageError
 from synbench_fast.cli_compare import compare_command
 from synbench_fast.cli_fleet import fleet_options, score_fleet, status_command
 from synbench_fast.cli_inherit import inherit
+from synbench_fast.cli_options import (
+    BatchSize,
+    Center,
+    Checkpoint,
+    Device,
+    Estimator,
+    InputShape,
+    Integral,
+    Mean,
+    OpsBackend,
+    Pool,
+    Preset,
+    Prior,
+    PublishedPreprocessing,
+    Quiet,
+    RandomInit,
+    Samples,
+    Scales,
+    Seed,
+    Std,
+    Threads,
+    Traceback,
+    TrustRemoteCode,
+    encoder_options,
+    score_options,
+)
 from synbench_fast.cli_pretrain import pretrain
 from synbench_fast.cli_probe import eps_star_command, probe
 from synbench_fast.cli_report import export_command, report_command
@@ -96,11 +122,6 @@ def _root(
         raise typer.Exit(2)
 
 
-# As in precision.py, which imports torch: mistakes are to be named without that wait.
-_DTYPES = ("auto", "float32", "tf32", "bfloat16", "float16", "float64")
-_DTYPE_SYNONYMS = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16", "fp64": "float64"}
-
-
 @app.command()
 def run(
     models: Annotated[
@@ -116,16 +137,10 @@ def run(
             "of which the table shows the lowest.",
         ),
     ] = None,
-    estimator: Annotated[str, typer.Option(metavar="consistent|counted|paper")] = "consistent",
-    scales: Annotated[
-        str | None,
-        typer.Option(
-            metavar="N|S,...",
-            help="Number of scales up to 4.9, or their values (2 is a number, 2.0 a value).",
-        ),
-    ] = None,
-    samples: Annotated[str | None, typer.Option(metavar="N", help="Samples per scale.")] = None,
-    preset: Annotated[str, typer.Option(metavar="quick|standard|paper")] = "standard",
+    estimator: Estimator = "consistent",
+    scales: Scales = None,
+    samples: Samples = None,
+    preset: Preset = "standard",
     precision: Annotated[
         str | None,
         typer.Option(
@@ -149,7 +164,7 @@ def run(
             "classes:K or a file; by default the published task alone.",
         ),
     ] = None,
-    device: Annotated[str, typer.Option(metavar="auto|cpu|cuda[:N]")] = "auto",
+    device: Device = "auto",
     dtype: Annotated[
         str,
         typer.Option(
@@ -157,53 +172,25 @@ def run(
             help="Of the forward pass; fp32, bf16, fp16 and fp64 mean the same.",
         ),
     ] = "auto",
-    backend: Annotated[
-        str, typer.Option(metavar="auto|torch", help="Of the operations; torch is the slow specification.")
-    ] = "auto",
-    batch_size: Annotated[str, typer.Option(metavar="auto|N", help="Images per forward pass.")] = "auto",
+    backend: OpsBackend = "auto",
+    batch_size: BatchSize = "auto",
     compile: Annotated[
         bool | None,
         typer.Option("--compile/--no-compile", help="Use torch.compile; by default where it repays itself."),
     ] = None,
-    seed: Annotated[str, typer.Option(metavar="N")] = "0",
-    prior: Annotated[str, typer.Option(metavar="P", help="Probability of class 1.")] = "0.5",
-    center: Annotated[
-        str, typer.Option(metavar="C", help="Mean of every input element before normalisation.")
-    ] = "0.5",
-    integral: Annotated[
-        str,
-        typer.Option(metavar="exact|grid", help="Threshold integral; grid is the published script's sum."),
-    ] = "exact",
-    input_shape: Annotated[
-        str | None, typer.Option(metavar="C,H,W", help="Input shape, without the batch.")
-    ] = None,
-    mean: Annotated[
-        str | None,
-        typer.Option(metavar="M,...", help="Normalisation mean per channel, not the model's."),
-    ] = None,
-    std: Annotated[
-        str | None, typer.Option(metavar="S,...", help="Normalisation deviation per channel.")
-    ] = None,
-    pool: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="How tokens or maps become a vector: avg, max, cls, ..."),
-    ] = None,
-    checkpoint: Annotated[
-        str | None,
-        typer.Option(metavar="FILE", help="Local weights, loaded without executing code; needs one MODEL."),
-    ] = None,
-    random_init: Annotated[
-        bool,
-        typer.Option("--random-init", help="Untrained weights drawn from the seed; nothing is downloaded."),
-    ] = False,
-    published_preprocessing: Annotated[
-        bool,
-        typer.Option("--published-preprocessing", help="The published script's ImageNet mean and deviation."),
-    ] = False,
-    trust_remote_code: Annotated[
-        bool, typer.Option("--trust-remote-code", help="Let a hub model run the code it comes with.")
-    ] = False,
-    threads: Annotated[str | None, typer.Option(metavar="N", help="CPU threads; by default all.")] = None,
+    seed: Seed = "0",
+    prior: Prior = "0.5",
+    center: Center = "0.5",
+    integral: Integral = "exact",
+    input_shape: InputShape = None,
+    mean: Mean = None,
+    std: Std = None,
+    pool: Pool = None,
+    checkpoint: Checkpoint = None,
+    random_init: RandomInit = False,
+    published_preprocessing: PublishedPreprocessing = False,
+    trust_remote_code: TrustRemoteCode = False,
+    threads: Threads = None,
     fleet: Annotated[
         list[str] | None,
         typer.Option(
@@ -234,10 +221,8 @@ def run(
         str,
         typer.Option("--format", metavar="table|json|csv", help="json: one document per line and encoder."),
     ] = "table",
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress on standard error.")] = False,
-    traceback: Annotated[
-        bool, typer.Option("--traceback", help="Show where an unexpected error came from.")
-    ] = False,
+    quiet: Quiet = False,
+    traceback: Traceback = False,
 ) -> None:
     """Score encoders. The result goes to standard output, progress to standard error."""
     if not models and not fleet:
@@ -251,45 +236,20 @@ def run(
         raise UsageError(f"--checkpoint: expected checkpoints in --models, got {checkpoint!r} beside it")
     if checkpoint is not None and len(models) > 1:
         raise UsageError(f"--checkpoint: expected a single MODEL to load it into, got {len(models)}")
-    options: dict[str, Any] = {
-        "eps": arguments.numbers("--eps", eps, low=0, below=1, distinct=True),
-        "estimator": arguments.choice("--estimator", estimator, ("consistent", "counted", "paper")),
-        "preset": arguments.choice("--preset", preset, ("quick", "standard", "paper")),
-        "device": arguments.device("--device", device),
-        "dtype": _DTYPE_SYNONYMS.get(dtype) or arguments.choice("--dtype", dtype, _DTYPES),
-        "backend": arguments.choice("--backend", backend, ("auto", "torch")),
+    options = encoder_options(device, seed, input_shape, mean, std, pool, checkpoint, threads) | score_options(
+        eps=eps, estimator=estimator, preset=preset, scales=scales, samples=samples, thresholds=thresholds,
+        dtype=dtype, backend=backend, batch_size=batch_size, prior=prior, center=center, integral=integral,
+    )  # fmt: skip
+    options |= {
         "average": arguments.choice("--average", average, ("auto", "sampled", "published")),
-        "seed": arguments.integer("--seed", seed, low=0, high=2**64 - 1),
-        "prior": arguments.number("--prior", prior, above=0, below=1),
-        "center": arguments.number("--center", center),
-        "integral": arguments.choice("--integral", integral, ("exact", "grid")),
-        "batch_size": batch_size,
         "random_init": random_init,
         "published_preprocessing": published_preprocessing,
         "trust_remote_code": trust_remote_code,
     }
     if compile is not None:
         options["compile"] = compile
-    if batch_size != "auto":
-        options["batch_size"] = arguments.integer("--batch-size", batch_size, low=1, or_word="auto")
-    if thresholds is not None:
-        options["thresholds"] = arguments.numbers("--thresholds", thresholds, low=0, below=1, distinct=True)
-    if scales is not None:
-        options["scales"] = arguments.count_or_numbers("--scales", scales)
-    if samples is not None:
-        options["samples"] = arguments.integer("--samples", samples, low=4)
     if precision is not None:
         options["precision"] = arguments.number("--precision", precision, above=0, below=1)
-    if input_shape is not None:
-        options["input_shape"] = arguments.shape("--input-shape", input_shape)
-    if mean is not None:
-        options["mean"] = arguments.numbers("--mean", mean)
-    if std is not None:
-        options["std"] = arguments.numbers("--std", std, above=0)
-    if pool is not None:
-        from synbench_fast.encoders import POOLS
-
-        options["pool"] = arguments.choice("--pool", pool, POOLS)
     if tasks is not None:
         from synbench_fast.suites import load_suite
 
@@ -299,10 +259,6 @@ def run(
             text = str(error)
             raise UsageError(f"--{text}" if text.startswith("tasks: ") else f"--tasks: {text}") from None
         options["tasks"] = tasks
-    if checkpoint is not None:
-        options["checkpoint"] = arguments.existing_file("--checkpoint", checkpoint)
-    if threads is not None:
-        options["threads"] = arguments.integer("--threads", threads, low=1)
     kind = arguments.choice("--format", output, ("table", "json", "csv"))
     folder = None if out is None else arguments.folder("--out", out)
     if many and folder is not None:

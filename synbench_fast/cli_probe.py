@@ -3,67 +3,36 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from synbench_fast import arguments
 from synbench_fast.arguments import UsageError
+from synbench_fast.cli_options import (
+    Checkpoint,
+    Device,
+    InputShape,
+    Mean,
+    Pool,
+    Preset,
+    Quiet,
+    RandomInit,
+    Samples,
+    Scales,
+    Seed,
+    Std,
+    TableOrJson,
+    Threads,
+    Traceback,
+    TrustRemoteCode,
+    encoder_options,
+    score_options,
+)
 from synbench_fast.errors import SynbenchError
 from synbench_fast.messages import fail, print_trace, reason, say
 
 __all__ = ["eps_star_command", "probe"]
-
-_Device = Annotated[str, typer.Option(metavar="auto|cpu|cuda[:N]")]
-_Seed = Annotated[str, typer.Option(metavar="N")]
-_InputShape = Annotated[
-    str | None,
-    typer.Option(metavar="C,H,W", help="Input shape, without the batch; by default the encoder's."),
-]
-_Mean = Annotated[str | None, typer.Option(metavar="M,...", help="Normalisation mean per channel.")]
-_Std = Annotated[str | None, typer.Option(metavar="S,...", help="Normalisation deviation per channel.")]
-_Pool = Annotated[str | None, typer.Option(metavar="NAME", help="avg, max, cls, flatten or default.")]
-_Checkpoint = Annotated[str | None, typer.Option(metavar="FILE", help="Local weights; needs one encoder.")]
-_RandomInit = Annotated[bool, typer.Option("--random-init", help="Untrained weights drawn from the seed.")]
-_TrustRemoteCode = Annotated[
-    bool, typer.Option("--trust-remote-code", help="Let a hub model run the code it comes with.")
-]
-_Threads = Annotated[str | None, typer.Option(metavar="N", help="CPU threads; by default all.")]
-_TableOrJson = Annotated[str, typer.Option("--format", metavar="table|json")]
-_Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on standard error.")]
-_Traceback = Annotated[bool, typer.Option("--traceback", help="Show where an unexpected error came from.")]
-
-
-def _encoder_options(
-    device: str,
-    seed: str,
-    input_shape: str | None,
-    mean: str | None,
-    std: str | None,
-    pool: str | None,
-    checkpoint: str | None,
-    threads: str | None,
-) -> dict[str, Any]:
-    """Checked values of the options that say which encoder and where; those not given are left out."""
-    options: dict[str, Any] = {
-        "device": arguments.device("--device", device),
-        "seed": arguments.integer("--seed", seed, low=0, high=2**64 - 1),
-    }
-    if input_shape is not None:
-        options["input_shape"] = arguments.shape("--input-shape", input_shape)
-    if mean is not None:
-        options["mean"] = arguments.numbers("--mean", mean)
-    if std is not None:
-        options["std"] = arguments.numbers("--std", std, above=0)
-    if pool is not None:
-        from synbench_fast.encoders import POOLS
-
-        options["pool"] = arguments.choice("--pool", pool, POOLS)
-    if checkpoint is not None:
-        options["checkpoint"] = arguments.existing_file("--checkpoint", checkpoint)
-    if threads is not None:
-        options["threads"] = arguments.integer("--threads", threads, low=1)
-    return options
 
 
 def eps_star_command(
@@ -79,22 +48,22 @@ def eps_star_command(
     repeats: Annotated[
         str, typer.Option(metavar="N", help="Runs with seeds SEED, SEED + 1, ...; 1, or 3 and more.")
     ] = "1",
-    scales: Annotated[str | None, typer.Option(metavar="N|S,...", help="As for run.")] = None,
-    samples: Annotated[str | None, typer.Option(metavar="N", help="Samples per scale.")] = None,
-    preset: Annotated[str, typer.Option(metavar="quick|standard|paper")] = "standard",
-    device: _Device = "auto",
-    seed: _Seed = "0",
-    input_shape: _InputShape = None,
-    mean: _Mean = None,
-    std: _Std = None,
-    pool: _Pool = None,
-    checkpoint: _Checkpoint = None,
-    random_init: _RandomInit = False,
-    trust_remote_code: _TrustRemoteCode = False,
-    threads: _Threads = None,
-    output: _TableOrJson = "table",
-    quiet: _Quiet = False,
-    traceback: _Traceback = False,
+    scales: Scales = None,
+    samples: Samples = None,
+    preset: Preset = "standard",
+    device: Device = "auto",
+    seed: Seed = "0",
+    input_shape: InputShape = None,
+    mean: Mean = None,
+    std: Std = None,
+    pool: Pool = None,
+    checkpoint: Checkpoint = None,
+    random_init: RandomInit = False,
+    trust_remote_code: TrustRemoteCode = False,
+    threads: Threads = None,
+    output: TableOrJson = "table",
+    quiet: Quiet = False,
+    traceback: Traceback = False,
 ) -> None:
     """Find the budget with the largest score, and the budgets that the samples cannot tell from it."""
     if not encoders:
@@ -106,19 +75,20 @@ def eps_star_command(
         raise UsageError("--repeats: expected 1, or at least 3 to see their spread, got '2'")
     if runs > 1 and random_init:
         raise UsageError("--repeats: expected 1 with --random-init, whose weights follow the seed")
-    options = _encoder_options(device, seed, input_shape, mean, std, pool, checkpoint, threads) | {
-        "eps": arguments.numbers("--eps", eps, low=0, below=1, distinct=True),
-        "estimator": arguments.choice("--estimator", estimator, ("paper", "consistent")),
-        "preset": arguments.choice("--preset", preset, ("quick", "standard", "paper")),
+    options = encoder_options(device, seed, input_shape, mean, std, pool, checkpoint, threads) | {
         "random_init": random_init,
         "trust_remote_code": trust_remote_code,
     }
+    options |= score_options(
+        eps=eps,
+        estimator=estimator,
+        preset=preset,
+        scales=scales,
+        samples=samples,
+        estimators=("paper", "consistent"),
+    )
     if len(options["eps"]) < 2:
         raise UsageError(f"--eps: expected at least 2 budgets, got {eps!r}")
-    if scales is not None:
-        options["scales"] = arguments.count_or_numbers("--scales", scales)
-    if samples is not None:
-        options["samples"] = arguments.integer("--samples", samples, low=4)
     level = arguments.numbers("--threshold", threshold, low=0, below=1)
     if len(level) > 1:
         raise UsageError(f"--threshold: expected one number, got {threshold!r}")
@@ -193,26 +163,26 @@ def probe(
     test_fraction: Annotated[str, typer.Option(metavar="P", help="Held out of every class.")] = "0.25",
     samples: Annotated[str | None, typer.Option(metavar="N", help="Use at most N samples.")] = None,
     batch_size: Annotated[str, typer.Option(metavar="N")] = "128",
-    device: _Device = "auto",
-    seed: _Seed = "0",
-    input_shape: _InputShape = None,
-    mean: _Mean = None,
-    std: _Std = None,
-    pool: _Pool = None,
-    checkpoint: _Checkpoint = None,
-    random_init: _RandomInit = False,
-    trust_remote_code: _TrustRemoteCode = False,
-    threads: _Threads = None,
-    output: _TableOrJson = "table",
-    quiet: _Quiet = False,
-    traceback: _Traceback = False,
+    device: Device = "auto",
+    seed: Seed = "0",
+    input_shape: InputShape = None,
+    mean: Mean = None,
+    std: Std = None,
+    pool: Pool = None,
+    checkpoint: Checkpoint = None,
+    random_init: RandomInit = False,
+    trust_remote_code: TrustRemoteCode = False,
+    threads: Threads = None,
+    output: TableOrJson = "table",
+    quiet: Quiet = False,
+    traceback: Traceback = False,
 ) -> None:
     """Train eps-robust linear probes on features of labelled data, and attack them through the encoder."""
     if encoder is None:
         raise UsageError("ENCODER: expected an encoder such as timm:resnet50, got none")
     if data is None:
         raise UsageError("--data: expected digits, an image folder, a .npz or a .parquet file, got none")
-    options = _encoder_options(device, seed, input_shape, mean, std, pool, checkpoint, threads) | {
+    options = encoder_options(device, seed, input_shape, mean, std, pool, checkpoint, threads) | {
         "eps": arguments.numbers("--eps", eps, low=0, below=1, distinct=True),
         "l2": () if l2 == "none" else arguments.numbers("--l2", l2, low=0, distinct=True),
         "linf": () if linf == "none" else arguments.numbers("--linf", linf, low=0, distinct=True),

@@ -13,20 +13,31 @@ import typer
 
 from synbench_fast import arguments
 from synbench_fast.arguments import UsageError
-from synbench_fast.cli_probe import (
-    _Checkpoint,
-    _Device,
-    _encoder_options,
-    _InputShape,
-    _Mean,
-    _Pool,
-    _Quiet,
-    _RandomInit,
-    _Seed,
-    _Std,
-    _Threads,
-    _Traceback,
-    _TrustRemoteCode,
+from synbench_fast.cli_options import (
+    BatchSize,
+    Center,
+    Checkpoint,
+    Device,
+    Estimator,
+    Format,
+    InputShape,
+    Integral,
+    Mean,
+    OpsBackend,
+    Pool,
+    Preset,
+    Prior,
+    Quiet,
+    RandomInit,
+    Samples,
+    Scales,
+    Seed,
+    Std,
+    Threads,
+    Traceback,
+    TrustRemoteCode,
+    encoder_options,
+    score_options,
 )
 from synbench_fast.errors import SynbenchError
 from synbench_fast.messages import fail, print_trace, reason, say
@@ -38,8 +49,6 @@ __all__ = ["sensitivity_command"]
 
 # As in sensitivity/request.py, which imports torch: mistakes are to be named without that wait.
 _FACTORS = ("seed", "samples", "scales", "thresholds", "dtype", "preprocessing")
-_DTYPES = ("auto", "float32", "tf32", "bfloat16", "float16", "float64")
-_DTYPE_SYNONYMS = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16", "fp64": "float64"}
 _SHOWN = 4  # encoders side by side in 100 columns
 
 
@@ -59,35 +68,35 @@ def sensitivity_command(
         str | None,
         typer.Option(metavar="A,...", help="Threshold accuracies; the lowest is the base's, all are levels."),
     ] = None,
-    estimator: Annotated[str, typer.Option(metavar="consistent|counted|paper")] = "consistent",
-    scales: Annotated[str | None, typer.Option(metavar="N|S,...", help="As for run.")] = None,
-    samples: Annotated[str | None, typer.Option(metavar="N", help="Samples per scale.")] = None,
-    preset: Annotated[str, typer.Option(metavar="quick|standard|paper")] = "standard",
-    device: _Device = "auto",
+    estimator: Estimator = "consistent",
+    scales: Scales = None,
+    samples: Samples = None,
+    preset: Preset = "standard",
+    device: Device = "auto",
     dtype: Annotated[
         str, typer.Option(metavar="auto|float32|bfloat16|...", help="Of the base; auto is float32.")
     ] = "auto",
-    backend: Annotated[str, typer.Option(metavar="auto|torch")] = "auto",
-    batch_size: Annotated[str, typer.Option(metavar="auto|N", help="Images per forward pass.")] = "auto",
-    seed: _Seed = "0",
-    prior: Annotated[str, typer.Option(metavar="P", help="Probability of class 1.")] = "0.5",
-    center: Annotated[str, typer.Option(metavar="C", help="Mean of every input element.")] = "0.5",
-    integral: Annotated[str, typer.Option(metavar="exact|grid")] = "exact",
-    input_shape: _InputShape = None,
-    mean: _Mean = None,
-    std: _Std = None,
-    pool: _Pool = None,
-    checkpoint: _Checkpoint = None,
-    random_init: _RandomInit = False,
+    backend: OpsBackend = "auto",
+    batch_size: BatchSize = "auto",
+    seed: Seed = "0",
+    prior: Prior = "0.5",
+    center: Center = "0.5",
+    integral: Integral = "exact",
+    input_shape: InputShape = None,
+    mean: Mean = None,
+    std: Std = None,
+    pool: Pool = None,
+    checkpoint: Checkpoint = None,
+    random_init: RandomInit = False,
     published_preprocessing: Annotated[
         bool, typer.Option("--published-preprocessing", help="The published constants in the base.")
     ] = False,
-    trust_remote_code: _TrustRemoteCode = False,
-    threads: _Threads = None,
+    trust_remote_code: TrustRemoteCode = False,
+    threads: Threads = None,
     out: Annotated[str | None, typer.Option(metavar="DIR", help="Also write the document into DIR.")] = None,
-    output: Annotated[str, typer.Option("--format", metavar="table|json|csv")] = "table",
-    quiet: _Quiet = False,
-    traceback: _Traceback = False,
+    output: Format = "table",
+    quiet: Quiet = False,
+    traceback: Traceback = False,
 ) -> None:
     """Vary seed, samples, scales, thresholds, dtype and preprocessing; show how scores and ranking move."""
     if not encoders:
@@ -98,32 +107,18 @@ def sensitivity_command(
     runs = arguments.integer("--seeds", seeds, low=1)
     if runs < 2 and (factors is None or "seed" in factors):
         raise UsageError(f"--seeds: expected at least 2 to see their spread, got {seeds!r}")
-    options = _encoder_options(device, seed, input_shape, mean, std, pool, checkpoint, threads) | {
-        "eps": arguments.numbers("--eps", eps, low=0, below=1, distinct=True),
-        "estimator": arguments.choice("--estimator", estimator, ("consistent", "counted", "paper")),
-        "preset": arguments.choice("--preset", preset, ("quick", "standard", "paper")),
-        "dtype": _DTYPE_SYNONYMS.get(dtype) or arguments.choice("--dtype", dtype, _DTYPES),
-        "backend": arguments.choice("--backend", backend, ("auto", "torch")),
-        "prior": arguments.number("--prior", prior, above=0, below=1),
-        "center": arguments.number("--center", center),
-        "integral": arguments.choice("--integral", integral, ("exact", "grid")),
-    }
+    options = encoder_options(device, seed, input_shape, mean, std, pool, checkpoint, threads) | score_options(
+        eps=eps, estimator=estimator, preset=preset, scales=scales, samples=samples, thresholds=thresholds,
+        dtype=dtype, backend=backend, batch_size=batch_size, prior=prior, center=center, integral=integral,
+    )  # fmt: skip
     flags = {
         "random_init": random_init,
         "published_preprocessing": published_preprocessing,
         "trust_remote_code": trust_remote_code,
     }
     options |= {name: True for name, given in flags.items() if given}
-    if batch_size != "auto":
-        options["batch_size"] = arguments.integer("--batch-size", batch_size, low=1, or_word="auto")
-    if thresholds is not None:
-        options["thresholds"] = arguments.numbers("--thresholds", thresholds, low=0, below=1, distinct=True)
-        if factors is not None and "thresholds" in factors and len(options["thresholds"]) < 2:
-            raise UsageError(f"--thresholds: expected at least two to vary them, got {thresholds!r}")
-    if scales is not None:
-        options["scales"] = arguments.count_or_numbers("--scales", scales)
-    if samples is not None:
-        options["samples"] = arguments.integer("--samples", samples, low=4)
+    if factors is not None and "thresholds" in factors and len(options.get("thresholds", (0, 1))) < 2:
+        raise UsageError(f"--thresholds: expected at least two to vary them, got {thresholds!r}")
     kind = arguments.choice("--format", output, ("table", "json", "csv"))
     folder = None if out is None else arguments.folder("--out", out)
     raise typer.Exit(_vary_all(encoders, factors, runs, options, kind, folder, quiet, traceback))

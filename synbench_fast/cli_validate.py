@@ -8,7 +8,25 @@ import typer
 
 from synbench_fast import arguments
 from synbench_fast.arguments import UsageError
-from synbench_fast.cli_probe import _encoder_options
+from synbench_fast.cli_options import (
+    Device,
+    Estimator,
+    Format,
+    InputShape,
+    Mean,
+    Pool,
+    Preset,
+    Quiet,
+    RandomInit,
+    Scales,
+    Seed,
+    Std,
+    Threads,
+    Traceback,
+    TrustRemoteCode,
+    encoder_options,
+    score_options,
+)
 from synbench_fast.errors import SynbenchError
 from synbench_fast.messages import fail, print_trace, reason, say
 
@@ -50,9 +68,9 @@ def validate(
     thresholds: Annotated[
         str, typer.Option(metavar="A,...", help="Threshold accuracies of the scores.")
     ] = "0.6,0.7,0.8,0.9",
-    estimator: Annotated[str, typer.Option(metavar="consistent|counted|paper")] = "consistent",
-    preset: Annotated[str, typer.Option(metavar="quick|standard|paper")] = "quick",
-    scales: Annotated[str | None, typer.Option(metavar="N|S,...", help="As for run.")] = None,
+    estimator: Estimator = "consistent",
+    preset: Preset = "quick",
+    scales: Scales = None,
     samples: Annotated[str | None, typer.Option(metavar="N", help="Synthetic samples per scale.")] = None,
     l2: Annotated[
         str | None,
@@ -86,33 +104,21 @@ def validate(
         str, typer.Option(metavar="N", help="Random halves of the encoders that choose and test.")
     ] = "200",
     batch_size: Annotated[str, typer.Option(metavar="N", help="Of the probes.")] = "128",
-    device: Annotated[str, typer.Option(metavar="auto|cpu|cuda[:N]")] = "auto",
-    seed: Annotated[str, typer.Option(metavar="N")] = "0",
-    input_shape: Annotated[
-        str | None, typer.Option(metavar="C,H,W", help="Input shape, without the batch.")
-    ] = None,
-    mean: Annotated[str | None, typer.Option(metavar="M,...", help="Normalisation mean per channel.")] = None,
-    std: Annotated[
-        str | None, typer.Option(metavar="S,...", help="Normalisation deviation per channel.")
-    ] = None,
-    pool: Annotated[
-        str | None, typer.Option(metavar="NAME", help="avg, max, cls, flatten or default.")
-    ] = None,
-    random_init: Annotated[
-        bool, typer.Option("--random-init", help="Untrained weights drawn from the seed.")
-    ] = False,
-    trust_remote_code: Annotated[
-        bool, typer.Option("--trust-remote-code", help="Let a hub model run the code it comes with.")
-    ] = False,
-    threads: Annotated[str | None, typer.Option(metavar="N", help="CPU threads; by default all.")] = None,
+    device: Device = "auto",
+    seed: Seed = "0",
+    input_shape: InputShape = None,
+    mean: Mean = None,
+    std: Std = None,
+    pool: Pool = None,
+    random_init: RandomInit = False,
+    trust_remote_code: TrustRemoteCode = False,
+    threads: Threads = None,
     out: Annotated[
         str | None, typer.Option(metavar="DIR", help="Also write validity.json and validity.csv into DIR.")
     ] = None,
-    output: Annotated[str, typer.Option("--format", metavar="table|json|csv")] = "table",
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress on standard error.")] = False,
-    traceback: Annotated[
-        bool, typer.Option("--traceback", help="Show where an unexpected error came from.")
-    ] = False,
+    output: Format = "table",
+    quiet: Quiet = False,
+    traceback: Traceback = False,
 ) -> None:
     """Correlate scores and simple baselines with linear probes on labelled data, over several encoders."""
     if demo and (encoders or data):
@@ -126,12 +132,11 @@ def validate(
             "--data: expected digits, photos, an image folder, a .npz or a .parquet file, got none"
         )
     options: dict[str, Any] = {**_DEMO} if demo else {}
-    options |= _encoder_options(device, seed, input_shape, mean, std, pool, None, threads)
+    options |= encoder_options(device, seed, input_shape, mean, std, pool, None, threads)
+    options |= score_options(
+        eps=eps, estimator=estimator, preset=preset, scales=scales, samples=samples, thresholds=thresholds
+    )
     options |= {
-        "eps": arguments.numbers("--eps", eps, low=0, below=1, distinct=True),
-        "thresholds": arguments.numbers("--thresholds", thresholds, low=0, below=1, distinct=True),
-        "estimator": arguments.choice("--estimator", estimator, ("consistent", "counted", "paper")),
-        "preset": arguments.choice("--preset", preset, ("quick", "standard", "paper")),
         "attack": attack,
         "regularisation": arguments.number("--regularisation", regularisation, above=0, below=1e9),
         "test_fraction": arguments.number("--test-fraction", test_fraction, above=0, below=1),
@@ -148,10 +153,7 @@ def validate(
             options[name] = (
                 () if norm == "none" else arguments.numbers(f"--{name}", norm, low=0, distinct=True)
             )
-    if scales is not None:
-        options["scales"] = arguments.count_or_numbers("--scales", scales)
     for name, given, low in (
-        ("samples", samples, 4),
         ("steps", steps, 1),
         ("targets", targets, 1),
         ("data_samples", data_samples, 1),

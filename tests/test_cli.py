@@ -28,7 +28,7 @@ import pytest
 from result_example import example
 from typer.testing import CliRunner
 
-from synbench_fast import cli, environment
+from synbench_fast import cli, cli_options, environment
 from synbench_fast.documents import encode
 from synbench_fast.encoders import SOURCES, list_encoders, registry
 from synbench_fast.errors import SynbenchError
@@ -125,7 +125,7 @@ def test_synonyms_of_dtypes_reach_score_under_their_one_name(calls: list[Any]) -
     for given, name in (("bf16", "bfloat16"), ("fp16", "float16"), ("fp32", "float32"), ("tf32", "tf32")):
         invoke("run", "builtin:conv", "--dtype", given)
         assert calls[-1][1]["dtype"] == name
-    assert ("auto", *DTYPES) == cli._DTYPES and cli._DTYPE_SYNONYMS == SYNONYMS
+    assert ("auto", *DTYPES) == cli_options.DTYPES and cli_options.DTYPE_SYNONYMS == SYNONYMS
 
 
 def test_table_shows_the_thresholds_asked_for(calls: list[Any]) -> None:

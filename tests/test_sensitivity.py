@@ -503,8 +503,5 @@ def test_usage_errors_are_one_line_and_exit_2(arguments: list[str], message: str
 
 def test_names_without_torch_are_those_with_it() -> None:
     from synbench_fast import cli_sensitivity
-    from synbench_fast.precision import DTYPES, SYNONYMS
 
     assert cli_sensitivity._FACTORS == FACTORS
-    assert set(cli_sensitivity._DTYPES) == {"auto", *DTYPES}
-    assert cli_sensitivity._DTYPE_SYNONYMS == SYNONYMS

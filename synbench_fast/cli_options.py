@@ -1,0 +1,176 @@
+"""Options that several commands share: how --help shows them, and their values checked. No torch is imported."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import typer
+
+from synbench_fast import arguments
+
+__all__ = [
+    "DTYPES",
+    "DTYPE_SYNONYMS",
+    "ESTIMATORS",
+    "BatchSize",
+    "Center",
+    "Checkpoint",
+    "Device",
+    "Estimator",
+    "Format",
+    "InputShape",
+    "Integral",
+    "Mean",
+    "OpsBackend",
+    "Pool",
+    "Preset",
+    "Prior",
+    "PublishedPreprocessing",
+    "Quiet",
+    "RandomInit",
+    "Samples",
+    "Scales",
+    "Seed",
+    "Std",
+    "TableOrJson",
+    "Threads",
+    "Traceback",
+    "TrustRemoteCode",
+    "encoder_options",
+    "score_options",
+]
+
+# As in precision.py and estimators.py, which import torch: mistakes are to be named without that wait.
+DTYPES = ("auto", "float32", "tf32", "bfloat16", "float16", "float64")
+DTYPE_SYNONYMS = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16", "fp64": "float64"}
+ESTIMATORS = ("consistent", "counted", "paper")
+
+# Which encoder, and where it runs.
+Device = Annotated[str, typer.Option(metavar="auto|cpu|cuda[:N]")]
+Seed = Annotated[str, typer.Option(metavar="N")]
+InputShape = Annotated[
+    str | None,
+    typer.Option(metavar="C,H,W", help="Input shape, without the batch; by default the encoder's."),
+]
+Mean = Annotated[
+    str | None, typer.Option(metavar="M,...", help="Normalisation mean per channel, not the encoder's.")
+]
+Std = Annotated[str | None, typer.Option(metavar="S,...", help="Normalisation deviation per channel.")]
+Pool = Annotated[
+    str | None, typer.Option(metavar="NAME", help="How tokens or maps become a vector: avg, max, cls, ...")
+]
+Checkpoint = Annotated[
+    str | None,
+    typer.Option(metavar="FILE", help="Local weights, loaded without executing code; needs one encoder."),
+]
+RandomInit = Annotated[
+    bool,
+    typer.Option("--random-init", help="Untrained weights drawn from the seed; nothing is downloaded."),
+]
+PublishedPreprocessing = Annotated[
+    bool,
+    typer.Option("--published-preprocessing", help="The published script's ImageNet mean and deviation."),
+]
+TrustRemoteCode = Annotated[
+    bool, typer.Option("--trust-remote-code", help="Let a hub model run the code it comes with.")
+]
+Threads = Annotated[str | None, typer.Option(metavar="N", help="CPU threads; by default all.")]
+
+# What is scored.
+Estimator = Annotated[str, typer.Option(metavar="|".join(ESTIMATORS))]
+Scales = Annotated[
+    str | None,
+    typer.Option(
+        metavar="N|S,...", help="Number of scales up to 4.9, or their values (2 is a number, 2.0 a value)."
+    ),
+]
+Samples = Annotated[str | None, typer.Option(metavar="N", help="Samples per scale.")]
+Preset = Annotated[str, typer.Option(metavar="quick|standard|paper")]
+OpsBackend = Annotated[
+    str, typer.Option(metavar="auto|torch", help="Of the operations; torch is the slow specification.")
+]
+BatchSize = Annotated[str, typer.Option(metavar="auto|N", help="Images per forward pass.")]
+Prior = Annotated[str, typer.Option(metavar="P", help="Probability of class 1.")]
+Center = Annotated[str, typer.Option(metavar="C", help="Mean of every input element before normalisation.")]
+Integral = Annotated[
+    str, typer.Option(metavar="exact|grid", help="Threshold integral; grid is the published script's sum.")
+]
+
+# What comes out.
+Format = Annotated[str, typer.Option("--format", metavar="table|json|csv")]
+TableOrJson = Annotated[str, typer.Option("--format", metavar="table|json")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on standard error.")]
+Traceback = Annotated[bool, typer.Option("--traceback", help="Show where an unexpected error came from.")]
+
+
+def encoder_options(
+    device: str,
+    seed: str,
+    input_shape: str | None,
+    mean: str | None,
+    std: str | None,
+    pool: str | None,
+    checkpoint: str | None,
+    threads: str | None,
+) -> dict[str, Any]:
+    """Checked values of the options that say which encoder and where; those not given are left out."""
+    options: dict[str, Any] = {
+        "device": arguments.device("--device", device),
+        "seed": arguments.integer("--seed", seed, low=0, high=2**64 - 1),
+    }
+    if input_shape is not None:
+        options["input_shape"] = arguments.shape("--input-shape", input_shape)
+    if mean is not None:
+        options["mean"] = arguments.numbers("--mean", mean)
+    if std is not None:
+        options["std"] = arguments.numbers("--std", std, above=0)
+    if pool is not None:
+        from synbench_fast.encoders import POOLS
+
+        options["pool"] = arguments.choice("--pool", pool, POOLS)
+    if checkpoint is not None:
+        options["checkpoint"] = arguments.existing_file("--checkpoint", checkpoint)
+    if threads is not None:
+        options["threads"] = arguments.integer("--threads", threads, low=1)
+    return options
+
+
+def score_options(
+    *,
+    eps: str,
+    estimator: str,
+    preset: str,
+    scales: str | None,
+    samples: str | None,
+    thresholds: str | None = None,
+    estimators: tuple[str, ...] = ESTIMATORS,
+    **others: str,
+) -> dict[str, Any]:
+    """Checked values of the options that say what is scored; those not given are left out.
+
+    `others` are out of dtype, backend, batch_size, prior, center and integral: what the command has of them.
+    """
+    options: dict[str, Any] = {
+        "eps": arguments.numbers("--eps", eps, low=0, below=1, distinct=True),
+        "estimator": arguments.choice("--estimator", estimator, estimators),
+        "preset": arguments.choice("--preset", preset, ("quick", "standard", "paper")),
+    }
+    check: dict[str, Callable[[str], Any]] = {
+        "dtype": lambda text: DTYPE_SYNONYMS.get(text) or arguments.choice("--dtype", text, DTYPES),
+        "backend": lambda text: arguments.choice("--backend", text, ("auto", "torch")),
+        "prior": lambda text: arguments.number("--prior", text, above=0, below=1),
+        "center": lambda text: arguments.number("--center", text),
+        "integral": lambda text: arguments.choice("--integral", text, ("exact", "grid")),
+        "batch_size": lambda text: arguments.integer("--batch-size", text, low=1, or_word="auto"),
+    }
+    options |= {
+        name: check[name](text) for name, text in others.items() if (name, text) != ("batch_size", "auto")
+    }
+    if thresholds is not None:
+        options["thresholds"] = arguments.numbers("--thresholds", thresholds, low=0, below=1, distinct=True)
+    if scales is not None:
+        options["scales"] = arguments.count_or_numbers("--scales", scales)
+    if samples is not None:
+        options["samples"] = arguments.integer("--samples", samples, low=4)
+    return options
