@@ -207,7 +207,7 @@ def test_what_is_not_given_is_left_to_score(calls: list[Any]) -> None:
     invoke("run", "builtin:conv")
     assert set(calls[0][1]) == {
         "eps", "estimator", "preset", "device", "dtype", "backend", "seed", "prior", "center",
-        "integral", "batch_size", "random_init", "average",
+        "integral", "random_init", "average",
         "published_preprocessing", "trust_remote_code",
     }  # fmt: skip
 

@@ -94,7 +94,7 @@ def train(kind: str, digits: Digits, *, seed: int, epochs: int, radius: float, s
                 batch = order[start : start + 64]
                 x, y = digits.train_x[batch], digits.train_y[batch]
                 if kind == "adversarial":
-                    x, _ = _pgd(model, x, y, radius, steps, generator, (0.0, 1.0))
+                    x, _ = pgd(model, x, y, radius, steps, generator, (0.0, 1.0))
                 optimizer.zero_grad()
                 functional.cross_entropy(model(x), y).backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
@@ -149,13 +149,13 @@ def survivors(
         for target in wrong.T:
             left = alive.nonzero()[:, 0]
             if len(left):
-                _, lost = _pgd(model, x[left], y[left], radius, steps, generator, box, target[left])
+                _, lost = pgd(model, x[left], y[left], radius, steps, generator, box, target[left])
                 alive[left[lost]] = False
         rows.append(alive.clone())
     return torch.stack(rows)
 
 
-def _pgd(
+def pgd(
     model: nn.Module,
     x: Tensor,
     y: Tensor,

@@ -40,7 +40,14 @@ from synbench_fast.robust_probe.solver import (
     standardiser,
 )
 
-__all__ = ["STANDARDISE", "robust_linear_probe"]
+__all__ = [
+    "STANDARDISE",
+    "check_between",
+    "check_budgets",
+    "features_of",
+    "pixels_to_features",
+    "robust_linear_probe",
+]
 
 STANDARDISE = ("common", "feature")
 LIBRARY = "adversarial-robustness-toolbox"
@@ -122,15 +129,15 @@ def robust_linear_probe(
 def _run(encoder: Any, data: Any, options: dict[str, Any], progress: Advance) -> ProbeReport:
     begun = time.perf_counter()
     eps = check_eps(options["eps"])
-    budgets = {norm: _budgets(norm, options[norm]) for norm in ("l2", "linf")}
+    budgets = {norm: check_budgets(norm, options[norm]) for norm in ("l2", "linf")}
     attack = options["attack"] and any(budgets.values())
     for name in ("steps", "targets", "batch_size"):
         check_integer(name, options[name], 1, "at least 1")
     if options["samples"] is not None:
         check_integer("samples", options["samples"], 1, "at least 1")
     seed = check_seed(options["seed"])
-    regularisation = _between("regularisation", options["regularisation"], math.inf)
-    fraction = _between("test_fraction", options["test_fraction"], 1)
+    regularisation = check_between("regularisation", options["regularisation"], math.inf)
+    fraction = check_between("test_fraction", options["test_fraction"], 1)
     kind = options["standardise"]
     if kind not in STANDARDISE:
         raise SynbenchError(
@@ -175,10 +182,10 @@ def _run(encoder: Any, data: Any, options: dict[str, Any], progress: Advance) ->
     warnings: list[str] = []
     probes: list[ProbePoint] = []
     with loaded.scoring(), _frozen(loaded.module):
-        forward = _pixels_to_features(loaded)
+        forward = pixels_to_features(loaded)
         progress(0, total, "encode")
         began = time.perf_counter()
-        train_f, test_f = (_features(forward, x, options["batch_size"]) for x in (train_x, test_x))
+        train_f, test_f = (features_of(forward, x, options["batch_size"]) for x in (train_x, test_x))
         seconds["encode"] = time.perf_counter() - began
         for name, found in (("train", train_f), ("test", test_f)):
             if not bool(torch.isfinite(found).all()):
@@ -292,7 +299,7 @@ def _run(encoder: Any, data: Any, options: dict[str, Any], progress: Advance) ->
     )
 
 
-def _budgets(name: str, values: Sequence[float] | float) -> tuple[float, ...]:
+def check_budgets(name: str, values: Sequence[float] | float) -> tuple[float, ...]:
     found = as_numbers(values, name)
     for one in found:
         if not (0 <= one < math.inf):
@@ -300,7 +307,7 @@ def _budgets(name: str, values: Sequence[float] | float) -> tuple[float, ...]:
     return found
 
 
-def _between(name: str, value: Any, high: float) -> float:
+def check_between(name: str, value: Any, high: float) -> float:
     found = as_numbers(value, name)
     if len(found) != 1 or not 0 < found[0] < high:
         span = "a finite number above 0" if high == math.inf else f"a number in (0, {high:g})"
@@ -324,7 +331,7 @@ def _frozen(module: nn.Module | None) -> Iterator[None]:
             one.requires_grad_(flag)
 
 
-def _pixels_to_features(encoder: Encoder) -> Callable[[Tensor], Tensor]:
+def pixels_to_features(encoder: Encoder) -> Callable[[Tensor], Tensor]:
     """Inputs [n, *input_shape] in [0, 1], before normalisation, to features [n, F]; differentiable."""
     info = encoder.info
     channels = (-1, *[1] * (len(info.input_shape) - 1))
@@ -347,7 +354,7 @@ def _pixels_to_features(encoder: Encoder) -> Callable[[Tensor], Tensor]:
     return features
 
 
-def _features(forward: Callable[[Tensor], Tensor], x: Tensor, batch_size: int) -> Tensor:
+def features_of(forward: Callable[[Tensor], Tensor], x: Tensor, batch_size: int) -> Tensor:
     with torch.no_grad():
         return torch.cat([forward(one).cpu() for one in torch.split(x, batch_size)])
 

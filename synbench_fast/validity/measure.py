@@ -13,7 +13,7 @@ from synbench_fast.devices import find_device
 from synbench_fast.encoders import load_encoder
 from synbench_fast.errors import SynbenchError
 from synbench_fast.robust_probe import robust_linear_probe
-from synbench_fast.robust_probe.run import _features, _pixels_to_features
+from synbench_fast.robust_probe.run import features_of, pixels_to_features
 from synbench_fast.suites import Suite, score_suite
 from synbench_fast.validity.baselines import knn_accuracy, logme, rankme
 from synbench_fast.validity.datasets import DataSet
@@ -84,9 +84,9 @@ def look(
     parts = [one.parts(loaded.info.input_shape, name) for one in data]
     per_data: dict[str, list[float]] = {"rankme": [], "knn": [], "logme": []}
     with loaded.scoring():
-        forward = _pixels_to_features(loaded)
+        forward = pixels_to_features(loaded)
         for one, (train_x, train_y, test_x, test_y) in zip(data, parts, strict=True):
-            train, test = (_features(forward, x, batch_size) for x in (train_x, test_x))
+            train, test = (features_of(forward, x, batch_size) for x in (train_x, test_x))
             if not bool(torch.isfinite(train).all() and torch.isfinite(test).all()):
                 raise SynbenchError(f"encoder {name}: expected finite features, got others on {one.name}")
             found.features = train.shape[1]

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from synbench_fast.checks import as_numbers, check_eps, check_integer, check_seed, check_thresholds
 from synbench_fast.errors import SynbenchError
 from synbench_fast.robust_probe.data import optional
-from synbench_fast.robust_probe.run import LIBRARY, _between, _budgets
+from synbench_fast.robust_probe.run import LIBRARY, check_between, check_budgets
 from synbench_fast.suites import Suite, load_suite
 from synbench_fast.validity.analysis import analyse
 from synbench_fast.validity.correlation import FEWEST
@@ -120,9 +120,9 @@ def validate(
         ("data_samples", 1 if data_samples is None else data_samples, 1),
     ):
         check_integer(name, value, low, f"at least {low}")
-    test_fraction = _between("test_fraction", test_fraction, 1)
-    regularisation = _between("regularisation", regularisation, math.inf)
-    l2, linf = _budgets("l2", l2), _budgets("linf", linf)
+    test_fraction = check_between("test_fraction", test_fraction, 1)
+    regularisation = check_between("regularisation", regularisation, math.inf)
+    l2, linf = check_budgets("l2", l2), check_budgets("linf", linf)
     if threads is not None:
         check_integer("threads", threads, 1, "at least 1")
     factor = as_numbers(zoo_epochs, "zoo_epochs")[0]

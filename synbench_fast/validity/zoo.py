@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from synbench_fast.demo.digits import Classifier, _pgd
+from synbench_fast.demo.digits import Classifier, pgd
 from synbench_fast.encoders.base import seeded
 from synbench_fast.errors import SynbenchError, suggest
 from synbench_fast.validity.datasets import PHOTO_SHAPE, DataSet
@@ -218,7 +218,7 @@ def _train(
             if recipe.noise:
                 shown = shown + recipe.noise * torch.randn(shown.shape, generator=generator)
             if recipe.radius:
-                shown, _ = _pgd(model, shown, wanted, recipe.radius, _STEPS, generator, (0.0, 1.0))
+                shown, _ = pgd(model, shown, wanted, recipe.radius, _STEPS, generator, (0.0, 1.0))
             optimizer.zero_grad()
             if labels:
                 loss = functional.cross_entropy(model(shown), wanted)
