@@ -6,6 +6,7 @@ import os
 import platform
 import subprocess
 import warnings
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 
@@ -38,7 +39,7 @@ def describe() -> Environment:
     """The environment as the result records it and `synbench-fast info` prints it. Imports torch."""
     import torch
 
-    commit, dirty = _revision(Path(__file__).resolve().parent)
+    commit, dirty = _own_revision()
     gpus = []
     if _has_gpu():
         for index in range(torch.cuda.device_count()):
@@ -59,7 +60,7 @@ def describe() -> Environment:
         simd=_simd(),
         gpus=gpus,
         cuda=torch.version.cuda,
-        versions=_versions(),
+        versions=dict(_versions()),
         git_commit=commit,
         git_dirty=dirty,
     )
@@ -94,6 +95,10 @@ def _has_gpu() -> bool:
         return torch.cuda.is_available()
 
 
+# What follows is asked once: a process keeps the code it has loaded, and every score asks.
+
+
+@cache
 def _versions() -> dict[str, str]:
     found = {}
     for name in _DISTRIBUTIONS:
@@ -138,6 +143,11 @@ def _simd() -> str | None:
     except ImportError:
         return None
     return str(_core.simd_level())
+
+
+@cache
+def _own_revision() -> tuple[str | None, bool | None]:
+    return _revision(Path(__file__).resolve().parent)
 
 
 def _revision(package: Path) -> tuple[str | None, bool | None]:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-import functools
 import io
 import json
 import math
 import shlex
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,21 +21,13 @@ from torch import Tensor, nn
 from typer.testing import CliRunner
 
 import synbench_fast as sb
-from synbench_fast import cli, environment, gaussian
+from synbench_fast import cli, gaussian
 from synbench_fast.encoders import load_encoder
 from synbench_fast.sensitivity import FACTORS, Sensitivity, levels
 from synbench_fast.sensitivity.analysis import chi_squared_quantile
 
 FLAT: dict[str, Any] = {"input_shape": (16,), "scales": 6, "samples": 512, "threads": 1, "eps": 0.0}
 IMAGE: dict[str, Any] = {**FLAT, "input_shape": (3, 4, 4)}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _described_once() -> Iterator[None]:
-    """Hundreds of runs look up the same machine and versions."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(environment, "describe", functools.cache(environment.describe))
-        yield
 
 
 def eight(x: Tensor) -> Tensor:
