@@ -182,6 +182,7 @@ def _check_comparable(results: Sequence[Result], names: Sequence[str], unpaired:
     for other, name in zip(results[1:], names[1:], strict=True):
         alike = {
             "estimator": (first.estimator, other.estimator),
+            "integral": (first.integral, other.integral),
             "task.scales": (first.task.scales, other.task.scales),
             "task.prior": (first.task.prior, other.task.prior),
             "task.center": (first.task.center, other.task.center),

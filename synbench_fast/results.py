@@ -49,7 +49,7 @@ __all__ = [
 ]
 
 SCHEMA = "synbench-fast/result"
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -288,6 +288,7 @@ class Result(Document):
     encoder: EncoderRecord
     task: TaskRecord
     estimator: str
+    integral: str
     seed: int
     eps: list[float]
     thresholds: list[float]
@@ -366,7 +367,9 @@ class Result(Document):
     def file_name(self) -> str:
         """File name of this encoder and configuration: a readable spec, then a hash of the rest."""
         document = self.to_dict()
-        fixed = [document[key] for key in ("encoder", "task", "estimator", "seed", "eps", "thresholds")]
+        fixed = [
+            document[key] for key in ("encoder", "task", "estimator", "integral", "seed", "eps", "thresholds")
+        ]
         text = json.dumps([*fixed, self.cost.dtype], sort_keys=True)
         digest = hashlib.sha256(text.encode()).hexdigest()[:12]
         readable = re.sub(r"[^A-Za-z0-9._-]+", "_", self.encoder.spec).strip("._")[:100]
@@ -374,7 +377,7 @@ class Result(Document):
 
     @classmethod
     def upgrade(cls, document: dict[str, Any], version: int, source: str) -> dict[str, Any]:
-        for older in (_from_version_1, _from_version_2)[version - 1 :]:
+        for older in (_from_version_1, _from_version_2, _from_version_3)[version - 1 :]:
             document = older(document)
         return document
 
@@ -472,7 +475,13 @@ def _from_version_2(document: dict[str, Any]) -> dict[str, Any]:
     if isinstance(task, dict) and "samples" in task:
         scales = task["scales"] if isinstance(task.get("scales"), list) else []
         task = {**task, "samples": [task["samples"]] * len(scales), "average": "sampled"}
-    return {**document, "schema_version": SCHEMA_VERSION, "task": task, "fits": None, "half_width": None}
+    return {**document, "schema_version": 3, "task": task, "fits": None, "half_width": None}
+
+
+def _from_version_3(document: dict[str, Any]) -> dict[str, Any]:
+    """A document of version 3 as one of version 4: the threshold integral is exact unless the command asks for the grid."""
+    grid = "--integral grid" in str(document.get("command"))
+    return {**document, "schema_version": SCHEMA_VERSION, "integral": "grid" if grid else "exact"}
 
 
 _FLAGS = ("random_init", "published_preprocessing", "trust_remote_code")

@@ -209,6 +209,7 @@ def _score_task(
         encoder=encoder_record(prepared.encoder.info, probe.feature_dim or 0),
         task=task_record(task, probe),
         estimator=settings.estimator,
+        integral=probe.integral,
         seed=settings.seed,
         eps=list(settings.eps),
         thresholds=list(settings.thresholds),

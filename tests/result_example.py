@@ -51,6 +51,7 @@ def example(spec: str = "builtin:conv", **changes: Any) -> Result:
             covariance="white",
         ),
         estimator="consistent",
+        integral="exact",
         seed=0,
         eps=eps,
         thresholds=thresholds,

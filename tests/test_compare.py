@@ -138,6 +138,7 @@ def test_more_samples_pair_with_their_first(results: list[Result]) -> None:
         ({"scales": 5}, ["expected task.scales [0.8167", "got [0.98"]),
         ({"prior": 0.4}, ["expected task.prior 0.5", "got 0.4"]),
         ({"center": 0.1}, ["expected task.center 0.5", "got 0.1"]),
+        ({"integral": "grid"}, ["expected integral 'exact'", "got 'grid'"]),
         ({"estimator": "paper"}, ["expected estimator 'consistent'", "got 'paper'"]),
         ({"eps": 0.3}, ["eps: expected a value that every result has, got none in common"]),
         ({"thresholds": 0.7}, ["thresholds: expected a value that every result has"]),

@@ -103,6 +103,7 @@ def same(entry: Any, result: Result, path: Path) -> None:
     document = result.to_dict()
     for name in (
         "estimator",
+        "integral",
         "seed",
         "eps",
         "thresholds",
@@ -231,6 +232,7 @@ def test_results_in_both_places_are_found(folder: Path, scored: list[Result]) ->
 CHANGES: dict[str, Any] = {
     "seed": {"seed": 7},
     "estimator": {"estimator": "counted"},
+    "integral": {"integral": "grid"},
     **{
         f"task.{name}": {"task": {name: value}}
         for name, value in {

@@ -175,6 +175,7 @@ def version_1() -> dict[str, Any]:
     for name in ("channels_last", "compiled", "cuda_graph"):
         del document["cost"][name]
     del document["score_covariance"], document["influence"], document["fits"], document["half_width"]
+    del document["integral"]
     document["task"]["samples"] = 1024
     del document["task"]["average"]
     for one in document["curve"]:
@@ -203,11 +204,25 @@ def test_documents_of_version_2_are_read() -> None:
     document = example().to_dict()
     document["schema_version"] = 2
     document["task"]["samples"] = 1024
-    del document["fits"], document["half_width"], document["task"]["average"]
+    del document["fits"], document["half_width"], document["task"]["average"], document["integral"]
     assert Result.from_dict(document) == example()
     message = "r.json: task: expected an object, got 3"
     with pytest.raises(SynbenchError, match=f"^{re.escape(message)}$"):
         Result.from_dict({**document, "task": 3}, source="r.json")
+
+
+@pytest.mark.parametrize(
+    ("command", "integral"),
+    [
+        ("synbench-fast run a:b --eps 0 --integral grid", "grid"),
+        ("synbench-fast run a:b", "exact"),
+        ("", "exact"),
+    ],
+)
+def test_documents_of_version_3_are_read(command: str, integral: str) -> None:
+    document = example(command=command).to_dict() | {"schema_version": 3}
+    del document["integral"]
+    assert Result.from_dict(document) == example(command=command, integral=integral)
 
 
 def test_samples_per_scale_in_words() -> None:
@@ -371,6 +386,7 @@ def test_file_name_is_unique_per_encoder_and_configuration() -> None:
         example(seed=1),
         example(eps=[0.0, 0.3]),
         example(estimator="paper"),
+        example(integral="grid"),
         example(task=dataclasses.replace(base.task, samples=[2048, 1024])),
         example(encoder=dataclasses.replace(base.encoder, weights_sha256="cd" * 32)),
         example(cost=dataclasses.replace(base.cost, dtype="bfloat16")),

@@ -385,6 +385,7 @@ def _result(
         encoder=encoder,
         task=task_record(probe.task, probe),
         estimator=settings.estimator,
+        integral=probe.integral,
         seed=settings.seed,
         eps=list(settings.eps),
         thresholds=list(settings.thresholds),

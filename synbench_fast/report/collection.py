@@ -127,6 +127,7 @@ def _task_key(entry: Entry) -> tuple[Any, ...]:
     task = entry.task
     return (
         entry.estimator,
+        entry.integral,
         entry.seed,
         tuple(task["shape"]),
         tuple(task["scales"]),
@@ -169,7 +170,8 @@ def _title(item: Entry | Suite) -> str:
     scales = task["scales"]
     extent = f"{len(scales)} scales from {scales[0]:g} to {scales[-1]:g}" if len(scales) > 1 else "1 scale"
     average = task.get("average")
-    return f"{what}; input {shape}; {extent}; {entry.estimator}; seed {entry.seed}" + (
+    estimator = entry.estimator + ("" if entry.integral == "exact" else f", {entry.integral} integral")
+    return f"{what}; input {shape}; {extent}; {estimator}; seed {entry.seed}" + (
         "" if average is None else f"; average {average if isinstance(average, str) else json.dumps(average)}"
     )
 

@@ -237,6 +237,7 @@ def _setup(entry: Entry) -> str:
         "Pooling": prepared["pool"] or "the library's",
         "Samples per scale": samples_text(entry.task),
         "Estimator": entry.estimator,
+        "Threshold integral": entry.integral,
         "Seed": str(entry.seed),
         "Precision": f"{cost['dtype']} (asked for: {entry.precision['requested']})",
         "Device": ", ".join([cost["device"], *(gpus if cost["device"].startswith("cuda") else [])]),

@@ -80,6 +80,7 @@ class Entry:
     encoder: dict[str, Any]
     task: dict[str, Any]
     estimator: str
+    integral: str
     seed: int
     eps: list[float]
     thresholds: list[float]
@@ -264,6 +265,7 @@ def _entry(document: dict[str, Any], path: str, place: int | None) -> Entry:
         encoder=dict(encoder),
         task=dict(task),
         estimator=_text(document["estimator"]),
+        integral=_text(document["integral"]),
         seed=_integer(document["seed"]),
         eps=[float(one) for one in eps],
         thresholds=[float(one) for one in thresholds],
