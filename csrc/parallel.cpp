@@ -148,7 +148,7 @@ pid_t pool_owner = 0;  // threads do not survive fork(): a child makes its own p
 
 int resolve_threads(int requested) {
   if (requested > 0) return requested;
-  return std::max(1u, std::thread::hardware_concurrency());
+  return static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
 }
 
 void team(int threads, const std::function<void(int, int, Barrier&)>& fn) {

@@ -7,6 +7,7 @@
 #include <array>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -14,20 +15,18 @@
 #include "philox.hpp"
 #include "sample_mixture_filter.hpp"
 
-namespace py = pybind11;
-
 namespace synbench {
 namespace {
 
 constexpr std::int64_t kSamples = std::int64_t{1} << 32, kElements = std::int64_t{1} << 34;
 
-const std::vector<std::pair<std::string, SimdLevel>> kLevels = {
+constexpr std::pair<std::string_view, SimdLevel> kLevels[] = {
     {"baseline", SimdLevel::kBaseline}, {"avx2", SimdLevel::kAvx2}, {"avx512", SimdLevel::kAvx512}};
 
 std::vector<std::string> simd_levels() {
   std::vector<std::string> names;
   for (const auto& [name, level] : kLevels)
-    if (level <= best_simd_level()) names.push_back(name);
+    if (level <= best_simd_level()) names.emplace_back(name);
   return names;
 }
 
