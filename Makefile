@@ -66,9 +66,14 @@ device:
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
+# `dev` holds `test`, and that `demo`: what the larger one installed, the smaller ones need not install again.
+$(VENV)/.demo: HELD := .demo
+$(VENV)/.test: HELD := .test .demo
+$(VENV)/.dev: HELD := .dev .test .demo
+
 $(VENV)/.demo $(VENV)/.test $(VENV)/.dev: $(VENV)/.%: $(VENV)/bin/python $(SOURCES)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[$*]"
-	touch $@
+	cd $(VENV) && touch $(HELD)
 
 clean:
 	rm -rf build dist wheelhouse $(VENV) synbench-demo

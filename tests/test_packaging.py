@@ -7,7 +7,9 @@ import re
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tomllib
+import venv
 from importlib import metadata
 from pathlib import Path
 
@@ -141,3 +143,84 @@ def test_changelog_begins_with_the_version_that_is_next() -> None:
     fallback = PROJECT["tool"]["setuptools_scm"]["fallback_version"]
     first = re.search(r"^## \[?(\d+\.\d+\.\d+)", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.M)
     assert first and f"{first[1]}.dev0" == fallback
+
+
+# What a user with a strict checker writes; every public name is touched, most of them loaded at first use.
+USER = """
+from typing import assert_type
+
+import torch
+
+import synbench_fast as sb
+
+
+class Encoder(torch.nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.flatten(1)
+
+
+def measure() -> float:
+    result = sb.score(Encoder(), preset="quick", input_shape=(3, 8, 8))
+    assert_type(result, sb.Result)
+    assert_type(result.curve[0].accuracy, float)
+    return result.score(eps=0.2, threshold=0.7).score
+
+
+def compare(paths: list[str]) -> float:
+    try:
+        comparison: sb.Comparison = sb.compare(*(sb.Result.load(path) for path in paths))
+        return comparison.differences[0].difference
+    except sb.SynbenchError as error:
+        raise SystemExit(str(error)) from None
+
+
+def suite(name: str) -> sb.SuiteResult:
+    suite: sb.Suite = sb.load_suite(name)
+    return sb.score_suite("builtin:conv", tasks=suite)
+
+
+names: list[str] = sb.list_encoders()
+version: str = sb.__version__
+others = (sb.CurvePoint, sb.EpsStar, sb.GaussianTask, sb.InheritanceReport, sb.Probe, sb.ProbeReport, sb.Sensitivity, sb.TaskDefinition)
+reports = (sb.ValidityReport, sb.minimax.TaskRobustLoss, sb.report.frame)
+functions = (sb.auc_ratio, sb.eps_star, sb.evaluate_features, sb.inherit, sb.load_encoder, sb.robust_linear_probe)
+more = (sb.sensitivity, sb.validate)
+"""
+MISTAKES = """
+import synbench_fast as sb
+
+sb.score("builtin:conv", preset=3)
+sb.score("builtin:conv").nothing
+sb.no_such_name
+"""
+
+
+@pytest.mark.slow
+def test_users_files_are_checked_strictly(tmp_path: Path) -> None:
+    """In an environment that has the package as a wheel leaves it: files and py.typed, found by the interpreter."""
+    pytest.importorskip("mypy")
+    place = tmp_path / "environment"
+    venv.create(place, with_pip=False)
+    (packages,) = place.glob("lib/python*/site-packages")
+    package = Path(synbench_fast.__file__).parent
+    shutil.copytree(package, packages / "synbench_fast", ignore=shutil.ignore_patterns("*.so", "__pycache__"))
+    (packages / "others.pth").write_text(sysconfig.get_path("purelib") + "\n", encoding="utf-8")
+
+    def check(code: str) -> list[str]:
+        (tmp_path / "user.py").write_text(code, encoding="utf-8")
+        (tmp_path / "mypy.ini").write_text("[mypy]\n", encoding="utf-8")
+        command = [
+            sys.executable, "-m", "mypy", "--strict", "--python-executable", str(place / "bin" / "python"),
+            "--cache-dir", str(tmp_path / "cache"), "user.py",
+        ]  # fmt: skip
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert done.stderr == ""
+        return done.stdout.splitlines()
+
+    assert check(USER) == ["Success: no issues found in 1 source file"]
+    used = set(re.findall(r"\bsb\.(\w+)", USER))
+    assert used == set(synbench_fast.__all__)
+    found = "\n".join(check(MISTAKES))
+    assert 'Argument "preset" to "score" has incompatible type "int"' in found
+    assert '"Result" has no attribute "nothing"' in found
+    assert 'Module has no attribute "no_such_name"' in found
