@@ -3,8 +3,13 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := pyproject.toml CMakeLists.txt $(wildcard csrc/* src/*)
+FORMATTED := $(wildcard csrc/* src/* tests/*.cpp tests/*.hpp)
+COMPILED := $(wildcard csrc/*.cpp) $(filter-out src/cuda.cpp,$(wildcard src/*.cpp))
+JOBS := $(shell $(PYTHON) -c "import os; print(len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count())")
+TIDY := build/tidy
+CMAKE := CMAKE_GENERATOR=Ninja PATH="$(abspath $(BIN)):$$PATH" cmake
 
-.PHONY: demo test lint types bench device clean
+.PHONY: demo test lint types tidy format bench gate coverage sdist wheel hooks device clean
 
 demo: $(VENV)/.demo
 	$(BIN)/synbench-fast demo --out synbench-demo
@@ -15,12 +20,44 @@ test: $(VENV)/.test
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/clang-format --dry-run -Werror $(FORMATTED)
 
 types: $(VENV)/.dev
 	$(BIN)/mypy
 
+# The checks of .clang-tidy on every C++ source.
+tidy: $(VENV)/.dev
+	$(CMAKE) -S . -B $(TIDY) -DCMAKE_EXPORT_COMPILE_COMMANDS=ON -DSYNBENCH_CUDA=OFF \
+	  -DPython_EXECUTABLE="$(abspath $(BIN))/python" -Dpybind11_DIR="$$($(BIN)/python -m pybind11 --cmakedir)" > /dev/null
+	printf '%s\n' $(COMPILED) | xargs -P $(JOBS) -n 1 $(BIN)/clang-tidy --quiet -p $(TIDY)
+
+format: $(VENV)/.dev
+	$(BIN)/ruff check --fix-only --quiet .
+	$(BIN)/ruff format .
+	$(BIN)/clang-format -i $(FORMATTED)
+
 bench: $(VENV)/.demo
 	$(BIN)/synbench-fast bench
+
+# Is HEAD slower than BASE? Both are built and timed in turns: make gate BASE=main
+BASE ?= HEAD~1
+HEAD ?= HEAD
+gate: $(VENV)/.dev
+	$(BIN)/python benchmarks/gate.py $(GATE) $(BASE) $(HEAD)
+
+# Python and C++ lines that the tests run; PYTEST chooses tests.
+coverage: $(VENV)/.dev
+	$(BIN)/python .ci/coverage.py $(PYTEST)
+
+# A source distribution with all that it must have and nothing else, and a wheel built from it, repaired and tested.
+sdist: $(VENV)/.dev
+	$(BIN)/python .ci/wheel.py --sdist-only
+
+wheel: $(VENV)/.dev
+	$(BIN)/python .ci/wheel.py -- $(PYTEST)
+
+hooks: $(VENV)/.dev
+	$(BIN)/pre-commit install
 
 # GPU tests and benchmarks with the packages that PYTHON already has, no network.
 device:
@@ -29,9 +66,14 @@ device:
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
+# `dev` holds `test`, and that `demo`: what the larger one installed, the smaller ones need not install again.
+$(VENV)/.demo: HELD := .demo
+$(VENV)/.test: HELD := .test .demo
+$(VENV)/.dev: HELD := .dev .test .demo
+
 $(VENV)/.demo $(VENV)/.test $(VENV)/.dev: $(VENV)/.%: $(VENV)/bin/python $(SOURCES)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[$*]"
-	touch $@
+	cd $(VENV) && touch $(HELD)
 
 clean:
-	rm -rf build $(VENV) synbench-demo
+	rm -rf build dist wheelhouse $(VENV) synbench-demo

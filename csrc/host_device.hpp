@@ -15,7 +15,7 @@ namespace synbench {
 
 using Index = long long;  // of rows, samples and bytes
 
-constexpr double kEpsilon = 0x1p-52;                      // distance from 1 to the next double
-constexpr double kLargest = 0x1.fffffffffffffp1023;       // finite double
+constexpr double kEpsilon = 0x1p-52;                 // distance from 1 to the next double
+constexpr double kLargest = 0x1.fffffffffffffp1023;  // finite double
 
 }  // namespace synbench

@@ -19,11 +19,13 @@ Kernel kernel(const char* name, void (*function)(Arguments...)) {
 
 #define SYNBENCH_KERNEL(name) kernel(#name, name)
 const std::vector<Kernel>& kernels() {
-  static const std::vector<Kernel> all = {
-      SYNBENCH_KERNEL(tridiagonalise_kernel),      SYNBENCH_KERNEL(robust_solve_kernel),
-      SYNBENCH_KERNEL(robust_solve_weights_kernel), SYNBENCH_KERNEL(score_sweep_float32_kernel),
-      SYNBENCH_KERNEL(score_sweep_float64_kernel), SYNBENCH_KERNEL(score_sweep_total_kernel),
-      SYNBENCH_KERNEL(score_auc_kernel)};
+  static const std::vector<Kernel> all = {SYNBENCH_KERNEL(tridiagonalise_kernel),
+                                          SYNBENCH_KERNEL(robust_solve_kernel),
+                                          SYNBENCH_KERNEL(robust_solve_weights_kernel),
+                                          SYNBENCH_KERNEL(score_sweep_float32_kernel),
+                                          SYNBENCH_KERNEL(score_sweep_float64_kernel),
+                                          SYNBENCH_KERNEL(score_sweep_total_kernel),
+                                          SYNBENCH_KERNEL(score_auc_kernel)};
   return all;
 }
 
@@ -35,8 +37,8 @@ std::vector<std::string> kernel_names() {
   return names;
 }
 
-std::string launch_kernel(const std::string& name, const std::uint32_t grid[3], std::uint32_t threads, int device, void* stream,
-                          const std::vector<std::uint64_t>& words) {
+std::string launch_kernel(const std::string& name, const std::uint32_t grid[3], std::uint32_t threads, int device,
+                          void* stream, const std::vector<std::uint64_t>& words) {
   for (const Kernel& one : kernels()) {
     if (name != one.name) continue;
     if (words.size() != one.arguments)

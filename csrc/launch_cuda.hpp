@@ -10,8 +10,8 @@ namespace synbench {
 std::vector<std::string> kernel_names();
 
 // Enqueues a kernel on a stream of the device. Returns an empty text, or what is wrong in one line.
-std::string launch_kernel(const std::string& name, const std::uint32_t grid[3], std::uint32_t threads, int device, void* stream,
-                          const std::vector<std::uint64_t>& words);
+std::string launch_kernel(const std::string& name, const std::uint32_t grid[3], std::uint32_t threads, int device,
+                          void* stream, const std::vector<std::uint64_t>& words);
 
 // Number of usable devices; 0 without a driver.
 int device_count();

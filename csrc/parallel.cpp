@@ -93,8 +93,10 @@ class Pool {
     wake_.notify_all();
     fn(0, threads, barrier);
     for (int spin = 0; pending_.load(std::memory_order_acquire) > 0; ++spin) {
-      if (spin < kSpins) SYNBENCH_PAUSE();
-      else std::this_thread::yield();
+      if (spin < kSpins)
+        SYNBENCH_PAUSE();
+      else
+        std::this_thread::yield();
     }
   }
 
@@ -110,8 +112,7 @@ class Pool {
 
   void work(int id, unsigned seen) {
     for (;;) {
-      for (int spin = 0; spin < kSpins && generation_.load(std::memory_order_acquire) == seen; ++spin)
-        SYNBENCH_PAUSE();
+      for (int spin = 0; spin < kSpins && generation_.load(std::memory_order_acquire) == seen; ++spin) SYNBENCH_PAUSE();
       const std::function<void(int, int, Barrier&)>* fn = nullptr;
       Barrier* barrier = nullptr;
       int threads = 0;
@@ -139,15 +140,15 @@ class Pool {
   std::atomic<int> pending_{0};
 };
 
-std::mutex busy;            // held while a team runs: a nested or concurrent call works alone
-Pool* pool = nullptr;       // guarded by `busy`
-pid_t pool_owner = 0;       // threads do not survive fork(): a child makes its own pool
+std::mutex busy;       // held while a team runs: a nested or concurrent call works alone
+Pool* pool = nullptr;  // guarded by `busy`
+pid_t pool_owner = 0;  // threads do not survive fork(): a child makes its own pool
 
 }  // namespace
 
 int resolve_threads(int requested) {
   if (requested > 0) return requested;
-  return std::max(1u, std::thread::hardware_concurrency());
+  return static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
 }
 
 void team(int threads, const std::function<void(int, int, Barrier&)>& fn) {
@@ -176,7 +177,8 @@ void team(int threads, const std::function<void(int, int, Barrier&)>& fn) {
 void parallel_for(std::int64_t n, std::int64_t grain, int threads,
                   const std::function<void(std::int64_t, std::int64_t)>& fn) {
   if (n <= 0) return;
-  const std::int64_t parts = std::max<std::int64_t>(1, std::min<std::int64_t>(threads, n / std::max<std::int64_t>(1, grain)));
+  const std::int64_t parts =
+      std::max<std::int64_t>(1, std::min<std::int64_t>(threads, n / std::max<std::int64_t>(1, grain)));
   team(static_cast<int>(parts), [&](int thread, int members, Barrier&) {
     const std::int64_t begin = n * thread / members, end = n * (thread + 1) / members;
     if (begin < end) fn(begin, end);
@@ -193,8 +195,10 @@ void Barrier::wait() {
     return;
   }
   for (int spin = 0; phase_.load(std::memory_order_acquire) == phase; ++spin) {
-    if (spin < kSpins) SYNBENCH_PAUSE();
-    else std::this_thread::yield();
+    if (spin < kSpins)
+      SYNBENCH_PAUSE();
+    else
+      std::this_thread::yield();
   }
 }
 

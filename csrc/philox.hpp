@@ -6,8 +6,8 @@
 
 namespace synbench {
 
-using Word = unsigned int;         // 32 bits
-using Wide = unsigned long long;   // 64 bits
+using Word = unsigned int;        // 32 bits
+using Wide = unsigned long long;  // 64 bits
 
 constexpr Word kPhiloxMultiplier0 = 0xD2511F53u, kPhiloxMultiplier1 = 0xCD9E8D57u;
 constexpr Word kPhiloxWeyl0 = 0x9E3779B9u, kPhiloxWeyl1 = 0xBB67AE85u;
@@ -23,8 +23,8 @@ SYNBENCH_HD Words philox4x32(Wide seed, Words c) {
   for (int round = 0; round < kPhiloxRounds; ++round) {
     const Wide p0 = static_cast<Wide>(kPhiloxMultiplier0) * c.w0;
     const Wide p1 = static_cast<Wide>(kPhiloxMultiplier1) * c.w2;
-    c = {static_cast<Word>(p1 >> 32) ^ c.w1 ^ k0, static_cast<Word>(p1),
-         static_cast<Word>(p0 >> 32) ^ c.w3 ^ k1, static_cast<Word>(p0)};
+    c = {static_cast<Word>(p1 >> 32) ^ c.w1 ^ k0, static_cast<Word>(p1), static_cast<Word>(p0 >> 32) ^ c.w3 ^ k1,
+         static_cast<Word>(p0)};
     k0 += kPhiloxWeyl0;
     k1 += kPhiloxWeyl1;
   }

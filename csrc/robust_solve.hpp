@@ -127,11 +127,11 @@ SYNBENCH_HD RiseGrid rise_grid(const Function& share, double smallest, double la
 // All but `weights`, `largest` and `threshold` in units of the largest eigenvalue; budgets in the caller's order.
 struct RobustSolution {
   bool converged = false;
-  double largest = 0;         // eigenvalue, in squared feature units
-  double threshold = 0;       // eigenvalues at or below it are dropped, in squared feature units
-  std::int64_t rank = 0;      // eigenvalues kept
-  double smallest = 0;        // of the kept ones
-  double a2 = 0, a2d = 0;     // sum a^2, sum a^2 d over the kept ones
+  double largest = 0;      // eigenvalue, in squared feature units
+  double threshold = 0;    // eigenvalues at or below it are dropped, in squared feature units
+  std::int64_t rank = 0;   // eigenvalues kept
+  double smallest = 0;     // of the kept ones
+  double a2 = 0, a2d = 0;  // sum a^2, sum a^2 d over the kept ones
   double trace = 0, trace_square = 0;
   std::vector<double> ridge;     // [E]
   std::vector<double> kappa;     // [E]

@@ -15,7 +15,19 @@ constexpr int kPanel = 8;  // reflectors between two updates of the trailing mat
 
 // Output of robust_solve_kernel per scale: kSolveHeader doubles, then [budgets] of ridge, kappa and variance and
 // [kTaylor, budgets] of f and df.
-enum SolveHeader { kStatus, kLargestEigenvalue, kThreshold, kRank, kSmallest, kA2, kA2d, kTrace, kTraceSquare, kSweeps, kSolveHeader };
+enum SolveHeader {
+  kStatus,
+  kLargestEigenvalue,
+  kThreshold,
+  kRank,
+  kSmallest,
+  kA2,
+  kA2d,
+  kTrace,
+  kTraceSquare,
+  kSweeps,
+  kSolveHeader
+};
 enum SolveStatus { kSolved = 0, kNotConverged = 1, kRotationsFull = 2 };
 
 // The power of two next below `size`: dividing by it is exact.
@@ -80,12 +92,13 @@ __device__ double block_eigenvalue(const Tridiagonal& t, Index k, Index begin, I
 // m [S, n], covariance [S, n, n]; matrix [S, n+1, n+1] row k keeps reflector k in columns k+1 .., tau [S, n],
 // panel [S, 2, kPanel, n+1] is work space; tridiagonal [S, 3, n] gets d, e, z; units [S, 2] those of C and of m.
 extern "C" __global__ void __launch_bounds__(512)
-tridiagonalise_kernel(const double* m, const double* covariance, long long n, double* matrix, double* tau, double* panel,
-                      double* tridiagonal, double* units) {
+    tridiagonalise_kernel(const double* m, const double* covariance, long long n, double* matrix, double* tau,
+                          double* panel, double* tridiagonal, double* units) {
   using namespace synbench;
   __shared__ double scratch[kMaxWarps], left[kPanel], right[kPanel];
   const Index order = n + 1, ld = order, scale = blockIdx.x;
-  const int thread = threadIdx.x, threads = blockDim.x, lane = thread % kWarp, warp = thread / kWarp, warps = threads / kWarp;
+  const int thread = threadIdx.x, threads = blockDim.x, lane = thread % kWarp, warp = thread / kWarp,
+            warps = threads / kWarp;
   m += scale * n;
   covariance += scale * n * n;
   double* a = matrix + scale * order * ld;
@@ -98,7 +111,8 @@ tridiagonalise_kernel(const double* m, const double* covariance, long long n, do
     largest = fmax(largest, fabs(covariance[i * n + i]));
     longest = fmax(longest, fabs(m[i]));
   }
-  const double unit = power_of_two(block_max(largest, scratch)), length_unit = power_of_two(block_max(longest, scratch));
+  const double unit = power_of_two(block_max(largest, scratch)),
+               length_unit = power_of_two(block_max(longest, scratch));
   if (thread == 0) {
     units[2 * scale] = unit;
     units[2 * scale + 1] = length_unit;
@@ -106,8 +120,7 @@ tridiagonalise_kernel(const double* m, const double* covariance, long long n, do
   }
   for (Index j = thread; j < n; j += threads) a[j + 1] = m[j] / length_unit;
   for (Index i = warp; i < n; i += warps)
-    for (Index j = lane; j < n; j += kWarp)
-      a[(i + 1) * ld + j + 1] = covariance[i <= j ? i * n + j : j * n + i] / unit;
+    for (Index j = lane; j < n; j += kWarp) a[(i + 1) * ld + j + 1] = covariance[i <= j ? i * n + j : j * n + i] / unit;
   __syncthreads();
 
   for (Index start = 0; start < order - 1; start += kPanel) {
@@ -216,14 +229,16 @@ tridiagonalise_kernel(const double* m, const double* covariance, long long n, do
 // relative. work [S, kSumArrays, n, threads], grid [S, E or more: grid_capacity] for the values on the grid of rises;
 // rotations [S, capacity, 2], sweeps [S, capacity, 3]; out [S, kSolveHeader + 11 E].
 extern "C" __global__ void __launch_bounds__(128)
-robust_solve_kernel(double* tridiagonal, const double* units, long long n, const double* eps, long long budgets,
-                    long long plugin, double nu, double c0, double cut, double* work, double* grid_values,
-                    long long grid_capacity, double* rotations, long long* sweeps, long long capacity, double* out) {
+    robust_solve_kernel(double* tridiagonal, const double* units, long long n, const double* eps, long long budgets,
+                        long long plugin, double nu, double c0, double cut, double* work, double* grid_values,
+                        long long grid_capacity, double* rotations, long long* sweeps, long long capacity,
+                        double* out) {
   using namespace synbench;
   __shared__ int first_found, status;
   const Index scale = blockIdx.x;
   const int thread = threadIdx.x, threads = blockDim.x;
-  Tridiagonal t = {n, tridiagonal + scale * 3 * n, tridiagonal + scale * 3 * n + n, tridiagonal + scale * 3 * n + 2 * n};
+  Tridiagonal t = {n, tridiagonal + scale * 3 * n, tridiagonal + scale * 3 * n + n,
+                   tridiagonal + scale * 3 * n + 2 * n};
   work += scale * kSumArrays * n * threads + thread;
   grid_values += scale * grid_capacity;
   out += scale * (kSolveHeader + 11 * budgets);
@@ -348,10 +363,11 @@ robust_solve_kernel(double* tridiagonal, const double* units, long long n, const
 
 // weights [S, E, n] <- w at the ridges of `out`, in the units of C and m; inverse [S, E, n] is work space.
 // grid [classifier groups, S]; one warp per classifier.
-extern "C" __global__ void robust_solve_weights_kernel(const double* tridiagonal, const double* matrix, const double* tau,
-                                                       long long n, long long budgets, const double* out,
-                                                       const double* rotations, const long long* sweeps,
-                                                       long long capacity, double* inverse, double* weights) {
+extern "C" __global__ void robust_solve_weights_kernel(const double* tridiagonal, const double* matrix,
+                                                       const double* tau, long long n, long long budgets,
+                                                       const double* out, const double* rotations,
+                                                       const long long* sweeps, long long capacity, double* inverse,
+                                                       double* weights) {
   using namespace synbench;
   const Index scale = blockIdx.y, ld = n + 1;
   const Index budget = static_cast<Index>(blockIdx.x) * (blockDim.x / kWarp) + threadIdx.x / kWarp;
@@ -367,7 +383,8 @@ extern "C" __global__ void robust_solve_weights_kernel(const double* tridiagonal
     return;
   }
   if (lane == 0) {
-    solve(t, out[kThreshold] / unit + 4.0 * kEpsilon, out[kSolveHeader + budget], inverse + (scale * budgets + budget) * n, x, 1);
+    solve(t, out[kThreshold] / unit + 4.0 * kEpsilon, out[kSolveHeader + budget],
+          inverse + (scale * budgets + budget) * n, x, 1);
     // The transposed sweeps, last one first.
     const double* values = rotations + scale * capacity * 2;
     for (Index sweep = static_cast<Index>(out[kSweeps]) - 1; sweep >= 0; --sweep) {

@@ -27,12 +27,12 @@ struct MixtureSpec {
   std::uint32_t stream = 0;
   std::uint32_t purpose = 0;
   std::int64_t channels = 1;
-  std::int64_t pixels = 1;            // elements per channel
+  std::int64_t pixels = 1;  // elements per channel
   double center = 0.0;
   double scale = 1.0;
-  const float* pattern = nullptr;     // u, [channels * pixels]; null: the constant 1 / sqrt(channels * pixels)
-  std::vector<double> mean, std;      // [channels] or empty: 0 and 1
-  bool channels_last = false;         // x is [count, pixels, channels]
+  const float* pattern = nullptr;  // u, [channels * pixels]; null: the constant 1 / sqrt(channels * pixels)
+  std::vector<double> mean, std;   // [channels] or empty: 0 and 1
+  bool channels_last = false;      // x is [count, pixels, channels]
 };
 
 // Writes x, [count, channels * pixels] of `type`. labels: [count] of 0 or 1. threads <= 0: the machine's.
@@ -40,7 +40,8 @@ void sample_mixture(const MixtureSpec& spec, std::int64_t start, std::int64_t co
                     SampleType type, void* x, int threads, SimdLevel level);
 
 // box_muller (normal.hpp) of `pairs` pairs of words, as the given level computes it: z [pairs, 2].
-void normals_of_words(const std::uint32_t* radius, const std::uint32_t* angle, std::int64_t pairs, float* z, SimdLevel level);
+void normals_of_words(const std::uint32_t* radius, const std::uint32_t* angle, std::int64_t pairs, float* z,
+                      SimdLevel level);
 
 // The best level of this machine; kAuto resolves to it, and any level up to it may be asked for.
 SimdLevel best_simd_level();

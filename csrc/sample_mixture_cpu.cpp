@@ -22,8 +22,8 @@ using i64 = std::int64_t;
 
 // A block goes through three stages, each a plain loop over buffers that stay in the first-level cache:
 // words -> normals -> store (affine map, cast, layout). Only the last one touches x.
-constexpr i64 kBlock = 1024;         // elements per block, a multiple of 4
-constexpr i64 kBuffer = kBlock + 32; // an unaligned block reaches into one more quad; vectors write up to 8
+constexpr i64 kBlock = 1024;          // elements per block, a multiple of 4
+constexpr i64 kBuffer = kBlock + 32;  // an unaligned block reaches into one more quad; vectors write up to 8
 
 struct Stream {
   Wide seed;
@@ -145,12 +145,14 @@ SYNBENCH_INLINE void cast(float value, Float16& out) {  // to nearest even, over
   out.bits = static_cast<std::uint16_t>((magnitude >= 0x477ff000u ? 0x7c00u : finite) | sign >> 16);
 }
 
-SYNBENCH_INLINE void normals(const Word* __restrict radius, const Word* __restrict angle, i64 pairs, float* __restrict z) {
+SYNBENCH_INLINE void normals(const Word* __restrict radius, const Word* __restrict angle, i64 pairs,
+                             float* __restrict z) {
   for (i64 p = 0; p < pairs; ++p) box_muller(radius[p], angle[p], z[2 * p], z[2 * p + 1]);
 }
 
 template <typename T>
-SYNBENCH_INLINE void store_planar(const float* __restrict z, i64 n, Affine a, const float* __restrict pattern, T* __restrict x) {
+SYNBENCH_INLINE void store_planar(const float* __restrict z, i64 n, Affine a, const float* __restrict pattern,
+                                  T* __restrict x) {
   if (pattern == nullptr)
     for (i64 i = 0; i < n; ++i) cast(z[i] * a.gain + a.base, x[i]);
   else
@@ -167,20 +169,20 @@ SYNBENCH_INLINE void store_interleaved(const float* __restrict y, i64 n, i64 cha
       for (i64 c = 0; c < channels; ++c) cast(y[c * n + i], x[i * channels + c]);
 }
 
-#define SYNBENCH_LEVEL(Name, TARGET, words_function)                                                                     \
-  struct Name {                                                                                                          \
-    static constexpr auto words = words_function;                                                                        \
-    TARGET static void normals(const Word* radius, const Word* angle, i64 pairs, float* z) {                             \
-      synbench::normals(radius, angle, pairs, z);                                                                        \
-    }                                                                                                                    \
-    template <typename T>                                                                                                \
-    TARGET static void planar(const float* z, i64 n, Affine a, const float* pattern, T* x) {                             \
-      store_planar(z, n, a, pattern, x);                                                                                 \
-    }                                                                                                                    \
-    template <typename T>                                                                                                \
-    TARGET static void interleaved(const float* y, i64 n, i64 channels, T* x) {                                          \
-      store_interleaved(y, n, channels, x);                                                                              \
-    }                                                                                                                    \
+#define SYNBENCH_LEVEL(Name, TARGET, words_function)                                         \
+  struct Name {                                                                              \
+    static constexpr auto words = words_function;                                            \
+    TARGET static void normals(const Word* radius, const Word* angle, i64 pairs, float* z) { \
+      synbench::normals(radius, angle, pairs, z);                                            \
+    }                                                                                        \
+    template <typename T>                                                                    \
+    TARGET static void planar(const float* z, i64 n, Affine a, const float* pattern, T* x) { \
+      store_planar(z, n, a, pattern, x);                                                     \
+    }                                                                                        \
+    template <typename T>                                                                    \
+    TARGET static void interleaved(const float* y, i64 n, i64 channels, T* x) {              \
+      store_interleaved(y, n, channels, x);                                                  \
+    }                                                                                        \
   };
 SYNBENCH_LEVEL(Baseline, , words_baseline)
 #ifdef SYNBENCH_X86
@@ -233,7 +235,8 @@ void run_planar(const Call& call) {
       T* x = static_cast<T*>(call.x) + i * dim;
       for (i64 e = begin; e < end;) {
         const i64 c = e / spec.pixels, next = std::min((c + 1) * spec.pixels, end);
-        Level::template planar<T>(z + (e - begin), next - e, affine[c], spec.pattern ? spec.pattern + e : nullptr, x + e);
+        Level::template planar<T>(z + (e - begin), next - e, affine[c], spec.pattern ? spec.pattern + e : nullptr,
+                                  x + e);
         e = next;
       }
     }
@@ -253,7 +256,8 @@ void run_channels_last(const Call& call) {
       Source<Level> source(spec, static_cast<Word>(call.start + i));
       for (i64 c = 0; c < channels; ++c) {
         const i64 e = c * pixels + begin;
-        Level::template planar<float>(source(e, e + n), n, affine[c], spec.pattern ? spec.pattern + e : nullptr, y.data() + c * n);
+        Level::template planar<float>(source(e, e + n), n, affine[c], spec.pattern ? spec.pattern + e : nullptr,
+                                      y.data() + c * n);
       }
       Level::template interleaved<T>(y.data(), n, channels, static_cast<T*>(call.x) + i * dim + begin * channels);
     }
@@ -266,8 +270,10 @@ void run(const Call& call, SampleType type) {
   switch (type) {
     case SampleType::kFloat32: return planar ? run_planar<Level, float>(call) : run_channels_last<Level, float>(call);
     case SampleType::kFloat64: return planar ? run_planar<Level, double>(call) : run_channels_last<Level, double>(call);
-    case SampleType::kBFloat16: return planar ? run_planar<Level, BFloat16>(call) : run_channels_last<Level, BFloat16>(call);
-    case SampleType::kFloat16: return planar ? run_planar<Level, Float16>(call) : run_channels_last<Level, Float16>(call);
+    case SampleType::kBFloat16:
+      return planar ? run_planar<Level, BFloat16>(call) : run_channels_last<Level, BFloat16>(call);
+    case SampleType::kFloat16:
+      return planar ? run_planar<Level, Float16>(call) : run_channels_last<Level, Float16>(call);
   }
 }
 

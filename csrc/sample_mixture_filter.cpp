@@ -71,8 +71,8 @@ void radix2(const Planes& x, const Planes& y, const Stage& stage, i64 stride) {
   for (i64 p = 0; p < stage.parts; ++p) {
     const float wr = stage.re[2 * p + 1], wi = stage.im[2 * p + 1];
     const i64 in0 = stride * p, in1 = stride * (p + stage.parts), out0 = stride * 2 * p, out1 = out0 + stride;
-    const float *__restrict ar = x.re + in0, *__restrict ai = x.im + in0, *__restrict br = x.re + in1, *__restrict bi = x.im + in1;
-    float *__restrict cr = y.re + out0, *__restrict ci = y.im + out0, *__restrict dr = y.re + out1, *__restrict di = y.im + out1;
+    const float* __restrict ar = x.re + in0, * __restrict ai = x.im + in0, * __restrict br = x.re + in1, * __restrict bi = x.im + in1;
+    float* __restrict cr = y.re + out0, * __restrict ci = y.im + out0, * __restrict dr = y.re + out1, * __restrict di = y.im + out1;
     for (i64 q = 0; q < stride; ++q) {
       const float r = ar[q] - br[q], i = ai[q] - bi[q];
       cr[q] = ar[q] + br[q];
@@ -88,8 +88,8 @@ void radix4(const Planes& x, const Planes& y, const Stage& stage, i64 stride) {
     const float *w = stage.re.data() + 4 * p, *v = stage.im.data() + 4 * p;
     const float w1 = w[1], v1 = v[1], w2 = w[2], v2 = v[2], w3 = w[3], v3 = v[3];
     const i64 in = stride * p, step = stride * stage.parts, out = stride * 4 * p;
-    const float *__restrict xr = x.re + in, *__restrict xi = x.im + in;
-    float *__restrict yr = y.re + out, *__restrict yi = y.im + out;
+    const float* __restrict xr = x.re + in, * __restrict xi = x.im + in;
+    float* __restrict yr = y.re + out, * __restrict yi = y.im + out;
     for (i64 q = 0; q < stride; ++q) {
       const float sr = xr[q] + xr[q + 2 * step], si = xi[q] + xi[q + 2 * step];
       const float tr = xr[q] - xr[q + 2 * step], ti = xi[q] - xi[q + 2 * step];
@@ -108,16 +108,18 @@ void radix4(const Planes& x, const Planes& y, const Stage& stage, i64 stride) {
   }
 }
 
-void any_radix(const Planes& x, const Planes& y, const Stage& stage, i64 stride, const float* root_re, const float* root_im) {
+void any_radix(const Planes& x, const Planes& y, const Stage& stage, i64 stride, const float* root_re,
+               const float* root_im) {
   const i64 radix = stage.radix;
   for (i64 p = 0; p < stage.parts; ++p)
     for (i64 k = 0; k < radix; ++k) {
-      float *__restrict yr = y.re + stride * (radix * p + k), *__restrict yi = y.im + stride * (radix * p + k);
+      float* __restrict yr = y.re + stride * (radix * p + k), * __restrict yi = y.im + stride * (radix * p + k);
       std::fill_n(yr, stride, 0.0f);
       std::fill_n(yi, stride, 0.0f);
       for (i64 j = 0; j < radix; ++j) {
         const float wr = root_re[j * k % radix], wi = root_im[j * k % radix];
-        const float *__restrict xr = x.re + stride * (p + stage.parts * j), *__restrict xi = x.im + stride * (p + stage.parts * j);
+        const float* __restrict xr = x.re + stride * (p + stage.parts * j), * __restrict xi =
+                                                                                x.im + stride * (p + stage.parts * j);
         for (i64 q = 0; q < stride; ++q) {
           yr[q] += xr[q] * wr - xi[q] * wi;
           yi[q] += xr[q] * wi + xi[q] * wr;

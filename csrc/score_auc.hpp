@@ -33,7 +33,8 @@ SYNBENCH_HD double grid_point(int i) {
 }
 
 // Area above one threshold of one replicate's curve: accuracy, bound [scales].
-SYNBENCH_HD double area_above(const double* accuracy, const double* bound, Index scales, double threshold, AucIntegral integral) {
+SYNBENCH_HD double area_above(const double* accuracy, const double* bound, Index scales, double threshold,
+                              AucIntegral integral) {
   double sum = 0.0;
   for (Index s = 0; s < scales; ++s) {
     if (!(accuracy[s] > threshold) || fabs(bound[s]) > kLargest) continue;

@@ -70,9 +70,9 @@ struct SweepTotals {
 };
 
 template <typename Feature>
-void score_sweep(const Feature* x, const std::uint8_t* y, std::int64_t n, std::int64_t features,
-                 const double* weights, const double* center, std::int64_t budgets, const double* signal,
-                 const double* robust_margin, double offset, std::int64_t group, int threads, const SweepTotals& totals);
+void score_sweep(const Feature* x, const std::uint8_t* y, std::int64_t n, std::int64_t features, const double* weights,
+                 const double* center, std::int64_t budgets, const double* signal, const double* robust_margin,
+                 double offset, std::int64_t group, int threads, const SweepTotals& totals);
 
 #endif
 

@@ -15,7 +15,8 @@ constexpr int kChunk = 256;   // samples per unit of work, at least
 
 // margins [kRows, kColumns] of `rows` <= kRows samples; w [features, kColumns].
 template <typename Feature>
-SYNBENCH_INLINE void project(const Feature* x, std::int64_t features, int rows, const double* center, const double* w, double* margins) {
+SYNBENCH_INLINE void project(const Feature* x, std::int64_t features, int rows, const double* center, const double* w,
+                             double* margins) {
   const Feature* row[kRows];
   for (int r = 0; r < kRows; ++r) row[r] = x + std::min(r, rows - 1) * features;
   double s[kRows][kColumns] = {};
@@ -30,16 +31,20 @@ SYNBENCH_INLINE void project(const Feature* x, std::int64_t features, int rows, 
     for (int c = 0; c < kColumns; ++c) margins[r * kColumns + c] = s[r][c];
 }
 
-SYNBENCH_CLONES
-void project_float(const float* x, std::int64_t features, int rows, const double* center, const double* w, double* margins) {
+SYNBENCH_CLONES void project_float(const float* x, std::int64_t features, int rows, const double* center,
+                                   const double* w, double* margins) {
   project(x, features, rows, center, w, margins);
 }
-SYNBENCH_CLONES
-void project_double(const double* x, std::int64_t features, int rows, const double* center, const double* w, double* margins) {
+SYNBENCH_CLONES void project_double(const double* x, std::int64_t features, int rows, const double* center,
+                                    const double* w, double* margins) {
   project(x, features, rows, center, w, margins);
 }
-void project_rows(const float* x, std::int64_t f, int rows, const double* c, const double* w, double* m) { project_float(x, f, rows, c, w, m); }
-void project_rows(const double* x, std::int64_t f, int rows, const double* c, const double* w, double* m) { project_double(x, f, rows, c, w, m); }
+void project_rows(const float* x, std::int64_t f, int rows, const double* c, const double* w, double* m) {
+  project_float(x, f, rows, c, w, m);
+}
+void project_rows(const double* x, std::int64_t f, int rows, const double* c, const double* w, double* m) {
+  project_double(x, f, rows, c, w, m);
+}
 
 // What one unit of work, a run of whole groups, found for one classifier.
 struct Partial {
@@ -51,9 +56,9 @@ struct Partial {
 }  // namespace
 
 template <typename Feature>
-void score_sweep(const Feature* x, const std::uint8_t* y, std::int64_t n, std::int64_t features,
-                 const double* weights, const double* center, std::int64_t budgets, const double* signal,
-                 const double* robust_margin, double offset, std::int64_t group, int threads, const SweepTotals& totals) {
+void score_sweep(const Feature* x, const std::uint8_t* y, std::int64_t n, std::int64_t features, const double* weights,
+                 const double* center, std::int64_t budgets, const double* signal, const double* robust_margin,
+                 double offset, std::int64_t group, int threads, const SweepTotals& totals) {
   const std::int64_t blocks = (budgets + kColumns - 1) / kColumns;
   std::vector<double> packed(blocks * features * kColumns, 0.0);  // [block, feature, column]
   for (std::int64_t e = 0; e < budgets; ++e)
@@ -77,7 +82,8 @@ void score_sweep(const Feature* x, const std::uint8_t* y, std::int64_t n, std::i
         for (std::int64_t i = start; i < stop; i += kRows) {
           const int rows = static_cast<int>(std::min<std::int64_t>(kRows, stop - i));
           for (std::int64_t block = 0; block < blocks; ++block) {
-            project_rows(x + i * features, features, rows, center, packed.data() + block * features * kColumns, margins);
+            project_rows(x + i * features, features, rows, center, packed.data() + block * features * kColumns,
+                         margins);
             const int columns = static_cast<int>(std::min<std::int64_t>(kColumns, budgets - block * kColumns));
             for (int r = 0; r < rows; ++r) {
               const bool label = y[i + r] != 0;
@@ -119,7 +125,11 @@ void score_sweep(const Feature* x, const std::uint8_t* y, std::int64_t n, std::i
   }
 }
 
-template void score_sweep<float>(const float*, const std::uint8_t*, std::int64_t, std::int64_t, const double*, const double*, std::int64_t, const double*, const double*, double, std::int64_t, int, const SweepTotals&);
-template void score_sweep<double>(const double*, const std::uint8_t*, std::int64_t, std::int64_t, const double*, const double*, std::int64_t, const double*, const double*, double, std::int64_t, int, const SweepTotals&);
+template void score_sweep<float>(const float*, const std::uint8_t*, std::int64_t, std::int64_t, const double*,
+                                 const double*, std::int64_t, const double*, const double*, double, std::int64_t, int,
+                                 const SweepTotals&);
+template void score_sweep<double>(const double*, const std::uint8_t*, std::int64_t, std::int64_t, const double*,
+                                  const double*, std::int64_t, const double*, const double*, double, std::int64_t, int,
+                                  const SweepTotals&);
 
 }  // namespace synbench

@@ -61,7 +61,8 @@ __device__ void sweep_tile(const Feature* x, const unsigned char* y, Index n, In
     for (int item = threadIdx.x; item < kTileSamples * kTileFeatures; item += kSweepThreads) {
       const int row = item / kTileFeatures, j = item % kTileFeatures;
       const bool inside = first + row < last && j < width;
-      centered[row][j] = inside ? static_cast<double>(x[(first + row) * features + begin + j]) - center[begin + j] : 0.0;
+      centered[row][j] =
+          inside ? static_cast<double>(x[(first + row) * features + begin + j]) - center[begin + j] : 0.0;
     }
     for (int item = threadIdx.x; item < kTileBudgets * kTileFeatures; item += kSweepThreads) {
       const int column = item / kTileFeatures, j = item % kTileFeatures;
@@ -86,13 +87,13 @@ __device__ void sweep_tile(const Feature* x, const unsigned char* y, Index n, In
 
 }  // namespace synbench
 
-#define SYNBENCH_SWEEP_KERNEL(name, Feature)                                                                             \
-  extern "C" __global__ void __launch_bounds__(synbench::kSweepThreads) name(                                            \
-      const Feature* x, const unsigned char* y, long long n, long long features, const double* weights,                  \
-      const double* center, long long budgets, const double* signal, const double* robust_margin, double offset,         \
-      long long group, long long tiles_per_group, double* partials) {                                                    \
-    synbench::sweep_tile<Feature>(x, y, n, features, weights, center, budgets, signal, robust_margin, offset, group,     \
-                                  tiles_per_group, partials);                                                            \
+#define SYNBENCH_SWEEP_KERNEL(name, Feature)                                                                          \
+  extern "C" __global__ void __launch_bounds__(synbench::kSweepThreads)                                               \
+      name(const Feature* x, const unsigned char* y, long long n, long long features, const double* weights,          \
+           const double* center, long long budgets, const double* signal, const double* robust_margin, double offset, \
+           long long group, long long tiles_per_group, double* partials) {                                            \
+    synbench::sweep_tile<Feature>(x, y, n, features, weights, center, budgets, signal, robust_margin, offset, group,  \
+                                  tiles_per_group, partials);                                                         \
   }
 SYNBENCH_SWEEP_KERNEL(score_sweep_float32_kernel, float)
 SYNBENCH_SWEEP_KERNEL(score_sweep_float64_kernel, double)
@@ -119,8 +120,9 @@ extern "C" __global__ void score_sweep_total_kernel(const double* partials, long
     ++groups;
   }
   long long integers[3] = {sum.correct, sum.robust_correct, groups};
-  double reals[7] = {group_mean_sum,    sum.bound_sum,     sum.bound_square_sum,    sum.margin_sum[0],
-                     sum.margin_sum[1], sum.margin_square_sum[0], sum.margin_square_sum[1]};
+  double reals[7] = {group_mean_sum,          sum.bound_sum,     sum.bound_square_sum,
+                     sum.margin_sum[0],       sum.margin_sum[1], sum.margin_square_sum[0],
+                     sum.margin_square_sum[1]};
   for (int distance = 16; distance > 0; distance /= 2) {
     for (int k = 0; k < 3; ++k) integers[k] += __shfl_xor_sync(0xffffffffu, integers[k], distance);
     for (int k = 0; k < 7; ++k) reals[k] += __shfl_xor_sync(0xffffffffu, reals[k], distance);

@@ -2,7 +2,8 @@
 #pragma once
 
 // One source, three instruction sets, chosen when the module loads.
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && defined(__linux__) && !defined(SYNBENCH_NO_CLONES)
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && defined(__linux__) && \
+    !defined(SYNBENCH_NO_CLONES)
 #define SYNBENCH_CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
 #else
 #define SYNBENCH_CLONES
@@ -19,8 +20,6 @@ typedef double LooseLanes __attribute__((vector_size(8 * kLanes), aligned(8), ma
 
 SYNBENCH_INLINE Lanes load(const double* p) { return *reinterpret_cast<const LooseLanes*>(p); }
 SYNBENCH_INLINE void store(double* p, const Lanes& v) { *reinterpret_cast<LooseLanes*>(p) = v; }
-SYNBENCH_INLINE double sum(const Lanes& v) {
-  return ((v[0] + v[4]) + (v[1] + v[5])) + ((v[2] + v[6]) + (v[3] + v[7]));
-}
+SYNBENCH_INLINE double sum(const Lanes& v) { return ((v[0] + v[4]) + (v[1] + v[5])) + ((v[2] + v[6]) + (v[3] + v[7])); }
 
 }  // namespace synbench

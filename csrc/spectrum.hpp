@@ -47,7 +47,10 @@ class Spectrum {
 
  private:
   // Rotations of one QL sweep: rows (i, i + 1), i = last-1 .. first.
-  struct Sweep { Index first, last; std::size_t begin; };
+  struct Sweep {
+    Index first, last;
+    std::size_t begin;
+  };
   struct Rotations {
     std::vector<Sweep> sweeps;
     std::vector<double> values;  // (cosine, sine) pairs
@@ -66,8 +69,8 @@ class Spectrum {
   double edge_ = 0;  // of dropping, in units of the largest eigenvalue
   double smallest_ = 0;
   SpectralMoments moments_ = {};
-  std::vector<double> matrix_;           // [n+1, n+1]; row k holds reflector k in columns k+1 ..
-  std::vector<double> tau_;              // [n]
+  std::vector<double> matrix_;             // [n+1, n+1]; row k holds reflector k in columns k+1 ..
+  std::vector<double> tau_;                // [n]
   mutable std::vector<double> d_, e_, z_;  // T, and m in its basis
   Rotations rotations_;
 };

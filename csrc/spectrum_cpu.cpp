@@ -18,7 +18,8 @@ double power_of_two(double size) { return size > 0.0 ? std::exp2(std::ilogb(size
 
 }  // namespace
 
-Spectrum::Spectrum(const double* covariance, const double* m, std::int64_t n, double cut, bool relative, int threads) : n_(n) {
+Spectrum::Spectrum(const double* covariance, const double* m, std::int64_t n, double cut, bool relative, int threads)
+    : n_(n) {
   tridiagonalise(covariance, m, threads);
   const double largest = eigenvalue(n - 1, 0, n);
   threshold_ = std::max(0.0, relative ? cut * largest * unit_ : cut);

@@ -17,8 +17,8 @@ constexpr int kParts = 8;  // partial sums of a product, whatever the number of 
 double dot(const double* x, const double* y, std::int64_t n);
 
 // y [begin, n) <- the part's share of A x, rows and columns begin .. n - 1 of A.
-void symmetric_product_part(const double* a, std::int64_t ld, std::int64_t begin, std::int64_t n, int part, const double* x,
-                            double* y);
+void symmetric_product_part(const double* a, std::int64_t ld, std::int64_t begin, std::int64_t n, int part,
+                            const double* x, double* y);
 
 // A -= V'W + W'V on the part's rows begin .. n - 1; v, w [panel, ld].
 void symmetric_update_part(double* a, std::int64_t ld, std::int64_t begin, std::int64_t n, int part, const double* v,

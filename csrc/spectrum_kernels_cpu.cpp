@@ -4,8 +4,7 @@
 
 namespace synbench::kernels {
 
-SYNBENCH_CLONES
-double dot(const double* x, const double* y, std::int64_t n) {
+SYNBENCH_CLONES double dot(const double* x, const double* y, std::int64_t n) {
   Lanes s0 = {}, s1 = {};
   std::int64_t j = 0;
   for (; j + 2 * kLanes <= n; j += 2 * kLanes) {
@@ -21,7 +20,8 @@ namespace {
 
 // y += A x over the stored (upper) halves of rows [i, i + R): each element serves its own row and its mirror.
 template <int R>
-SYNBENCH_INLINE void symmetric_rows(const double* a, std::int64_t ld, std::int64_t n, std::int64_t i, const double* x, double* y) {
+SYNBENCH_INLINE void symmetric_rows(const double* a, std::int64_t ld, std::int64_t n, std::int64_t i, const double* x,
+                                    double* y) {
   const double* row[R];
   double xi[R], yi[R];
   for (int r = 0; r < R; ++r) {
@@ -56,14 +56,16 @@ SYNBENCH_INLINE void symmetric_rows(const double* a, std::int64_t ld, std::int64
 
 }  // namespace
 
-SYNBENCH_CLONES
-void symmetric_product_part(const double* a, std::int64_t ld, std::int64_t begin, std::int64_t n, int part, const double* x, double* y) {
+SYNBENCH_CLONES void symmetric_product_part(const double* a, std::int64_t ld, std::int64_t begin, std::int64_t n,
+                                            int part, const double* x, double* y) {
   std::fill(y + begin, y + n, 0.0);
   for (std::int64_t block = begin / kRows; block * kRows < n; ++block) {
     if (block % kParts != part) continue;
     const std::int64_t first = std::max(begin, block * kRows), last = std::min(n, (block + 1) * kRows);
-    if (last - first == kRows) symmetric_rows<kRows>(a, ld, n, first, x, y);
-    else for (std::int64_t i = first; i < last; ++i) symmetric_rows<1>(a, ld, n, i, x, y);
+    if (last - first == kRows)
+      symmetric_rows<kRows>(a, ld, n, first, x, y);
+    else
+      for (std::int64_t i = first; i < last; ++i) symmetric_rows<1>(a, ld, n, i, x, y);
   }
 }
 
@@ -71,7 +73,8 @@ namespace {
 
 // A -= V' W + W' V over the stored halves of rows [i, i + R); v, w are [panel][ld].
 template <int R>
-SYNBENCH_INLINE void update_rows(double* a, std::int64_t ld, std::int64_t n, std::int64_t i, const double* v, const double* w, int panel) {
+SYNBENCH_INLINE void update_rows(double* a, std::int64_t ld, std::int64_t n, std::int64_t i, const double* v,
+                                 const double* w, int panel) {
   double vi[kPanel][R], wi[kPanel][R];
   for (int p = 0; p < panel; ++p)
     for (int r = 0; r < R; ++r) {
@@ -117,18 +120,21 @@ SYNBENCH_INLINE void update_rows(double* a, std::int64_t ld, std::int64_t n, std
 
 }  // namespace
 
-SYNBENCH_CLONES
-void symmetric_update_part(double* a, std::int64_t ld, std::int64_t begin, std::int64_t n, int part, const double* v, const double* w, int panel) {
+SYNBENCH_CLONES void symmetric_update_part(double* a, std::int64_t ld, std::int64_t begin, std::int64_t n, int part,
+                                           const double* v, const double* w, int panel) {
   for (std::int64_t block = begin / kRows; block * kRows < n; ++block) {
     if (block % kParts != part) continue;
     const std::int64_t first = std::max(begin, block * kRows), last = std::min(n, (block + 1) * kRows);
-    if (last - first == kRows) update_rows<kRows>(a, ld, n, first, v, w, panel);
-    else for (std::int64_t i = first; i < last; ++i) update_rows<1>(a, ld, n, i, v, w, panel);
+    if (last - first == kRows)
+      update_rows<kRows>(a, ld, n, first, v, w, panel);
+    else
+      for (std::int64_t i = first; i < last; ++i) update_rows<1>(a, ld, n, i, v, w, panel);
   }
 }
 
-SYNBENCH_CLONES
-void subtract_panel(double* y, const double* v, const double* w, const double* left, const double* right, int panel, std::int64_t ld, std::int64_t begin, std::int64_t n) {
+SYNBENCH_CLONES void subtract_panel(double* y, const double* v, const double* w, const double* left,
+                                    const double* right, int panel, std::int64_t ld, std::int64_t begin,
+                                    std::int64_t n) {
   std::int64_t j = begin;
   for (; j + kLanes <= n; j += kLanes) {
     Lanes s = load(y + j);
@@ -142,8 +148,7 @@ void subtract_panel(double* y, const double* v, const double* w, const double* l
     for (int p = 0; p < panel; ++p) y[j] -= left[p] * v[p * ld + j] + right[p] * w[p * ld + j];
 }
 
-SYNBENCH_CLONES
-void sum_parts(const double* parts, double* y, std::int64_t ld, std::int64_t begin, std::int64_t n) {
+SYNBENCH_CLONES void sum_parts(const double* parts, double* y, std::int64_t ld, std::int64_t begin, std::int64_t n) {
   std::int64_t j = begin;
   for (; j + kLanes <= n; j += kLanes) {
     Lanes s = load(parts + j);
@@ -157,8 +162,7 @@ void sum_parts(const double* parts, double* y, std::int64_t ld, std::int64_t beg
   }
 }
 
-SYNBENCH_CLONES
-void reflect_rows(double* x, const double* v, double tau, std::int64_t n) {
+SYNBENCH_CLONES void reflect_rows(double* x, const double* v, double tau, std::int64_t n) {
   Lanes s0 = load(x), s1 = {};
   std::int64_t i = 1;
   for (; i + 1 < n; i += 2) {
@@ -171,8 +175,7 @@ void reflect_rows(double* x, const double* v, double tau, std::int64_t n) {
   for (i = 1; i < n; ++i) store(x + i * kLanes, load(x + i * kLanes) - v[i] * s);
 }
 
-SYNBENCH_CLONES
-void rotate_rows(double* x, const double* rotations, std::int64_t begin, std::int64_t end) {
+SYNBENCH_CLONES void rotate_rows(double* x, const double* rotations, std::int64_t begin, std::int64_t end) {
   // The sweep ran i = end-1 .. begin; its transpose runs the other way.
   Lanes low = load(x + begin * kLanes);
   for (std::int64_t i = begin; i < end; ++i) {

@@ -160,7 +160,8 @@ SYNBENCH_HD void solve(const Tridiagonal& t, double edge, double g, double* inve
 
 constexpr int kSumArrays = 3;  // work arrays of spectral_sums, n elements each
 
-SYNBENCH_HD SpectralSums spectral_sums(const Tridiagonal& t, double edge, double g, bool traces, double* work, Index stride) {
+SYNBENCH_HD SpectralSums spectral_sums(const Tridiagonal& t, double edge, double g, bool traces, double* work,
+                                       Index stride) {
   double *inverse = work, *once = inverse + t.n * stride, *twice = once + t.n * stride;
   SpectralSums out = {};
   solve(t, edge, g, inverse, once, stride);

@@ -10,14 +10,15 @@ namespace py = pybind11;
 
 PYBIND11_MODULE(_cuda, module) {
   using namespace py::literals;
-  module.doc() = "CUDA kernels compiled ahead of time. Use synbench_fast.ops, which checks and documents its arguments.";
+  module.doc() =
+      "CUDA kernels compiled ahead of time. Use synbench_fast.ops, which checks and documents its arguments.";
   module.attr("architectures") = SYNBENCH_CUDA_ARCHITECTURES;
   module.def("kernel_names", &synbench::kernel_names);
   module.def("device_count", &synbench::device_count);
   module.def(
       "launch",
-      [](const std::string& name, const std::array<std::uint32_t, 3>& grid, std::uint32_t threads, int device, std::uintptr_t stream,
-         const std::vector<std::uint64_t>& words) {
+      [](const std::string& name, const std::array<std::uint32_t, 3>& grid, std::uint32_t threads, int device,
+         std::uintptr_t stream, const std::vector<std::uint64_t>& words) {
         std::string wrong;
         {
           py::gil_scoped_release release;

@@ -16,10 +16,11 @@ py::array_t<double> vector(const std::vector<double>& values) {
 void bind_robust_solve(py::module_& module) {
   module.def(
       "robust_solve",
-      [](const py::array& m, const py::array& covariance, const py::array& eps, bool plugin, double dof, double c0, double cut,
-         bool want_weights, int threads) {
+      [](const py::array& m, const py::array& covariance, const py::array& eps, bool plugin, double dof, double c0,
+         double cut, bool want_weights, int threads) {
         if (m.ndim() != 1) throw py::value_error("m: expected [features], got " + std::to_string(m.ndim()) + " axes");
-        if (eps.ndim() != 1) throw py::value_error("eps: expected [budgets], got " + std::to_string(eps.ndim()) + " axes");
+        if (eps.ndim() != 1)
+          throw py::value_error("eps: expected [budgets], got " + std::to_string(eps.ndim()) + " axes");
         const std::int64_t features = m.shape(0), budgets = eps.shape(0);
         const double* m_data = input<double>(m, "m", {features});
         const double* c_data = input<double>(covariance, "covariance", {features, features});
@@ -30,8 +31,8 @@ void bind_robust_solve(py::module_& module) {
         RobustSolution solution;
         {
           py::gil_scoped_release release;
-          solution = robust_solve(m_data, c_data, features, e_data, budgets, plugin ? SolveKind::plugin : SolveKind::consistent,
-                                  dof, c0, cut, threads, w_data);
+          solution = robust_solve(m_data, c_data, features, e_data, budgets,
+                                  plugin ? SolveKind::plugin : SolveKind::consistent, dof, c0, cut, threads, w_data);
         }
         if (!solution.converged) throw std::runtime_error("robust_solve: the eigenvalue iteration did not converge");
         py::dict out;
@@ -51,8 +52,8 @@ void bind_robust_solve(py::module_& module) {
         out["weights"] = weights;
         return out;
       },
-      py::arg("m"), py::arg("covariance"), py::arg("eps"), py::arg("plugin"), py::arg("dof"), py::arg("c0"), py::arg("cut"),
-      py::arg("want_weights"), py::arg("threads"));
+      py::arg("m"), py::arg("covariance"), py::arg("eps"), py::arg("plugin"), py::arg("dof"), py::arg("c0"),
+      py::arg("cut"), py::arg("want_weights"), py::arg("threads"));
 }
 
 }  // namespace synbench

@@ -7,6 +7,7 @@
 #include <array>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -14,20 +15,18 @@
 #include "philox.hpp"
 #include "sample_mixture_filter.hpp"
 
-namespace py = pybind11;
-
 namespace synbench {
 namespace {
 
 constexpr std::int64_t kSamples = std::int64_t{1} << 32, kElements = std::int64_t{1} << 34;
 
-const std::vector<std::pair<std::string, SimdLevel>> kLevels = {
+constexpr std::pair<std::string_view, SimdLevel> kLevels[] = {
     {"baseline", SimdLevel::kBaseline}, {"avx2", SimdLevel::kAvx2}, {"avx512", SimdLevel::kAvx512}};
 
 std::vector<std::string> simd_levels() {
   std::vector<std::string> names;
   for (const auto& [name, level] : kLevels)
-    if (level <= best_simd_level()) names.push_back(name);
+    if (level <= best_simd_level()) names.emplace_back(name);
   return names;
 }
 
@@ -53,25 +52,29 @@ void* checked_output(py::array& x, const std::string& type, std::int64_t count, 
   throw py::value_error("type: expected 'float32', 'float64', 'bfloat16' or 'float16', got '" + type + "'");
 }
 
-void bound_sample_mixture(py::array x, const py::array& labels, const std::string& type, std::int64_t start, std::uint64_t seed,
-                          std::uint32_t stream, std::uint32_t purpose, std::int64_t channels, std::int64_t pixels, double center,
-                          double scale, const std::optional<py::array>& pattern, std::vector<double> mean,
-                          std::vector<double> std, bool channels_last, int threads, const std::string& level) {
+void bound_sample_mixture(py::array x, const py::array& labels, const std::string& type, std::int64_t start,
+                          std::uint64_t seed, std::uint32_t stream, std::uint32_t purpose, std::int64_t channels,
+                          std::int64_t pixels, double center, double scale, const std::optional<py::array>& pattern,
+                          std::vector<double> mean, std::vector<double> std, bool channels_last, int threads,
+                          const std::string& level) {
   const std::int64_t count = labels.ndim() == 1 ? labels.shape(0) : 0;
   const std::uint8_t* y = input<std::uint8_t>(labels, "labels", {kAny});
-  expect(channels > 0 && pixels > 0 && channels <= kElements / pixels, "channels, pixels: expected a product in [1, 2^34], got " +
-                                                                           std::to_string(channels) + ", " + std::to_string(pixels));
+  expect(channels > 0 && pixels > 0 && channels <= kElements / pixels,
+         "channels, pixels: expected a product in [1, 2^34], got " + std::to_string(channels) + ", " +
+             std::to_string(pixels));
   expect(start >= 0 && start <= kSamples - count, "start: expected start >= 0 and start + count <= 2^32, got " +
                                                       std::to_string(start) + " and count " + std::to_string(count));
   for (const auto* values : {&mean, &std})
-    expect(values->empty() || static_cast<std::int64_t>(values->size()) == channels,
-           "mean, std: expected none or " + std::to_string(channels) + " values, got " + std::to_string(values->size()));
+    expect(
+        values->empty() || static_cast<std::int64_t>(values->size()) == channels,
+        "mean, std: expected none or " + std::to_string(channels) + " values, got " + std::to_string(values->size()));
   for (std::int64_t i = 0; i < count; ++i) expect(y[i] <= 1, "labels: expected 0 or 1, got " + std::to_string(y[i]));
 
   SampleType kind;
   void* data = checked_output(x, type, count, channels * pixels, kind);
   const float* u = pattern ? input<float>(*pattern, "pattern", {channels * pixels}) : nullptr;
-  const MixtureSpec spec{seed, stream, purpose, channels, pixels, center, scale, u, std::move(mean), std::move(std), channels_last};
+  const MixtureSpec spec{seed,  stream, purpose,         channels,       pixels,       center,
+                         scale, u,      std::move(mean), std::move(std), channels_last};
   const SimdLevel simd = level_of(level);
   py::gil_scoped_release release;
   sample_mixture(spec, start, count, y, kind, data, threads, simd);
@@ -107,10 +110,10 @@ std::array<Word, 4> bound_philox4x32(std::uint64_t seed, const std::array<Word, 
 
 void bind_sample_mixture(py::module_& module) {
   using namespace py::literals;
-  module.def("sample_mixture", &bound_sample_mixture, "x"_a, "labels"_a, py::kw_only(), "type"_a, "start"_a, "seed"_a, "stream"_a,
-             "purpose"_a = 0, "channels"_a, "pixels"_a, "center"_a, "scale"_a, "pattern"_a = py::none(),
-             "mean"_a = std::vector<double>(), "std"_a = std::vector<double>(), "channels_last"_a = false, "threads"_a = 0,
-             "level"_a = "auto");
+  module.def("sample_mixture", &bound_sample_mixture, "x"_a, "labels"_a, py::kw_only(), "type"_a, "start"_a, "seed"_a,
+             "stream"_a, "purpose"_a = 0, "channels"_a, "pixels"_a, "center"_a, "scale"_a, "pattern"_a = py::none(),
+             "mean"_a = std::vector<double>(), "std"_a = std::vector<double>(), "channels_last"_a = false,
+             "threads"_a = 0, "level"_a = "auto");
   module.def("filter_spectrum", &bound_filter_spectrum, "x"_a, "gain"_a, py::kw_only(), "threads"_a = 0);
   module.def("normals_of_words", &bound_normals_of_words, "radius"_a, "angle"_a, py::kw_only(), "level"_a = "auto");
   module.def("philox4x32", &bound_philox4x32, "seed"_a, "counter"_a);

@@ -8,7 +8,9 @@ void bind_score_auc(py::module_& module) {
   module.def(
       "score_auc",
       [](const py::array& accuracy, const py::array& bound, const py::array& thresholds, bool grid, int threads) {
-        if (accuracy.ndim() != 2) throw py::value_error("accuracy: expected [replicates, scales], got " + std::to_string(accuracy.ndim()) + " axes");
+        if (accuracy.ndim() != 2)
+          throw py::value_error("accuracy: expected [replicates, scales], got " + std::to_string(accuracy.ndim()) +
+                                " axes");
         const std::int64_t replicates = accuracy.shape(0), scales = accuracy.shape(1);
         const double* a = input<double>(accuracy, "accuracy", {replicates, scales});
         const double* b = input<double>(bound, "bound", {replicates, scales});

@@ -7,9 +7,12 @@ namespace {
 
 template <typename Feature>
 py::dict sweep(const py::array& x, const py::array& y, const py::array& weights, const py::array& center,
-               const py::array& signal, const py::array& robust_margin, double offset, std::int64_t group, int threads) {
-  if (x.ndim() != 2) throw py::value_error("x: expected [samples, features], got " + std::to_string(x.ndim()) + " axes");
-  if (weights.ndim() != 2) throw py::value_error("weights: expected [budgets, features], got " + std::to_string(weights.ndim()) + " axes");
+               const py::array& signal, const py::array& robust_margin, double offset, std::int64_t group,
+               int threads) {
+  if (x.ndim() != 2)
+    throw py::value_error("x: expected [samples, features], got " + std::to_string(x.ndim()) + " axes");
+  if (weights.ndim() != 2)
+    throw py::value_error("weights: expected [budgets, features], got " + std::to_string(weights.ndim()) + " axes");
   const std::int64_t n = x.shape(0), features = x.shape(1), budgets = weights.shape(0);
   const Feature* x_data = input<Feature>(x, "x", {n, features});
   const auto* y_data = input<std::uint8_t>(y, "y", {n});
@@ -21,8 +24,9 @@ py::dict sweep(const py::array& x, const py::array& y, const py::array& weights,
   py::array_t<std::int64_t> correct(budgets), robust_correct(budgets), groups(budgets);
   py::array_t<double> group_mean_sum(budgets), bound_sum(budgets), bound_square_sum(budgets);
   py::array_t<double> margin_sum({std::int64_t{2}, budgets}), margin_square_sum({std::int64_t{2}, budgets});
-  const SweepTotals totals{correct.mutable_data(), robust_correct.mutable_data(), groups.mutable_data(),
-                           group_mean_sum.mutable_data(), bound_sum.mutable_data(), bound_square_sum.mutable_data(),
+  const SweepTotals totals{correct.mutable_data(),    robust_correct.mutable_data(),
+                           groups.mutable_data(),     group_mean_sum.mutable_data(),
+                           bound_sum.mutable_data(),  bound_square_sum.mutable_data(),
                            margin_sum.mutable_data(), margin_square_sum.mutable_data()};
   {
     py::gil_scoped_release release;
@@ -45,10 +49,11 @@ py::dict sweep(const py::array& x, const py::array& y, const py::array& weights,
 void bind_score_sweep(py::module_& module) {
   module.def(
       "score_sweep",
-      [](const py::array& x, const py::array& y, const py::array& weights, const py::array& center, const py::array& signal,
-         const py::array& robust_margin, double offset, std::int64_t group, int threads) {
-        return py::isinstance<py::array_t<double>>(x) ? sweep<double>(x, y, weights, center, signal, robust_margin, offset, group, threads)
-                                                      : sweep<float>(x, y, weights, center, signal, robust_margin, offset, group, threads);
+      [](const py::array& x, const py::array& y, const py::array& weights, const py::array& center,
+         const py::array& signal, const py::array& robust_margin, double offset, std::int64_t group, int threads) {
+        return py::isinstance<py::array_t<double>>(x)
+                   ? sweep<double>(x, y, weights, center, signal, robust_margin, offset, group, threads)
+                   : sweep<float>(x, y, weights, center, signal, robust_margin, offset, group, threads);
       },
       py::arg("x"), py::arg("y"), py::arg("weights"), py::arg("center"), py::arg("signal"), py::arg("robust_margin"),
       py::arg("offset"), py::arg("group"), py::arg("threads"));

@@ -97,7 +97,7 @@ _HOME = {
 _PACKAGES = ("minimax", "report")
 
 
-def __getattr__(name: str) -> Any:
+def _load(name: str) -> Any:
     if name == "__version__":
         value: Any = _version()
     elif name in _PACKAGES:  # with names of their own: sb.report.frame(...)
@@ -108,6 +108,10 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     globals()[name] = value
     return value
+
+
+if not TYPE_CHECKING:  # to a type checker it would say that every name exists
+    __getattr__ = _load
 
 
 def __dir__() -> list[str]:

@@ -3,7 +3,8 @@
 
 #include "cuda_kernels.cu"
 
-extern "C" const char* emulate(const char* name, const unsigned* grid, int threads, unsigned order, const std::uint64_t* words, int count) {
+extern "C" const char* emulate(const char* name, const unsigned* grid, int threads, unsigned order,
+                               const std::uint64_t* words, int count) {
   const emulator::Position size = {grid[0], grid[1], grid[2]};
   const std::string wanted = name;
   bool known = false;

@@ -31,9 +31,9 @@ struct Fiber {
   ucontext_t context;
   jmp_buf place;
   bool started = false, done = false;
-  int site = 0;            // line of the barrier it waits at, 0 while it runs
-  bool whole_block = true; // of that barrier
-  int phase = 0;           // of the warp's exchange buffer
+  int site = 0;             // line of the barrier it waits at, 0 while it runs
+  bool whole_block = true;  // of that barrier
+  int phase = 0;            // of the warp's exchange buffer
   std::unique_ptr<char[]> stack;
 };
 
@@ -88,7 +88,9 @@ inline bool release(int begin, int end, bool whole_block) {
     if (fibers[i].done) continue;
     if (fibers[i].site == 0 || fibers[i].whole_block != whole_block) return false;
     if (site == 0) site = fibers[i].site;
-    if (fibers[i].site != site) failure = "threads wait at the barriers of lines " + std::to_string(site) + " and " + std::to_string(fibers[i].site);
+    if (fibers[i].site != site)
+      failure =
+          "threads wait at the barriers of lines " + std::to_string(site) + " and " + std::to_string(fibers[i].site);
   }
   if (site == 0) return false;
   for (int i = begin; i < end; ++i) fibers[i].site = 0;
@@ -118,7 +120,8 @@ inline void run_block(int threads, std::mt19937* shuffle, bool reverse) {
     }
     if (!live) return;
     bool released = release(0, threads, true);
-    for (int warp = 0; warp < threads; warp += kWarpSize) released = release(warp, std::min(threads, warp + kWarpSize), false) || released;
+    for (int warp = 0; warp < threads; warp += kWarpSize)
+      released = release(warp, std::min(threads, warp + kWarpSize), false) || released;
     if (!ran && !released) failure = "threads wait for one another";
   }
 }
@@ -133,7 +136,8 @@ void call(void (*kernel)(Arguments...), const std::uint64_t* words, std::index_s
 
 // order: 0 forwards, 1 backwards, above that the seed of random orders.
 template <typename... Arguments>
-bool launch(void (*kernel)(Arguments...), const std::uint64_t* words, int count, const Position& grid, int threads, unsigned order) {
+bool launch(void (*kernel)(Arguments...), const std::uint64_t* words, int count, const Position& grid, int threads,
+            unsigned order) {
   if (count != sizeof...(Arguments)) {
     failure = "expected " + std::to_string(sizeof...(Arguments)) + " arguments, got " + std::to_string(count);
     return false;
