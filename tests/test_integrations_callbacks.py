@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import subprocess
 import sys
@@ -154,8 +153,9 @@ class TestTransformers:
 
     def test_logged_and_undisturbed(self, tmp_path: Path) -> None:
         alone = self.run(tmp_path, None)
-        from synbench_fast.integrations.transformers import SynBenchCallback
         from transformers import TrainerCallback
+
+        from synbench_fast.integrations.transformers import SynBenchCallback
 
         seen: list[tuple[int, float]] = []
 

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from synbench_fast.errors import SynbenchError, first_line
-from synbench_fast.report.tables import point_name
-from synbench_fast.results import RobustArea, Score
+
+if TYPE_CHECKING:
+    from synbench_fast.results import RobustArea, Score
 
 __all__ = ["missing", "named_numbers"]
 
@@ -31,6 +33,8 @@ def named_numbers(scores: Iterable[Score], area: RobustArea, prefix: str = "") -
     `score_eps0_a0.6`, `stderr_...`, `ci95_low_...` and `ci95_high_...` per budget and threshold, `robust_area`,
     `robust_area_ratio` and `robust_area_stderr`. What is not finite is left out.
     """
+    from synbench_fast.report.tables import point_name
+
     found = {}
     for one in scores:
         point = point_name(one.eps, one.threshold)
