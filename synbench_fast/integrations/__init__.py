@@ -1,0 +1,45 @@
+"""Scores inside other people's harnesses: one module per library, each imported by name and only then in need of it.
+
+`torchmetrics` (a metric), `lightning` and `transformers` (callbacks of training), `lm_eval` (a task of the Language
+Model Evaluation Harness), `timm_bulk` (a script for timm's bulk_runner.py).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from synbench_fast.errors import SynbenchError, first_line
+
+if TYPE_CHECKING:
+    from synbench_fast.results import RobustArea, Score
+
+__all__ = ["missing", "named_numbers"]
+
+
+def missing(library: str, extra: str, error: ImportError) -> SynbenchError:
+    """One line for a module whose library is not here, or cannot be imported."""
+    if isinstance(error, ModuleNotFoundError) and (error.name or "").partition(".")[0] == library:
+        what = "none"
+    else:
+        what = first_line(error)
+    return SynbenchError(f'{library}: expected the package, got {what}; pip install "synbench-fast[{extra}]"')
+
+
+def named_numbers(scores: Iterable[Score], area: RobustArea, prefix: str = "") -> dict[str, float]:
+    """Scores, errors, intervals and robust area under the names that `synbench-fast export` gives them.
+
+    `score_eps0_a0.6`, `stderr_...`, `ci95_low_...` and `ci95_high_...` per budget and threshold, `robust_area`,
+    `robust_area_ratio` and `robust_area_stderr`. What is not finite is left out.
+    """
+    from synbench_fast.report.tables import point_name
+
+    found = {}
+    for one in scores:
+        point = point_name(one.eps, one.threshold)
+        for what in ("score", "stderr", "ci95_low", "ci95_high"):
+            found[f"{prefix}{what}_{point}"] = getattr(one, what)
+    for what, value in (("", area.value), ("_ratio", area.ratio), ("_stderr", area.stderr)):
+        found[f"{prefix}robust_area{what}"] = value
+    return {name: value for name, value in found.items() if math.isfinite(value)}

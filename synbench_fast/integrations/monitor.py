@@ -1,0 +1,228 @@
+"""What the callbacks share: score an encoder in the midst of its training and leave no trace of it."""
+
+from __future__ import annotations
+
+import logging
+import math
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from synbench_fast.checks import check_eps, check_estimator, check_integer, check_seed, check_thresholds
+from synbench_fast.encoders.base import seeded
+from synbench_fast.errors import SynbenchError, first_line, suggest
+from synbench_fast.integrations import named_numbers
+from synbench_fast.prepare import PRESETS, check_scales
+from synbench_fast.probe import Probe
+from synbench_fast.scores import Curve
+from synbench_fast.smooth import FEWEST_SCALES
+from synbench_fast.task import GaussianTask
+
+__all__ = ["Monitor", "undisturbed"]
+
+logger = logging.getLogger("synbench_fast")
+
+SAMPLES = 256  # per scale, if 2 F is no more
+Find = Callable[[Any], Callable[[Tensor], Any]]
+
+
+class Monitor:
+    """Scores the encoder of a training every `every` optimizer steps, always on the same samples.
+
+    During a score all submodules are in eval mode and nothing else changes that training could notice: flags,
+    random states, buffers and gradients are put back, autocast is off, and the same steps follow to the bit. Numbers
+    are named as by `synbench-fast export`, after `prefix`: synbench/score_eps0_a0.6, synbench/stderr_eps0_a0.6,
+    synbench/ci95_low_eps0_a0.6, synbench/ci95_high_eps0_a0.6, ..., synbench/robust_area. `history` keeps the curves.
+
+    What goes wrong in a score is one line of the logger `synbench_fast`, and training goes on.
+
+    Args:
+        encoder: what maps x [B, *input_shape] to features [B, F]: the name of an attribute such as "model.backbone",
+            a function from the module that is trained to a Module or another callable, or None for the module itself.
+        input_shape: of one sample.
+        every: optimizer steps from score to score.
+        at_end: whether to score after the last step, too.
+        eps, thresholds, seed, mean, std, center: as in `score`.
+        scales: their number (spread up to 4.9) or values. A number of at least 5 gives the mean over the published
+            49 scales by a fit, as in `score` with its presets; fewer, and values, the mean over themselves.
+        samples: per scale; None for 256, or 2 F where that is more.
+        estimator: "consistent", "counted" or "paper".
+        batch_size: samples per forward pass; on every rank the same, so that sharded modules stay in step.
+        prefix: of the names.
+        strict: raise what goes wrong in a score.
+
+    Raises:
+        SynbenchError: any argument out of range.
+    """
+
+    def __init__(
+        self,
+        encoder: str | Find | None,
+        input_shape: Sequence[int],
+        *,
+        every: int = 500,
+        at_end: bool = True,
+        eps: Sequence[float] | float = (0.0, 0.2),
+        thresholds: Sequence[float] | float = 0.6,
+        scales: int | Sequence[float] = 12,
+        samples: int | None = None,
+        estimator: str = "consistent",
+        seed: int = 0,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        center: float = 0.5,
+        batch_size: int = 64,
+        prefix: str = "synbench/",
+        strict: bool = False,
+    ) -> None:
+        if encoder is not None and not isinstance(encoder, str) and not callable(encoder):
+            raise SynbenchError(
+                f"encoder: expected the name of an attribute, a function or None, got {type(encoder).__name__}"
+            )
+        self.encoder = encoder
+        self.every = check_integer("every", every, 1, "a positive number of steps")
+        self.at_end, self.prefix, self.strict = at_end, prefix, strict
+        values = check_scales(scales, PRESETS["quick"])
+        self.task = GaussianTask(tuple(input_shape), values, center=center)
+        fitted = (
+            not isinstance(scales, Sequence) and len(values) >= FEWEST_SCALES and estimator == "consistent"
+        )
+        if samples is not None:
+            check_integer("samples", samples, 4, "an integer of at least 4 per scale")
+        self.samples = samples
+        self.batch_size = check_integer("batch_size", batch_size, 1, "a positive integer")
+        self.options: dict[str, Any] = {
+            "eps": check_eps(eps),
+            "thresholds": check_thresholds(thresholds),
+            "estimator": check_estimator(estimator),
+            "average": "published" if fitted else "sampled",
+            "seed": check_seed(seed),
+            "mean": mean,
+            "std": std,
+        }
+        self.history: list[tuple[int, Curve]] = []
+        self._seen = 0
+        self._width: int | None = None
+
+    def begin(self, module: nn.Module, step: int) -> None:
+        """Training starts, or goes on, after `step` steps; SynbenchError if the module has no such encoder."""
+        self._find(module)
+        self._seen = step
+
+    def due(self, step: int) -> bool:
+        """Whether a multiple of `every` was reached since this was last asked."""
+        seen, self._seen = self._seen, step
+        return step // self.every > seen // self.every
+
+    def due_at_end(self, step: int) -> bool:
+        """Whether the last step is still to be scored."""
+        return self.at_end and (not self.history or self.history[-1][0] != step)
+
+    def measure(self, module: nn.Module, step: int) -> dict[str, float] | None:
+        """The numbers to log, or None after a failure that was logged."""
+        try:
+            curve = self._score(module)
+        except Exception as error:
+            if self.strict:
+                raise
+            text = str(error) if isinstance(error, SynbenchError) else first_line(error)
+            logger.warning("synbench: no score at step %d: %s", step, text)
+            return None
+        self.history.append((step, curve))
+        return named_numbers(curve.scores, curve.robust_area, self.prefix)
+
+    def _score(self, module: nn.Module) -> Curve:
+        encode = self._find(module)
+        holder = encode if isinstance(encode, nn.Module) else module
+        like = next((one for one in holder.parameters() if one.is_floating_point()), torch.empty(0))
+        modules = [module, encode] if isinstance(encode, nn.Module) else [module]
+        with undisturbed(modules, like.device, self.options["seed"]):
+            if self._width is None:
+                zeros = torch.zeros(2, *self.task.shape, dtype=like.dtype, device=like.device)
+                self._width = _features(encode(zeros)).shape[-1]
+            probe = Probe(
+                self.task,
+                samples=self.samples or max(SAMPLES, 2 * self._width),
+                dtype=like.dtype,
+                device=like.device,
+                **self.options,
+            )
+            for batch in probe.batches(self.batch_size):
+                probe.update(batch, _features(encode(batch.x)))
+            return probe.compute()
+
+    def _find(self, module: nn.Module) -> Callable[[Tensor], Any]:
+        found: Any = module
+        if isinstance(self.encoder, str):
+            for name in self.encoder.split("."):
+                if not hasattr(found, name):
+                    known = [key for key, _ in found.named_children()] if isinstance(found, nn.Module) else []
+                    raise SynbenchError(
+                        f"encoder: expected an attribute of {type(found).__name__}, got {name!r} in "
+                        f"{self.encoder!r}{suggest(name, known)}"
+                    )
+                found = getattr(found, name)
+        elif self.encoder is not None:
+            found = self.encoder(module)
+        if not callable(found):
+            raise SynbenchError(f"encoder: expected a Module or a callable, got {type(found).__name__}")
+        return found  # type: ignore[no-any-return]
+
+
+def _features(output: Any) -> Tensor:
+    if not isinstance(output, Tensor):
+        raise SynbenchError(
+            f"encoder: expected a Tensor [B, F] as output, got {type(output).__name__}; pass a function from the "
+            "module to a callable that returns one"
+        )
+    return output.flatten(1) if output.ndim > 2 and all(n == 1 for n in output.shape[2:]) else output
+
+
+@contextmanager
+def undisturbed(modules: Sequence[nn.Module], device: torch.device, seed: int) -> Iterator[None]:
+    """Inside: every submodule in eval mode, no gradients, no autocast, random numbers from `seed`; then all as before.
+
+    Training flags are set one by one and not by `eval()`, which modules may override with work on their weights.
+    Compiled modules run as they were written, so that eval mode is not compiled as well.
+    """
+    with ExitStack() as stack:
+        stack.enter_context(seeded(seed))
+        stack.enter_context(torch.no_grad())
+        for kind in {"cpu", device.type}:
+            stack.enter_context(torch.autocast(kind, enabled=False))
+        if "torch._dynamo" in sys.modules:
+            stack.enter_context(torch.compiler.set_stance("force_eager"))
+        every = {id(one): one for root in modules for one in root.modules()}.values()
+        stack.callback(_put_back, [(one, one.training, _buffers(one)) for one in every])
+        for one in every:
+            one.training = False
+        yield
+
+
+def _buffers(module: nn.Module) -> Mapping[str, tuple[Tensor, Tensor, float] | None]:
+    """Per name the buffer, its values and its version; versions of inference tensors are not counted."""
+    return {
+        name: None
+        if buffer is None
+        else (buffer, buffer.clone(), math.nan if buffer.is_inference() else buffer._version)
+        for name, buffer in module._buffers.items()
+    }
+
+
+def _put_back(
+    states: Sequence[tuple[nn.Module, bool, Mapping[str, tuple[Tensor, Tensor, float] | None]]],
+) -> None:
+    for module, training, buffers in states:
+        module.training = training
+        for name, held in buffers.items():
+            if held is None:
+                module._buffers[name] = None
+                continue
+            buffer, values, version = held
+            module._buffers[name] = buffer
+            if not buffer.is_inference() and buffer._version != version:
+                buffer.copy_(values)

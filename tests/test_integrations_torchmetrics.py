@@ -1,0 +1,246 @@
+"""The metric of torchmetrics: equal to Probe, whatever the batches, processes and containers."""
+
+from __future__ import annotations
+
+import doctest
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from checks import refused
+from torch import Tensor, nn
+
+import synbench_fast as sb
+
+torchmetrics = pytest.importorskip(
+    "torchmetrics", reason="torchmetrics is not installed", exc_type=ImportError
+)
+from synbench_fast.integrations import torchmetrics as module  # noqa: E402
+from synbench_fast.integrations.torchmetrics import SynBenchScore  # noqa: E402
+
+# torchmetrics warns of its own settings.
+pytestmark = pytest.mark.filterwarnings("ignore:.*torchmetrics.*")
+
+TASK = sb.GaussianTask((2, 4, 4), scales=(0.8, 1.6, 2.4, 3.2, 4.0))
+F = 12
+
+
+def features(x: Tensor) -> Tensor:
+    """Correlated and far from the origin: 1 000 deviations in the first feature."""
+    weight = torch.linspace(-1, 1, F * 32, dtype=x.dtype).view(F, 32).sin()
+    far = torch.zeros(F, dtype=x.dtype)
+    far[0] = 1e3
+    return (x.flatten(1) @ weight.T).tanh() + 0.1 * x.flatten(1)[:, :F] + far
+
+
+def probe(average: str = "sampled", **options: Any) -> sb.Probe:
+    return sb.Probe(TASK, samples=200, dtype=torch.float64, average=average, **options)
+
+
+def fed(metric: SynBenchScore, **options: Any) -> SynBenchScore:
+    for x, y, scale in metric.batches(samples=200, batch_size=48, dtype=torch.float64, **options):
+        metric.update(features(x), y, scale)
+    return metric
+
+
+@pytest.mark.parametrize("average", ["sampled", "published"])
+def test_equals_probe(average: str) -> None:
+    one = probe(average, thresholds=(0.6, 0.7))
+    for batch in one.batches(64):
+        one.update(batch, features(batch.x))
+    expected = one.compute()
+    metric = fed(SynBenchScore(TASK, F, thresholds=(0.6, 0.7), average=average))
+    got = metric.result()
+    for mine, theirs in zip(got.scores, expected.scores, strict=True):
+        assert vars(mine) == pytest.approx(vars(theirs), rel=1e-9)
+    for point, other in zip(got.curve, expected.curve, strict=True):
+        known = {key: value for key, value in vars(other).items() if key != "counted_accuracy"}
+        assert {key: vars(point)[key] for key in known} == pytest.approx(known, rel=1e-8)
+    assert got.robust_area.value == pytest.approx(expected.robust_area.value, rel=1e-9)
+    assert torch.tensor(got.score_covariance) == pytest.approx(
+        torch.tensor(expected.score_covariance), rel=1e-8
+    )
+    values = metric.compute()
+    assert all(one.dtype == torch.float64 and one.ndim == 0 for one in values.values())
+    first = expected.scores[0]
+    assert float(values["score_eps0_a0.6"]) == pytest.approx(first.score, rel=1e-9)
+    assert float(values["stderr_eps0_a0.6"]) == pytest.approx(first.stderr, rel=1e-8)
+    assert float(values["ci95_high_eps0_a0.6"]) == pytest.approx(first.ci95_high, rel=1e-9)
+    assert len(values) == 2 * 2 * 4 + 3
+
+
+def test_scales_per_sample_mixed_batches_and_merging() -> None:
+    whole = fed(SynBenchScore(TASK, F))
+    listed = list(whole.batches(samples=200, batch_size=48, dtype=torch.float64))
+    x, y = torch.cat([one[0] for one in listed]), torch.cat([one[1] for one in listed])
+    scale = torch.cat([torch.full((len(one[1]),), one[2], dtype=torch.float64) for one in listed])
+    order = torch.randperm(len(y), generator=torch.Generator().manual_seed(0))
+    parts = [SynBenchScore(TASK, F), SynBenchScore(TASK, F)]
+    for number, rows in enumerate(order.split(97)):
+        parts[number % 2].update(features(x[rows]), y[rows].bool(), scale[rows].float())
+    parts[0].merge_state(parts[1])
+    merged, expected = parts[0].compute(), whole.compute()
+    assert merged.keys() == expected.keys()
+    for name, value in expected.items():
+        assert float(merged[name]) == pytest.approx(float(value), rel=1e-9)
+
+
+def test_clone_pickle_state_dict_and_reset() -> None:
+    metric = fed(SynBenchScore(TASK, F))
+    expected = metric.compute()
+    assert metric.clone().compute() == expected
+    assert pickle.loads(pickle.dumps(metric)).compute() == expected
+    assert metric.state_dict() == {}
+    metric.persistent(True)
+    fresh = SynBenchScore(TASK, F)
+    fresh.persistent(True)
+    fresh.load_state_dict(metric.state_dict())
+    fresh._update_count = 1  # load_state_dict does not set it, and compute warns
+    assert fresh.compute() == expected
+    metric.reset()
+    assert int(metric.moments_0.count_nonzero()) == 0
+    assert fed(metric).compute() == expected
+
+
+def test_state_stays_float64_when_a_module_around_it_is_cast() -> None:
+    holder = nn.ModuleDict({"metric": SynBenchScore(TASK, F), "net": nn.Linear(2, 2)})
+    holder.to(torch.bfloat16).half().double().float()
+    holder["metric"].set_dtype(torch.float16)
+    assert holder["metric"].moments_0.dtype == torch.float64
+    assert fed(holder["metric"]).compute() == fed(SynBenchScore(TASK, F)).compute()
+
+
+def test_reset_in_inference_mode() -> None:
+    metric = SynBenchScore(TASK, F)
+    with torch.inference_mode():
+        fed(metric).compute()
+        metric.reset()
+    assert fed(metric).compute() == fed(SynBenchScore(TASK, F)).compute()
+
+
+def test_in_a_collection() -> None:
+    collection = torchmetrics.MetricCollection(
+        {"plain": SynBenchScore(TASK, F, eps=0), "robust": SynBenchScore(TASK, F, eps=0.3)}, prefix="val/"
+    )
+    alone = SynBenchScore(TASK, F, eps=0.3)
+    for x, y, scale in alone.batches(samples=200, dtype=torch.float64):
+        # forward, as a training loop calls it: of one batch alone there is no score
+        assert collection(features=features(x), labels=y, scale=scale) == {}
+        assert alone(features(x), y, scale) == {}
+    found = collection.compute()
+    expected = alone.compute()["score_eps0.3_a0.6"]
+    named = [name for name in found if name.endswith("score_eps0.3_a0.6")]
+    assert len(named) == 1 and named[0].startswith("val/")
+    assert torch.equal(found[named[0]], expected)
+
+
+def test_mistakes_are_one_line() -> None:
+    metric = SynBenchScore(TASK, F)
+    x, y = torch.zeros(4, F), torch.tensor([0, 1, 0, 1])
+    with refused("estimator: expected consistent", "got paper"):
+        SynBenchScore(TASK, F, estimator="paper")
+    with refused("estimator", "did you mean counted?"):
+        SynBenchScore(TASK, F, estimator="countd")
+    with refused("feature_dim: expected a positive integer, got 0"):
+        SynBenchScore(TASK, 0)
+    with refused("features: expected floating [B, 12], got float32 [4, 3]"):
+        metric.update(torch.zeros(4, 3), y, 0.8)
+    with refused("features: expected floating [B, 12], got int64 [4, 12]"):
+        metric.update(x.long(), y, 0.8)
+    with refused("features: expected floating [B, 12], got float32 []"):
+        metric.update(torch.tensor(1.0), y, 0.8)
+    with refused("labels: expected integers [4], got int64 [3]"):
+        metric.update(x, y[:3], 0.8)
+    with refused("labels: expected integers [4], got float32 [4]"):
+        metric.update(x, y.float(), 0.8)
+    with refused("labels: expected 0 and 1, got values from 0 to 2"):
+        metric.update(x, torch.tensor([0, 1, 2, 1]), 0.8)
+    with refused("scale: expected one of the task's 5 from 0.8 to 4, got 0.81, did you mean 0.8?"):
+        metric.update(x, y, 0.81)
+    with refused("scale: expected one of the task's 5", "got nan"):
+        metric.update(x, y, float("nan"))
+    with refused("scale: expected one value or 4 values, got [2]"):
+        metric.update(x, y, torch.tensor([0.8, 0.8]))
+    with refused("features: expected finite values, got nan in feature 2 of row 1"):
+        bad = x.clone()
+        bad[1, 2] = float("nan")
+        metric.update(bad, y, 0.8)
+    assert int(metric.moments_0.count_nonzero()) == 0  # what was refused left nothing behind
+    metric.update(x, y, 0.8)
+    with refused("compute: expected features of all 5 scales, got 1; none of 1.6, 2.4, 3.2, 4"):
+        metric.compute()
+    with refused("compute: expected features of all 5 scales"):
+        metric.result()
+
+
+def test_too_few_samples_name_the_scale() -> None:
+    metric = SynBenchScore(TASK, F)
+    for x, y, scale in metric.batches(samples=10, dtype=torch.float64):
+        metric.update(features(x), y, scale)
+    with refused("(at scale 0.8)"):
+        metric.compute()
+
+
+WORKER = """
+import sys, torch
+import torch.distributed as dist
+from test_integrations_torchmetrics import F, TASK, fed
+from synbench_fast.integrations.torchmetrics import SynBenchScore
+rank, path = int(sys.argv[1]), sys.argv[2]
+dist.init_process_group("gloo", init_method=f"file://{path}/rendezvous", rank=rank, world_size=2)
+metric = fed(SynBenchScore(TASK, F))
+own = int(sum(getattr(metric, f"moments_{n}")[:2].sum() for n in range(5)))
+assert 0 < own < 1000, own
+values = metric.compute()
+curve = metric.result()
+assert int(sum(getattr(metric, f"moments_{n}")[:2].sum() for n in range(5))) == own  # given back
+assert curve.scores[0].score == float(values["score_eps0_a0.6"])
+torch.save({name: float(value) for name, value in values.items()}, f"{path}/{rank}.pt")
+dist.destroy_process_group()
+"""
+
+
+def test_two_processes_equal_one(tmp_path: Path) -> None:
+    expected = fed(SynBenchScore(TASK, F)).compute()
+    code = f"import sys; sys.path[:0] = {[str(Path(__file__).parent), *sys.path]!r}\n{WORKER}"
+    running = [
+        subprocess.Popen(
+            [sys.executable, "-c", code, str(rank), str(tmp_path)], stderr=subprocess.PIPE, text=True
+        )
+        for rank in range(2)
+    ]
+    for one in running:
+        _, text = one.communicate(timeout=300)
+        assert one.returncode == 0, text
+    for rank in range(2):
+        found = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
+        assert found == pytest.approx({name: float(value) for name, value in expected.items()}, rel=1e-9)
+
+
+def test_doctest() -> None:
+    assert doctest.testmod(module).failed == 0
+    assert doctest.testmod(module).attempted > 5
+
+
+@pytest.mark.parametrize(
+    ("name", "library", "extra"),
+    [
+        ("torchmetrics", "torchmetrics", "torchmetrics"),
+        ("lightning", "lightning", "lightning"),
+        ("transformers", "transformers", "hf"),
+        ("lm_eval", "lm_eval", "lm_eval"),
+    ],
+)
+def test_without_the_library(name: str, library: str, extra: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    import importlib
+
+    monkeypatch.delitem(sys.modules, f"synbench_fast.integrations.{name}", raising=False)
+    for known in [one for one in sys.modules if one.split(".")[0] == library]:
+        monkeypatch.delitem(sys.modules, known)
+    monkeypatch.setitem(sys.modules, library, None)
+    with refused(f'{library}: expected the package, got none; pip install "synbench-fast[{extra}]"'):
+        importlib.import_module(f"synbench_fast.integrations.{name}")
