@@ -108,7 +108,7 @@ class InheritanceReport:
         return next(one for one in self.summaries if (one.method, one.encoder) == (method, wanted))
 
     def matrix(self, method: str, encoder: str | None = None) -> dict[str, dict[str, float]]:
-        """[i][j]: mean over seeds of the change of accuracy on j after fine-tuning on i; j also "pre-training"."""
+        """`[i][j]`: mean over seeds of the change of accuracy on j after fine-tuning on i; j also "pre-training"."""
         wanted = self.summary(method, encoder).encoder
         made: dict[str, dict[str, float]] = {}
         for row in self.data:
