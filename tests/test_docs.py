@@ -400,11 +400,11 @@ def test_links_and_paths_exist(name: str) -> None:
 
 def found_at(path: str) -> Any:
     """The module or the attribute of a module at a dotted path."""
-    module, _, attribute = path.rpartition(".")
     try:
-        return getattr(importlib.import_module(module), attribute)
-    except AttributeError:
         return importlib.import_module(path)
+    except ModuleNotFoundError:
+        module, _, attribute = path.rpartition(".")
+        return getattr(importlib.import_module(module), attribute)
 
 
 def test_the_reference_has_every_public_name() -> None:
