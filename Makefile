@@ -9,7 +9,7 @@ JOBS := $(shell $(PYTHON) -c "import os; print(len(os.sched_getaffinity(0)) if h
 TIDY := build/tidy
 CMAKE := CMAKE_GENERATOR=Ninja PATH="$(abspath $(BIN)):$$PATH" cmake
 
-.PHONY: demo test lint types tidy format bench gate coverage sdist wheel hooks device clean
+.PHONY: demo test lint types tidy format docs bench gate coverage sdist wheel hooks device clean
 
 demo: $(VENV)/.demo
 	$(BIN)/synbench-fast demo --out synbench-demo
@@ -35,6 +35,9 @@ format: $(VENV)/.dev
 	$(BIN)/ruff check --fix-only --quiet .
 	$(BIN)/ruff format .
 	$(BIN)/clang-format -i $(FORMATTED)
+
+docs: $(VENV)/.docs
+	$(BIN)/mkdocs build --strict
 
 bench: $(VENV)/.demo
 	$(BIN)/synbench-fast bench
@@ -70,8 +73,9 @@ $(VENV)/bin/python:
 $(VENV)/.demo: HELD := .demo
 $(VENV)/.test: HELD := .test .demo
 $(VENV)/.dev: HELD := .dev .test .demo
+$(VENV)/.docs: HELD := .docs
 
-$(VENV)/.demo $(VENV)/.test $(VENV)/.dev: $(VENV)/.%: $(VENV)/bin/python $(SOURCES)
+$(VENV)/.demo $(VENV)/.test $(VENV)/.dev $(VENV)/.docs: $(VENV)/.%: $(VENV)/bin/python $(SOURCES)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[$*]"
 	cd $(VENV) && touch $(HELD)
 

@@ -34,23 +34,25 @@ def load_encoder(
 ) -> Encoder:
     """An encoder ready to score.
 
-    encoder: a spec (`timm:NAME`, `torchvision:NAME[/WEIGHTS]`, `hf:NAME_OR_PATH`, `open_clip:NAME[/TAG]`,
-        `onnx:FILE`, `torchscript:FILE`, `python:MODULE:FACTORY`, `builtin:identity|linear|conv[?dim=N]`), a
-        torch.nn.Module, or any callable x [B, *input_shape] -> [B, F]. A bound method of a Module
-        (`model.encode_image`) brings its Module along. Models of the libraries lose their classification
-        head; a Module or callable is taken as it is.
-    input_shape: one input without the batch axis; default the encoder's own. Required where it has none.
-    mean, std: normalisation per entry of the input's first axis, in units of images in [0, 1]; one value
-        counts for all. Default the encoder's own constants; mean=[0], std=[1] switches them off.
-    pool: 'default' (the model's own), or 'avg', 'max', 'cls', 'flatten' over its tokens or maps.
-    checkpoint: local weights, safetensors or a torch.save of a state dict; read without executing code.
-    random_init: no download: weights drawn from `seed`, the global random state stays as it is.
-    trust_remote_code: let a hub model bring its own Python code (hf only).
-    device, dtype: where and in what it runs; default cpu and float32, for a Module wherever it is. A Module
-        that the caller holds is moved only while it scores (Encoder.scoring) and is given back unchanged.
+    Args:
+        encoder: a spec (`timm:NAME`, `torchvision:NAME[/WEIGHTS]`, `hf:NAME_OR_PATH`, `open_clip:NAME[/TAG]`,
+            `onnx:FILE`, `torchscript:FILE`, `python:MODULE:FACTORY`, `builtin:identity|linear|conv[?dim=N]`), a
+            torch.nn.Module, or any callable x [B, *input_shape] -> [B, F]. A bound method of a Module
+            (`model.encode_image`) brings its Module along. Models of the libraries lose their classification
+            head; a Module or callable is taken as it is.
+        input_shape: one input without the batch axis; default the encoder's own. Required where it has none.
+        mean, std: normalisation per entry of the input's first axis, in units of images in [0, 1]; one value
+            counts for all. Default the encoder's own constants; mean=[0], std=[1] switches them off.
+        pool: 'default' (the model's own), or 'avg', 'max', 'cls', 'flatten' over its tokens or maps.
+        checkpoint: local weights, safetensors or a torch.save of a state dict; read without executing code.
+        random_init: no download: weights drawn from `seed`, the global random state stays as it is.
+        trust_remote_code: let a hub model bring its own Python code (hf only).
+        device, dtype: where and in what it runs; default cpu and float32, for a Module wherever it is. A Module
+            that the caller holds is moved only while it scores (Encoder.scoring) and is given back unchanged.
 
-    Raises SynbenchError, in one line, for every mistake in these arguments, for weights that cannot be
-    fetched, and for an encoder whose output is not [B, F].
+    Raises:
+        SynbenchError: one line for every mistake in these arguments, for weights that cannot be fetched, and for
+            an encoder whose output is not [B, F].
     """
     shape = _shape(input_shape)
     pooling = check_pool(pool)

@@ -20,8 +20,11 @@ PRETRAINING = "pre-training"
 class Agreement:
     """What single samples of one data set do, as fractions of its samples.
 
-    same: the prediction before fine-tuning equals the prediction after it. both_correct: both are the label.
-    lost: correct before, wrong after. won: wrong before, correct after.
+    Attributes:
+        same: the prediction before fine-tuning equals the prediction after it.
+        both_correct: both are the label.
+        lost: correct before, wrong after.
+        won: wrong before, correct after.
     """
 
     same: float
@@ -53,16 +56,17 @@ class TrainingSummary:
 class Cell:
     """One (encoder, data set fine-tuned on, method, seed).
 
-    encoder: its name.
-    fine_tuned_on: name of data set i.
-    method: name of the method, as the command line has it ("ft", "wise?alpha=0.5", ...).
-    seed: of training: order of the samples, added weights, sampled labels.
-    accuracy_before, accuracy_after: data set name -> accuracy, of every data set of the suite, i included.
-    pretraining_before, pretraining_after: accuracy on the pre-training data set's validation part.
-    agreement: data set name -> Agreement, of the same data sets and of PRETRAINING.
-    score_before, score_after: SynBench scores of the encoder with the same samples, or None where it was not scored.
-    distance: name -> distance from data set i to it, of the other data sets and of PRETRAINING; None if not measured.
-    training: how the fine-tuning went.
+    Attributes:
+        encoder: its name.
+        fine_tuned_on: name of data set i.
+        method: name of the method, as the command line has it ("ft", "wise?alpha=0.5", ...).
+        seed: of training: order of the samples, added weights, sampled labels.
+        accuracy_before, accuracy_after: data set name -> accuracy, of every data set of the suite, i included.
+        pretraining_before, pretraining_after: accuracy on the pre-training data set's validation part.
+        agreement: data set name -> Agreement, of the same data sets and of PRETRAINING.
+        score_before, score_after: SynBench scores of the encoder with the same samples, or None where it was not scored.
+        distance: name -> distance from data set i to it, of the other data sets and of PRETRAINING; None if not measured.
+        training: how the fine-tuning went.
     """
 
     encoder: str

@@ -45,11 +45,15 @@ class DataSummary:
 class MethodSummary:
     """One encoder and method, over data sets and seeds. Fractions; changes are after less before.
 
-    ri: data set i -> RI_i. mri: the mean of RI_i over i. difference: mri less that of the report's first method, seed
-    by seed; None for that method. ood_before, ood_after: mean over i of the mean accuracy on the others. own_change:
-    of accuracy on the data set itself that was fine-tuned on, mean over i. pretraining_change: mean over i.
-    same, both_correct: agreement on the other data sets, mean over them and i. score_change: of the SynBench score,
-    mean over i, None where it was not scored.
+    Attributes:
+        ri: data set i -> RI_i.
+        mri: the mean of RI_i over i.
+        difference: mri less that of the report's first method, seed by seed; None for that method.
+        ood_before, ood_after: mean over i of the mean accuracy on the others.
+        own_change: of accuracy on the data set itself that was fine-tuned on, mean over i.
+        pretraining_change: mean over i.
+        same, both_correct: agreement on the other data sets, mean over them and i.
+        score_change: of the SynBench score, mean over i, None where it was not scored.
     """
 
     encoder: str
@@ -72,8 +76,11 @@ class MethodSummary:
 class InheritanceReport:
     """What fine-tuning left of the encoders' robustness.
 
-    statistic: correlation of distance and score with it over the cells, None where nothing varies. reused: cells that
-    were read, not measured. training: of all methods. command: repeats the run from a shell, empty where none can.
+    Attributes:
+        statistic: correlation of distance and score with it over the cells, None where nothing varies.
+        reused: cells that were read, not measured.
+        training: of all methods.
+        command: repeats the run from a shell, empty where none can.
     """
 
     schema: str = INHERITANCE_SCHEMA
@@ -108,7 +115,7 @@ class InheritanceReport:
         return next(one for one in self.summaries if (one.method, one.encoder) == (method, wanted))
 
     def matrix(self, method: str, encoder: str | None = None) -> dict[str, dict[str, float]]:
-        """[i][j]: mean over seeds of the change of accuracy on j after fine-tuning on i; j also "pre-training"."""
+        """`[i][j]`: mean over seeds of the change of accuracy on j after fine-tuning on i; j also "pre-training"."""
         wanted = self.summary(method, encoder).encoder
         made: dict[str, dict[str, float]] = {}
         for row in self.data:

@@ -108,10 +108,13 @@ def token_classes(
 ) -> Tensor:
     """A table [V] from every token of a vocabulary to its class by spelling, the index in TOKEN_CLASSES.
 
-    special: those listed, and what is written as [NAME] or <NAME>. number: digits only. punctuation: marks and
-    symbols only. piece: a part of a word that is not its beginning: it starts with `continuation`, or, if
-    `boundary` is given (the sign in front of words, such as a space or U+2581), does not start with that.
-    word: the rest.
+    - special: those listed, and what is written as `[NAME]` or `<NAME>`
+    - number: digits only
+    - punctuation: marks and symbols only
+    - piece: a part of a word that is not its beginning: it starts with `continuation`, or, if `boundary` is given
+      (the sign in front of words, such as a space or U+2581), does not start with that
+    - word: the rest
+
     Parts of speech proper depend on the sentence; give `token_losses` the tags of a tagger for those.
     """
     found = []
@@ -157,8 +160,9 @@ def patch_losses(
 def patch_regions(height: int, width: int, kind: str = "rings", tasks: int = 2) -> Tensor:
     """Group of every patch of a grid [height, width], flattened row by row: int64 [P].
 
-    rings: 0 in the middle, tasks - 1 at the border, bands of equal width in the distance to the border;
-    quadrants: four, row by row; rows, columns: bands of nearly equal width.
+    - rings: 0 in the middle, tasks - 1 at the border, bands of equal width in the distance to the border
+    - quadrants: four, row by row
+    - rows, columns: bands of nearly equal width
     """
     if kind not in REGIONS:
         raise SynbenchError(

@@ -26,19 +26,20 @@ PLUGIN_CUT = 1e-6
 class RobustSolution:
     """Classifiers of E budgets eps on F features, from the K kept eigenvalues; all tensors float64.
 
-    rank: K, the number of eigenvalues above the cut.
-    eigenvalue_range: smallest and largest kept eigenvalue of the covariance, in squared feature units.
-    mean_norm: |m| in feature units: sqrt(max(0, |m|^2 - c0 tr S)) for the consistent estimator, the norm of
-        the kept part of m for the plug-in.
-    ridge: [E] g added to the sample covariance, in squared feature units; 0 at eps = 0.
-    kappa: [E] population ridge that g stands for; g itself for the plug-in.
-    signal: [E] m'w, dimensionless; for the consistent estimator its population value f(kappa), estimated.
-    variance: [E] w'Cw, likewise.
-    t: [E] signal / sqrt(variance): Phi(t) is the accuracy on balanced Gaussian classes. 0 without a signal.
-    t_rob: [E] (m'w - r |w|) / sqrt(w'Cw), r = eps |m|: Phi(t_rob) is the accuracy under attacks of norm r.
-    t_cov, t_rob_cov: [E, E] sampling covariances of t and t_rob over the budgets; NaN for the plug-in.
-    cross_cov: [E, E] those of t (rows) with t_rob (columns).
-    weights: [E, F] w = (S + g I)^-1 m, m projected on the kept eigenvectors; not rescaled.
+    Attributes:
+        rank: K, the number of eigenvalues above the cut.
+        eigenvalue_range: smallest and largest kept eigenvalue of the covariance, in squared feature units.
+        mean_norm: |m| in feature units: sqrt(max(0, |m|^2 - c0 tr S)) for the consistent estimator, the norm of
+            the kept part of m for the plug-in.
+        ridge: [E] g added to the sample covariance, in squared feature units; 0 at eps = 0.
+        kappa: [E] population ridge that g stands for; g itself for the plug-in.
+        signal: [E] m'w, dimensionless; for the consistent estimator its population value f(kappa), estimated.
+        variance: [E] w'Cw, likewise.
+        t: [E] signal / sqrt(variance): Phi(t) is the accuracy on balanced Gaussian classes. 0 without a signal.
+        t_rob: [E] (m'w - r |w|) / sqrt(w'Cw), r = eps |m|: Phi(t_rob) is the accuracy under attacks of norm r.
+        t_cov, t_rob_cov: [E, E] sampling covariances of t and t_rob over the budgets; NaN for the plug-in.
+        cross_cov: [E, E] those of t (rows) with t_rob (columns).
+        weights: [E, F] w = (S + g I)^-1 m, m projected on the kept eigenvectors; not rescaled.
     """
 
     rank: int
