@@ -201,7 +201,8 @@ def run(
         typer.Option("--published-preprocessing", help="The published script's ImageNet mean and deviation."),
     ] = False,
     trust_remote_code: Annotated[
-        bool, typer.Option("--trust-remote-code", help="Let a hub model run the code it comes with.")
+        bool,
+        typer.Option("--trust-remote-code", help="Run the code of a hub model, or a TorchScript archive."),
     ] = False,
     threads: Annotated[str | None, typer.Option(metavar="N", help="CPU threads; by default all.")] = None,
     fleet: Annotated[

@@ -26,7 +26,7 @@ _Pool = Annotated[str | None, typer.Option(metavar="NAME", help="avg, max, cls, 
 _Checkpoint = Annotated[str | None, typer.Option(metavar="FILE", help="Local weights; needs one encoder.")]
 _RandomInit = Annotated[bool, typer.Option("--random-init", help="Untrained weights drawn from the seed.")]
 _TrustRemoteCode = Annotated[
-    bool, typer.Option("--trust-remote-code", help="Let a hub model run the code it comes with.")
+    bool, typer.Option("--trust-remote-code", help="Run the code of a hub model, or a TorchScript archive.")
 ]
 _Threads = Annotated[str | None, typer.Option(metavar="N", help="CPU threads; by default all.")]
 _TableOrJson = Annotated[str, typer.Option("--format", metavar="table|json")]
