@@ -88,7 +88,7 @@ void bound_filter_spectrum(py::array x, const py::array& gain, int threads) {
   std::vector<std::int64_t> shape(gain.shape(), gain.shape() + gain.ndim());
   std::int64_t size = 1;
   for (const std::int64_t length : shape) size *= length;
-  constexpr int kReadable = py::array::c_style | py::detail::npy_api::NPY_ARRAY_ALIGNED_;
+  constexpr int kReadable = static_cast<int>(py::array::c_style) | py::detail::npy_api::NPY_ARRAY_ALIGNED_;
   expect(gain.ndim() > 0 && size > 0 && py::isinstance<py::array_t<float>>(gain) && (gain.flags() & kReadable) == kReadable,
          "gain: expected C-contiguous float32 with at least one element");
   check_threads(threads);

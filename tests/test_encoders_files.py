@@ -129,7 +129,9 @@ def test_torchscript_errors(tmp_path):
     file = tmp_path / "m.pt"
     archive(file)
     spec = f"torchscript:{file}"
-    fails("expected --trust-remote-code (trust_remote_code=True) to run it, got False", spec, input_shape=(6,))
+    fails(
+        "expected --trust-remote-code (trust_remote_code=True) to run it, got False", spec, input_shape=(6,)
+    )
     trusted = {"trust_remote_code": True}
     fails("input_shape: expected the shape of one input for torchscript:", spec, **trusted)
     fails("pass --input-shape", spec, **trusted)

@@ -127,8 +127,10 @@ def _arrays(name: str, x: NDArray[Any], y: NDArray[Any]) -> Samples:
         raise SynbenchError(f"x: expected floats or uint8 [N, ...], got {x.dtype} {list(x.shape)}")
     if len(x) != len(y):
         raise SynbenchError(f"y: expected {len(x)} labels as there are inputs, got {len(y)}")
+    if len(x) == 0:
+        raise SynbenchError("x: expected at least one input, got none")
     if x.size == 0:
-        raise SynbenchError(f"x: expected at least one input of at least one number, got {list(x.shape)}")
+        raise SynbenchError(f"x: expected at least one number in each input, got {list(x.shape)}")
     if x.dtype == np.uint8:
         x = x.astype(np.float32) / 255
     low, high = float(x.min()), float(x.max())
