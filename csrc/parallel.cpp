@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <condition_variable>
+#include <exception>
 #include <mutex>
 #include <string>
 #include <thread>
@@ -146,12 +147,20 @@ pid_t pool_owner = 0;  // threads do not survive fork(): a child makes its own p
 
 }  // namespace
 
+// n * part / parts without overflow.
+static std::int64_t share_of(std::int64_t n, int part, int parts) {
+  return n / parts * part + n % parts * part / parts;
+}
+
 int resolve_threads(int requested) {
   if (requested > 0) return requested;
   return static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
 }
 
-void team(int threads, const std::function<void(int, int, Barrier&)>& fn) {
+void team(int wanted, const std::function<void(int, int, Barrier&)>& fn) {
+  // A thread library that cannot make as many threads as it is asked for ends the process.
+  static const int most = std::max(64, 4 * static_cast<int>(std::thread::hardware_concurrency()));
+  const int threads = std::min(wanted, most);
   std::unique_lock<std::mutex> lock(busy, std::try_to_lock);
   if (threads <= 1 || !lock.owns_lock()) {
     Barrier alone(1);
@@ -179,10 +188,19 @@ void parallel_for(std::int64_t n, std::int64_t grain, int threads,
   if (n <= 0) return;
   const std::int64_t parts =
       std::max<std::int64_t>(1, std::min<std::int64_t>(threads, n / std::max<std::int64_t>(1, grain)));
+  // What leaves a thread of the team, such as bad_alloc, would end the process: it goes to the caller instead.
+  std::mutex mutex;
+  std::exception_ptr failure;
   team(static_cast<int>(parts), [&](int thread, int members, Barrier&) {
-    const std::int64_t begin = n * thread / members, end = n * (thread + 1) / members;
-    if (begin < end) fn(begin, end);
+    const std::int64_t begin = share_of(n, thread, members), end = share_of(n, thread + 1, members);
+    try {
+      if (begin < end) fn(begin, end);
+    } catch (...) {
+      const std::lock_guard<std::mutex> lock(mutex);
+      if (!failure) failure = std::current_exception();
+    }
   });
+  if (failure) std::rethrow_exception(failure);
 }
 
 void Barrier::wait() {

@@ -102,6 +102,8 @@ SYNBENCH_HD double rising_root(const Function& share, double target, double low,
   return exp(x);
 }
 
+constexpr int kMostSteps = 4200;  // half octaves from the smallest to the largest double
+
 // The smallest g at which a share that may fall as well as rise reaches its targets is found on a grid of half
 // octaves, low * 2^(step/2), step = 0 .. steps, that brackets all of them.
 struct RiseGrid {
@@ -118,7 +120,8 @@ SYNBENCH_HD RiseGrid rise_grid(const Function& share, double smallest, double la
   for (int i = 0; i < 64 && !(share(high).value > largest * largest); ++i) high *= 16.0;
   RiseGrid grid;
   grid.low = low;
-  grid.steps = static_cast<int>(ceil(2.0 * log2(high / low)));
+  const double steps = ceil(2.0 * log2(high / low));
+  grid.steps = steps <= 0.0 ? 0 : steps < kMostSteps ? static_cast<int>(steps) : kMostSteps;  // which NaN gives too
   return grid;
 }
 
@@ -126,6 +129,7 @@ SYNBENCH_HD RiseGrid rise_grid(const Function& share, double smallest, double la
 
 // All but `weights`, `largest` and `threshold` in units of the largest eigenvalue; budgets in the caller's order.
 struct RobustSolution {
+  bool finite = false;  // no NaN, and no overflow on the way
   bool converged = false;
   double largest = 0;      // eigenvalue, in squared feature units
   double threshold = 0;    // eigenvalues at or below it are dropped, in squared feature units

@@ -41,6 +41,7 @@ RobustSolution robust_solve(const double* m, const double* covariance, std::int6
   RobustSolution out;
   const bool plugin = kind == SolveKind::plugin;
   const Spectrum spectrum(covariance, m, features, cut, !plugin, threads);
+  out.finite = spectrum.finite();
   out.converged = spectrum.converged();
   out.largest = spectrum.unit();
   out.threshold = spectrum.threshold();
@@ -50,7 +51,7 @@ RobustSolution robust_solve(const double* m, const double* covariance, std::int6
   out.a2d = spectrum.moments().a2d;
   out.trace = spectrum.moments().trace;
   out.trace_square = spectrum.moments().trace_square;
-  if (!out.converged || out.rank == 0 || (!plugin && !(nu > static_cast<double>(out.rank)))) return out;
+  if (!out.finite || !out.converged || out.rank == 0 || (!plugin && !(nu > static_cast<double>(out.rank)))) return out;
 
   const double norm_square = plugin ? out.a2 : out.a2 - c0 * out.trace;
   const std::vector<double> wanted(eps, eps + budgets);

@@ -28,10 +28,12 @@ namespace synbench {
 
 class Spectrum {
  public:
-  // covariance: row major, only j >= i is read; both inputs are finite (checked by the caller).
+  // covariance: row major, only j >= i is read.
   // cut: eigenvalues at or below it are dropped; in units of the largest one if `relative`.
   Spectrum(const double* covariance, const double* m, std::int64_t n, double cut, bool relative, int threads);
 
+  // False if an input is NaN or infinite, or so far from the diagonal's size that it overflows; then nothing else counts.
+  bool finite() const { return finite_; }
   // False if implicit QL did not converge (not seen on finite input).
   bool converged() const { return converged_; }
   double unit() const { return unit_; }            // largest eigenvalue, in the units of C; 0 for C = 0
@@ -64,6 +66,7 @@ class Spectrum {
   bool drop();
 
   std::int64_t n_;
+  bool finite_ = true;
   bool converged_ = true;
   double unit_ = 0, length_unit_ = 1, threshold_ = 0;
   double edge_ = 0;  // of dropping, in units of the largest eigenvalue

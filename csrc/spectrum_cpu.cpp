@@ -21,6 +21,9 @@ double power_of_two(double size) { return size > 0.0 ? std::exp2(std::ilogb(size
 Spectrum::Spectrum(const double* covariance, const double* m, std::int64_t n, double cut, bool relative, int threads)
     : n_(n) {
   tridiagonalise(covariance, m, threads);
+  for (const auto* values : {&d_, &e_, &z_})
+    for (const double value : *values) finite_ = finite_ && std::isfinite(value);
+  if (!finite_) return;
   const double largest = eigenvalue(n - 1, 0, n);
   threshold_ = std::max(0.0, relative ? cut * largest * unit_ : cut);
   if (!(largest > 0.0)) {

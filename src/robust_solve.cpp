@@ -1,5 +1,6 @@
 #include "robust_solve.hpp"
 
+#include <cmath>
 #include <stdexcept>
 
 #include "arrays.hpp"
@@ -22,9 +23,20 @@ void bind_robust_solve(py::module_& module) {
         if (eps.ndim() != 1)
           throw py::value_error("eps: expected [budgets], got " + std::to_string(eps.ndim()) + " axes");
         const std::int64_t features = m.shape(0), budgets = eps.shape(0);
+        expect(features > 0, "m: expected at least one feature, got none");
+        check_threads(threads);
         const double* m_data = input<double>(m, "m", {features});
         const double* c_data = input<double>(covariance, "covariance", {features, features});
         const double* e_data = input<double>(eps, "eps", {budgets});
+        for (std::int64_t j = 0; j < features; ++j)
+          expect(std::isfinite(m_data[j]), "m: expected finite numbers, got NaN or infinity");
+        for (std::int64_t e = 0; e < budgets; ++e)
+          expect(e_data[e] >= 0.0 && e_data[e] < 1.0,
+                 "eps: expected values in [0, 1), got " + std::to_string(e_data[e]));
+        expect(std::isfinite(dof) && dof > 0.0, "dof: expected a positive finite number, got " + std::to_string(dof));
+        expect(std::isfinite(c0) && c0 >= 0.0, "c0: expected a finite number of at least 0, got " + std::to_string(c0));
+        expect(std::isfinite(cut) && cut >= 0.0,
+               "cut: expected a finite number of at least 0, got " + std::to_string(cut));
         py::array_t<double> weights({want_weights ? budgets : 0, features});
         double* w_data = want_weights ? weights.mutable_data() : nullptr;
         if (want_weights) std::fill(w_data, w_data + budgets * features, 0.0);
@@ -34,6 +46,7 @@ void bind_robust_solve(py::module_& module) {
           solution = robust_solve(m_data, c_data, features, e_data, budgets,
                                   plugin ? SolveKind::plugin : SolveKind::consistent, dof, c0, cut, threads, w_data);
         }
+        expect(solution.finite, "covariance: expected finite numbers near those of its diagonal, got others");
         if (!solution.converged) throw std::runtime_error("robust_solve: the eigenvalue iteration did not converge");
         py::dict out;
         out["largest"] = solution.largest;

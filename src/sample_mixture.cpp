@@ -39,10 +39,6 @@ SimdLevel level_of(const std::string& wanted) {
   throw py::value_error("level: expected one of 'auto'" + names + ", got '" + wanted + "'");
 }
 
-void expect(bool good, const std::string& message) {
-  if (!good) throw py::value_error(message);
-}
-
 // [count, dim] array of `type`; the 16-bit types are passed as their bits.
 void* checked_output(py::array& x, const std::string& type, std::int64_t count, std::int64_t dim, SampleType& kind) {
   if (type == "float32") return kind = SampleType::kFloat32, output<float>(x, "x", {count, dim});
@@ -68,11 +64,14 @@ void bound_sample_mixture(py::array x, const py::array& labels, const std::strin
     expect(
         values->empty() || static_cast<std::int64_t>(values->size()) == channels,
         "mean, std: expected none or " + std::to_string(channels) + " values, got " + std::to_string(values->size()));
+  check_threads(threads);
   for (std::int64_t i = 0; i < count; ++i) expect(y[i] <= 1, "labels: expected 0 or 1, got " + std::to_string(y[i]));
 
   SampleType kind;
   void* data = checked_output(x, type, count, channels * pixels, kind);
   const float* u = pattern ? input<float>(*pattern, "pattern", {channels * pixels}) : nullptr;
+  check_apart(x, "x", labels, "labels");
+  if (pattern) check_apart(x, "x", *pattern, "pattern");
   const MixtureSpec spec{seed,  stream, purpose,         channels,       pixels,       center,
                          scale, u,      std::move(mean), std::move(std), channels_last};
   const SimdLevel simd = level_of(level);
@@ -92,9 +91,13 @@ void bound_filter_spectrum(py::array x, const py::array& gain, int threads) {
   std::vector<std::int64_t> shape(gain.shape(), gain.shape() + gain.ndim());
   std::int64_t size = 1;
   for (const std::int64_t length : shape) size *= length;
-  expect(gain.ndim() > 0 && size > 0 && py::isinstance<py::array_t<float>>(gain) && (gain.flags() & py::array::c_style),
+  constexpr int kReadable = static_cast<int>(py::array::c_style) | py::detail::npy_api::NPY_ARRAY_ALIGNED_;
+  expect(gain.ndim() > 0 && size > 0 && py::isinstance<py::array_t<float>>(gain) &&
+             (gain.flags() & kReadable) == kReadable,
          "gain: expected C-contiguous float32 with at least one element");
+  check_threads(threads);
   float* data = output<float>(x, "x", {kAny, kAny, size});
+  check_apart(x, "x", gain, "gain");
   const std::int64_t count = x.shape(0), channels = x.shape(1);
   const float* g = static_cast<const float*>(gain.data());
   py::gil_scoped_release release;

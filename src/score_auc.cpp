@@ -12,6 +12,8 @@ void bind_score_auc(py::module_& module) {
           throw py::value_error("accuracy: expected [replicates, scales], got " + std::to_string(accuracy.ndim()) +
                                 " axes");
         const std::int64_t replicates = accuracy.shape(0), scales = accuracy.shape(1);
+        expect(scales > 0, "accuracy: expected at least one scale, got none");
+        check_threads(threads);
         const double* a = input<double>(accuracy, "accuracy", {replicates, scales});
         const double* b = input<double>(bound, "bound", {replicates, scales});
         const double* t = input<double>(thresholds, "thresholds", {kAny});

@@ -13,6 +13,8 @@ py::dict sweep(const py::array& x, const py::array& y, const py::array& weights,
     throw py::value_error("x: expected [samples, features], got " + std::to_string(x.ndim()) + " axes");
   if (weights.ndim() != 2)
     throw py::value_error("weights: expected [budgets, features], got " + std::to_string(weights.ndim()) + " axes");
+  expect(group >= 1, "group: expected at least 1, got " + std::to_string(group));
+  check_threads(threads);
   const std::int64_t n = x.shape(0), features = x.shape(1), budgets = weights.shape(0);
   const Feature* x_data = input<Feature>(x, "x", {n, features});
   const auto* y_data = input<std::uint8_t>(y, "y", {n});

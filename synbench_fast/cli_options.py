@@ -73,7 +73,7 @@ PublishedPreprocessing = Annotated[
     typer.Option("--published-preprocessing", help="The published script's ImageNet mean and deviation."),
 ]
 TrustRemoteCode = Annotated[
-    bool, typer.Option("--trust-remote-code", help="Let a hub model run the code it comes with.")
+    bool, typer.Option("--trust-remote-code", help="Run the code of a hub model, or a TorchScript archive.")
 ]
 Threads = Annotated[str | None, typer.Option(metavar="N", help="CPU threads; by default all.")]
 

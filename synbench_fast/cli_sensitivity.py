@@ -41,6 +41,7 @@ from synbench_fast.cli_options import (
 )
 from synbench_fast.errors import SynbenchError
 from synbench_fast.messages import fail, print_trace, reason, say
+from synbench_fast.printable import named_cells
 
 if TYPE_CHECKING:
     from synbench_fast.sensitivity import Sensitivity
@@ -183,7 +184,7 @@ def _vary_all(
             rows = document.rows()
             writer = csv.DictWriter(stream, list(rows[0]), lineterminator="\n")
             writer.writeheader()
-            writer.writerows(rows)
+            writer.writerows(named_cells(row) for row in rows)
         else:
             _print_tables(stream, document)
         stream.flush()

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import csv
 import ctypes
+import io
 import json
 import math
 import os
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout, suppress
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
+from synbench_fast.printable import named_cells, printable
 from synbench_fast.results import CSV_COLUMNS, Result, with_error
 
 if TYPE_CHECKING:
@@ -37,8 +40,10 @@ def result_stream() -> Iterator[TextIO]:
         with redirect_stdout(sys.stderr):
             yield python_out
         return
-    with os.fdopen(
-        os.dup(descriptor), "w", encoding=python_out.encoding, errors="backslashreplace", newline="\n"
+    raw = os.fdopen(os.dup(descriptor), "wb")
+    kind, live = (_Terminal, True) if os.isatty(descriptor) else (io.TextIOWrapper, False)
+    with kind(
+        raw, encoding=python_out.encoding, errors="backslashreplace", newline="\n", line_buffering=live
     ) as stream:
         os.dup2(error_descriptor, descriptor)
         try:
@@ -49,6 +54,17 @@ def result_stream() -> Iterator[TextIO]:
             with suppress(OSError, AttributeError, TypeError):
                 ctypes.CDLL(None).fflush(None)
             os.dup2(stream.fileno(), descriptor)
+
+
+class _Terminal(io.TextIOWrapper):
+    """A terminal that shows control characters in place of obeying them, but for new lines and colours."""
+
+    def write(self, text: str) -> int:
+        super().write(_OBEYED.sub(lambda found: found[0] if found[1] else printable(found[0]), text))
+        return len(text)
+
+
+_OBEYED = re.compile(r"(\n|\x1b\[[0-9;]*m)|[^ -~\xa1-\xac\xae-\u05ff]")
 
 
 class Sink(Protocol):
@@ -92,7 +108,7 @@ class _Csv:
         if not self._started:
             self._writer.writeheader()
             self._started = True
-        self._writer.writerows(result.rows())
+        self._writer.writerows(named_cells(row) for row in result.rows())
         self._stream.flush()
 
     def close(self) -> None:
@@ -144,7 +160,7 @@ class _Table:
         for one in self._results:
             for check in one.precision.checks:
                 if check.used:
-                    self._stream.write(f"{one.encoder.spec}: {check.summary()}\n")
+                    self._stream.write(printable(f"{one.encoder.spec}: {check.summary()}") + "\n")
         self._stream.flush()
 
 
@@ -159,11 +175,12 @@ def print_table(stream: TextIO, columns: Sequence[str], rows: Sequence[Sequence[
     from rich.text import Text
 
     terminal = stream.isatty()
+    rows = [[printable(one) for one in row] for row in rows]
     table = Table(box=box.SIMPLE_HEAD if terminal else None, pad_edge=False, show_edge=False)
     for index, name in enumerate(columns):
         table.add_column(Text(name), justify="left" if index < left else "right", no_wrap=True)
     for row in rows:
-        table.add_row(*(Text(cell) for cell in row))
+        table.add_row(*(Text(one) for one in row))
     width = sum(max(len(one) for one in column) + 4 for column in zip(columns, *rows, strict=True))
     console = Console(file=stream, width=width, color_system="auto" if terminal else None)
     with console.capture() as capture:
@@ -184,7 +201,7 @@ def print_comparison(stream: TextIO, comparison: Comparison, kind: str) -> None:
         print_json(stream, comparison.to_dict())
         return
     if kind == "csv":
-        rows = [asdict(one) for one in comparison.differences]
+        rows = [named_cells(asdict(one)) for one in comparison.differences]
         writer = csv.DictWriter(stream, list(rows[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)

@@ -13,7 +13,7 @@ from pathlib import Path
 from synbench_fast.ops import dispatch
 from synbench_fast.results import Environment, Gpu
 
-__all__ = ["backends", "chosen_backends", "describe"]
+__all__ = ["backends", "chosen_backends", "describe", "memory_bytes"]
 
 _DISTRIBUTIONS = (
     "synbench-fast",
@@ -56,7 +56,7 @@ def describe() -> Environment:
         platform=platform.platform(),
         cpu=_cpu_name(),
         cores=_cores(),
-        memory_bytes=_memory_bytes(),
+        memory_bytes=memory_bytes(),
         simd=_simd(),
         gpus=gpus,
         cuda=torch.version.cuda,
@@ -124,7 +124,7 @@ def _cores() -> int:
     return os.cpu_count() or 1
 
 
-def _memory_bytes() -> int:
+def memory_bytes() -> int:
     """Physical memory, or the container's limit where that is lower; 0 where the system does not tell."""
     try:
         total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
@@ -160,7 +160,7 @@ def _revision(package: Path) -> tuple[str | None, bool | None]:
     def git(*arguments: str) -> str | None:
         try:
             done = subprocess.run(
-                ["git", "-C", str(package), *arguments],
+                ["git", "-C", str(package), "-c", "core.fsmonitor=false", *arguments],
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
                 text=True,

@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+from synbench_fast.printable import printable
+
 __all__ = ["SynbenchError", "first_line", "suggest"]
 
 
@@ -13,7 +15,12 @@ class SynbenchError(ValueError):
 
     The command line prints it without a traceback and exits with an error code. Everything else that is
     raised is a defect of this package (or of the encoder) and keeps its traceback.
+
+    Names and values of files that the text quotes are shown, not acted on: see `printable`.
     """
+
+    def __init__(self, text: str) -> None:
+        super().__init__(printable(text))
 
 
 def suggest(name: str, candidates: Iterable[str]) -> str:

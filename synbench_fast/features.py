@@ -53,6 +53,8 @@ def _features(x: Any, y: Any, half: str) -> tuple[Tensor, Tensor]:
         )
     if labels.shape != features.shape[:1]:
         raise SynbenchError(f"{half}_y: expected {len(features)} labels, got {list(labels.shape)}")
+    if labels.is_complex():
+        raise SynbenchError(f"{half}_y: expected labels 0 and 1, got complex numbers")
     if not bool(((labels == 0) | (labels == 1)).all()):
         wrong = labels[(labels != 0) & (labels != 1)][0].item()
         raise SynbenchError(f"{half}_y: expected labels 0 and 1, got {wrong}")

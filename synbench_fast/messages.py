@@ -7,12 +7,13 @@ import sys
 from typing import Any
 
 from synbench_fast.errors import SynbenchError, first_line, suggest
+from synbench_fast.printable import printable
 
 __all__ = ["fail", "parser_message", "print_trace", "reason", "say"]
 
 
 def say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+    print(printable(line), file=sys.stderr, flush=True)
 
 
 def fail(message: str, code: int) -> int:

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TextIO
 
+from synbench_fast.printable import printable
+
 __all__ = ["Advance", "Reporter"]
 
 Advance = Callable[[int, int, str], None]
@@ -54,7 +56,7 @@ class Reporter:
             TextColumn("left, {task.fields[phase]}"),
         )
         with Progress(*columns, console=Console(file=self._stream), transient=True) as bar:
-            task = bar.add_task(label, total=None, phase="load")
+            task = bar.add_task(printable(label), total=None, phase="load")
 
             def advance(done: int, total: int, phase: str) -> None:
                 bar.update(task, completed=done, total=total, phase=phase)
@@ -84,7 +86,7 @@ class Reporter:
         return advance
 
     def _print(self, line: str) -> None:
-        print(line, file=self._stream, flush=True)
+        print(printable(line), file=self._stream, flush=True)
 
 
 def _duration(seconds: float) -> str:

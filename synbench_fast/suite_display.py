@@ -6,6 +6,7 @@ import csv
 from typing import TextIO
 
 from synbench_fast.display import print_table
+from synbench_fast.printable import named_cells, printable
 from synbench_fast.results import CSV_COLUMNS, with_error
 from synbench_fast.suite_results import SuiteResult
 
@@ -45,7 +46,7 @@ class _Csv(SuiteSink):
         if self._writer is None:
             self._writer = csv.DictWriter(self._stream, SUITE_CSV_COLUMNS, lineterminator="\n")
             self._writer.writeheader()
-        self._writer.writerows(result.rows())
+        self._writer.writerows(named_cells(row) for row in result.rows())
         self._stream.flush()
 
 
@@ -84,7 +85,7 @@ class _Table(SuiteSink):
         print_table(self._stream, columns, rows, left=2)
         above = "" if len(thresholds) > 1 else f" above accuracy {thresholds[0]:g}"
         self._stream.write(
-            f"score{above}, ± one standard error, worst with its 95 % interval; suite {self._suites[0].suite}, "
+            f"score{above}, ± one standard error, worst with its 95 % interval; suite {printable(self._suites[0].suite)}, "
             f"{first.estimator}, {first.task.size()}, {first.cost.dtype} on {first.cost.device}\n"
         )
         self._stream.flush()

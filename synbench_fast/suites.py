@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import math
 import re
 import tomllib
 from collections.abc import Callable, Sequence
@@ -235,7 +234,10 @@ def _read(path: Path) -> Suite:
         ) from None
     except UnicodeDecodeError:
         raise SynbenchError(f"{path}: expected a TOML file in UTF-8, got other bytes") from None
-    except tomllib.TOMLDecodeError as error:
+    except (
+        ValueError,
+        RecursionError,
+    ) as error:  # TOMLDecodeError, or a number or nesting beyond Python's limits
         raise SynbenchError(f"{path}: expected TOML, got: {' '.join(str(error).split())}") from None
     for key in document:
         if key != "task":
@@ -259,12 +261,12 @@ def _definition(path: Path, number: int, table: dict[str, Any]) -> TaskDefinitio
         if key in ("name", "pattern", "covariance") and not isinstance(value, str):
             raise wrong(key, "text", repr(value))
         if key in ("prior", "center") and not _is_number(value):
-            raise wrong(key, "a number", repr(value))
+            raise wrong(key, "a number", _shown(value))
         if key == "scales" and not (
-            (isinstance(value, int) and not isinstance(value, bool))
+            (isinstance(value, int) and _is_number(value))
             or (isinstance(value, list) and all(_is_number(one) for one in value))
         ):
-            raise wrong(key, "their number or a list of values", repr(value))
+            raise wrong(key, "their number or a list of values", _shown(value))
     if "name" not in table:
         raise wrong("name", "some text", "none")
     scales = table.get("scales")
@@ -273,8 +275,17 @@ def _definition(path: Path, number: int, table: dict[str, Any]) -> TaskDefinitio
     return definition
 
 
+def _shown(value: object) -> str:
+    """What Python shows of a value, but for integers that are too long to be shown."""
+    try:
+        return repr(value)
+    except ValueError:
+        return "an integer of too many digits"
+
+
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    # TOML's integers have any length; those beyond any float compare, but neither convert nor print.
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300
 
 
 def score_suite(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import shlex
 import shutil
 import subprocess
 from pathlib import Path
@@ -52,6 +53,7 @@ def emulator_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
     subprocess.run(
         [
             compiler, "-std=c++20", "-O2", "-U_FORTIFY_SOURCE", "-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas", "-shared", "-fPIC",
+            *shlex.split(os.environ.get("SYNBENCH_EMULATOR_FLAGS", "")),
             f"-I{TESTS.parent / 'csrc'}", f"-I{TESTS}", str(TESTS / "cuda_emulator.cpp"), "-o", str(library),
         ],
         check=True,

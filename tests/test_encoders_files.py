@@ -116,7 +116,7 @@ def archive(path, *, frozen=False):
 def test_torchscript(tmp_path, frozen):
     file = tmp_path / "m.pt"
     net = archive(file, frozen=frozen)
-    encoder = load_encoder(f"torchscript:{file}", input_shape=(2, 3))
+    encoder = load_encoder(f"torchscript:{file}", input_shape=(2, 3), trust_remote_code=True)
     x = torch.randn(4, 2, 3)
     with torch.no_grad():
         torch.testing.assert_close(encoder(x), net(x))
@@ -129,13 +129,17 @@ def test_torchscript_errors(tmp_path):
     file = tmp_path / "m.pt"
     archive(file)
     spec = f"torchscript:{file}"
-    fails("input_shape: expected the shape of one input for torchscript:", spec)
-    fails("pass --input-shape", spec)
+    fails(
+        "expected --trust-remote-code (trust_remote_code=True) to run it, got False", spec, input_shape=(6,)
+    )
+    trusted = {"trust_remote_code": True}
+    fails("input_shape: expected the shape of one input for torchscript:", spec, **trusted)
+    fails("pass --input-shape", spec, **trusted)
     fails("random_init: expected False", spec, random_init=True)
     fails("checkpoint: expected None", spec, checkpoint="x.pt")
-    fails("forward failed on an input of shape [2, 7]", spec, input_shape=(7,))
+    fails("forward failed on an input of shape [2, 7]", spec, input_shape=(7,), **trusted)
     file.write_bytes(b"junk")
-    fails("encoder: expected a TorchScript archive, got", spec)
+    fails("encoder: expected a TorchScript archive, got", spec, **trusted)
     fails("encoder: expected an existing file, got", "torchscript:absent.pt")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -11,6 +12,10 @@ from synbench_fast.errors import SynbenchError, first_line
 
 __all__ = ["fetching"]
 
+_FORCED, _OPPOSITE = (
+    "TORCH_FORCE_WEIGHTS_ONLY_LOAD",
+    "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD",
+)  # torch reads them at each load
 _WAY_OUT = "use --random-init, or --checkpoint FILE for local weights"
 
 
@@ -18,14 +23,29 @@ _WAY_OUT = "use --random-init, or --checkpoint FILE for local weights"
 def fetching(spec: str, what: str = "pretrained weights", way_out: str = _WAY_OUT) -> Iterator[None]:
     """Turn a library's failure to fetch `what` into one line that names the ways out.
 
+    Meanwhile torch.load unpickles nothing but tensors, also where a library asks it for more: some load what they
+    have downloaded, or find in their cache, with weights_only=False.
+
     The libraries raise anything from URLError to RuntimeError here, so every exception counts, except
     running out of memory.
     """
     try:
-        yield
+        with _weights_only():
+            yield
     except (SynbenchError, MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:
         raise SynbenchError(
             f"encoder {spec}: the {what} could not be loaded ({first_line(error)}); " + way_out
         ) from error
+
+
+@contextmanager
+def _weights_only() -> Iterator[None]:
+    before = {name: os.environ.pop(name, None) for name in (_FORCED, _OPPOSITE)}
+    os.environ[_FORCED] = "1"
+    try:
+        yield
+    finally:
+        del os.environ[_FORCED]
+        os.environ.update({name: value for name, value in before.items() if value is not None})

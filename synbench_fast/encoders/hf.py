@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from synbench_fast.documents import kind_of, parse
 from synbench_fast.encoders.base import Layout, Loaded, Request
 from synbench_fast.encoders.download import fetching
 from synbench_fast.encoders.registry import require
@@ -68,7 +68,14 @@ def load(request: Request) -> Loaded:
                 f"encoder {request.spec}: the model brings its own Python code; expected --trust-remote-code "
                 "(trust_remote_code=True) to run it, got False"
             ) from error
-    constants = _preprocessor(transformers, name, local, config)
+    try:
+        constants = _preprocessor(transformers, name, local, config)
+    except (TypeError, ValueError, OverflowError, KeyError) as error:
+        if isinstance(error, SynbenchError):
+            raise
+        raise SynbenchError(
+            f"encoder {request.spec}: expected numbers in preprocessor_config.json, got others ({first_line(error)})"
+        ) from None
     _adapt(config, request)
 
     pooler = True
@@ -174,8 +181,8 @@ def _preprocessor(transformers: Any, name: str, local: bool, config: Any) -> dic
     for file in ("preprocessor_config.json", "processor_config.json"):
         found = _find(transformers, name, local, file)
         if found is not None:
-            content = json.loads(Path(found).read_text(encoding="utf-8"))
-            content = content.get("image_processor", content)
+            content = _object(parse(Path(found).read_text(encoding="utf-8", errors="replace"), found), found)
+            content = _object(content.get("image_processor", content), found)
             break
     constants: dict[str, Any] = {}
     if content.get("do_normalize", True) and content.get("image_mean") and content.get("image_std"):
@@ -191,6 +198,12 @@ def _preprocessor(transformers: Any, name: str, local: bool, config: Any) -> dic
     if isinstance(size, (tuple, list)) and len(size) == 2:
         constants["size"] = tuple(int(n) for n in size)
     return constants
+
+
+def _object(value: Any, path: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise SynbenchError(f"{path}: expected a JSON object, got {kind_of(value)}")
+    return value
 
 
 def _find(transformers: Any, name: str, local: bool, file: str) -> str | None:

@@ -14,11 +14,16 @@ __all__ = ["load"]
 
 
 def load(request: Request) -> Loaded:
-    """The archive's forward. It is a program: it cannot run Python, but TorchScript operators can read and
-    write files, so open only archives whose origin you trust.
+    """The archive's forward. It is a program, which begins to run while it is loaded: it cannot run Python, but
+    TorchScript operators can read and write files. So it is opened only with trust_remote_code.
     """
     request.refuse("random_init", "checkpoint", reason="the weights are those in the archive")
     file = existing_file("encoder", request.name)
+    if not request.trust_remote_code:
+        raise SynbenchError(
+            f"encoder {request.spec}: the archive is a program that can read and write files; expected "
+            "--trust-remote-code (trust_remote_code=True) to run it, got False"
+        )
     try:
         with warnings.catch_warnings():
             # Newer versions of torch announce the end of TorchScript on every load.

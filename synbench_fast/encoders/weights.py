@@ -34,6 +34,7 @@ WRAPPERS = (
     "backbone",
     "teacher",
 )
+_WRAPPED = 8  # wrappers around wrappers that are followed
 # Parts of a checkpoint that an encoder without a classifier does not have.
 HEADS = {
     "head",
@@ -120,7 +121,9 @@ def read_checkpoint(path: str) -> dict[str, Tensor]:
                 f"checkpoint: expected safetensors or a torch.save of a plain state dict, got {path}, "
                 f"which cannot be read without executing code ({type(error).__name__})"
             ) from error
-    while isinstance(content, Mapping):
+    for _ in range(_WRAPPED):  # a pickle may contain itself
+        if not isinstance(content, Mapping):
+            break
         inner = next((content[key] for key in WRAPPERS if isinstance(content.get(key), Mapping)), None)
         if inner is None:
             break

@@ -114,6 +114,7 @@ def connect(folder: Path, *, create: bool, journal: str = "auto") -> sqlite3.Con
             uri, uri=True, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
         )
         try:
+            db.execute("PRAGMA trusted_schema=OFF")
             if create:
                 db.execute(f"PRAGMA journal_mode={journal_for(folder, journal)}")
                 db.execute("PRAGMA synchronous=" + ("NORMAL" if mode(db) == "wal" else "FULL"))
@@ -125,11 +126,15 @@ def connect(folder: Path, *, create: bool, journal: str = "auto") -> sqlite3.Con
                 if db.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok":
                     raise sqlite3.DatabaseError("its pages contradict each other")
             version = db.execute("PRAGMA user_version").fetchone()[0]
-            names = {name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+            kinds = dict(db.execute("SELECT name, type FROM sqlite_master").fetchall())
         except BaseException:
             db.close()
             raise
-    if version != VERSION or not {"runs", "jobs", "units", "plan"} <= names:
+    foreign = [kind for kind in kinds.values() if kind not in ("table", "index")]
+    if foreign:  # triggers and views: what they do when a row is written is not ours
+        db.close()
+        raise SynbenchError(f"{path}: expected tables and indices, got a {foreign[0]}")
+    if version != VERSION or any(kinds.get(name) != "table" for name in ("runs", "jobs", "units", "plan")):
         db.close()
         raise SynbenchError(f"{path}: expected a run store of version {VERSION}, got version {version}")
     return db

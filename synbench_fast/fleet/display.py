@@ -9,6 +9,7 @@ from typing import Any, TextIO
 
 from synbench_fast.display import print_table
 from synbench_fast.fleet.places import Place, Snapshot
+from synbench_fast.printable import printable
 
 __all__ = ["Watch", "duration", "print_status", "watching"]
 
@@ -32,7 +33,7 @@ class Watch:
 
     def said(self, line: str) -> None:
         if not self._quiet:
-            print(f"note: {line}", file=self._stream, flush=True)
+            print(printable(f"note: {line}"), file=self._stream, flush=True)
 
 
 class _Live(Watch):
@@ -55,7 +56,10 @@ class _Live(Watch):
         grid = Table.grid(padding=(0, 2))
         for place in snapshot.places:
             grid.add_row(
-                *(Text(cell, no_wrap=True, overflow="ellipsis") for cell in worker_cells(place, snapshot))
+                *(
+                    Text(printable(cell), no_wrap=True, overflow="ellipsis")
+                    for cell in worker_cells(place, snapshot)
+                )
             )
         foot = Table.grid(padding=(0, 2))
         bar = ProgressBar(total=1.0, completed=snapshot.progress, width=30)
@@ -63,7 +67,7 @@ class _Live(Watch):
         self.live.update(Group(grid, foot))
 
     def said(self, line: str) -> None:
-        self._console.print(f"note: {line}", markup=False, highlight=False)
+        self._console.print(printable(f"note: {line}"), markup=False, highlight=False)
 
 
 def worker_cells(place: Place, snapshot: Snapshot) -> list[str]:

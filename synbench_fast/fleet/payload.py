@@ -44,6 +44,8 @@ def encode_point(point: CurvePoint) -> bytes:
 
 def decode_point(data: bytes) -> CurvePoint:
     """The inverse of `encode_point`; SynbenchError for bytes that it did not write."""
+    if not isinstance(data, bytes):  # SQLite keeps whatever was put into a column
+        raise SynbenchError(f"payload: expected a stored point, got {type(data).__name__}")
     body, checksum = data[:-4], data[-4:]
     if body[:4] != MAGIC or zlib.crc32(body).to_bytes(4, "little") != checksum:
         raise SynbenchError("payload: expected a stored point, got damaged bytes")
@@ -65,9 +67,21 @@ def decode_point(data: bytes) -> CurvePoint:
             at += 8 * count
         if at != len(body):
             raise ValueError(f"{len(body) - at} bytes are left")
+        for field in dataclasses.fields(CurvePoint):
+            _check(field.name, str(field.type), values[field.name])
         return CurvePoint(**values)
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
         raise SynbenchError(f"payload: expected a point of this version, got another: {error}") from None
+
+
+def _check(name: str, kind: str, value: Any) -> None:
+    """ValueError unless the value is of the kind that the field declares."""
+    if kind.startswith("NDArray"):
+        fits = isinstance(value, np.ndarray) or (value is None and kind.endswith("None"))
+    else:
+        fits = type(value).__name__ == kind
+    if not fits:
+        raise ValueError(f"{name}: expected {kind}, got {type(value).__name__}")
 
 
 _TEXT = ("estimator",)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sqlite3
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -19,7 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from synbench_fast.fleet.database import connect, explained, mode, transaction
+from synbench_fast.errors import SynbenchError
+from synbench_fast.fleet.database import FILE, connect, explained, mode, transaction
 from synbench_fast.fleet.plan import cover
 from synbench_fast.fleet.processes import LEASE_SECONDS, gone, here, process_mark
 from synbench_fast.fleet.summary import read_summary
@@ -173,7 +175,15 @@ class Store:
                     "INSERT OR IGNORE INTO jobs(key, configuration, family, spec, request) VALUES(?, ?, ?, ?, ?)",
                     (key, configuration, family, spec, json.dumps(request)),
                 )
-                id, result = db.execute("SELECT id, result FROM jobs WHERE key = ?", (key,)).fetchone()
+                id, result, stored_spec, stored = db.execute(
+                    "SELECT id, result, spec, request FROM jobs WHERE key = ?", (key,)
+                ).fetchone()
+                # The key stands for the request; what another hand put under it, such as other code, is never run.
+                if stored_spec != spec or stored != json.dumps(request):
+                    raise SynbenchError(
+                        f"{self.folder / FILE}: expected the request that job {id} is found by, got another"
+                    )
+                result = _file_name(result, self.folder)
                 if result is not None and not (self.results / result).exists():
                     db.execute(
                         "UPDATE jobs SET state = 'planned', result = NULL, finished = NULL WHERE id = ? AND state = 'done'",
@@ -202,7 +212,15 @@ class Store:
         )
         id, key, spec, request, state, kind, prepared, reason, result = rows[0]
         return Job(
-            id, key, spec, json.loads(request), state, kind, prepared and json.loads(prepared), reason, result
+            id,
+            key,
+            spec,
+            _plain(request, self.folder),
+            state,
+            kind,
+            prepared and _plain(prepared, self.folder),
+            reason,
+            _file_name(result, self.folder),
         )
 
     def decided(self, id: int, kind: str) -> dict[str, Any] | None:
@@ -212,7 +230,7 @@ class Store:
             "AND other.kind = ? AND other.prepared IS NOT NULL ORDER BY other.asked DESC, other.id DESC LIMIT 1",
             (id, kind),
         )
-        return json.loads(rows[0][0]) if rows else None
+        return _plain(rows[0][0], self.folder) if rows else None
 
     def states(self) -> dict[int, tuple[str, str | None]]:
         """State and kind of device of every job."""
@@ -275,7 +293,7 @@ class Store:
         """So many more samples for each task and scale, as one further block; gives the job back."""
         with self._writing() as db:
             (text,) = db.execute("SELECT prepared FROM jobs WHERE id = ?", (id,)).fetchone()
-            prepared = json.loads(text)
+            prepared = _plain(text, self.folder)
             for number, (task, further) in enumerate(zip(prepared["tasks"], more, strict=True)):
                 for scale_index, count in enumerate(further):
                     if count:
@@ -301,6 +319,7 @@ class Store:
 
     def finish_job(self, id: int, result: str) -> None:
         """Its result is in the file `result` of the folder of results."""
+        _file_name(result, self.folder)
         with self._writing() as db:
             db.execute(
                 "UPDATE jobs SET state = 'done', run = NULL, reason = NULL, result = ?, finished = ? WHERE id = ?",
@@ -383,7 +402,29 @@ class Store:
             "ORDER BY task, scale_index, plan.start",
             (id,),
         )
-        return [(Unit(*row[:6]), row[6], json.loads(row[7])) for row in rows]
+        return [(Unit(*row[:6]), row[6], _plain(row[7], self.folder)) for row in rows]
+
+
+def _plain(text: Any, folder: Path) -> dict[str, Any]:
+    """The JSON object in a column."""
+    try:
+        value = json.loads(text)
+    except (TypeError, ValueError, RecursionError):
+        value = None
+    if not isinstance(value, dict):
+        raise SynbenchError(
+            f"{folder / FILE}: expected a JSON object in every job and unit, got something else"
+        )
+    return value
+
+
+def _file_name(name: Any, folder: Path) -> Any:
+    """The name of a result's file, or None: one that leads out of the folder of results is refused."""
+    if name is None:
+        return None
+    if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*\.json", name):
+        raise SynbenchError(f"{folder / FILE}: expected the name of a result's file, got {str(name)!r}")
+    return name
 
 
 def _add_unit(

@@ -8,7 +8,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from synbench_fast.fleet.database import connect, explained
+from synbench_fast.errors import SynbenchError, first_line
+from synbench_fast.fleet.database import FILE, connect, explained
 from synbench_fast.fleet.processes import LEASE_SECONDS, gone
 
 __all__ = ["read_summary"]
@@ -26,6 +27,10 @@ def read_summary(folder: str | os.PathLike[str]) -> dict[str, Any]:
         try:
             db.execute("BEGIN")
             return _summary(db, str(path))
+        except (TypeError, ValueError, IndexError, AttributeError, OverflowError) as error:
+            raise SynbenchError(
+                f"{path / FILE}: expected the values that a run writes, got others ({first_line(error)})"
+            ) from None
         finally:
             db.close()
 

@@ -24,7 +24,7 @@ from synbench_fast.documents import parse
 from synbench_fast.errors import SynbenchError, first_line, suggest
 from synbench_fast.inheritance.data import DataSet, DataSuite, Part
 from synbench_fast.inheritance.training import Training
-from synbench_fast.robust_probe.data import optional
+from synbench_fast.robust_probe.data import IMAGE_FORMATS, optional
 
 __all__ = ["CORRUPTIONS", "IMAGENET", "IMAGENET_FOLDERS", "Prepare", "folder_suite", "imagenet_suite"]
 
@@ -67,7 +67,7 @@ class Prepare:
         """uint8 [C, H, W]; OSError or ValueError where the file is no image."""
         images = optional("PIL.Image", "pillow", "torchvision")
         channels, height, width = self.shape
-        with images.open(path) as opened:
+        with images.open(path, formats=IMAGE_FORMATS) as opened:
             image = opened.convert("L" if channels == 1 else "RGB")
         transforms = optional("torchvision.transforms.functional", "torchvision", "inherit")
         mode = transforms.InterpolationMode(self.interpolation)
@@ -245,7 +245,7 @@ def _by_name(classes: Sequence[str]) -> Columns:
 
 
 def _by_number(classes: Sequence[str]) -> Columns:
-    return lambda label: (int(label),) if label.isdigit() and int(label) < len(classes) else ()
+    return lambda label: (int(label),) if label.isdecimal() and int(label) < len(classes) else ()
 
 
 def _by_mapping(path: Path, classes: Sequence[str]) -> Columns:
@@ -253,9 +253,9 @@ def _by_mapping(path: Path, classes: Sequence[str]) -> Columns:
     places = {name: i for i, name in enumerate(classes)}
     try:
         stored = parse(path.read_text(encoding="utf-8"), str(path))
-    except OSError as error:
+    except (OSError, UnicodeDecodeError) as error:
         raise SynbenchError(
-            f"objectnet_map: expected a file that can be read, got {path} ({error.strerror})"
+            f"objectnet_map: expected a file that can be read, got {path} ({first_line(error)})"
         ) from None
     expected = "objectnet_map: expected a JSON object of folder name -> class or list of classes"
     if not isinstance(stored, dict):
@@ -263,7 +263,7 @@ def _by_mapping(path: Path, classes: Sequence[str]) -> Columns:
     table: dict[str, tuple[int, ...]] = {}
     for label, value in stored.items():
         several = value if isinstance(value, list) else [value]
-        unknown = [one for one in several if one not in places]
+        unknown = [one for one in several if not isinstance(one, str) or one not in places]
         if unknown or not several:
             got = repr(unknown[0]) if unknown else "no class"
             raise SynbenchError(f"{expected} of the pre-training data, got {got} for {label!r}")

@@ -16,6 +16,7 @@ from synbench_fast.errors import SynbenchError, suggest
 from synbench_fast.inheritance.cells import PRETRAINING, Cell
 from synbench_fast.inheritance.intervals import Mean, mean_over_seeds
 from synbench_fast.inheritance.statistic import CellCorrelations
+from synbench_fast.printable import cells
 from synbench_fast.results import Environment
 
 __all__ = [
@@ -243,21 +244,23 @@ def write_csv(stream: TextIO, report: InheritanceReport) -> None:
         for name, value in before.items():
             agreement = one.agreement[name]
             writer.writerow(
-                [
-                    one.encoder,
-                    one.method,
-                    one.seed,
-                    one.fine_tuned_on,
-                    name,
-                    value,
-                    after[name],
-                    after[name] - value,
-                    agreement.same,
-                    agreement.both_correct,
-                    agreement.lost,
-                    agreement.won,
-                    (one.distance or {}).get(name, ""),
-                    "" if one.score_before is None else one.score_before.score,
-                    "" if one.score_after is None else one.score_after.score,
-                ]
+                cells(
+                    [
+                        one.encoder,
+                        one.method,
+                        one.seed,
+                        one.fine_tuned_on,
+                        name,
+                        value,
+                        after[name],
+                        after[name] - value,
+                        agreement.same,
+                        agreement.both_correct,
+                        agreement.lost,
+                        agreement.won,
+                        (one.distance or {}).get(name, ""),
+                        "" if one.score_before is None else one.score_before.score,
+                        "" if one.score_after is None else one.score_after.score,
+                    ]
+                )
             )

@@ -97,7 +97,7 @@ def feature_stats(
         raise SynbenchError(
             f"x: expected floating [N, F], got {str(x.dtype).removeprefix('torch.')} {list(x.shape)}"
         )
-    if y.shape != x.shape[:1] or y.is_floating_point():
+    if y.shape != x.shape[:1] or y.is_floating_point() or y.is_complex():
         raise SynbenchError(
             f"y: expected integer labels [{len(x)}], got {str(y.dtype).removeprefix('torch.')} {list(y.shape)}"
         )
@@ -132,8 +132,8 @@ def _blas(x: Tensor, y: Tensor, count: Tensor) -> FeatureStats:
     y = y.long()
     one_hot = torch.zeros(2, n, dtype=torch.float64, device=x.device)
     one_hot.scatter_(0, y[None], 1.0)
-    rows = max(1, min(n, max(256, (CHUNK_BYTES if cpu else GPU_CHUNK_BYTES) // (8 * f))))
-    block = BLOCK if cpu else f
+    rows = max(1, min(n, max(256, (CHUNK_BYTES if cpu else GPU_CHUNK_BYTES) // (8 * max(1, f)))))
+    block = BLOCK if cpu else max(1, f)
     # Any point near the data serves as shift: the mean of the first rows is one pass over little.
     shift = (
         x[:256].mean(0, dtype=torch.float64) if n else torch.zeros(f, dtype=torch.float64, device=x.device)

@@ -288,17 +288,20 @@ def _cpp(
 ) -> RobustSolution:
     from synbench_fast import _core
 
-    found = _core.robust_solve(
-        m.contiguous().numpy(),
-        covariance.contiguous().numpy(),
-        eps.contiguous().numpy(),
-        estimator == "plugin",
-        float(dof),
-        c0,
-        default_cut(estimator, cut, len(m)),
-        weights,
-        threads or torch.get_num_threads(),
-    )
+    try:
+        found = _core.robust_solve(
+            m.contiguous().numpy(),
+            covariance.contiguous().numpy(),
+            eps.contiguous().numpy(),
+            estimator == "plugin",
+            float(dof),
+            c0,
+            default_cut(estimator, cut, len(m)),
+            weights,
+            threads or torch.get_num_threads(),
+        )
+    except ValueError as error:  # a matrix that is no covariance, by hundreds of orders of magnitude
+        raise SynbenchError(str(error)) from None
     budgets = len(eps)
     found = {name: torch.from_numpy(v) if isinstance(v, np.ndarray) else v for name, v in found.items()}
     found["f"], found["df"] = (found[name].reshape(-1, budgets) for name in ("f", "df"))

@@ -53,6 +53,11 @@ def score_auc(
         raise SynbenchError(
             f"integral: expected 'exact' or 'grid', got {integral!r}{suggest(str(integral), ['exact', 'grid'])}"
         )
+    for name, value in (("accuracy", accuracy), ("bound", bound), ("thresholds", thresholds)):
+        if value.is_complex():
+            raise SynbenchError(
+                f"{name}: expected real numbers, got {str(value.dtype).removeprefix('torch.')}"
+            )
     if accuracy.ndim == 0 or accuracy.shape != bound.shape:
         raise SynbenchError(
             "bound: expected the shape [..., S] of accuracy, got "

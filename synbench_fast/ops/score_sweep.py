@@ -132,12 +132,19 @@ def score_sweep(
     n, f = x.shape
     if n == 0:
         raise SynbenchError("x: expected at least one sample, got none")
-    if y.shape != (n,) or y.is_floating_point():
+    if y.shape != (n,) or y.is_floating_point() or y.is_complex():
         raise SynbenchError(
             f"y: expected integer labels [{n}], got {str(y.dtype).removeprefix('torch.')} {list(y.shape)}"
         )
     if weights.ndim != 2 or weights.shape[1] != f:
         raise SynbenchError(f"weights: expected [E, {f}], got {list(weights.shape)}")
+    for name, value in (
+        ("weights", weights), ("center", center), ("signal", signal), ("robust_margin", robust_margin),
+    ):  # fmt: skip
+        if value.is_complex():
+            raise SynbenchError(
+                f"{name}: expected real numbers, got {str(value.dtype).removeprefix('torch.')}"
+            )
     for name, value, shape in (
         ("center", center, (f,)),
         ("signal", signal, (len(weights),)),

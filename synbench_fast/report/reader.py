@@ -14,10 +14,12 @@ import os
 import pickle
 import subprocess
 import sys
+import types
+import typing
 from array import array
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, is_dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -150,7 +152,16 @@ def read(path: str) -> Entry | Suite:
         if schema not in versions or type(version) is not int or not 1 <= version <= versions[schema]:
             raise _Unfit
         return _extract(document, path, schema == SUITE_SCHEMA)
-    except (_Unfit, KeyError, TypeError, ValueError, AttributeError, IndexError, RecursionError):
+    except (
+        _Unfit,
+        KeyError,
+        TypeError,
+        ValueError,
+        AttributeError,
+        IndexError,
+        OverflowError,
+        RecursionError,
+    ):
         return _strict(text, path)
 
 
@@ -224,6 +235,8 @@ def _light(text: str) -> str:
 
 
 def _extract(document: dict[str, Any], path: str, suite: bool) -> Entry | Suite:
+    if not isinstance(document["scores"], list):
+        raise _Unfit
     if not suite:
         return _entry(document, path, None)
     results = document["results"]
@@ -253,11 +266,9 @@ def _entry(document: dict[str, Any], path: str, place: int | None) -> Entry:
     for one, e, a in zip(scores, *_grid(eps, thresholds), strict=True):
         if (one["eps"], one["threshold"]) != (e, a):
             raise _Unfit
-    for name, names in _record_fields().items():
-        if document[name].keys() != names:  # of an earlier version: the strict reader knows what to fill in
+    for name, fits in _records().items():
+        if not fits(document[name]):  # damaged, or of an earlier version: the strict reader knows which
             raise _Unfit
-    for name in ("spec", "source", "name", "weights_sha256"):
-        _text(encoder[name])
     precision = document["precision"]
     return Entry(
         file=path,
@@ -291,12 +302,54 @@ def _entry(document: dict[str, Any], path: str, place: int | None) -> Entry:
     )
 
 
-@cache
-def _record_fields() -> dict[str, frozenset[str]]:
-    from synbench_fast.results import Cost, EncoderRecord, Environment, TaskRecord
+_Fits = Callable[[Any], bool]
+_LARGEST = sys.float_info.max
 
-    kinds = {"encoder": EncoderRecord, "task": TaskRecord, "cost": Cost, "environment": Environment}
-    return {name: frozenset(one.name for one in fields(kind)) for name, kind in kinds.items()}
+
+@cache
+def _records() -> dict[str, _Fits]:
+    """Whether a JSON value is a record of results.py, by its field there."""
+    from synbench_fast.results import Cost, EncoderRecord, Environment, RobustArea, TaskRecord
+
+    kinds = {
+        "encoder": EncoderRecord,
+        "task": TaskRecord,
+        "cost": Cost,
+        "environment": Environment,
+        "robust_area": RobustArea,
+    }
+    return {name: _fits(kind) for name, kind in kinds.items()}
+
+
+def _fits(kind: Any) -> _Fits:
+    """What `documents.decode` takes without a word, ten times as fast."""
+    if isinstance(kind, types.UnionType):
+        inner = _fits(next(one for one in typing.get_args(kind) if one is not type(None)))
+        return lambda value: value is None or inner(value)
+    if is_dataclass(kind):
+        hints = typing.get_type_hints(kind)
+        checks = []
+        for one in fields(kind):
+            fits = _fits(hints[one.name])
+            checks.append((one.name, _or_null(fits) if one.metadata else fits))
+        names = frozenset(name for name, _ in checks)
+        return lambda value: (
+            type(value) is dict and value.keys() == names and all(fits(value[name]) for name, fits in checks)
+        )
+    origin = typing.get_origin(kind)
+    if origin in (list, tuple):
+        element = _fits(typing.get_args(kind)[0])
+        return lambda value: type(value) is list and all(map(element, value))
+    if origin is dict:
+        element = _fits(typing.get_args(kind)[1])
+        return lambda value: type(value) is dict and all(map(element, value.values()))
+    if kind is float:
+        return lambda value: type(value) in (float, int) and -_LARGEST <= value <= _LARGEST
+    return lambda value: type(value) is kind
+
+
+def _or_null(fits: _Fits) -> _Fits:
+    return lambda value: value is None or fits(value)
 
 
 def _grid(eps: Sequence[float], thresholds: Sequence[float]) -> tuple[list[float], list[float]]:
@@ -349,11 +402,11 @@ def details(entry: Entry, *, influence: bool) -> Details:
             document = _of_place(json.loads(text), entry)
             curve, sums = document["curve"], document.get("influence") if influence else None
         return _details(curve, sums, entry)
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError):
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError, RecursionError):
         document = _of_place(_strict_document(text, entry.file)[0], entry)
     try:
         return _details(document["curve"], document["influence"] if influence else None, entry)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise SynbenchError(
             f"{entry.file}: curve: expected points, and influences, for every scale and eps"
         ) from None
@@ -388,10 +441,12 @@ def read_all(paths: Sequence[str]) -> list[Entry | Suite | str]:
     size = -(-len(paths) // workers)
     parts = [list(paths[i : i + size]) for i in range(0, len(paths), size)]
     root = str(Path(__file__).resolve().parent.parent.parent)
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([root, os.environ.get("PYTHONPATH", "")])}
+    searched = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(searched)}
     children = [
         subprocess.Popen(
-            [sys.executable, "-m", "synbench_fast.report.reader"],
+            # -P: nothing is imported from the current directory, which may be the one with the results.
+            [sys.executable, "-P", "-m", "synbench_fast.report.reader"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

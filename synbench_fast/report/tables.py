@@ -13,6 +13,7 @@ from typing import Any, TextIO
 
 from synbench_fast.documents import write_atomically
 from synbench_fast.errors import SynbenchError, first_line, suggest
+from synbench_fast.printable import cells, printable
 from synbench_fast.report.collection import Board, Collection, boards, encoder_of, samples_text
 from synbench_fast.report.ranking import Ranking, rank
 from synbench_fast.report.reader import Suite
@@ -316,37 +317,38 @@ def print_tables(stream: TextIO, board: Leaderboard) -> None:
     for number, table in enumerate(board.tables):
         above = sorted({a for _, a in table.points})
         title = table.board.title + (f"; above accuracy {above[0]:g}" if len(above) == 1 else "")
-        stream.write(("\n" if number else "") + title + "\n")
+        stream.write(("\n" if number else "") + printable(title) + "\n")
         columns, rows = _shown(table)
         if rows and table.points:
             if len(rows) > 200:
                 _print_plain(stream, columns, rows)
             else:
                 print_table(stream, columns, rows, left=2 if any(table.board.configurations) else 1)
-            stream.write(table.note() + "\n")
+            stream.write(printable(table.note()) + "\n")
         else:
             stream.write("nothing at the budgets and thresholds asked for\n")
     for one in board.collection.failures:
-        stream.write(f"failed: {one.encoder}: {' '.join(one.reason.split())}\n")
+        stream.write(printable(f"failed: {one.encoder}: {' '.join(one.reason.split())}") + "\n")
     stream.flush()
 
 
 def _print_plain(stream: TextIO, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """The same table as `print_table` makes off a terminal, in time proportional to its size."""
+    rows = [[printable(one) for one in row] for row in rows]
     widths = [max(len(one) for one in column) for column in zip(columns, *rows, strict=True)]
     for row in (columns, *rows):
-        cells = [
-            cell.ljust(width) if i == 0 else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        padded = [
+            one.ljust(width) if i == 0 else one.rjust(width)
+            for i, (one, width) in enumerate(zip(row, widths, strict=True))
         ]
-        stream.write("  ".join(cells).rstrip() + "\n")
+        stream.write("  ".join(padded).rstrip() + "\n")
 
 
 def write_csv(stream: TextIO, board: Leaderboard) -> None:
     """A header and one row per encoder and configuration; an empty cell where there is nothing."""
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(board.columns)
-    writer.writerows([row[name] for name in board.columns] for row in board.rows())
+    writer.writerows(cells(row[name] for name in board.columns) for row in board.rows())
 
 
 def write_markdown(stream: TextIO, board: Leaderboard) -> None:
@@ -397,7 +399,7 @@ def to_dict(board: Leaderboard) -> dict[str, Any]:
 
 def _markdown(text: str) -> str:
     """Text as itself: characters that Markdown or HTML would read are escaped."""
-    plain = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    plain = printable(" ".join(text.split())).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return "".join("\\" + one if one in "\\`*_[]|~#" else one for one in plain)
 
 

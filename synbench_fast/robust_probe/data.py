@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import importlib
 import io
+import math
+import warnings
 import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,12 +21,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from synbench_fast.environment import memory_bytes
 from synbench_fast.errors import SynbenchError, first_line, suggest
 
-__all__ = ["Samples", "Split", "open_data", "optional", "split"]
+__all__ = ["IMAGE_FORMATS", "Samples", "Split", "open_data", "optional", "split"]
 
 NAMES = ("digits",)
 KINDS = "'digits', an image folder, a .npz or a .parquet file"
+# What Pillow may open an image as, whatever the file is called: it has decoders that start other programs.
+IMAGE_FORMATS = ("BMP", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 FEWEST = 4  # samples of a class, of which at least two train and one tests
 
 
@@ -124,6 +129,8 @@ def _arrays(name: str, x: NDArray[Any], y: NDArray[Any]) -> Samples:
         raise SynbenchError(f"y: expected {len(x)} labels as there are inputs, got {len(y)}")
     if len(x) == 0:
         raise SynbenchError("x: expected at least one input, got none")
+    if x.size == 0:
+        raise SynbenchError(f"x: expected at least one number in each input, got {list(x.shape)}")
     if x.dtype == np.uint8:
         x = x.astype(np.float32) / 255
     low, high = float(x.min()), float(x.max())
@@ -151,18 +158,43 @@ def _digits() -> Samples:
     return Samples("digits", None, labels, classes, load)
 
 
+def _check_member(archive: zipfile.ZipFile, key: str, path: Path) -> None:
+    """SynbenchError for an array whose header promises more than the file has, or than this machine's memory.
+
+    NumPy allocates what the header says before it reads the first number.
+    """
+    name = key if key in archive.namelist() else f"{key}.npy"
+    size = archive.getinfo(name).file_size
+    with archive.open(name) as member:
+        version = np.lib.format.read_magic(member)
+        read = (
+            np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        )
+        shape, _, dtype = read(member)
+    wanted = math.prod(shape) * dtype.itemsize
+    if not 0 <= wanted <= size:
+        raise SynbenchError(f"{path}: {key}: expected {wanted} bytes as its header says, got {size}")
+    room = memory_bytes()
+    if wanted > room > 0:
+        raise SynbenchError(f"{path}: {key}: expected at most the {room} bytes of this machine, got {wanted}")
+
+
 def _npz(path: Path) -> Samples:
     try:
         with np.load(path, allow_pickle=False) as stored:
+            if not isinstance(stored, np.lib.npyio.NpzFile) or stored.zip is None:
+                raise SynbenchError(f"{path}: expected a .npz file, got a single array")
             missing = [key for key in ("x", "y") if key not in stored]
             if missing:
                 raise SynbenchError(
                     f"{path}: expected arrays x and y, got {', '.join(stored.files) or 'none'}"
                 )
+            for key in ("x", "y"):
+                _check_member(stored.zip, key, path)
             x, y = stored["x"], stored["y"]
     except SynbenchError:
         raise
-    except (OSError, ValueError, TypeError, AttributeError, zipfile.BadZipFile, EOFError) as error:
+    except Exception as error:  # zipfile, zlib and NumPy's header parser each raise their own
         raise SynbenchError(f"{path}: expected arrays without pickles, got {first_line(error)}") from None
     try:
         return _arrays(str(path), x, y)
@@ -174,7 +206,7 @@ def _parquet(path: Path) -> Samples:
     parquet = optional("pyarrow.parquet", "pyarrow", "parquet")
     try:
         table = parquet.read_table(path)
-    except (OSError, ValueError) as error:
+    except Exception as error:  # Arrow has errors of its own beside OSError and ValueError
         raise SynbenchError(f"{path}: expected a parquet file, got {first_line(error)}") from None
     names = table.column_names
     inputs = next((one for one in ("image", "x") if one in names), None)
@@ -237,9 +269,11 @@ def _decoded(raw: Any, shape: tuple[int, ...], name: str) -> Tensor:
     images = optional("PIL.Image", "pillow", "torchvision")
     _image_shape(shape)
     try:
-        with images.open(io.BytesIO(raw)) as opened:
-            pixels = np.asarray(opened.convert("L" if shape[0] == 1 else "RGB"))
-    except (OSError, TypeError, ValueError) as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", images.DecompressionBombWarning)
+            with images.open(io.BytesIO(raw), formats=IMAGE_FORMATS) as opened:
+                pixels = np.asarray(opened.convert("L" if shape[0] == 1 else "RGB"))
+    except Exception as error:  # decoders raise what they like on damaged files
         raise SynbenchError(f"{name}: expected an image, got {first_line(error)}") from None
     if pixels.ndim == 2:
         pixels = pixels[:, :, None]

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import TextIO
 
 from synbench_fast.display import print_table
+from synbench_fast.printable import named_cells
 from synbench_fast.validity.report import Correlation, Predictor, ValidityReport
 
 __all__ = ["print_report", "write_csv"]
@@ -99,7 +100,7 @@ def write_csv(stream: TextIO, report: ValidityReport) -> None:
     rows = report.rows()
     writer = csv.DictWriter(stream, list(rows[0]), lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows(named_cells(row) for row in rows)
 
 
 def _label(one: Predictor) -> str:
