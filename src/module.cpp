@@ -11,6 +11,7 @@ void bind_sample_mixture(py::module_&);
 void bind_robust_solve(py::module_&);
 void bind_score_sweep(py::module_&);
 void bind_score_auc(py::module_&);
+void bind_nuclear_norm(py::module_&);
 }  // namespace synbench
 
 // The instruction set that the dispatched functions run on.
@@ -32,4 +33,5 @@ PYBIND11_MODULE(_core, module) {
   synbench::bind_robust_solve(module);
   synbench::bind_score_sweep(module);
   synbench::bind_score_auc(module);
+  synbench::bind_nuclear_norm(module);
 }

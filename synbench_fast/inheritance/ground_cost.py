@@ -5,7 +5,7 @@
 
 where N(mu_y, S_y) has the mean and the covariance (divisor n - 1) of the features of class y in its own set: names
 of classes play no part. Both terms are halved. With covariance factors S = R'R the last trace is the sum of the
-singular values of R_y R_y'^T, so no matrix root is taken and singular covariances need no shrinkage: a class of n
+singular values of R_y R_y'^T (`nuclear_norms`), so no matrix root is taken and singular covariances need no shrinkage: a class of n
 samples has a factor of rank at most n - 1, and a class of one sample is a point, with covariance 0.
 
 Sources: Alvarez-Melis and Fusi, "Geometric dataset distances via optimal transport", NeurIPS 2020; W2 between
@@ -22,9 +22,16 @@ from torch import Tensor
 
 from synbench_fast.errors import SynbenchError
 
-__all__ = ["ClassGaussians", "check_labelled", "class_gaussians", "label_distances", "squared_distances"]
+__all__ = [
+    "ClassGaussians",
+    "check_labelled",
+    "class_gaussians",
+    "label_distances",
+    "nuclear_norms",
+    "squared_distances",
+]
 
-_CHUNK = 1 << 23  # numbers in one batch of products of factors: 64 MiB, twice that where they are copied
+_CHUNK = 1 << 23  # numbers in one batch of products of factors: 64 MiB, twice that on a GPU
 # Squares of singular values carry the rounding of the largest; above this ratio their roots are good to 1e-10 of it.
 _WELL_CONDITIONED = 1e-9
 
@@ -35,13 +42,14 @@ class ClassGaussians:
 
     labels: [C] ascending. counts: [C] samples. means: [C, F]. factors: [C, R, F] with S_c = factors_c' factors_c,
     rows of zeros where a class needs fewer than R = max over c of min(n_c - 1, F).
-    member: [N] place in `labels` of every sample's class.
+    ranks: [C] rows of the factors that are used, min(n_c - 1, F). member: [N] place in `labels` of every sample's class.
     """
 
     labels: Tensor
     counts: Tensor
     means: Tensor
     factors: Tensor
+    ranks: Tensor
     member: Tensor
 
 
@@ -115,7 +123,7 @@ def class_gaussians(
         # Centred samples sum to 0: the last row of n <= F of them is rounding.
         rows = torch.linalg.qr(part, mode="r").R[: len(part) - 1]
         factor[: len(rows)] = rows / max(len(part) - 1, 1) ** 0.5
-    return ClassGaussians(found, counts, means, factors, member)
+    return ClassGaussians(found, counts, means, factors, (counts - 1).clamp_max(width), member)
 
 
 def label_distances(first: ClassGaussians, second: ClassGaussians) -> Tensor:
@@ -123,21 +131,39 @@ def label_distances(first: ClassGaussians, second: ClassGaussians) -> Tensor:
     found = squared_distances(first.means, second.means)
     found += first.factors.square().sum((1, 2))[:, None]
     found += second.factors.square().sum((1, 2))
-    if 0 in (first.factors.shape[1], second.factors.shape[1]):  # all classes of a set are points
+    (a, r, _), (b, s, _) = first.factors.shape, second.factors.shape
+    if 0 in (r, s):  # all classes of a set are points
         return found
     same = first is second
-    places = torch.ones_like(found, dtype=torch.bool)
+    step = max(1, _CHUNK // (r * b * s))
     if same:
-        places = places.triu(1)
-    rows, columns = places.nonzero(as_tuple=True)
-    step = max(1, _CHUNK // (first.factors.shape[1] * second.factors.shape[1]))
-    for i, j in zip(torch.split(rows, step), torch.split(columns, step), strict=True):
-        product = first.factors[i] @ second.factors[j].mT
-        found[i, j] = (found[i, j] - 2 * _sum_of_singular_values(product)).clamp_min_(0)
+        step = min(step, max(1, a // 8))  # columns left of a chunk of rows are not computed
+    for start in range(0, a, step):
+        rows, columns = slice(start, start + step), slice(start if same else 0, b)
+        one, other = first.factors[rows], second.factors[columns]
+        products = (one.flatten(0, 1) @ other.flatten(0, 1).T).view(len(one), r, len(other), s)
+        norms = nuclear_norms(products, first.ranks[rows], second.ranks[columns])
+        found[rows, columns] = (found[rows, columns] - 2 * norms).clamp_min_(0)
     if same:
         found = found.triu(1)
         found = found + found.T
     return found
+
+
+def nuclear_norms(products: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """Sums of the singular values [A, B] of the blocks products[a, :rows[a], b, :columns[b]].
+
+    Args:
+        products: float64 [A, R, B, S], zero outside of these blocks.
+        rows, columns: int64 [A] and [B].
+    """
+    if products.device.type != "cpu":
+        return _sum_of_singular_values(products.transpose(1, 2).flatten(0, 1)).view(len(rows), len(columns))
+    from synbench_fast import _core
+
+    counts = (one.cpu().contiguous().numpy() for one in (rows, columns))
+    found = _core.nuclear_norms(products.contiguous().numpy(), *counts, torch.get_num_threads())
+    return torch.from_numpy(found)
 
 
 def _sum_of_singular_values(x: Tensor) -> Tensor:
