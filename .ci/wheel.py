@@ -3,7 +3,8 @@
     python .ci/wheel.py [--sdist-only] [--out DIR] [-- PYTEST ARGUMENTS]
 
 The tests run in the unpacked source distribution without its package, so that only the installed wheel can serve them.
-Without pytest arguments: those of the operations, of the command line and of the packaging.
+Without pytest arguments: those of the operations, of the command line and of the packaging, with few other packages;
+with arguments: with all of the `test` extra.
 """
 
 from __future__ import annotations
@@ -41,6 +42,14 @@ NEEDED = (
     "src/module.cpp",
     "tests/golden/k16_n512.npz",
 )
+REQUIREMENTS = [
+    "pytest>=8",
+    "hypothesis>=6",
+    "scipy>=1.11",
+    "setuptools-scm>=8",
+    "scikit-learn>=1.4",
+    "matplotlib>=3.8",
+]
 MODULES = (".so", ".pyd")
 
 
@@ -125,7 +134,8 @@ def check_wheel(wheel: Path) -> None:
 def run_tests(wheel: Path, tree: Path, place: Path, arguments: list[str]) -> None:
     venv.create(place, with_pip=True)
     python = str(place / ("Scripts" if os.name == "nt" else "bin") / "python")
-    run(python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", f"{wheel}[test]")
+    install = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    run(python, *install, *([f"{wheel}[test]"] if arguments else [str(wheel), *REQUIREMENTS]))
     shutil.rmtree(tree / "synbench_fast")
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     found = "import synbench_fast, sys; print(synbench_fast.__version__, synbench_fast.__file__)"
