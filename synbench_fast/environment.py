@@ -9,6 +9,7 @@ import warnings
 from importlib import metadata
 from pathlib import Path
 
+from synbench_fast import plugins
 from synbench_fast.ops import dispatch
 from synbench_fast.results import Environment, Gpu
 
@@ -101,7 +102,7 @@ def _versions() -> dict[str, str]:
             found[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             continue
-    return found
+    return found | plugins.used_distributions()
 
 
 def _cpu_name() -> str:
