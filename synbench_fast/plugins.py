@@ -21,7 +21,7 @@ Built-in names always win.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import metadata
@@ -30,9 +30,6 @@ from typing import TYPE_CHECKING, Any
 from synbench_fast.errors import SynbenchError, first_line
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
-    from synbench_fast.ops.feature_stats import FeatureStats
     from synbench_fast.results import CurvePoint
 
 __all__ = ["GROUPS", "Estimator", "Plugin", "listing", "load", "names", "origin", "used_distributions"]
@@ -64,18 +61,6 @@ class Estimator:
 
     point: Callable[..., CurvePoint]
     splits: int = 1
-
-    def __call__(
-        self,
-        stats: FeatureStats,
-        eps: Sequence[float],
-        *,
-        sample: tuple[Tensor, Tensor],
-        test: tuple[Tensor, Tensor] | None,
-        prior: float,
-        backend: str,
-    ) -> CurvePoint:
-        return self.point(stats, eps, sample=sample, test=test, prior=prior, backend=backend)
 
 
 _loaded: dict[tuple[str, str], tuple[Plugin, Any]] = {}

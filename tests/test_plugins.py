@@ -65,6 +65,10 @@ def executor(devices, workers, *, threads, logs, label):
     return Local(["cpu"] * (workers or 1), logs, label=label)
 
 
+def no_executor(devices, workers, **options):
+    return devices
+
+
 suite_of_nothing = []
 """
 
@@ -74,7 +78,7 @@ ENTRIES = {
     "tasks": {"tinysuite": "tiny_plugin:suite", "empty": "tiny_plugin:suite_of_nothing"},
     "estimators": {"onehalf": "tiny_plugin:one_half", "twohalves": "tiny_plugin:two_halves",
                    "nopoint": "tiny_plugin:no_point"},
-    "executors": {"tinyexec": "tiny_plugin:executor"},
+    "executors": {"tinyexec": "tiny_plugin:executor", "noexec": "tiny_plugin:no_executor"},
 }  # fmt: skip
 
 
@@ -102,7 +106,7 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
 
 def test_nothing_is_imported_before_its_name_is_used(installed: Path) -> None:
     assert [one.name for one in plugins.listing("encoders")][:2] == ["tiny", "timm"]
-    assert len(plugins.listing()) == 4 + 2 + 3 + 1
+    assert len(plugins.listing()) == 4 + 2 + 3 + 2
     assert "tiny:small" not in sb.list_encoders()
     sb.score("builtin:conv?dim=8", input_shape=(1, 8, 8), scales=1, samples=64)
     assert "tiny_plugin" not in sys.modules
@@ -240,7 +244,9 @@ def test_mistakes_are_one_line(installed: Path, tmp_path: Path) -> None:
         sb.load_suite("tinysuit")
     with refused("estimator: expected one of", "'onehalf'", "did you mean onehalf?"):
         sb.score("builtin:identity", estimator="onehlf")
-    with refused("executor: expected one of tinyexec, got 'tiny'"):
+    with refused("executor: expected an Executor from 'noexec', got str"):
+        run_fleet(["builtin:identity"], tmp_path / "store", executor="noexec")
+    with refused("executor: expected one of tinyexec, noexec, got 'tiny'"):
         run_fleet(["builtin:identity"], tmp_path / "store", executor="tiny")
     with refused("executor: expected it without ray"):
         run_fleet(["builtin:identity"], tmp_path / "store", executor="tinyexec", ray="local")

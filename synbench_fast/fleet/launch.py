@@ -143,7 +143,8 @@ def run_fleet(
     threads = requests[0]["options"]["threads"] if requests else FLEET_THREADS
     if executor is not None and ray is not None:
         raise SynbenchError(f"executor: expected it without ray, got both: {executor!r} and {ray!r}")
-    make = None if not isinstance(executor, str) else find_executor(executor)
+    name = executor if isinstance(executor, str) else ""
+    make = find_executor(name) if isinstance(executor, str) else None
     placed = place_workers(devices, workers, threads) if executor is None and ray is None else []
     if ray is not None:
         from synbench_fast.fleet.ray_executor import RayExecutor, check_ray
@@ -160,6 +161,9 @@ def run_fleet(
                 executor = make(
                     devices, workers, threads=threads, logs=path / "logs", label=f"run-{run}-worker"
                 )
+                if not hasattr(executor, "slots"):
+                    got = type(executor).__name__
+                    raise SynbenchError(f"executor: expected an Executor from {name!r}, got {got}")
             if executor is None and ray is not None:
                 executor = RayExecutor(ray, devices, workers, threads=threads)
             elif executor is None:
