@@ -5,35 +5,48 @@ from __future__ import annotations
 import math
 import numbers
 from collections.abc import Sequence
-from typing import Literal, cast, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from synbench_fast import plugins
 from synbench_fast.errors import SynbenchError, suggest
 
 __all__ = [
+    "ESTIMATORS",
     "THRESHOLDS",
-    "Estimator",
     "as_numbers",
     "check_eps",
     "check_estimator",
     "check_integer",
     "check_seed",
     "check_thresholds",
+    "plugin_estimator",
 ]
 
 THRESHOLDS = (0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 0.99)  # the paper's
 
-Estimator = Literal["consistent", "counted", "paper"]
+ESTIMATORS = ("consistent", "counted", "paper")
 
 
-def check_estimator(estimator: str) -> Estimator:
-    """`estimator` if there is one of that name."""
-    known = list(get_args(Estimator))
-    if estimator in known:
-        return cast(Estimator, estimator)
-    raise SynbenchError(f"estimator: expected one of {known}, got {estimator!r}{suggest(estimator, known)}")
+def check_estimator(estimator: str) -> str:
+    """`estimator` if there is one of that name, of this package or of another (see `plugins`)."""
+    if estimator in ESTIMATORS or plugin_estimator(estimator) is not None:
+        return estimator
+    known = [*ESTIMATORS, *plugins.names("estimators")]
+    raise SynbenchError(
+        f"estimator: expected one of {known}, got {estimator!r}{suggest(str(estimator), known)}"
+    )
+
+
+def plugin_estimator(name: str) -> plugins.Estimator | None:
+    """The estimator of another package of this name; None for those of this package and where there is none."""
+    if name in ESTIMATORS:
+        return None
+    found: plugins.Estimator | None = plugins.load(
+        "estimators", name, lambda value: isinstance(value, plugins.Estimator), "a plugins.Estimator"
+    )
+    return found
 
 
 def as_numbers(values: ArrayLike, name: str) -> tuple[float, ...]:

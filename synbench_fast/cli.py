@@ -206,6 +206,10 @@ def run(
     timeout: Annotated[str | None, typer.Option(metavar="S", help="With --models: per encoder.")] = None,
     retries: Annotated[str | None, typer.Option(metavar="N", help="With --models: after a crash.")] = None,
     ray: Annotated[str | None, typer.Option(metavar="auto|local|HOST:PORT", help="With --models.")] = None,
+    executor: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="With --models: of another package, see docs/harnesses.md."),
+    ] = None,
     journal: Annotated[str | None, typer.Option(metavar="auto|wal|delete", help="With --models.")] = None,
     best: Annotated[
         str | None,
@@ -230,7 +234,7 @@ def run(
     models = models or []
     many = fleet_options(
         fleet or [], out, device, devices=devices, workers=workers, timeout=timeout, retries=retries, ray=ray,
-        journal=journal, best=best,
+        journal=journal, best=best, executor=executor,
     )  # fmt: skip
     if checkpoint is not None and fleet:
         raise UsageError(f"--checkpoint: expected checkpoints in --models, got {checkpoint!r} beside it")
@@ -328,12 +332,14 @@ def list_command(
 ) -> None:
     """List what can be scored here."""
     kind = arguments.choice("--format", output, ("table", "json"))
+    from synbench_fast import plugins
     from synbench_fast.display import print_json, print_table, result_stream
     from synbench_fast.encoders import list_encoders
     from synbench_fast.encoders.registry import REGISTRY, installed
 
     with result_stream() as stream:
         found = list_encoders(pattern)
+        others = [one for one in plugins.listing("encoders") if one.name not in REGISTRY]
         if kind == "json":
             sources = [
                 {
@@ -343,6 +349,14 @@ def list_command(
                     "installed": installed(prefix),
                 }
                 for prefix, one in REGISTRY.items()
+            ] + [
+                {
+                    "source": one.name,
+                    "usage": f"{one.name}:NAME",
+                    "description": _of_plugin(one),
+                    "installed": True,
+                }
+                for one in others
             ]
             print_json(stream, {"sources": sources, "encoders": found})
         else:
@@ -355,6 +369,7 @@ def list_command(
                     ]
                     for prefix, one in REGISTRY.items()
                 ]
+                rows += [[f"{one.name}:NAME", "yes", _of_plugin(one)] for one in others]
                 print_table(stream, ["source", "installed", "what"], rows, left=3)
                 stream.write("\n")
             stream.writelines(f"{one}\n" for one in found)
@@ -368,14 +383,15 @@ def list_command(
 def info(output: Annotated[str, typer.Option("--format", metavar="table|json")] = "table") -> None:
     """Print versions, devices and backends."""
     kind = arguments.choice("--format", output, ("table", "json"))
-    from synbench_fast import environment
+    from synbench_fast import environment, plugins
     from synbench_fast.display import print_json, print_table, result_stream
     from synbench_fast.documents import encode
 
     with result_stream() as stream:
-        here, backends = environment.describe(), environment.backends()
+        here, backends, declared = environment.describe(), environment.backends(), plugins.listing()
         if kind == "json":
-            print_json(stream, {**encode(here), "backends": backends})
+            document = {**encode(here), "backends": backends}
+            print_json(stream, document | ({"plugins": [vars(one) for one in declared]} if declared else {}))
             return
         gpus = [f"{one.name}, {one.memory_bytes / 2**30:.0f} GiB" for one in here.gpus]
         rows = [
@@ -391,8 +407,13 @@ def info(output: Annotated[str, typer.Option("--format", metavar="table|json")] 
                 [operation, "; ".join(f"{device}: {', '.join(names)}" for device, names in served.items())]
                 for operation, served in backends.items()
             ),
+            *([f"{one.group}: {one.name}", _of_plugin(one)] for one in declared),
         ]
         print_table(stream, ["what", "here"], rows, left=2)
+
+
+def _of_plugin(one: Any) -> str:
+    return f"{one.entry} of {one.distribution} {one.version}"
 
 
 app.command("status")(status_command)

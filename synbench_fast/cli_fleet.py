@@ -32,11 +32,12 @@ def fleet_options(
     ray: str | None,
     journal: str | None,
     best: str | None = None,
+    executor: str | None = None,
 ) -> dict[str, Any]:
     """The options of `run` that need --models, as `run_fleet` takes them; {} if there is no fleet."""
     given = {
         "--devices": devices, "--workers": workers, "--timeout": timeout, "--retries": retries, "--ray": ray,
-        "--journal": journal, "--best": best,
+        "--journal": journal, "--best": best, "--executor": executor,
     }  # fmt: skip
     if not models:
         for name, value in given.items():
@@ -50,6 +51,13 @@ def fleet_options(
     from synbench_fast.fleet.database import JOURNALS
 
     options: dict[str, Any] = {"devices": devices or "auto", "ray": ray}
+    if executor is not None:
+        if ray is not None:
+            raise UsageError(f"--executor: expected it without --ray, got both: {executor!r} and {ray!r}")
+        from synbench_fast.fleet.launch import find_executor
+
+        find_executor(executor)
+        options["executor"] = executor
     if best is not None:
         options["best"] = arguments.integer("--best", best, low=1)
     if workers is not None:

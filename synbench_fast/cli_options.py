@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
 import typer
@@ -144,7 +144,7 @@ def score_options(
     scales: str | None,
     samples: str | None,
     thresholds: str | None = None,
-    estimators: tuple[str, ...] = ESTIMATORS,
+    estimators: Sequence[str] | None = None,
     **others: str,
 ) -> dict[str, Any]:
     """Checked values of the options that say what is scored; those not given are left out.
@@ -153,7 +153,7 @@ def score_options(
     """
     options: dict[str, Any] = {
         "eps": arguments.numbers("--eps", eps, low=0, below=1, distinct=True),
-        "estimator": arguments.choice("--estimator", estimator, estimators),
+        "estimator": arguments.choice("--estimator", estimator, estimators or _estimators(estimator)),
         "preset": arguments.choice("--preset", preset, ("quick", "standard", "paper")),
     }
     check: dict[str, Callable[[str], Any]] = {
@@ -174,3 +174,12 @@ def score_options(
     if samples is not None:
         options["samples"] = arguments.integer("--samples", samples, low=4)
     return options
+
+
+def _estimators(asked: str) -> Sequence[str]:
+    """Names of estimators; those of other packages are looked for if another is asked for."""
+    if asked in ESTIMATORS:
+        return ESTIMATORS
+    from synbench_fast import plugins
+
+    return [*ESTIMATORS, *plugins.names("estimators")]

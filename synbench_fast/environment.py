@@ -10,6 +10,7 @@ from functools import cache
 from importlib import metadata
 from pathlib import Path
 
+from synbench_fast import plugins
 from synbench_fast.ops import dispatch
 from synbench_fast.results import Environment, Gpu
 
@@ -60,7 +61,7 @@ def describe() -> Environment:
         simd=_simd(),
         gpus=gpus,
         cuda=torch.version.cuda,
-        versions=dict(_versions()),
+        versions=_versions() | plugins.used_distributions(),
         git_commit=commit,
         git_dirty=dirty,
     )

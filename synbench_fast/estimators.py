@@ -12,7 +12,7 @@ from torch import Tensor
 
 from synbench_fast import gaussian
 from synbench_fast.area_errors import classifier_variance, propagate, robust_slope, shift
-from synbench_fast.checks import Estimator
+from synbench_fast.checks import plugin_estimator
 from synbench_fast.errors import SynbenchError
 from synbench_fast.margins import counted, counted_covariance, grouped, influence, standard_margins
 from synbench_fast.ops.feature_stats import FeatureStats
@@ -25,6 +25,7 @@ __all__ = [
     "counted_point",
     "gaussian_curve",
     "paper_point",
+    "plugin_point",
     "splits",
     "start_consistent",
     "start_counted",
@@ -32,9 +33,40 @@ __all__ = [
 ]
 
 
-def splits(estimator: Estimator) -> int:
+def splits(estimator: str) -> int:
     """How many independent sample sets the estimator reads per scale."""
+    other = plugin_estimator(estimator)
+    if other is not None:
+        return other.splits
     return 2 if estimator == "paper" else 1
+
+
+def plugin_point(
+    name: str,
+    stats: FeatureStats,
+    eps: Sequence[float],
+    *,
+    sample: tuple[Tensor, Tensor],
+    test: tuple[Tensor, Tensor] | None,
+    prior: float = 0.5,
+    backend: str = "auto",
+) -> CurvePoint:
+    """The point of an estimator of another package, checked for its form.
+
+    Raises:
+        SynbenchError: what it returned is no CurvePoint with an entry per budget; and what it raises itself.
+    """
+    other = plugin_estimator(name)
+    assert other is not None
+    _check_stats(stats, "train")
+    point = other.point(stats, eps, sample=sample, test=test, prior=prior, backend=backend)
+    if not isinstance(point, CurvePoint) or any(
+        np.shape(getattr(point, key)) != (len(eps),) for key in ("eps", "accuracy", "bound", "t", "stderr")
+    ):
+        raise SynbenchError(
+            f"estimator {name}: expected a CurvePoint with {len(eps)} budgets, got {type(point).__name__}"
+        )
+    return replace(point, estimator=name)
 
 
 def _check_stats(stats: FeatureStats, role: str) -> None:

@@ -13,7 +13,7 @@ from torch.utils.dlpack import from_dlpack
 
 from synbench_fast.checks import as_numbers, check_eps, check_estimator, check_thresholds
 from synbench_fast.errors import SynbenchError, first_line
-from synbench_fast.estimators import consistent_point, counted_point, paper_point
+from synbench_fast.estimators import consistent_point, counted_point, paper_point, plugin_point, splits
 from synbench_fast.ops.feature_stats import feature_stats
 from synbench_fast.ops.score_auc import Integral, score_auc
 from synbench_fast.ops.score_sweep import PUBLISHED_GROUP
@@ -114,9 +114,11 @@ def evaluate_features(
         return counted_point(stats, budgets, sample=(x, y), prior=prior, backend=backend)
     if chosen == "consistent":
         return consistent_point(stats, budgets, sample=(x, y), prior=prior, backend=backend)
+    if chosen != "paper" and splits(chosen) == 1:
+        return plugin_point(chosen, stats, budgets, sample=(x, y), test=None, prior=prior, backend=backend)
     if test_x is None or test_y is None:
         raise SynbenchError(
-            "test_x: expected a test half for the paper estimator, got None; pass test_x and test_y"
+            f"test_x: expected a test half for the {chosen} estimator, got None; pass test_x and test_y"
         )
     held_x, held_y = _features(test_x, test_y, "test")
     if held_x.shape[1] != x.shape[1]:
@@ -125,6 +127,9 @@ def evaluate_features(
         )
     if held_x.device != x.device:
         raise SynbenchError(f"test_x: expected device {x.device} of train_x, got {held_x.device}")
+    if chosen != "paper":
+        test = (held_x, held_y)
+        return plugin_point(chosen, stats, budgets, sample=(x, y), test=test, prior=prior, backend=backend)
     return paper_point(stats, held_x, held_y, budgets, prior=prior, group=group, backend=backend)
 
 

@@ -10,7 +10,6 @@ from typing import Any
 import torch
 
 from synbench_fast.checks import (
-    Estimator,
     as_numbers,
     check_eps,
     check_estimator,
@@ -71,7 +70,7 @@ class Settings:
     """The arguments of score() that need no encoder, checked."""
 
     preset: Preset
-    estimator: Estimator
+    estimator: str
     eps: tuple[float, ...]
     thresholds: tuple[float, ...]
     scales: tuple[float, ...]
@@ -240,15 +239,14 @@ def prepare(encoder: Any, options: dict[str, Any]) -> Prepared:
     return Prepared(given=encoder, options=options, settings=settings, encoder=loaded, notes=notes)
 
 
-def _check_half_width(precision: float | None, estimator: Estimator) -> float | None:
+def _check_half_width(precision: float | None, estimator: str) -> float | None:
     if precision is None:
         return None
     if isinstance(precision, bool) or not isinstance(precision, numbers.Real) or not 0 < precision < 1:
         raise SynbenchError(f"precision: expected a half-width in (0, 1), got {precision!r}")
-    if estimator == "paper":
-        raise SynbenchError(
-            "precision: expected estimator consistent or counted, got paper, whose number of samples is its protocol"
-        )
+    if estimator not in ("consistent", "counted"):
+        why = ", whose number of samples is its protocol" if estimator == "paper" else ""
+        raise SynbenchError(f"precision: expected estimator consistent or counted, got {estimator}{why}")
     return float(precision)
 
 

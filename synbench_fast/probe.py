@@ -16,6 +16,7 @@ from synbench_fast.blocks import Block, combined
 from synbench_fast.checks import check_eps, check_estimator, check_integer, check_seed, check_thresholds
 from synbench_fast.errors import SynbenchError
 from synbench_fast.estimators import (
+    plugin_point,
     splits,
     start_consistent,
     start_counted,
@@ -182,8 +183,8 @@ class Probe:
 
         Raises SynbenchError for `paper`, whose classifiers are those of all its samples, and for fewer than 4.
         """
-        if self.estimator == "paper":
-            raise SynbenchError("extend: expected estimator consistent or counted, got paper")
+        if self.estimator not in ("consistent", "counted"):
+            raise SynbenchError(f"extend: expected estimator consistent or counted, got {self.estimator}")
         count = check_integer("count", count, 4, "an integer of at least 4")
         block = Block(scale_index, self._blocks[scale_index][-1].stop, count)
         self._blocks[scale_index].append(block)
@@ -385,6 +386,11 @@ class Probe:
                 start=block.start,
                 prior=prior,
                 backend=self.backend,
+            )
+        if self.estimator != "paper":
+            test = (buffers[1].x, y) if self.splits == 2 else None
+            return lambda: plugin_point(
+                self.estimator, stats, eps, sample=(x, y), test=test, prior=prior, backend=self.backend
             )
         test_x = buffers[1].x
         return start_paper(

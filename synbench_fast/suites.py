@@ -12,6 +12,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from synbench_fast import plugins
 from synbench_fast.checks import check_eps, check_thresholds
 from synbench_fast.covariances import parse_covariance
 from synbench_fast.errors import SynbenchError, suggest
@@ -186,7 +187,7 @@ def _classes(count: int) -> Suite:
 
 
 def load_suite(tasks: str | Suite | Sequence[TaskDefinition]) -> Suite:
-    """A suite by name, "classes:K" for all pairs of K classes, the path of a TOML file, or definitions.
+    """A suite by name, of this package or of another (see `plugins`), "classes:K" for all pairs of K classes, the path of a TOML file, or definitions.
 
     The file is a list of tables [[task]] with the keys of `TaskDefinition`; see docs/tasks.md.
 
@@ -212,9 +213,24 @@ def load_suite(tasks: str | Suite | Sequence[TaskDefinition]) -> Suite:
         if not 2 <= count <= _MOST_CLASSES:
             raise SynbenchError(f"tasks: expected classes:K with K from 2 to {_MOST_CLASSES}, got {text!r}")
         return _classes(count)
+    other = plugins.load("tasks", text, _is_suite, "a Suite or a sequence of TaskDefinition")
+    if other is not None:
+        listed = other.tasks if isinstance(other, Suite) else other
+        for one in listed:
+            _in_task(text, repr(one.name), one.check)
+        return Suite(text, tuple(listed))
+    known = list(dict.fromkeys([*SUITES, *plugins.names("tasks")]))
     raise SynbenchError(
-        f"tasks: expected one of {', '.join(SUITES)}, classes:K or the path of a .toml file, got {text!r}"
-        f"{suggest(text, SUITES)}"
+        f"tasks: expected one of {', '.join(known)}, classes:K or the path of a .toml file, got {text!r}"
+        f"{suggest(text, known)}"
+    )
+
+
+def _is_suite(value: object) -> bool:
+    return isinstance(value, Suite) or (
+        isinstance(value, list | tuple)
+        and len(value) > 0
+        and all(isinstance(one, TaskDefinition) for one in value)
     )
 
 

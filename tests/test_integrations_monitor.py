@@ -5,6 +5,9 @@ from __future__ import annotations
 import copy
 import logging
 import random
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -36,6 +39,8 @@ class Restless(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         self.calls += 1
+        if "lazy" not in self._buffers and not self.training:
+            self.register_buffer("lazy", torch.zeros(1))
         self.last = torch.rand(1)  # another tensor in the buffer's place
         random.random()
         np.random.rand()
@@ -236,3 +241,67 @@ def test_mistakes_are_one_line() -> None:
         Monitor("head.weight", SHAPE).begin(Net(), 0)
     with refused("encoder: expected a Tensor [B, F] as output, got tuple"):
         Monitor(lambda _: lambda x: (x,), SHAPE, strict=True).measure(Net(), 0)
+
+
+SHARDED = """
+import sys, torch, torch.distributed as dist
+from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from synbench_fast.integrations.monitor import Monitor
+
+rank, path = int(sys.argv[1]), sys.argv[2]
+dist.init_process_group("gloo", init_method=f"file://{path}/rendezvous", rank=rank, world_size=2)
+mesh = init_device_mesh("cpu", (2,))
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.backbone = nn.Sequential(nn.Flatten(), nn.Linear(192, 32), nn.Dropout(0.2), nn.GELU(), nn.Linear(32, 16))
+        self.head = nn.Linear(16, 2)
+
+    def forward(self, x):
+        return self.head(self.backbone(x))
+
+
+def losses(monitor):
+    torch.manual_seed(0)
+    net = Net()
+    fully_shard(net.backbone, mesh=mesh)
+    fully_shard(net, mesh=mesh)
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    torch.manual_seed(rank)
+    found = []
+    for step in range(1, 5):
+        loss = net(torch.rand(4, 3, 8, 8)).square().mean()
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        if monitor is not None and monitor.due(step):
+            monitor.measure(net, step)
+        found.append(loss.detach().item())
+    return found
+
+
+monitor = Monitor("backbone", (3, 8, 8), every=2, scales=5, samples=64, strict=True)
+assert losses(None) == losses(monitor)
+assert [step for step, _ in monitor.history] == [2, 4]
+torch.save([curve.scores[0].score for _, curve in monitor.history], f"{path}/{rank}.pt")
+dist.destroy_process_group()
+"""
+
+
+def test_a_module_that_is_sharded_over_processes(tmp_path: Path) -> None:
+    code = f"import sys; sys.path[:0] = {sys.path!r}\n{SHARDED}"
+    running = [
+        subprocess.Popen(
+            [sys.executable, "-c", code, str(rank), str(tmp_path)], stderr=subprocess.PIPE, text=True
+        )
+        for rank in range(2)
+    ]
+    for one in running:
+        _, text = one.communicate(timeout=300)
+        assert one.returncode == 0, text
+    first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2))
+    assert first == second

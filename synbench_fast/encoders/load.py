@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from synbench_fast import plugins
 from synbench_fast.encoders import registry
 from synbench_fast.encoders.base import Encoder, EncoderInfo, Loaded, Request, check_pool, seeded
 from synbench_fast.encoders.weights import parameter_count, state_sha256
@@ -173,7 +174,7 @@ def _spec_for(name: str) -> str:
         return f", did you mean {exact[0]}?"
     near = suggest(name, {spec.partition(":")[2] for spec in specs})
     if not near:
-        return f"; sources are {', '.join(registry.REGISTRY)}"
+        return f"; sources are {', '.join(dict.fromkeys([*registry.REGISTRY, *plugins.names('encoders')]))}"
     bare = near.removeprefix(", did you mean ").removesuffix("?")
     return f", did you mean {next(spec for spec in specs if spec.partition(':')[2] == bare)}?"
 

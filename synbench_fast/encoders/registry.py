@@ -11,10 +11,21 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
+from synbench_fast import plugins
 from synbench_fast.encoders.base import Loaded, Request
 from synbench_fast.errors import SynbenchError, first_line, suggest
 
-__all__ = ["REGISTRY", "SOURCES", "Source", "check_name", "installed", "list_encoders", "require", "source"]
+__all__ = [
+    "REGISTRY",
+    "SOURCES",
+    "Source",
+    "check_name",
+    "installed",
+    "is_source",
+    "list_encoders",
+    "require",
+    "source",
+]
 
 
 @dataclass(frozen=True)
@@ -96,13 +107,24 @@ def _attribute(path: str) -> Any:
 
 
 def source(prefix: str, spec: str) -> Source:
-    """The source behind `prefix`, or an error that lists all and names the nearest."""
-    if prefix not in REGISTRY:
-        raise SynbenchError(
-            f"encoder: expected a source out of {', '.join(REGISTRY)}, got {prefix!r} in {spec!r}"
-            + suggest(prefix, REGISTRY)
-        )
-    return REGISTRY[prefix]
+    """The source behind `prefix`, of this package or of another, or an error that lists all and names the nearest."""
+    if prefix in REGISTRY:
+        return REGISTRY[prefix]
+    other: Source | None = plugins.load(
+        "encoders", prefix, lambda value: isinstance(value, Source), "an encoders.registry.Source"
+    )
+    if other is not None:
+        return other
+    known = [*REGISTRY, *plugins.names("encoders")]
+    raise SynbenchError(
+        f"encoder: expected a source out of {', '.join(dict.fromkeys(known))}, got {prefix!r} in {spec!r}"
+        + suggest(prefix, known)
+    )
+
+
+def is_source(prefix: str) -> bool:
+    """Whether there is such a source; that of another package is not imported."""
+    return prefix in REGISTRY or prefix in plugins.names("encoders")
 
 
 def installed(prefix: str) -> bool:
@@ -145,10 +167,14 @@ def list_encoders(pattern: str | None = None) -> list[str]:
     """Specs that can be scored here, such as 'timm:resnet18', in the order of the sources.
 
     `pattern` is a shell pattern (with *, ? or [) for the spec or the name after its prefix, or a part of the
-    spec; case is ignored. Sources without a list (hf, onnx, torchscript, python) are described in SOURCES.
+    spec; case is ignored. Sources without a list (hf, onnx, torchscript, python) are described in SOURCES. Those of
+    other packages (see `plugins`) are asked where the pattern begins with their name.
     """
+    sources = dict(REGISTRY)
+    begins = (pattern or "").lower().partition(":")[0]
+    sources |= {one: source(one, one) for one in plugins.names("encoders") if one.lower() == begins} | sources
     specs = [
-        f"{prefix}:{name}" for prefix, one in REGISTRY.items() if installed(prefix) for name in one.list()
+        f"{prefix}:{name}" for prefix, one in sources.items() if installed(prefix) for name in one.list()
     ]
     if pattern is None:
         return specs

@@ -143,6 +143,6 @@ def source_of(spec: str) -> str:
 
 def library_of(spec: str) -> str | None:
     """The library that loads encoders of this source."""
-    from synbench_fast.encoders.registry import REGISTRY  # with torch, which schedulers do without
+    from synbench_fast.encoders.registry import source  # with torch, which schedulers do without
 
-    return REGISTRY[spec.partition(":")[0]].library
+    return source(spec.partition(":")[0], spec).library

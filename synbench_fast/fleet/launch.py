@@ -8,8 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from synbench_fast import plugins
 from synbench_fast.devices import find_device, gpu_count
-from synbench_fast.errors import SynbenchError
+from synbench_fast.errors import SynbenchError, suggest
 from synbench_fast.fleet.configuration import (
     FLEET_THREADS,
     configuration_of,
@@ -25,7 +26,7 @@ from synbench_fast.fleet.store import Job, Store
 from synbench_fast.prepare import check_settings
 from synbench_fast.suites import Suite
 
-__all__ = ["place_workers", "run_fleet"]
+__all__ = ["find_executor", "place_workers", "run_fleet"]
 
 
 def place_workers(
@@ -74,6 +75,20 @@ def place_workers(
     return [device for device, count in counts.items() for _ in range(count)]
 
 
+def find_executor(name: str) -> Callable[..., Executor]:
+    """The function of another package that makes executors of this name.
+
+    Raises:
+        SynbenchError: no such name, and what `plugins.load` raises.
+    """
+    found: Callable[..., Executor] | None = plugins.load("executors", name, callable, "a function")
+    if found is None:
+        known = plugins.names("executors")
+        listed = f"one of {', '.join(known)}" if known else "the name of one that a package here declares"
+        raise SynbenchError(f"executor: expected {listed}, got {name!r}{suggest(name, known)}")
+    return found
+
+
 def _cores() -> int:
     """Cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
@@ -94,7 +109,7 @@ def run_fleet(
     retries: int = RETRIES,
     journal: str = "auto",
     lease_seconds: float = LEASE_SECONDS,
-    executor: Executor | None = None,
+    executor: Executor | str | None = None,
     report: Callable[[Snapshot], None] | None = None,
     said: Callable[[str], None] | None = None,
 ) -> list[Job]:
@@ -110,7 +125,9 @@ def run_fleet(
             machine's own); None for processes of this machine.
         timeout, retries, report, said: see `scheduler.Fleet`.
         journal: of the store: "auto", "wal", or "delete" for a file system of a network.
-        executor: in place of the one that `devices` and `ray` describe.
+        executor: in place of the one that `devices` and `ray` describe; or the name of a function of another package
+            (see `plugins`), which is called with `devices`, `workers` and by keyword `threads` (of each worker),
+            `logs` (a folder) and `label` (to begin the names of log files with), and returns an Executor.
 
     Raises:
         SynbenchError: an argument that is wrong, a store that cannot be used, no worker that starts.
@@ -124,6 +141,10 @@ def run_fleet(
         check_settings(request["options"])
     path = Path(folder)
     threads = requests[0]["options"]["threads"] if requests else FLEET_THREADS
+    if executor is not None and ray is not None:
+        raise SynbenchError(f"executor: expected it without ray, got both: {executor!r} and {ray!r}")
+    name = executor if isinstance(executor, str) else ""
+    make = find_executor(name) if isinstance(executor, str) else None
     placed = place_workers(devices, workers, threads) if executor is None and ray is None else []
     if ray is not None:
         from synbench_fast.fleet.ray_executor import RayExecutor, check_ray
@@ -136,10 +157,18 @@ def run_fleet(
             (job_key(one), configuration_of(one), family_of(one), one["spec"], one) for one in requests
         )
         if any(store.job(id).state not in ("done", "failed") for id in ids):
+            if make is not None:
+                executor = make(
+                    devices, workers, threads=threads, logs=path / "logs", label=f"run-{run}-worker"
+                )
+                if not hasattr(executor, "slots"):
+                    got = type(executor).__name__
+                    raise SynbenchError(f"executor: expected an Executor from {name!r}, got {got}")
             if executor is None and ray is not None:
                 executor = RayExecutor(ray, devices, workers, threads=threads)
             elif executor is None:
                 executor = Local(placed, path / "logs", label=f"run-{run}-worker")
+            assert executor is not None and not isinstance(executor, str)
             Fleet(store, executor, ids, timeout=timeout, retries=retries, report=report, said=said).run()
         else:
             store.end()

@@ -12,7 +12,7 @@ from typing import Any
 
 from synbench_fast import arguments
 from synbench_fast.encoders.base import POOLS
-from synbench_fast.encoders.registry import REGISTRY, installed, list_encoders, source
+from synbench_fast.encoders.registry import installed, is_source, list_encoders, source
 from synbench_fast.errors import SynbenchError, suggest
 
 __all__ = ["expand"]
@@ -49,7 +49,7 @@ def expand(models: Iterable[str], architectures: Sequence[str] = ()) -> list[Nam
     for item in models:
         for one in _paths(item) or _specs(item):
             suffix = Path(one).suffix.lower()
-            if one.partition(":")[0] in REGISTRY:
+            if is_source(one.partition(":")[0]):
                 named.append((one, {}))
             elif suffix in WHOLE:
                 named.append((f"{WHOLE[suffix]}:{one}", {}))
@@ -80,7 +80,7 @@ def _known(spec: str) -> str:
 def _paths(item: str) -> list[str]:
     """Files that an item names by path or pattern; those of onnx:*.onnx and the like keep their prefix."""
     prefix, colon, name = item.partition(":")
-    if colon and prefix in REGISTRY:
+    if colon and is_source(prefix):
         if prefix in ("onnx", "torchscript") and _PATTERN.search(name):
             return [f"{prefix}:{one}" for one in sorted(glob.glob(name, recursive=True))]
         return []

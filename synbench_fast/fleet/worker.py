@@ -15,10 +15,12 @@ from typing import Any, NoReturn
 
 import torch
 
-from synbench_fast import environment
+from synbench_fast import environment, plugins
 from synbench_fast.batch_size import BatchSize
 from synbench_fast.blocks import Block
+from synbench_fast.checks import ESTIMATORS
 from synbench_fast.documents import decode, encode
+from synbench_fast.encoders.registry import REGISTRY
 from synbench_fast.errors import SynbenchError
 from synbench_fast.fleet.configuration import library_of, series_of, source_of
 from synbench_fast.fleet.payload import decode_point, encode_point
@@ -302,6 +304,10 @@ def _identity(
             versions[library] = metadata.version(library)
         except metadata.PackageNotFoundError:  # a module that was not installed as a package
             versions[library] = ""
+    if request["spec"].partition(":")[0] not in REGISTRY:
+        versions |= plugins.origin("encoders", request["spec"].partition(":")[0])
+    if settings.estimator not in ESTIMATORS:
+        versions |= plugins.origin("estimators", settings.estimator)
     return {
         "encoder": {
             name: encoder[name]

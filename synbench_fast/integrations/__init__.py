@@ -27,11 +27,13 @@ def missing(library: str, extra: str, error: ImportError) -> SynbenchError:
     return SynbenchError(f'{library}: expected the package, got {what}; pip install "synbench-fast[{extra}]"')
 
 
-def named_numbers(scores: Iterable[Score], area: RobustArea, prefix: str = "") -> dict[str, float]:
+def named_numbers(
+    scores: Iterable[Score], area: RobustArea, prefix: str = "", *, finite: bool = True
+) -> dict[str, float]:
     """Scores, errors, intervals and robust area under the names that `synbench-fast export` gives them.
 
     `score_eps0_a0.6`, `stderr_...`, `ci95_low_...` and `ci95_high_...` per budget and threshold, `robust_area`,
-    `robust_area_ratio` and `robust_area_stderr`. What is not finite is left out.
+    `robust_area_ratio` and `robust_area_stderr`. finite: leave out what is not.
     """
     from synbench_fast.report.tables import point_name
 
@@ -42,4 +44,4 @@ def named_numbers(scores: Iterable[Score], area: RobustArea, prefix: str = "") -
             found[f"{prefix}{what}_{point}"] = getattr(one, what)
     for what, value in (("", area.value), ("_ratio", area.ratio), ("_stderr", area.stderr)):
         found[f"{prefix}robust_area{what}"] = value
-    return {name: value for name, value in found.items() if math.isfinite(value)}
+    return {name: value for name, value in found.items() if math.isfinite(value) or not finite}

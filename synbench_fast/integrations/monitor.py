@@ -218,6 +218,8 @@ def _put_back(
 ) -> None:
     for module, training, buffers in states:
         module.training = training
+        for name in [one for one in module._buffers if one not in buffers]:
+            del module._buffers[name]
         for name, held in buffers.items():
             if held is None:
                 module._buffers[name] = None

@@ -1,0 +1,269 @@
+"""Names from another package's entry points: a real package, written with its metadata into a folder of the path."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from checks import refused
+
+import synbench_fast as sb
+from synbench_fast import cli, plugins
+from synbench_fast.encoders import registry
+from synbench_fast.fleet.launch import run_fleet
+
+CODE = """
+import torch
+from dataclasses import replace
+from synbench_fast import TaskDefinition
+from synbench_fast.encoders.base import Loaded
+from synbench_fast.encoders.registry import Source
+from synbench_fast.estimators import consistent_point, paper_point
+from synbench_fast.fleet.executors import InProcess, Local
+from synbench_fast.plugins import Estimator
+
+
+def load(request):
+    torch.manual_seed(0)
+    module = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(16, 6))
+    return Loaded(forward=module, module=module, name=request.name, input_shape=(1, 4, 4))
+
+
+def names():
+    return ["small", "smaller"]
+
+
+source = Source("encoders for a test", "tiny:NAME", "tiny_plugin:load", "tiny_plugin:names")
+suite = (TaskDefinition("plain"), TaskDefinition("rarer", prior=0.4))
+
+
+def point(stats, eps, *, sample, test, prior, backend):
+    assert test is None and sample[0].shape[0] == int(stats.count.sum())
+    return consistent_point(stats, eps, sample=sample, prior=prior, backend=backend)
+
+
+def halves(stats, eps, *, sample, test, prior, backend):
+    return paper_point(stats, *test, eps, prior=prior, backend=backend)
+
+
+one_half = Estimator(point)
+two_halves = Estimator(halves, splits=2)
+no_point = Estimator(lambda *arguments, **options: None)
+made = []
+
+
+def executor(devices, workers, *, threads, logs, label):
+    made.append((devices, workers, threads, label))
+    return Local(["cpu"] * (workers or 1), logs, label=label)
+
+
+def no_executor(devices, workers, **options):
+    return devices
+
+
+suite_of_nothing = []
+"""
+
+ENTRIES = {
+    "encoders": {"tiny": "tiny_plugin:source", "timm": "tiny_plugin:source", "broken": "no_such_module:source",
+                 "wrong": "tiny_plugin:suite"},
+    "tasks": {"tinysuite": "tiny_plugin:suite", "empty": "tiny_plugin:suite_of_nothing"},
+    "estimators": {"onehalf": "tiny_plugin:one_half", "twohalves": "tiny_plugin:two_halves",
+                   "nopoint": "tiny_plugin:no_point"},
+    "executors": {"tinyexec": "tiny_plugin:executor", "noexec": "tiny_plugin:no_executor"},
+}  # fmt: skip
+
+
+def write(folder: Path, name: str, entries: dict[str, dict[str, str]]) -> None:
+    """What an installer leaves behind."""
+    info = folder / f"{name.replace('-', '_')}-1.2.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.2\n", encoding="utf-8")
+    lines = []
+    for group, named in entries.items():
+        lines += [f"[synbench_fast.{group}]", *(f"{key} = {value}" for key, value in named.items()), ""]
+    (info / "entry_points.txt").write_text("\n".join(lines), encoding="utf-8")
+
+
+@pytest.fixture
+def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    folder = tmp_path / "site"
+    write(folder, "tiny-plugin", ENTRIES)
+    (folder / "tiny_plugin.py").write_text(CODE, encoding="utf-8")
+    monkeypatch.setattr(plugins, "_loaded", {})
+    monkeypatch.syspath_prepend(str(folder))
+    yield folder
+    sys.modules.pop("tiny_plugin", None)
+
+
+def test_nothing_is_imported_before_its_name_is_used(installed: Path) -> None:
+    assert [one.name for one in plugins.listing("encoders")][:2] == ["tiny", "timm"]
+    assert len(plugins.listing()) == 4 + 2 + 3 + 2
+    assert "tiny:small" not in sb.list_encoders()
+    sb.score("builtin:conv?dim=8", input_shape=(1, 8, 8), scales=1, samples=64)
+    assert "tiny_plugin" not in sys.modules
+    assert sb.list_encoders("tiny:*") == ["tiny:small", "tiny:smaller"]
+    assert sb.list_encoders("tiny:smalle") == ["tiny:smaller"]
+
+
+def test_importing_the_package_reads_no_metadata() -> None:
+    code = (
+        "import importlib.metadata as m, torch\n"  # torch looks for its own
+        "m.entry_points = m.distributions = None\n"
+        "import synbench_fast, synbench_fast.plugins, synbench_fast.cli, synbench_fast.encoders\n"
+        "synbench_fast.score('builtin:identity', input_shape=(4,), scales=1, samples=32)\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=300)
+
+
+def test_encoder(installed: Path) -> None:
+    result = sb.score("tiny:small", scales=2, samples=64)
+    assert (result.encoder.source, result.encoder.name, result.encoder.feature_dim) == ("tiny", "small", 6)
+    assert result.environment.versions["tiny-plugin"] == "1.2"
+    assert sb.Result.from_json(result.to_json()).environment.versions["tiny-plugin"] == "1.2"
+    assert registry.is_source("tiny") and not registry.is_source("tin")
+
+
+def test_built_in_names_win(installed: Path) -> None:
+    assert registry.source("timm", "timm:resnet18") is registry.REGISTRY["timm"]
+    assert "tiny_plugin" not in sys.modules
+
+
+def test_tasks(installed: Path) -> None:
+    suite = sb.load_suite("tinysuite")
+    assert (suite.name, [one.name for one in suite.tasks]) == ("tinysuite", ["plain", "rarer"])
+    result = sb.score_suite("builtin:identity", tasks="tinysuite", input_shape=(8,), scales=2, samples=64)
+    assert result.tasks == ["plain", "rarer"]
+
+
+def test_estimators(installed: Path) -> None:
+    options = {"input_shape": (8,), "scales": (1.0, 2.0), "samples": 128, "thresholds": 0.6}
+    mine = sb.score("builtin:identity", estimator="onehalf", **options)
+    own = sb.score("builtin:identity", estimator="consistent", **options)
+    assert mine.estimator == "onehalf"
+    assert mine.scores == own.scores
+    mine = sb.score("builtin:identity", estimator="twohalves", **options)
+    own = sb.score("builtin:identity", estimator="paper", **options)
+    assert (mine.estimator, mine.cost.images) == ("twohalves", own.cost.images)
+    assert mine.scores == own.scores
+    assert sb.Result.from_json(mine.to_json()).estimator == "twohalves"
+    rng = np.random.default_rng(0)
+    y = np.arange(64) % 2
+    x = rng.standard_normal((64, 4)) + y[:, None]
+    ours = sb.evaluate_features(x, y, eps=(0.0, 0.2), estimator="onehalf")
+    theirs = sb.evaluate_features(x, y, eps=(0.0, 0.2), estimator="consistent")
+    assert (ours.estimator, ours.t.tolist()) == ("onehalf", theirs.t.tolist())
+    ours = sb.evaluate_features(x, y, x, y, estimator="twohalves")
+    assert ours.t.tolist() == sb.evaluate_features(x, y, x, y, estimator="paper").t.tolist()
+    with refused("test_x: expected a test half for the twohalves estimator"):
+        sb.evaluate_features(x, y, estimator="twohalves")
+    with refused("estimator nopoint: expected a CurvePoint with 10 budgets, got NoneType"):
+        sb.score("builtin:identity", estimator="nopoint", **options)
+    with refused("precision: expected estimator consistent or counted, got onehalf"):
+        sb.score("builtin:identity", estimator="onehalf", precision=0.1, input_shape=(8,))
+    with refused("extend: expected estimator consistent or counted, got onehalf"):
+        sb.Probe(sb.GaussianTask((4,), scales=(1.0,)), estimator="onehalf").extend(0, 8)
+
+
+def test_in_workers_of_a_fleet(installed: Path, tmp_path: Path) -> None:
+    options = {"scales": 2, "samples": 64, "estimator": "onehalf"}
+    jobs = run_fleet(["tiny:small"], tmp_path / "store", options=options, executor="tinyexec", workers=2)
+    assert [job.state for job in jobs] == ["done"]
+    assert sys.modules["tiny_plugin"].made == [("auto", 2, 1, "run-1-worker")]
+    (path,) = (tmp_path / "store" / "results").glob("*.json")
+    result = sb.Result.load(path)
+    alone = sb.score("tiny:small", threads=1, **options)
+    assert (result.encoder.source, result.estimator) == ("tiny", "onehalf")
+    assert result.scores == alone.scores
+    assert result.environment.versions["tiny-plugin"] == "1.2"
+    with closing(sqlite3.connect(tmp_path / "store" / "store.sqlite")) as database:
+        text = "".join(str(row) for row in database.execute("select * from jobs"))
+    assert '"tiny-plugin": "1.2"' in text  # what a new version of it computes is not taken from this one
+
+
+def test_command_line(installed: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert cli.main(["info", "--format", "json"]) == 0
+    found = {(one["group"], one["name"]): one for one in json.loads(capsys.readouterr().out)["plugins"]}
+    assert found["encoders", "tiny"] == {
+        "group": "encoders", "name": "tiny", "entry": "tiny_plugin:source",
+        "distribution": "tiny-plugin", "version": "1.2",
+    }  # fmt: skip
+    assert cli.main(["info"]) == 0
+    assert "estimators: onehalf" in " ".join(capsys.readouterr().out.split())
+    assert "tiny_plugin" not in sys.modules
+    assert cli.main(["ls", "--format", "json"]) == 0
+    sources = {one["source"]: one for one in json.loads(capsys.readouterr().out)["sources"]}
+    assert sources["tiny"]["description"] == "tiny_plugin:source of tiny-plugin 1.2"
+    assert cli.main(["ls", "tiny:*"]) == 0
+    assert capsys.readouterr().out.splitlines() == ["tiny:small", "tiny:smaller"]
+    line = [
+        "run",
+        "tiny:small",
+        "--estimator",
+        "onehalf",
+        "--tasks",
+        "tinysuite",
+        "--scales",
+        "2",
+        "--samples",
+        "64",
+    ]
+    assert cli.main([*line, "--quiet", "--format", "json"]) == 0
+    assert json.loads(capsys.readouterr().out)["suite"] == "tinysuite"
+    assert cli.main(["run", "tiny:small", "--estimator", "onehal"]) == 2
+    assert "did you mean onehalf?" in capsys.readouterr().err
+    many = ["run", "--models", "tiny:*", "--out", str(tmp_path / "store"), "--scales", "1", "--samples", "64"]
+    assert cli.main([*many, "--executor", "tinyexe", "--quiet"]) == 1
+    assert "did you mean tinyexec?" in capsys.readouterr().err
+    assert cli.main([*many, "--executor", "tinyexec", "--ray", "local"]) == 2
+    assert "--executor: expected it without --ray" in capsys.readouterr().err
+    assert cli.main(["run", "tiny:small", "--executor", "tinyexec"]) == 2
+    assert "--executor: expected --models beside it" in capsys.readouterr().err
+
+
+def test_mistakes_are_one_line(installed: Path, tmp_path: Path) -> None:
+    with refused("expected a source out of timm,", "tiny", "did you mean tiny?"):
+        sb.load_encoder("tyny:small")
+    with refused("encoders: expected 'broken' of tiny-plugin 1.2 to be there, got ModuleNotFoundError"):
+        sb.load_encoder("broken:x")
+    with refused("encoders: expected an encoders.registry.Source as 'wrong' of tiny-plugin 1.2, got tuple"):
+        sb.load_encoder("wrong:x")
+    with refused(
+        "tasks: expected a Suite or a sequence of TaskDefinition as 'empty' of tiny-plugin 1.2, got list"
+    ):
+        sb.load_suite("empty")
+    with refused("tasks: expected one of published,", "tinysuite", "did you mean tinysuite?"):
+        sb.load_suite("tinysuit")
+    with refused("estimator: expected one of", "'onehalf'", "did you mean onehalf?"):
+        sb.score("builtin:identity", estimator="onehlf")
+    with refused("executor: expected an Executor from 'noexec', got str"):
+        run_fleet(["builtin:identity"], tmp_path / "store", executor="noexec")
+    with refused("executor: expected one of tinyexec, noexec, got 'tiny'"):
+        run_fleet(["builtin:identity"], tmp_path / "store", executor="tiny")
+    with refused("executor: expected it without ray"):
+        run_fleet(["builtin:identity"], tmp_path / "store", executor="tinyexec", ray="local")
+
+
+def test_two_distributions_of_one_name(
+    installed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path / "more", "other-plugin", {"encoders": {"tiny": "other:source"}})
+    monkeypatch.syspath_prepend(str(tmp_path / "more"))
+    with refused(
+        "encoders: expected 'tiny' of one distribution, got it of other-plugin 1.2 and tiny-plugin 1.2"
+    ):
+        sb.load_encoder("tiny:small")
+
+
+def test_without_plugins(tmp_path: Path) -> None:
+    with refused("executor: expected the name of one that a package here declares, got 'tinyexec'"):
+        run_fleet(["builtin:identity"], tmp_path / "store", executor="tinyexec")
+    assert torch.is_tensor(sb.load_encoder("builtin:identity", input_shape=(4,))(torch.zeros(1, 4)))
