@@ -161,7 +161,7 @@ NOT_RUN = {
     r"\b(timm|torchvision|hf|onnx):": "weights to download, or the reader's own",
     r"\b(my_\w+|features\.npz|one\.json|resnet50\.json|epochs|network\.py)\b": "files of the reader",
     r" --(devices|ray) ": "devices of the reader",
-    r"^synbench-fast (bench|demo|inherit|pretrain)\b|--demo|zoo:all|--best": "minutes",
+    r"^synbench-fast (bench|demo|inherit|pretrain)\b|--demo|zoo:all|--best|probe python:": "minutes",
     r"--to (mlflow|wandb)": "tests/test_report.py runs both",
 }
 # Tens of seconds each: run with the slow tests.
