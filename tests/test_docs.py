@@ -161,7 +161,7 @@ NOT_RUN = {
     r"\b(timm|torchvision|hf|onnx):": "weights to download, or the reader's own",
     r"\b(my_\w+|features\.npz|one\.json|resnet50\.json|epochs|network\.py)\b": "files of the reader",
     r" --(devices|ray) ": "devices of the reader",
-    r"^synbench-fast (bench|demo|inherit|pretrain)\b|--demo|zoo:all|--best": "minutes",
+    r"^synbench-fast (bench|demo|inherit|pretrain)\b|--demo|zoo:all|--best|probe python:": "minutes",
     r"--to (mlflow|wandb)": "tests/test_report.py runs both",
 }
 # Tens of seconds each: run with the slow tests.
@@ -200,12 +200,24 @@ FLOWS = [
 
 
 @pytest.mark.parametrize(("name", "slow"), FLOWS)
-def test_commands_run(name: str, slow: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_commands_run(
+    name: str,
+    slow: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     """All that work offline, in the order of the document, in one folder."""
     monkeypatch.chdir(tmp_path)
     write_files(name, tmp_path)
     for line in flow(name, slow):
         assert run_line(line) == 0, line
+    if name == "docs/sensitivity.md":  # of its output the document leaves out lines
+        printed = {line[:27].strip(): line for line in capsys.readouterr().out.splitlines()}
+        for one in fences(name):
+            for line in one.code.splitlines() if one.language == "text" else ():
+                if re.match(r"(base|seed|samples|scales|dtype|preprocessing) .*±", line):
+                    assert_same_output(printed[line[:27].strip()], line)
 
 
 def masked(lines: list[str]) -> Iterator[str]:
@@ -491,6 +503,22 @@ def test_guide_lists_every_option_source_preset_and_field() -> None:
         *(one.name for one in dataclasses.fields(Result) if not one.name.startswith("schema")),
     ]  # fmt: skip
     assert f"schema `{SCHEMA}`, version {SCHEMA_VERSION}" in TEXTS["docs/guide.md"]
+
+
+def test_options_that_are_named_exist() -> None:
+    known = {one for command in COMMANDS.values() for parameter in command.params for one in parameter.opts}
+    known |= {
+        one
+        for command in COMMANDS.values()
+        for parameter in command.params
+        for one in parameter.secondary_opts
+    }
+    known |= {"--help", "--list", "--case", "--repeat", "--part"}  # the last four of the benchmarks
+    named = {
+        option for name, text in TEXTS.items() for one in quoted(re.sub(r"^```.*?^```$", "", text, flags=re.M | re.S))
+        for option in re.findall(r"(?:^| )(--[a-z][\w-]*)", one)
+    }  # fmt: skip
+    assert named - known == set()
 
 
 def test_defaults_in_the_guide() -> None:
