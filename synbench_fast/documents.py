@@ -48,7 +48,10 @@ def inf_field() -> Any:
 def parse(text: str, source: str) -> Any:
     """JSON text to plain values; SynbenchError names `source`. NaN and Infinity are no JSON."""
     try:
-        return json.loads(text, parse_constant=_no_constant)
+        value = json.loads(text, parse_constant=_no_constant)
+        if "\\ud" in text or "\\uD" in text:  # half a character, which could not be written again
+            json.dumps(value, ensure_ascii=False).encode()
+        return value
     except (ValueError, RecursionError) as error:
         raise SynbenchError(f"{source}: expected a JSON document, got text that is not: {error}") from None
 
