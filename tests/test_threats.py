@@ -428,7 +428,9 @@ def test_a_store_has_no_program(tmp_path: Path, statement: str) -> None:
             opened()
 
 
-@pytest.mark.parametrize("name", [b"unit_finished", b"CREATE INDEX unit_finished", b"tableruns", b"job_family"])
+@pytest.mark.parametrize(
+    "name", [b"unit_finished", b"CREATE INDEX unit_finished", b"tableruns", b"job_family"]
+)
 def test_a_store_whose_names_are_no_text(tmp_path: Path, name: bytes) -> None:
     stored(tmp_path)
     file = tmp_path / "store.sqlite"
