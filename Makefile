@@ -9,7 +9,7 @@ JOBS := $(shell $(PYTHON) -c "import os; print(len(os.sched_getaffinity(0)) if h
 TIDY := build/tidy
 CMAKE := CMAKE_GENERATOR=Ninja PATH="$(abspath $(BIN)):$$PATH" cmake
 
-.PHONY: demo test lint types tidy format docs bench gate coverage sdist wheel hooks device clean
+.PHONY: demo test lint types tidy format docs bench gate coverage sdist wheel hooks sanitize fuzz device clean
 
 demo: $(VENV)/.demo
 	$(BIN)/synbench-fast demo --out synbench-demo
@@ -65,6 +65,17 @@ hooks: $(VENV)/.dev
 # GPU tests and benchmarks with the packages that PYTHON already has, no network.
 device:
 	$(PYTHON) benchmarks/device.py
+
+# The C++ core under address, undefined behaviour and thread sanitizers; needs GCC.
+sanitize: $(VENV)/.test
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check "cmake>=3.24" "pybind11>=2.13"
+	CI=1 $(BIN)/python tests/sanitize.py
+
+# Coverage-guided fuzzing of the readers (atheris) and of the core (libFuzzer, where there is a clang++).
+FUZZ_SECONDS ?= 60
+fuzz: $(VENV)/.test
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check "atheris>=3"
+	$(BIN)/python tests/fuzz/run.py --seconds $(FUZZ_SECONDS)
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

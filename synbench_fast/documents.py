@@ -135,7 +135,10 @@ def read_text(path: str | os.PathLike[str], kind: str) -> str:
 def parse(text: str, source: str) -> Any:
     """JSON text to plain values; SynbenchError names `source`. NaN and Infinity are no JSON."""
     try:
-        return json.loads(text, parse_constant=_no_constant)
+        value = json.loads(text, parse_constant=_no_constant)
+        if "\\ud" in text or "\\uD" in text:  # half a character, which could not be written again
+            json.dumps(value, ensure_ascii=False).encode()
+        return value
     except (ValueError, RecursionError) as error:
         raise SynbenchError(f"{source}: expected a JSON document, got text that is not: {error}") from None
 

@@ -32,8 +32,11 @@ def cell(value: Any) -> Any:
     >>> cell('=HYPERLINK("...")'), cell(-1.5)
     ('\\'=HYPERLINK("...")', -1.5)
     """
-    if isinstance(value, str) and value.lstrip()[:1] in _FORMULA:
-        return "'" + value
+    if isinstance(value, str):
+        if not value.isascii():  # half a character, as in the name of a file, cannot be written
+            value = value.encode("utf-8", "backslashreplace").decode("utf-8")
+        if value.lstrip()[:1] in _FORMULA:
+            return "'" + value
     return value
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,12 @@ import numpy as np
 import pytest
 import torch
 from emulation import emulator, emulator_library  # noqa: F401
+from hypothesis import settings
+
+# What a run of CI tries is the same every time; elsewhere every run tries something else.
+settings.register_profile("ci", derandomize=True, deadline=None, database=None)
+if os.environ.get("CI"):
+    settings.load_profile("ci")
 
 GOLDEN = Path(__file__).parent / "golden"
 ONE_SCALE = ("k16_n512", "k64_n1024", "k64_prior03_n1024", "k192_n1024", "k192_n128_rankdef")

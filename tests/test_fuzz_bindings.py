@@ -215,8 +215,8 @@ def test_filter_spectrum_of_the_module(
     x[...] = 1.0
     gain = np.ones(shape, np.float32)
     given_x, given_gain = odd(data.draw, x), odd(data.draw, gain)
-    done = attempt(lambda: _core.filter_spectrum(given_x, given_gain, threads=threads) or True)
-    if done and np.shares_memory(given_x, x) and np.isfinite(np.asarray(given_gain)).all():
+    accepted = attempt(lambda: _core.filter_spectrum(given_x, given_gain, threads=threads) or True)
+    if accepted and np.shares_memory(given_x, x) and np.isfinite(np.asarray(given_gain)).all():
         np.testing.assert_allclose(x, 1.0, atol=1e-5)  # a constant is the frequency 0, whose gain is 1
     assert (room[:GUARD] == 0xA5).all() and (room[len(room) - GUARD :] == 0xA5).all()
 

@@ -151,7 +151,7 @@ def explained(folder: Path) -> Iterator[None]:
     path = folder / FILE
     try:
         yield
-    except sqlite3.Error as error:
+    except (sqlite3.Error, UnicodeDecodeError) as error:  # names and texts of a damaged file may be no text
         text = str(error)
         if "full" in text or "disk I/O" in text:
             raise SynbenchError(

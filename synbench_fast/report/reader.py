@@ -145,6 +145,8 @@ def read(path: str) -> Entry | Suite:
         raise SynbenchError(f"{path}: expected a result file in UTF-8, got other bytes") from None
     versions = {SCHEMA: SCHEMA_VERSION, SUITE_SCHEMA: SUITE_SCHEMA_VERSION}
     try:
+        if "\\ud" in text or "\\uD" in text:  # perhaps half a character
+            raise _Unfit
         document = json.loads(_light(text), parse_constant=_no_constant)
         if not isinstance(document, dict):
             raise _Unfit

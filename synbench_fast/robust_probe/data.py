@@ -181,7 +181,8 @@ def _check_member(archive: zipfile.ZipFile, key: str, path: Path) -> None:
 
 def _npz(path: Path) -> Samples:
     try:
-        with np.load(path, allow_pickle=False) as stored:
+        # NumPy does not close what it opened where it then finds no archive.
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
             if not isinstance(stored, np.lib.npyio.NpzFile) or stored.zip is None:
                 raise SynbenchError(f"{path}: expected a .npz file, got a single array")
             missing = [key for key in ("x", "y") if key not in stored]

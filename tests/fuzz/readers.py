@@ -1,0 +1,253 @@
+"""Everything of the package that reads a file, as bytes in and a value out, and valid inputs to begin from."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+import shutil
+import types
+import typing
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from result_example import example
+
+from synbench_fast.documents import encode
+from synbench_fast.encoders.weights import read_checkpoint
+from synbench_fast.eps_star import EpsStar
+from synbench_fast.fleet.models import expand
+from synbench_fast.fleet.payload import decode_point, encode_point
+from synbench_fast.fleet.store import Store, read_summary
+from synbench_fast.inheritance.cells import Cell
+from synbench_fast.inheritance.folders import _by_mapping
+from synbench_fast.inheritance.report import InheritanceReport
+from synbench_fast.inheritance.store import CellStore
+from synbench_fast.report import leaderboard, load_results
+from synbench_fast.report.html import page
+from synbench_fast.report.tables import write_csv, write_markdown
+from synbench_fast.results import CurvePoint, Result
+from synbench_fast.robust_probe.data import _decoded, open_data
+from synbench_fast.robust_probe.report import ProbeReport
+from synbench_fast.sensitivity import Sensitivity
+from synbench_fast.suite_results import SuiteResult
+from synbench_fast.suites import load_suite
+from synbench_fast.validity.report import ValidityReport
+
+__all__ = ["DOCUMENTS", "READERS", "sample", "seeds"]
+
+CELL = {"fine_tuned_on": "a", "method": "ft", "seed": 0}
+
+
+def sample(kind: Any) -> Any:
+    """A small JSON value that fits an annotation."""
+    if isinstance(kind, types.UnionType):
+        return sample(next(one for one in typing.get_args(kind) if one is not type(None)))
+    if dataclasses.is_dataclass(kind):
+        hints = typing.get_type_hints(kind)
+        return {
+            one.name: one.default if one.name.startswith("schema") else sample(hints[one.name])
+            for one in dataclasses.fields(kind)
+        }
+    origin = typing.get_origin(kind)
+    if origin in (list, tuple):
+        return [sample(typing.get_args(kind)[0])]
+    if origin is dict:
+        return {"a": sample(typing.get_args(kind)[1])}
+    return {str: "a", int: 1, float: 0.5, bool: True}[kind]
+
+
+def _file(data: bytes, folder: Path, name: str) -> Path:
+    path = folder / name
+    path.write_bytes(data)
+    return path
+
+
+def _document(kind: Any) -> Callable[[bytes, Path], Any]:
+    """Reads, and what was read is written and read again to the same document."""
+
+    def read(data: bytes, folder: Path) -> Any:
+        if hasattr(kind, "load"):
+            found = kind.load(_file(data, folder, "document.json"))
+        else:
+            found = kind.from_json(data.decode("utf-8", "replace"))
+        text = found.to_json()
+        again = (
+            kind.from_json(text)
+            if hasattr(kind, "from_json")
+            else kind.load(_file(text.encode(), folder, "again.json"))
+        )
+        assert encode(again) == encode(found)
+        return found
+
+    return read
+
+
+def _report(data: bytes, folder: Path) -> Any:
+    """A directory of results with this one in it, through to the page."""
+    _file(example("builtin:linear").to_json(indent=2).encode(), folder, "good.json")
+    _file(data, folder, "result.json")
+    board = leaderboard(load_results(folder))
+    for write in (write_csv, write_markdown):
+        write(io.StringIO(), board)
+    return page(board)
+
+
+def _cell(data: bytes, folder: Path) -> Any:
+    store = CellStore(folder)
+    path = store.path(CELL)
+    assert path is not None
+    path.write_bytes(data)
+    return store.read(CELL)
+
+
+def _models(data: bytes, folder: Path) -> Any:
+    # A pattern would look into the disk, and names of libraries into their lists.
+    lines = [one for one in data.decode("utf-8", "replace").splitlines() if not set("*?[") & set(one)]
+    return expand([str(_file("\n".join(lines).encode(), folder, "models.txt"))])
+
+
+def _store(data: bytes, folder: Path) -> Any:
+    place = folder / "store"
+    shutil.rmtree(place, ignore_errors=True)
+    place.mkdir()
+    _file(data, place, "store.sqlite")
+    summary = read_summary(place)
+    store = Store(place, journal="delete")
+    try:
+        store.begin()
+        for id in store.states():
+            store.job(id)
+            store.payloads(id)
+        store.end()
+    finally:
+        store.close()
+    return json.dumps(summary)
+
+
+def _image(data: bytes, folder: Path) -> Any:
+    return _decoded(data, (3, 8, 8), "image")
+
+
+def _npz(data: bytes, folder: Path) -> Any:
+    return open_data(_file(data, folder, "data.npz"))
+
+
+READERS: dict[str, Callable[[bytes, Path], Any]] = {
+    "result": _document(Result),
+    "suite": _document(SuiteResult),
+    "probe": _document(ProbeReport),
+    "eps_star": _document(EpsStar),
+    "validity": _document(ValidityReport),
+    "sensitivity": _document(Sensitivity),
+    "inheritance": _document(InheritanceReport),
+    "cell": _cell,
+    "report": _report,
+    "tasks": lambda data, folder: load_suite(str(_file(data, folder, "tasks.toml"))),
+    "models": _models,
+    "store": _store,
+    "payload": lambda data, folder: decode_point(data),
+    "npz": _npz,
+    "image": _image,
+    "mapping": lambda data, folder: _by_mapping(_file(data, folder, "map.json"), ["a"])("a"),
+    "pickle": lambda data, folder: read_checkpoint(str(_file(data, folder, "weights.pt"))),
+    "safetensors": lambda data, folder: read_checkpoint(str(_file(data, folder, "weights.safetensors"))),
+}
+
+_SUITE = {
+    "schema": "synbench-fast/suite", "schema_version": 1, "suite": "full", "tasks": ["published"],
+    "scores": [
+        {
+            "eps": e, "threshold": a, "mean": 0.5, "mean_stderr": 0.1, "mean_ci95_low": 0.3, "mean_ci95_high": 0.7,
+            "worst": 0.5, "worst_task": "published", "worst_stderr": 0.1, "worst_ci95_low": 0.3, "worst_ci95_high": None,
+        }
+        for e in (0.0, 0.2) for a in (0.6, 0.7)
+    ],
+    "results": [example().to_dict()], "warnings": [], "command": "",
+}  # fmt: skip
+
+DOCUMENTS: dict[str, Any] = {
+    "result": example().to_dict(),
+    "suite": _SUITE,
+    "probe": sample(ProbeReport),
+    "eps_star": sample(EpsStar),
+    "validity": sample(ValidityReport),
+    "sensitivity": sample(Sensitivity),
+    "inheritance": sample(InheritanceReport),
+    "cell": {
+        "schema": "synbench-fast/inheritance-cell", "schema_version": 1, "configuration": CELL, "cell": sample(Cell),
+    },
+    "report": example().to_dict(),
+}  # fmt: skip
+"""Valid documents by the reader that takes them."""
+
+
+def point() -> bytes:
+    values: dict[str, Any] = {
+        one.name: np.array([0.5])
+        for one in dataclasses.fields(CurvePoint)
+        if one.default is dataclasses.MISSING
+    }
+    return encode_point(
+        CurvePoint(**{**values, "count": 8, "feature_dim": 2, "rank": 2, "estimator": "paper"})
+    )
+
+
+@contextmanager
+def _scratch() -> Iterator[Path]:
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as folder:
+        yield Path(folder)
+
+
+def store_bytes() -> bytes:
+    """A store with one job that was planned and has a unit with a payload."""
+    with _scratch() as folder:
+        store = Store(folder, journal="delete")
+        store.begin()
+        (id,) = store.add_jobs([("key", "configuration", "family", "builtin:conv", {"spec": "builtin:conv"})])
+        store.plan(id, "cpu", {"tasks": [{"series": "s", "scales": [1.0], "samples": 8, "least": None}]})
+        for unit in store.claim_units(id, 1):
+            store.finish_unit(unit.id, point(), 8, {"seconds": 1.0})
+        store.finish_job(id, "builtin_conv-0.json")
+        store.end()
+        store.close()
+        return (folder / "store.sqlite").read_bytes()
+
+
+def seeds() -> dict[str, list[bytes]]:
+    """Valid inputs of every reader, in the order of READERS."""
+    found: dict[str, list[bytes]] = {name: [] for name in READERS}
+    for name, document in DOCUMENTS.items():
+        found[name].append(json.dumps(document, indent=2 if name == "report" else None).encode())
+    found["report"].append(json.dumps(_SUITE, indent=2).encode())
+    found["tasks"].append(
+        b'[[task]]\nname = "a"\npattern = "patch"\ncovariance = "power:2"\nprior = 0.4\nscales = [0.5, 1]\n'
+    )
+    found["models"].append(
+        b"builtin:conv?dim=8 --input-shape 3,8,8 --mean=0.5 --random-init # one\nbuiltin:linear\n"
+    )
+    found["store"].append(store_bytes())
+    found["payload"].append(point())
+    buffer = io.BytesIO()
+    np.savez(buffer, x=np.zeros((4, 3), np.float32), y=np.arange(4) % 2)
+    found["npz"].append(buffer.getvalue())
+    from PIL import Image
+
+    for kind in ("PNG", "JPEG", "BMP", "PPM", "TIFF", "WEBP", "GIF"):
+        buffer = io.BytesIO()
+        Image.new("RGB", (4, 4), (10, 20, 30)).save(buffer, kind)
+        found["image"].append(buffer.getvalue())
+    found["mapping"].append(b'{"a": ["a"], "b": "a"}')
+    buffer = io.BytesIO()
+    torch.save({"model": {"w": torch.ones(2)}}, buffer)
+    found["pickle"].append(buffer.getvalue())
+    from safetensors.torch import save
+
+    found["safetensors"].append(save({"w": torch.ones(2)}))
+    return found
