@@ -223,6 +223,30 @@ def test_several_columns_for_a_class() -> None:
     assert part.predict(logits).tolist() == [0, 1]
 
 
+@pytest.mark.parametrize(
+    ("y", "columns", "words"),
+    [
+        (torch.tensor([0, 2]), ((0,), (1,)), "y: expected labels in 0 ... 1, got 2"),
+        (torch.tensor([-1, 1]), ((0,), (1,)), "y: expected labels in 0 ... 1, got -1"),
+        (torch.tensor([0.0]), ((0,), (1,)), "y: expected int64 [N], got torch.float32 [1]"),
+        (torch.tensor([0]), ((0,), ()), "columns: expected at least one for every class, got none for 1"),
+        (
+            torch.tensor([0]),
+            ((0, 3), (3,)),
+            "columns: expected every column for one class, got 3 for 0 and 1",
+        ),
+    ],
+)
+def test_parts_are_checked(y: Tensor, columns: tuple[tuple[int, ...], ...], words: str) -> None:
+    with refused(words):
+        Part(y, columns, lambda rows: rows, "")
+
+
+def test_labels_of_other_classes_are_refused() -> None:
+    with refused("labels: expected classes of [0, 2], got 1"):
+        in_memory(torch.zeros(2, *SHAPE), torch.tensor([0, 1]), (0, 2))
+
+
 def test_accuracy_is_the_mean_over_groups() -> None:
     part = in_memory(torch.zeros(4, *SHAPE), torch.tensor([0, 0, 1, 1]), (0, 1), torch.tensor([0, 0, 0, 1]))
     assert part.accuracy(torch.tensor([True, False, False, True])) == pytest.approx((1 / 3 + 1) / 2)
@@ -924,6 +948,10 @@ def test_suites_are_checked(original: Classifier) -> None:
             replace(suite, data=(one, DataSet("two", make_part(1, (2,)), two.test))),
             "at least 2 classes in two",
         ),
+        (
+            replace(suite, classes=("a", "b", "c")),
+            "expected columns below 3 in one, the number of classes, got 3",
+        ),
     ):
         with refused("suite toy:", words):
             inherit(original, changed)
@@ -976,6 +1004,33 @@ def test_user_folders(tmp_path: Path) -> None:
     assert suite.data[0].train is suite.data[0].test  # the published protocol has one part only
     assert suite.sha256 == folder_suite(data, before, PREPARE).sha256
     assert suite.sha256 != folder_suite(data, before, Prepare((3, 8, 8), 0.9)).sha256
+
+
+def test_other_images_are_other_data(tmp_path: Path) -> None:
+    """A file of the same name and size with other pixels."""
+    before = write_images(tmp_path / "val", ("cat", "dog"))
+    file = before / "cat" / "0.bmp"
+    sums = []
+    for level in (10, 200):
+        Image.new("RGB", (8, 8), (level, 0, 0)).save(file)
+        sums.append(folder_suite({"x": before}, before, PREPARE).sha256)
+    assert sums[0] != sums[1]
+
+
+def test_files_are_decoded_in_portions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from synbench_fast.inheritance import folders
+
+    before = write_images(tmp_path / "val", ("cat", "dog"), 5)
+    (before / "cat" / "3.png").write_bytes(b"")
+    expected = folder_suite({"x": before}, before, PREPARE, skip_unreadable=True)
+    monkeypatch.setattr(folders, "_AT_ONCE", 2)
+    found = folder_suite({"x": before}, before, PREPARE, skip_unreadable=True)
+    assert (found.sha256, found.notes) == (expected.sha256, expected.notes)
+    rows = torch.arange(9)
+    assert torch.equal(found.pretraining.load(rows), expected.pretraining.load(rows))
+    monkeypatch.setattr(folders, "_IN_MEMORY", 0)
+    again = folder_suite({"x": before}, before, PREPARE, skip_unreadable=True)
+    assert torch.equal(again.pretraining.load(rows), expected.pretraining.load(rows))
 
 
 def test_folder_mistakes(tmp_path: Path) -> None:
@@ -1048,6 +1103,8 @@ def test_imagenet_variants(imagenet: Path) -> None:
     groups = parts["C"].groups
     assert groups is not None and len(parts["C"]) == 150 and torch.equal(groups.unique(), torch.arange(75))
     assert any("air_freshener" in one for one in suite.notes)
+    by_name = imagenet_suite(None, imagenet / "val", PREPARE, data={"V2": imagenet / "val"}, only=("V2",))
+    assert by_name.data[0].test.columns == parts["V2"].columns
 
 
 def test_imagenet_mistakes(imagenet: Path, tmp_path: Path) -> None:
@@ -1060,6 +1117,10 @@ def test_imagenet_mistakes(imagenet: Path, tmp_path: Path) -> None:
         imagenet_suite(imagenet, only=("ObjectNet",), **options)
     (tmp_path / "map.json").write_text('{"banana": "n99"}', encoding="utf-8")
     with refused("objectnet_map: expected a JSON object", "got 'n99' for 'banana'"):
+        imagenet_suite(imagenet, only=("ObjectNet",), objectnet_map=tmp_path / "map.json", **options)
+    mapping = {"banana": [WORDNET[0], WORDNET[1]], "alarm_clock": [WORDNET[1]]}
+    (tmp_path / "map.json").write_text(json.dumps(mapping), encoding="utf-8")
+    with refused("a class for one folder only", "for 'banana' and 'alarm_clock'"):
         imagenet_suite(imagenet, only=("ObjectNet",), objectnet_map=tmp_path / "map.json", **options)
     write_images(tmp_path / "c" / "fog" / "1", WORDNET)
     with refused("C: expected 15 corruptions with severities 1 to 5", "gaussian_noise/1 and 73 more missing"):
