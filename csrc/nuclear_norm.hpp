@@ -1,7 +1,7 @@
 // Sums of singular values (nuclear norms) of many small matrices, without the singular values.
 //
 //   1. Householder bidiagonalisation X = U B V' (Golub & Van Loan 5.4.8). The two rank-one updates of a step wait
-//      until the next one, so that a step passes over the matrix twice: once to write, once to read.
+//      for the next one, which does them together with its two products, row by row: one pass over the matrix.
 //   2. With the pivots of B'B + t I, from B alone and without subtractions (the stationary qd algorithm: Parlett,
 //      Acta Numerica 4 (1995), 459), tr B'B (B'B + t I)^-1 at any t, several t side by side.
 //   3. sigma = (2 / pi) integral of sigma^2 e^u / (sigma^2 + e^(2u)) over u by the trapezoidal rule, whose error

@@ -12,7 +12,7 @@ namespace synbench {
 
 namespace {
 
-constexpr std::int64_t kRows = 8;  // rows of a pass that share the loads of its vectors
+constexpr std::int64_t kRows = 4;  // rows of a pass that share the loads of its vectors
 
 std::int64_t padded(std::int64_t n) { return (n + kLanes - 1) / kLanes * kLanes; }
 
@@ -33,98 +33,95 @@ class Aligned {
   double* start_;
 };
 
-// Rows of A from i on: a <- a - left y' - right v', and sum += x a. Columns begin .. end - 1, multiples of kLanes.
+// What a step leaves to be done: A <- A - left y' - right v' with right = turn (A v - left (y'v)).
+struct Pending {
+  const double *left, *y, *v;
+  double turn, common;  // common = y'v
+};
+
+// R rows of A from one place on, while they are in the nearest cache: the pending update, column[r] <- element k of
+// row r, and sum += column[r] row r. Columns begin .. end - 1, multiples of kLanes.
 template <int R>
-SYNBENCH_INLINE void update_rows(double* a, std::int64_t ld, std::int64_t begin, std::int64_t end, const double* left,
-                                 const double* y, const double* right, const double* v, const double* x, double* sum) {
+SYNBENCH_INLINE void step_rows(double* a, std::int64_t ld, std::int64_t begin, std::int64_t end, std::int64_t k, const double* left,
+                               const Pending& p, double* column, double* sum) {
+  Lanes dots[R] = {};
   for (std::int64_t j = begin; j < end; j += kLanes) {
-    const Lanes yj = load(y + j), vj = load(v + j);
+    const Lanes vj = load(p.v + j);
+    for (int r = 0; r < R; ++r) dots[r] += load(a + r * ld + j) * vj;
+  }
+  double right[R];
+  for (int r = 0; r < R; ++r) {
+    right[r] = p.turn * (synbench::sum(dots[r]) - left[r] * p.common);
+    column[r] = a[r * ld + k] - left[r] * p.y[k] - right[r] * p.v[k];
+  }
+  for (std::int64_t j = begin; j < end; j += kLanes) {
+    const Lanes yj = load(p.y + j), vj = load(p.v + j);
     Lanes s = load(sum + j);
     for (int r = 0; r < R; ++r) {
       const Lanes value = load(a + r * ld + j) - left[r] * yj - right[r] * vj;
       store(a + r * ld + j, value);
-      s += x[r] * value;
+      s += column[r] * value;
     }
     store(sum + j, s);
   }
 }
 
 SYNBENCH_CLONES
-void update(double* a, std::int64_t ld, std::int64_t rows, std::int64_t begin, std::int64_t end, const double* left,
-            const double* y, const double* right, const double* v, const double* x, double* sum) {
-  std::int64_t i = 0;
-  for (; i + kRows <= rows; i += kRows) update_rows<kRows>(a + i * ld, ld, begin, end, left + i, y, right + i, v, x + i, sum);
-  for (; i < rows; ++i) update_rows<1>(a + i * ld, ld, begin, end, left + i, y, right + i, v, x + i, sum);
-}
-
-template <int R>
-SYNBENCH_INLINE void dot_rows(const double* a, std::int64_t ld, std::int64_t begin, std::int64_t end, const double* v, double* z) {
-  Lanes s[R] = {};
-  for (std::int64_t j = begin; j < end; j += kLanes) {
-    const Lanes vj = load(v + j);
-    for (int r = 0; r < R; ++r) s[r] += load(a + r * ld + j) * vj;
-  }
-  for (int r = 0; r < R; ++r) z[r] = sum(s[r]);
-}
-
-// z <- A v.
-SYNBENCH_CLONES
-void product(const double* a, std::int64_t ld, std::int64_t rows, std::int64_t begin, std::int64_t end, const double* v, double* z) {
-  std::int64_t i = 0;
-  for (; i + kRows <= rows; i += kRows) dot_rows<kRows>(a + i * ld, ld, begin, end, v, z + i);
-  for (; i < rows; ++i) dot_rows<1>(a + i * ld, ld, begin, end, v, z + i);
+void step(double* a, std::int64_t ld, std::int64_t first, std::int64_t m, std::int64_t begin, std::int64_t end, const Pending& p,
+          double* column, double* sum) {
+  std::int64_t i = first;
+  for (; i + kRows <= m; i += kRows) step_rows<kRows>(a + i * ld, ld, begin, end, first, p.left + i, p, column + i, sum);
+  for (; i < m; ++i) step_rows<1>(a + i * ld, ld, begin, end, first, p.left + i, p, column + i, sum);
 }
 
 struct Reflector {
-  double beta, tau;
+  double beta, tau, scale;
 };
 
-// x <- v with v[0] = 1 and (I - tau v v') x = beta e1.
+// x <- v with v[0] = 1 and (I - tau v v') x = beta e1; v = scale (x - beta e1).
 Reflector reflector(double* x, std::int64_t n) {
   const double rest = kernels::dot(x + 1, x + 1, n - 1);
   const double alpha = x[0];
   x[0] = 1.0;
-  if (rest == 0.0) return {alpha, 0.0};
+  if (rest == 0.0) return {alpha, 0.0, 0.0};
   const double beta = -std::copysign(std::sqrt(alpha * alpha + rest), alpha);
   const double scale = 1.0 / (alpha - beta);
   for (std::int64_t i = 1; i < n; ++i) x[i] *= scale;
-  return {beta, (beta - alpha) / beta};
+  return {beta, (beta - alpha) / beta, scale};
 }
 
 struct Work {
-  Aligned a, x, left, right, y, v, sum, d, e;
+  Aligned a, x, left, y, v, sum, d, e;
   Work(std::int64_t m, std::int64_t n)
-      : a(m * leading(n)), x(m), left(m), right(m), y(padded(n)), v(padded(n)), sum(padded(n)), d(n), e(n) {}
+      : a(m * leading(n)), x(m), left(m), y(padded(n)), v(padded(n)), sum(padded(n)), d(n), e(n) {}
 };
 
 // A [m, n], m >= n, rows padded with zeros to a multiple of kLanes, to diagonal d and superdiagonal e (e[n-1] = 0).
 void bidiagonalise(Work& w, std::int64_t m, std::int64_t n) {
   const std::int64_t ld = leading(n), end = padded(n);
-  double *a = w.a.data(), *x = w.x.data(), *left = w.left.data(), *right = w.right.data();
-  double *y = w.y.data(), *v = w.v.data(), *s = w.sum.data(), *d = w.d.data(), *e = w.e.data();
+  double *a = w.a.data(), *x = w.x.data(), *left = w.left.data(), *y = w.y.data(), *v = w.v.data(), *s = w.sum.data();
+  double *d = w.d.data(), *e = w.e.data(), turn = 0.0, common = 0.0;
   std::fill(left, left + m, 0.0);
-  std::fill(right, right + m, 0.0);
   std::fill(y, y + end, 0.0);
   std::fill(v, v + end, 0.0);
   for (std::int64_t k = 0; k < n; ++k) {
-    const std::int64_t begin = (k + 1) / kLanes * kLanes, after = k + 1;
-    for (std::int64_t i = k; i < m; ++i) x[i] = a[i * ld + k] - left[i] * y[k] - right[i] * v[k];
-    const auto [diagonal, tau] = reflector(x + k, m - k);
-    d[k] = diagonal;
+    const std::int64_t begin = k / kLanes * kLanes, after = k + 1;
+    std::fill(s + begin, s + end, 0.0);
+    step(a, ld, k, m, begin, end, {left, y, v, turn, common}, x, s);
+    const Reflector below = reflector(x + k, m - k);
+    d[k] = below.beta;
     e[k] = 0.0;
     if (after == n) break;
-    y[k] = v[k] = 0.0;
-    std::fill(s + begin, s + end, 0.0);
-    update(a + k * ld, ld, m - k, begin, end, left + k, y, right + k, v, x + k, s);
-    for (std::int64_t j = begin; j < after; ++j) s[j] = 0.0;  // of finished columns
-    for (std::int64_t i = k; i < m; ++i) left[i] = tau * x[i];
-    std::swap(y, s);
-    for (std::int64_t j = after; j < n; ++j) v[j] = a[k * ld + j] - left[k] * y[j];
-    const auto [above, turn] = reflector(v + after, n - after);
-    e[k] = above;
-    product(a + after * ld, ld, m - after, begin, end, v, right + after);
-    const double common = kernels::dot(y + after, v + after, n - after);
-    for (std::int64_t i = after; i < m; ++i) right[i] = turn * (right[i] - left[i] * common);
+    // s = A'x for the column as it was; the reflector's vector is scale (x - beta e1).
+    const double* row = a + k * ld;
+    for (std::int64_t i = k; i < m; ++i) left[i] = below.tau * x[i];
+    for (std::int64_t j = begin; j < end; ++j) y[j] = below.scale * (s[j] - below.beta * row[j]);
+    for (std::int64_t j = begin; j < after; ++j) y[j] = v[j] = 0.0;  // finished columns
+    for (std::int64_t j = after; j < n; ++j) v[j] = row[j] - left[k] * y[j];
+    const Reflector above = reflector(v + after, n - after);
+    e[k] = above.beta;
+    turn = above.tau;
+    common = kernels::dot(y + after, v + after, n - after);
   }
 }
 

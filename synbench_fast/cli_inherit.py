@@ -195,6 +195,11 @@ def inherit(
             write_csv(stream, report)
         else:
             print_report(stream, report)
+        if report.failed:
+            total = len(report.cells) + len(report.failed)
+            more = "" if len(report.failed) == 1 else f", the first is {report.failed[0]}"
+            line = f"inherit: {len(report.failed)} of {total} fine-tunings failed{more or f': {report.failed[0]}'}"
+            raise typer.Exit(fail(line, 1))
 
 
 def _pairs(texts: list[str]) -> dict[str, str]:

@@ -21,7 +21,7 @@ from scipy import stats
 from torch import Tensor, nn
 
 from synbench_fast import cli, errors
-from synbench_fast.inheritance import run as protocol
+from synbench_fast.inheritance import methods as methods_package
 from synbench_fast.inheritance.bench import Bench
 from synbench_fast.inheritance.cells import PRETRAINING, Cell, TrainingSummary
 from synbench_fast.inheritance.data import DataSet, DataSuite, Part, in_memory
@@ -36,9 +36,11 @@ from synbench_fast.inheritance.methods.prompt import Prompted
 from synbench_fast.inheritance.model import Classifier, split_head, weighted_mean
 from synbench_fast.inheritance.networks import load_network
 from synbench_fast.inheritance.page import page
+from synbench_fast.inheritance.protocol import agreement
 from synbench_fast.inheritance.report import InheritanceReport, summarise, write_csv
-from synbench_fast.inheritance.run import agreement, inherit
-from synbench_fast.inheritance.training import Training, fit, logits_of, steps_of
+from synbench_fast.inheritance.run import inherit
+from synbench_fast.inheritance.tables import print_report
+from synbench_fast.inheritance.training import Training, fit, predictions, steps_of
 
 SHAPE = (1, 6, 6)
 CLASSES = 4
@@ -116,6 +118,11 @@ def make_bench(original: Classifier, part: Part | None = None, **changes: Any) -
 
 def weights(model: nn.Module) -> dict[str, Tensor]:
     return {name: value.clone() for name, value in model.state_dict().items()}
+
+
+def logits_of(model: Classifier, part: Part) -> Tensor:
+    with torch.no_grad():
+        return model(part.load(torch.arange(len(part))))
 
 
 def equal(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
@@ -216,6 +223,30 @@ def test_several_columns_for_a_class() -> None:
     assert part.predict(logits).tolist() == [0, 1]
 
 
+@pytest.mark.parametrize(
+    ("y", "columns", "words"),
+    [
+        (torch.tensor([0, 2]), ((0,), (1,)), "y: expected labels in 0 ... 1, got 2"),
+        (torch.tensor([-1, 1]), ((0,), (1,)), "y: expected labels in 0 ... 1, got -1"),
+        (torch.tensor([0.0]), ((0,), (1,)), "y: expected int64 [N], got torch.float32 [1]"),
+        (torch.tensor([0]), ((0,), ()), "columns: expected at least one for every class, got none for 1"),
+        (
+            torch.tensor([0]),
+            ((0, 3), (3,)),
+            "columns: expected every column for one class, got 3 for 0 and 1",
+        ),
+    ],
+)
+def test_parts_are_checked(y: Tensor, columns: tuple[tuple[int, ...], ...], words: str) -> None:
+    with refused(words):
+        Part(y, columns, lambda rows: rows, "")
+
+
+def test_labels_of_other_classes_are_refused() -> None:
+    with refused("labels: expected classes of [0, 2], got 1"):
+        in_memory(torch.zeros(2, *SHAPE), torch.tensor([0, 1]), (0, 2))
+
+
 def test_accuracy_is_the_mean_over_groups() -> None:
     part = in_memory(torch.zeros(4, *SHAPE), torch.tensor([0, 0, 1, 1]), (0, 1), torch.tensor([0, 0, 0, 1]))
     assert part.accuracy(torch.tensor([True, False, False, True])) == pytest.approx((1 / 3 + 1) / 2)
@@ -252,6 +283,34 @@ def test_a_loss_that_is_not_finite_is_refused() -> None:
         fit(model, make_part(1), replace(TRAINING, lr=1e30, warmup=0), parameters=model.parameters(), seed=0)
 
 
+def test_weights_of_a_last_step_that_are_not_finite_are_refused() -> None:
+    """One step: its loss is that of the weights before it."""
+    model = make_classifier()
+    training = Training(epochs=1, batch_size=60, lr=3e38, momentum=0.0, warmup=0)
+    with refused("lr: expected one at which the weights stay finite, got 3e+38"):
+        fit(
+            model,
+            make_part(1),
+            replace(training, lr=3e38),
+            parameters=model.parameters(),
+            seed=0,
+            penalty=steep,
+        )
+
+
+def steep(x: Tensor, logits: Tensor) -> Tensor:
+    return 1e3 * logits.square().sum()
+
+
+def test_predictions_go_batch_by_batch(original: Classifier) -> None:
+    part = make_part(3, (0, 2))
+    assert torch.equal(predictions(original, part, batch_size=7), part.predict(logits_of(original, part)))
+    broken = original.clone()
+    nn.init.constant_(broken.head.bias, math.inf)
+    with refused("logits: expected finite ones, got inf"):
+        predictions(broken, part)
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -271,7 +330,7 @@ def test_training_is_checked(change: dict[str, Any], words: str) -> None:
 
 def test_registry_has_a_file_per_method() -> None:
     assert names() == ("ewc", "ft", "l2sp", "lora", "lp", "lp-ft", "lwf", "prompt", "soup", "wise")
-    folder = Path(protocol.__file__).parent / "methods"
+    folder = Path(methods_package.__file__).parent
     for name in names():
         assert (folder / f"{name.replace('-', '_')}.py").is_file()
         assert find(name).title
@@ -354,6 +413,99 @@ def test_lora_of_a_joined_projection_leaves_keys_alone() -> None:
     assert [bool(one.abs().max() > 0) for one in parts] == [True, False, True]
     assert all(torch.linalg.matrix_rank(parts[i].double(), rtol=1e-4) == 1 for i in (0, 2))
     assert all(torch.equal(before[name], after[name]) for name in before if name != "body.qkv.weight")
+
+
+class TorchAttention(nn.Module):
+    def __init__(self, kdim: int | None = None) -> None:
+        super().__init__()
+        self.inner = nn.MultiheadAttention(6, 2, kdim=kdim, vdim=kdim, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.flatten(1).view(len(x), 6, 6)
+        width = self.inner.kdim
+        made: Tensor = self.inner(x, x[:, :, :width], x[:, :, :width], need_weights=False)[0]
+        return made.mean(1)
+
+
+@pytest.mark.parametrize("kdim", [None, 5])
+def test_lora_of_torch_attention(kdim: int | None) -> None:
+    """Rows of queries and values have updates of the rank; keys, biases and all else stay bit for bit."""
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        body = TorchAttention(kdim)
+        model = Classifier(body, nn.Linear(6, CLASSES), mean=(0.4,), std=(0.5,), shape=SHAPE).clone()
+    moved: list[set[str]] = []
+    step = torch.optim.SGD.step
+
+    def spy(self: torch.optim.SGD, closure: None = None) -> Any:
+        moved.append({tuple(one.shape) for one in self.param_groups[0]["params"]})
+        return step(self)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.optim.SGD, "step", spy)
+        tuned, _ = make_bench(model).tune("lora?rank=1&alpha=4")
+    width = kdim or 6
+    assert moved[0] == ({(2, 1, 6), (2, 6, 1)} if kdim is None else {(1, 1, 6), (1, 6, 1), (1, 1, width)})
+    before, after = weights(model), weights(tuned)
+    assert before.keys() == after.keys() and type(tuned.body.inner) is nn.MultiheadAttention
+    prefix = "body.inner."
+    changed = {"in_proj_weight"} if kdim is None else {"q_proj_weight", "v_proj_weight"}
+    for name in before:
+        if name.removeprefix(prefix) not in changed:
+            assert torch.equal(before[name], after[name]), name
+            continue
+        parts = (after[name] - before[name]).chunk(3 if kdim is None else 1)
+        expected = [True, False, True] if kdim is None else [True]
+        assert [bool(one.abs().max() > 0) for one in parts] == expected
+        assert all(torch.linalg.matrix_rank(one.double(), rtol=1e-4) == 1 for one in parts if one.any())
+
+
+def test_lora_of_torch_attention_starts_from_the_original(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before the first step and, adapted or merged, after the last one."""
+    from synbench_fast.inheritance.methods import lora
+
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        model = Classifier(
+            TorchAttention(), nn.Linear(6, CLASSES), mean=(0.4,), std=(0.5,), shape=SHAPE
+        ).clone()
+    x = make_part(5).load(torch.arange(20))
+    expected, seen = model(x), []
+    real = lora.fit
+
+    def spy(adapted: Classifier, *arguments: Any, **options: Any) -> TrainingSummary:
+        assert torch.equal(adapted(x), expected)
+        summary = real(adapted, *arguments, **options)
+        seen.append(adapted(x).detach())
+        return summary
+
+    monkeypatch.setattr(lora, "fit", spy)
+    tuned, _ = make_bench(model).tune("lora?rank=2&alpha=4")
+    assert not torch.equal(seen[0], expected)
+    assert torch.equal(tuned(x), seen[0])
+
+
+def test_lora_of_a_torchvision_transformer() -> None:
+    from torchvision.models import VisionTransformer
+
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        whole = VisionTransformer(
+            image_size=16, patch_size=8, num_layers=2, num_heads=2, hidden_dim=8, mlp_dim=16, num_classes=3
+        )
+        nn.init.normal_(whole.heads.head.weight)  # zeros at first, through which no gradient comes
+    model = split_head(whole, 3, spec="s", mean=(0.5,) * 3, std=(0.5,) * 3, shape=(3, 16, 16)).clone()
+    draws = torch.rand(6, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    part = in_memory(draws, torch.arange(6) % 3, (0, 1, 2))
+    bench = Bench(model, part, Training(epochs=2, batch_size=3, lr=0.1, warmup=0), seed=0)
+    before, after = weights(model), weights(bench.tune("lora?rank=2&alpha=8")[0])
+    changed = [name for name in before if not torch.equal(before[name], after[name])]
+    assert len(changed) == 2 and all(name.endswith("self_attention.in_proj_weight") for name in changed)
+    for name in changed:
+        update = (after[name] - before[name]).chunk(3)
+        assert not update[1].any()
+        for one in (update[0], update[2]):
+            assert torch.linalg.matrix_rank(one.double(), rtol=1e-4) <= 2 and one.any()
 
 
 def test_prompt_leaves_the_network_bit_identical(original: Classifier) -> None:
@@ -570,8 +722,8 @@ def test_cells_are_what_they_say(original: Classifier) -> None:
     assert (cell.fine_tuned_on, cell.seed, len(report.cells)) == ("two", 0, 3)
     tuned, _ = Bench(original, suite.data[1].train, TRAINING, seed=0).tune("ft")
     for name, part in suite.test_parts().items():
-        was = part.predict(logits_of(original, part)) == part.y
-        now = part.predict(logits_of(tuned, part)) == part.y
+        was = predictions(original, part) == part.y
+        now = predictions(tuned, part) == part.y
         before = cell.pretraining_before if name == PRETRAINING else cell.accuracy_before[name]
         after = cell.pretraining_after if name == PRETRAINING else cell.accuracy_after[name]
         assert before == pytest.approx(float(was.double().mean()))
@@ -602,6 +754,111 @@ def test_a_run_that_was_killed_goes_on(original: Classifier, tmp_path: Path) -> 
     assert numbers(resumed) == numbers(whole)
     again = run_toy(original, out=tmp_path)
     assert again.reused == 12 and again.cells == resumed.cells
+
+
+@pytest.fixture
+def diverging(monkeypatch: pytest.MonkeyPatch) -> set[tuple[str, int]]:
+    """(data set, seed) whose fine-tuning meets a loss that is not finite, as long as it is in here."""
+    from synbench_fast.inheritance import bench as benches
+
+    bad: set[tuple[str, int]] = set()
+    parts = {one.train.sha256: one.name for one in make_suite().data}
+    real = benches.fit
+
+    def fit_or_fail(model: Classifier, part: Part, training: Training, **options: Any) -> TrainingSummary:
+        rate = 1e30 if (parts[part.sha256], options["seed"]) in bad else training.lr
+        return real(model, part, replace(training, lr=rate), **options)
+
+    monkeypatch.setattr(benches, "fit", fit_or_fail)
+    return bad
+
+
+def test_a_fine_tuning_that_diverges_leaves_a_gap(
+    original: Classifier, diverging: set[tuple[str, int]], tmp_path: Path
+) -> None:
+    whole = run_toy(original, methods=("ft", "wise", "lp"))
+    diverging.add(("two", 1))
+    lines: list[str] = []
+    report = run_toy(original, methods=("ft", "wise", "lp"), out=tmp_path, progress=lines.append)
+    assert [(one.method, one.fine_tuned_on, one.seed) for one in report.failed] == [
+        ("ft", "two", 1),
+        ("wise", "two", 1),  # starts from the same fine-tuning
+    ]
+    assert all(
+        one.reason.startswith("lr: expected one at which the loss stays finite") for one in report.failed
+    )
+    assert sum("failed: lr:" in line for line in lines) == 2
+    assert len(report.cells) == 18 - 2
+    for one, complete in zip(report.summaries, whole.summaries, strict=True):
+        assert one.failed == (0 if one.method == "lp" else 2 // 2)
+        assert one.mri.by_seed == complete.mri.by_seed[: 2 - one.failed]  # seed 1 is over other data sets
+        assert one.matrix["one"] == complete.matrix["one"] and one.ri["one"] == complete.ri["one"]
+        assert len(one.ri["two"].by_seed) == 2 - one.failed
+    lp = report.summary("lp")
+    assert lp.difference is not None and len(lp.difference.by_seed) == 1  # the seeds that both have
+    records = [json.loads(path.read_text(encoding="utf-8")) for path in (tmp_path / "cells").iterdir()]
+    failures = [one for one in records if one["failed"] is not None]
+    assert len(records) == 18 and len(failures) == 2
+    assert all(one["cell"] is None and one["failed"].startswith("lr:") for one in failures)
+    again = run_toy(original, methods=("ft", "wise", "lp"), out=tmp_path)
+    assert again.reused == 16 and again.failed == report.failed  # tried again
+    diverging.clear()
+    mended = run_toy(original, methods=("ft", "wise", "lp"), out=tmp_path)
+    assert mended.reused == 16 and not mended.failed and numbers(mended) == numbers(whole)
+
+
+def test_where_all_fine_tunings_of_a_set_diverge_there_is_no_number(
+    original: Classifier, diverging: set[tuple[str, int]], tmp_path: Path
+) -> None:
+    diverging.update({("two", 0), ("two", 1)})
+    report = run_toy(original, methods=("ft", "lp"))
+    ft = report.summary("ft")
+    assert math.isnan(ft.mri.value) and ft.mri.by_seed == [] and ft.failed == 2
+    assert set(ft.matrix["two"].values()) == {None} and None not in ft.matrix["one"].values()
+    path = report.save(tmp_path / "r.json")
+    document = json.loads(path.read_text(encoding="utf-8"))
+    assert document["summaries"][0]["matrix"]["two"]["one"] is None
+    assert document["summaries"][0]["mri"]["value"] is None
+    assert str(InheritanceReport.load(path)) == str(report)  # NaN is not equal to itself
+    text = page(report)
+    assert "2 failed, in no number here" in text
+    assert "fine-tuned on two, evaluated on three: failed" in text
+    assert "nan" not in text.replace("a loss of nan", "")
+    stream = io.StringIO()
+    print_report(stream, report)
+    table = stream.getvalue()
+    assert "2 failed, in no number above" in table and "nan" not in table.replace("a loss of nan", "")
+    assert str(report.failed[0]) in table
+    stream = io.StringIO()
+    write_csv(stream, report)
+    rows = list(csv.DictReader(io.StringIO(stream.getvalue())))
+    lost = [row for row in rows if row["evaluated_on"] == ""]
+    assert [(row["method"], row["fine_tuned_on"], row["seed"]) for row in lost] == [
+        ("ft", "two", "0"),
+        ("ft", "two", "1"),
+    ]
+
+
+def test_a_run_where_everything_diverges_still_reports(original: Classifier) -> None:
+    report = run_toy(original, methods=("ft",), seeds=1, lr=1e30, warmup=0)
+    assert not report.cells and len(report.failed) == 3
+    assert "failed" in page(report)
+    print_report(io.StringIO(), report)
+
+
+def test_an_encoder_without_finite_logits_is_refused(original: Classifier) -> None:
+    broken = original.clone()
+    nn.init.constant_(broken.head.bias, math.nan)
+    with refused("encoder Body 1: logits: expected finite ones, got nan"):
+        run_toy(broken)
+
+
+def test_kept_weights_that_are_missing_are_made_again(original: Classifier, tmp_path: Path) -> None:
+    run_toy(original, out=tmp_path, seeds=1, methods=("lp",))
+    assert run_toy(original, out=tmp_path, seeds=1, methods=("lp",), weights=True).reused == 0
+    next((tmp_path / "weights").iterdir()).unlink()
+    assert run_toy(original, out=tmp_path, seeds=1, methods=("lp",), weights=True).reused == 2
+    assert len(list((tmp_path / "weights").iterdir())) == 3
 
 
 def test_another_configuration_has_other_cells(original: Classifier, tmp_path: Path) -> None:
@@ -691,6 +948,10 @@ def test_suites_are_checked(original: Classifier) -> None:
             replace(suite, data=(one, DataSet("two", make_part(1, (2,)), two.test))),
             "at least 2 classes in two",
         ),
+        (
+            replace(suite, classes=("a", "b", "c")),
+            "expected columns below 3 in one, the number of classes, got 3",
+        ),
     ):
         with refused("suite toy:", words):
             inherit(original, changed)
@@ -743,6 +1004,33 @@ def test_user_folders(tmp_path: Path) -> None:
     assert suite.data[0].train is suite.data[0].test  # the published protocol has one part only
     assert suite.sha256 == folder_suite(data, before, PREPARE).sha256
     assert suite.sha256 != folder_suite(data, before, Prepare((3, 8, 8), 0.9)).sha256
+
+
+def test_other_images_are_other_data(tmp_path: Path) -> None:
+    """A file of the same name and size with other pixels."""
+    before = write_images(tmp_path / "val", ("cat", "dog"))
+    file = before / "cat" / "0.bmp"
+    sums = []
+    for level in (10, 200):
+        Image.new("RGB", (8, 8), (level, 0, 0)).save(file)
+        sums.append(folder_suite({"x": before}, before, PREPARE).sha256)
+    assert sums[0] != sums[1]
+
+
+def test_files_are_decoded_in_portions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from synbench_fast.inheritance import folders
+
+    before = write_images(tmp_path / "val", ("cat", "dog"), 5)
+    (before / "cat" / "3.png").write_bytes(b"")
+    expected = folder_suite({"x": before}, before, PREPARE, skip_unreadable=True)
+    monkeypatch.setattr(folders, "_AT_ONCE", 2)
+    found = folder_suite({"x": before}, before, PREPARE, skip_unreadable=True)
+    assert (found.sha256, found.notes) == (expected.sha256, expected.notes)
+    rows = torch.arange(9)
+    assert torch.equal(found.pretraining.load(rows), expected.pretraining.load(rows))
+    monkeypatch.setattr(folders, "_IN_MEMORY", 0)
+    again = folder_suite({"x": before}, before, PREPARE, skip_unreadable=True)
+    assert torch.equal(again.pretraining.load(rows), expected.pretraining.load(rows))
 
 
 def test_folder_mistakes(tmp_path: Path) -> None:
@@ -815,6 +1103,8 @@ def test_imagenet_variants(imagenet: Path) -> None:
     groups = parts["C"].groups
     assert groups is not None and len(parts["C"]) == 150 and torch.equal(groups.unique(), torch.arange(75))
     assert any("air_freshener" in one for one in suite.notes)
+    by_name = imagenet_suite(None, imagenet / "val", PREPARE, data={"V2": imagenet / "val"}, only=("V2",))
+    assert by_name.data[0].test.columns == parts["V2"].columns
 
 
 def test_imagenet_mistakes(imagenet: Path, tmp_path: Path) -> None:
@@ -827,6 +1117,10 @@ def test_imagenet_mistakes(imagenet: Path, tmp_path: Path) -> None:
         imagenet_suite(imagenet, only=("ObjectNet",), **options)
     (tmp_path / "map.json").write_text('{"banana": "n99"}', encoding="utf-8")
     with refused("objectnet_map: expected a JSON object", "got 'n99' for 'banana'"):
+        imagenet_suite(imagenet, only=("ObjectNet",), objectnet_map=tmp_path / "map.json", **options)
+    mapping = {"banana": [WORDNET[0], WORDNET[1]], "alarm_clock": [WORDNET[1]]}
+    (tmp_path / "map.json").write_text(json.dumps(mapping), encoding="utf-8")
+    with refused("a class for one folder only", "for 'banana' and 'alarm_clock'"):
         imagenet_suite(imagenet, only=("ObjectNet",), objectnet_map=tmp_path / "map.json", **options)
     write_images(tmp_path / "c" / "fog" / "1", WORDNET)
     with refused("C: expected 15 corruptions with severities 1 to 5", "gaussian_noise/1 and 73 more missing"):
@@ -858,6 +1152,57 @@ def test_imagenet_variants_from_the_command_line(
     assert len(rows) == 4 * 5
     assert {row["evaluated_on"] for row in rows} == {"A", "R", "ObjectNet", "C", PRETRAINING}
     assert "warning: seeds: 1 gives no interval" in err
+
+
+@pytest.mark.slow
+def test_all_imagenet_variants_with_a_network_of_torchvision(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A thousand classes of one image, and variants with a few of them, through the command line."""
+    wordnet = tuple(f"n{number:08d}" for number in range(1000))
+    root = tmp_path / "imagenet"
+    write_images(root / "val", wordnet, 1)
+    write_images(root / "imagenetv2-matched-frequency-format-val", ("0", "10", "999"))
+    write_images(root / "imagenet-a", wordnet[20:23])
+    write_images(root / "imagenet-r", wordnet[30:32])
+    for name in ("imagenet-sketch", "imagenet-cartoon", "imagenet-drawing"):
+        write_images(root / name, wordnet[:3])
+    write_images(root / "objectnet-1.0" / "images", ("alarm_clock", "banana", "unknown"))
+    mapping = {"alarm_clock": [wordnet[4], wordnet[1]], "banana": wordnet[7]}
+    (root / "map.json").write_text(json.dumps(mapping), encoding="utf-8")
+    for corruption in IMAGENET_CORRUPTIONS:
+        for severity in range(1, 6):
+            write_images(root / "imagenet-c" / corruption / str(severity), wordnet[:2], 1)
+    words = ["inherit", "torchvision:shufflenet_v2_x0_5", "--random-init", "--suite", "imagenet-rib"]
+    words += [
+        "--root",
+        str(root),
+        "--pretraining",
+        str(root / "val"),
+        "--objectnet-map",
+        str(root / "map.json"),
+    ]
+    words += ["--methods", "ft", "--seeds", "1", "--epochs", "1", "--no-score", "--distance-samples", "4"]
+    words += ["--device", "cpu", "--out", str(tmp_path / "out")]
+    assert cli.main(words) == 0
+    _, err = capsys.readouterr()
+    assert "ObjectNet: 1 class folders left out" in err and "(unknown)" in err
+    report = InheritanceReport.load(tmp_path / "out" / "inherit.json")
+    assert {one.name: (one.classes, one.test) for one in report.data} == {
+        "V2": (3, 6), "A": (3, 6), "R": (2, 4), "Sketch": (3, 6), "ObjectNet": (2, 4), "Cartoon": (3, 6),
+        "Drawing": (3, 6), "C": (2, 150),
+    }  # fmt: skip
+    assert len(report.cells) == 8 and len(report.matrix("ft")["C"]) == 9
+    for cell in report.cells:
+        # masked: among two or three classes guesses are right often, among a thousand hardly ever
+        assert all(value >= 1 / 6 for value in cell.accuracy_before.values())
+        assert cell.pretraining_before < 0.05
+        assert cell.distance is not None and len(cell.distance) == 8
+    (root / "imagenet-c" / "fog" / "3").rename(root / "elsewhere")
+    assert cli.main(words) == 1
+    _, err = capsys.readouterr()
+    assert err.splitlines()[-1].startswith("error: C: expected 15 corruptions with severities 1 to 5 in ")
+    assert err.splitlines()[-1].endswith("got no fog/3")
 
 
 # digits-rib
@@ -984,6 +1329,29 @@ def test_csv_has_a_row_per_cell_and_data_set(report: InheritanceReport) -> None:
 def test_command_line_mistakes(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["inherit", *words]) == 2
     assert capsys.readouterr().err.startswith(message)
+
+
+def test_failed_fine_tunings_end_in_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = [
+        "inherit",
+        "digits:untrained",
+        "--methods",
+        "lp,ft",
+        "--seeds",
+        "1",
+        "--epochs",
+        "1",
+        "--no-score",
+    ]
+    words += ["--no-distance", "--lr", "1e25", "--warmup", "0", "--quiet", "--out", str(tmp_path)]
+    assert cli.main(words) == 1
+    out, err = capsys.readouterr()
+    last = err.splitlines()[-1]
+    assert re.match(r"error: inherit: \d+ of 16 fine-tunings failed, the first is digits:untrained: ", last)
+    assert "failed, in no number above" in out
+    report = InheritanceReport.load(tmp_path / "inherit.json")
+    assert len(report.failed) + len(report.cells) == 16 and report.failed
+    assert (tmp_path / "inherit.html").is_file() and (tmp_path / "inherit.csv").is_file()
 
 
 def test_mistakes_of_the_run_are_one_line(capsys: pytest.CaptureFixture[str]) -> None:

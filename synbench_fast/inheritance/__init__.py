@@ -9,7 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from synbench_fast.inheritance.cells import PRETRAINING, Agreement, Cell
+    from synbench_fast.inheritance.cells import PRETRAINING, Agreement, Cell, FailedCell
     from synbench_fast.inheritance.data import DataSet, DataSuite, Part
     from synbench_fast.inheritance.model import Classifier
     from synbench_fast.inheritance.page import write_page
@@ -23,6 +23,7 @@ _HOME = {
     "Classifier": "model",
     "DataSet": "data",
     "DataSuite": "data",
+    "FailedCell": "cells",
     "InheritanceReport": "report",
     "MethodSummary": "report",
     "PRETRAINING": "cells",
@@ -40,6 +41,7 @@ __all__ = [
     "Classifier",
     "DataSet",
     "DataSuite",
+    "FailedCell",
     "InheritanceReport",
     "MethodSummary",
     "Part",

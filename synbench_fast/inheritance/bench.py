@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from synbench_fast.inheritance.cells import TrainingSummary
 from synbench_fast.inheritance.methods import Method, find
-from synbench_fast.inheritance.training import Penalty, Training, fit
+from synbench_fast.inheritance.training import Diverged, Penalty, Training, fit
 
 if TYPE_CHECKING:
     from synbench_fast.inheritance.data import Part
@@ -38,15 +38,25 @@ class Bench:
     ) -> None:
         self.original, self.part, self.training, self.seed = original, part, training, seed
         self.pretraining_train = pretraining_train
-        self._made: dict[Method, tuple[Classifier, TrainingSummary]] = {}
+        self._made: dict[Method, tuple[Classifier, TrainingSummary] | Diverged] = {}
         self._reruns: dict[int, Bench] = {}
 
     def tune(self, method: Method | str) -> tuple[Classifier, TrainingSummary]:
-        """The classifier that `method` makes, kept for methods that start from it; not to be changed."""
+        """The classifier that `method` makes, kept for methods that start from it; not to be changed.
+
+        Raises:
+            Diverged: it did not stay finite; methods that start from it fail for the same reason.
+        """
         one = find(method) if isinstance(method, str) else method
         if one not in self._made:
-            self._made[one] = one.fine_tune(self)
-        return self._made[one]
+            try:
+                self._made[one] = one.fine_tune(self)
+            except Diverged as error:
+                self._made[one] = error
+        made = self._made[one]
+        if isinstance(made, Diverged):
+            raise made
+        return made
 
     def rerun(self, number: int) -> Bench:
         """The same with a seed that no other run has: number 0 is this bench itself."""

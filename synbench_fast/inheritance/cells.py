@@ -10,7 +10,15 @@ from dataclasses import dataclass
 
 from synbench_fast.documents import nan_field
 
-__all__ = ["PRETRAINING", "Agreement", "Cell", "ScoreSummary", "TrainingSummary", "mean_change"]
+__all__ = [
+    "PRETRAINING",
+    "Agreement",
+    "Cell",
+    "FailedCell",
+    "ScoreSummary",
+    "TrainingSummary",
+    "mean_change",
+]
 
 # The key of the pre-training data's validation part; no data set may have this name.
 PRETRAINING = "pre-training"
@@ -107,6 +115,20 @@ class Cell:
     def ood_after(self) -> float:
         """Mean over j != i of accuracy_after(j)."""
         return statistics.fmean(self.accuracy_after[name] for name in self.others)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FailedCell:
+    """A cell without numbers, because its fine-tuning did not stay finite; `reason` is one line."""
+
+    encoder: str
+    fine_tuned_on: str
+    method: str
+    seed: int
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.encoder}: {self.method} on {self.fine_tuned_on}, seed {self.seed}: {self.reason}"
 
 
 def mean_change(before: dict[str, float], after: dict[str, float], names: tuple[str, ...]) -> float:

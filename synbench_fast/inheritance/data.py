@@ -32,6 +32,9 @@ class Part:
         load: rows int64 [n] -> x float32 [n, C, H, W] in [0, 1].
         sha256: of everything that fixes images and labels.
         groups: int64 [N] or None; the accuracy is the mean over groups of the accuracy within each.
+
+    Raises:
+        SynbenchError: labels that are no classes, a class without a column, or a column of two classes.
     """
 
     y: Tensor
@@ -39,6 +42,23 @@ class Part:
     load: Callable[[Tensor], Tensor]
     sha256: str
     groups: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        classes = len(self.columns)
+        if self.y.dtype != torch.int64 or self.y.ndim != 1:
+            raise SynbenchError(f"y: expected int64 [N], got {self.y.dtype} {list(self.y.shape)}")
+        if len(self.y) and not 0 <= int(self.y.min()) <= int(self.y.max()) < classes:
+            wrong = next(one for one in self.y.tolist() if not 0 <= one < classes)
+            raise SynbenchError(f"y: expected labels in 0 ... {classes - 1}, got {wrong}")
+        owner: dict[int, int] = {}
+        for number, columns in enumerate(self.columns):
+            if not columns:
+                raise SynbenchError(f"columns: expected at least one for every class, got none for {number}")
+            for column in columns:
+                if owner.setdefault(column, number) != number:
+                    raise SynbenchError(
+                        f"columns: expected every column for one class, got {column} for {owner[column]} and {number}"
+                    )
 
     def __len__(self) -> int:
         return len(self.y)
@@ -133,11 +153,17 @@ def part_sha256(x: Tensor, y: Tensor, columns: Sequence[Sequence[int]]) -> str:
 
 
 def in_memory(x: Tensor, labels: Tensor, classes: Sequence[int], groups: Tensor | None = None) -> Part:
-    """A part whose images are in memory; `labels` are columns of the classifier, all of them in `classes`."""
+    """A part whose images are in memory; `labels` are columns of the classifier, all of them in `classes`.
+
+    Raises:
+        SynbenchError: a label that is not in `classes`.
+    """
     columns = tuple((int(one),) for one in classes)
-    place = torch.full((int(max(classes)) + 1,), -1)
-    place[torch.tensor(list(classes))] = torch.arange(len(columns))
-    y = place[labels]
+    wanted = torch.tensor(list(classes))
+    missing = labels[~torch.isin(labels, wanted)]
+    if len(missing):
+        raise SynbenchError(f"labels: expected classes of {list(classes)}, got {int(missing[0])}")
+    y = (labels[:, None] == wanted).int().argmax(1)
     return Part(y, columns, lambda rows: x[rows], part_sha256(x, y, columns), groups)
 
 
@@ -157,10 +183,16 @@ def check_suite(suite: DataSuite) -> None:
                 f"suite {suite.name}: expected names other than {PRETRAINING!r}, which is the pre-training "
                 f"data's, got {name!r}"
             )
-    for name, part in [(f"{one.name}", part) for one in suite.data for part in (one.train, one.test)]:
+    for name, part in [(one.name, part) for one in suite.data for part in (one.train, one.test)]:
         if not len(part):
             raise SynbenchError(f"suite {suite.name}: expected images in {name}, got none")
         if len(part.columns) < 2:
             raise SynbenchError(
                 f"suite {suite.name}: expected at least 2 classes in {name}, got {len(part.columns)}"
+            )
+        beyond = [column for columns in part.columns for column in columns if column >= len(suite.classes)]
+        if beyond:
+            raise SynbenchError(
+                f"suite {suite.name}: expected columns below {len(suite.classes)} in {name}, the number of classes, "
+                f"got {beyond[0]}"
             )

@@ -33,7 +33,7 @@ from synbench_fast.inheritance.ground_cost import (
     squared_distances,
 )
 
-__all__ = ["UNCONVERGED", "Distance", "dataset_distance"]
+__all__ = ["UNCONVERGED", "Distance", "dataset_distance", "subsample"]
 
 UNCONVERGED = ("raise", "warn")
 _LARGEST = 5000  # samples of each set unless asked otherwise: 200 MB per cost matrix
@@ -126,7 +126,7 @@ def dataset_distance(
         class_gaussians(x, x_labels, classes, name=names[0]),
         class_gaussians(y, y_labels, classes, name=names[1]),
     ]
-    places = [_subsample(n, len(one), samples, seed) for n, one in zip(names, (x, y), strict=True)]
+    places = [subsample(n, len(one), samples, seed) for n, one in zip(names, (x, y), strict=True)]
     sets = [
         (one[place.to(one.device)], group.member[place.to(one.device)], group)
         for one, place, group in zip((x, y), places, groups, strict=True)
@@ -220,7 +220,7 @@ def _library() -> Any:
     return ot
 
 
-def _subsample(name: str, count: int, samples: int | None, seed: int) -> Tensor:
+def subsample(name: str, count: int, samples: int | None, seed: int) -> Tensor:
     """Places of the samples of a set of `count`, ascending: the same ones for every set of this size."""
     wanted = min(count, _LARGEST) if samples is None else samples
     if wanted > count:

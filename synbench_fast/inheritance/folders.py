@@ -8,6 +8,7 @@ sorted order is the usual one. Every data set has those of its classes that the 
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -49,6 +50,7 @@ CORRUPTIONS = (
 SEVERITIES = ("1", "2", "3", "4", "5")
 SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm"))
 _IN_MEMORY = 1 << 30  # bytes of a part's decoded images that are kept
+_AT_ONCE = 4096  # files handed to the threads that decode: ImageNet-C has 3.75 million
 
 
 @dataclass(frozen=True)
@@ -63,11 +65,11 @@ class Prepare:
     crop: float = 0.875
     interpolation: str = "bilinear"
 
-    def __call__(self, path: Path) -> NDArray[np.uint8]:
-        """uint8 [C, H, W]; OSError or ValueError where the file is no image."""
+    def __call__(self, content: bytes) -> NDArray[np.uint8]:
+        """uint8 [C, H, W] of an image file's content; OSError or ValueError where it is no image."""
         images = optional("PIL.Image", "pillow", "torchvision")
         channels, height, width = self.shape
-        with images.open(path, formats=IMAGE_FORMATS) as opened:
+        with images.open(io.BytesIO(content), formats=IMAGE_FORMATS) as opened:
             image = opened.convert("L" if channels == 1 else "RGB")
         transforms = optional("torchvision.transforms.functional", "torchvision", "inherit")
         mode = transforms.InterpolationMode(self.interpolation)
@@ -82,19 +84,23 @@ class _Images:
 
     def __init__(self, files: Sequence[Path], prepare: Prepare) -> None:
         self.files, self.prepare = list(files), prepare
+        self.digests: list[bytes] = []
         self._kept: Tensor | None = None
 
-    def check(self, name: str) -> list[int]:
-        """Decode every file once; returns the places of those that cannot be read."""
+    def check(self) -> list[int]:
+        """Decode every file once, and keep a digest of each; returns the places of those that cannot be read."""
         keep = len(self.files) * int(np.prod(self.prepare.shape)) <= _IN_MEMORY
         bad: list[int] = []
         kept = torch.empty((len(self.files) if keep else 0, *self.prepare.shape), dtype=torch.uint8)
         with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-            for place, pixels in enumerate(pool.map(self._try, self.files)):
-                if pixels is None:
-                    bad.append(place)
-                elif keep:
-                    kept[place] = torch.from_numpy(pixels)
+            for start in range(0, len(self.files), _AT_ONCE):
+                found = pool.map(self._try, self.files[start : start + _AT_ONCE])
+                for place, (digest, pixels) in enumerate(found, start):
+                    self.digests.append(digest)
+                    if pixels is None:
+                        bad.append(place)
+                    elif keep:
+                        kept[place] = torch.from_numpy(pixels)
         self._kept = kept if keep else None
         return bad
 
@@ -102,20 +108,24 @@ class _Images:
         """The same without some files."""
         left = sorted(set(range(len(self.files))) - set(places))
         made = _Images([self.files[place] for place in left], self.prepare)
+        made.digests = [self.digests[place] for place in left]
         made._kept = None if self._kept is None else self._kept[torch.tensor(left)]
         return made
 
-    def _try(self, path: Path) -> NDArray[np.uint8] | None:
+    def _try(self, path: Path) -> tuple[bytes, NDArray[np.uint8] | None]:
+        content = b""
         try:
-            return self.prepare(path)
+            content = path.read_bytes()
+            pixels = self.prepare(content)
         except SynbenchError:
             raise
         except Exception:  # decoders raise what they like on damaged files
-            return None
+            pixels = None
+        return hashlib.blake2b(content, digest_size=16).digest(), pixels
 
     def _read(self, path: Path) -> NDArray[np.uint8]:
         try:
-            return self.prepare(path)
+            return self.prepare(path.read_bytes())
         except SynbenchError:
             raise
         except Exception as error:
@@ -211,7 +221,7 @@ def _part(
             f"({', '.join(sorted(left_out)[:3])}{', ...' if len(left_out) > 3 else ''})"
         )
     images = _Images(used, prepare)
-    bad = images.check(name)
+    bad = images.check()
     if bad:
         text = f"{len(bad)} of {len(used)} images cannot be read, the first is {used[bad[0]]}"
         if not skip_unreadable:
@@ -229,8 +239,8 @@ def _part(
                 f"{name}: expected a readable image in every class folder, got one without: {text}"
             )
     digest = hashlib.sha256(repr((prepare, list(classes))).encode())
-    for file, label, group in zip(images.files, labels, groups, strict=True):
-        digest.update(f"\0{file.parent.name}/{file.name}\0{file.stat().st_size}\0{label}\0{group}".encode())
+    for content, label, group in zip(images.digests, labels, groups, strict=True):
+        digest.update(content + f"\0{label}\0{group}\0".encode())
     grouped = torch.tensor(groups) if max(groups) > 0 else None
     return Part(torch.tensor(labels), tuple(classes), images, digest.hexdigest(), grouped)
 
@@ -245,7 +255,10 @@ def _by_name(classes: Sequence[str]) -> Columns:
 
 
 def _by_number(classes: Sequence[str]) -> Columns:
-    return lambda label: (int(label),) if label.isdecimal() and int(label) < len(classes) else ()
+    """By a class's place in the order of the classes, or by its name."""
+    numbers = _by_name([str(place) for place in range(len(classes))])
+    names = _by_name(classes)
+    return lambda label: names(label) or numbers(label)
 
 
 def _by_mapping(path: Path, classes: Sequence[str]) -> Columns:
@@ -261,13 +274,20 @@ def _by_mapping(path: Path, classes: Sequence[str]) -> Columns:
     if not isinstance(stored, dict):
         raise SynbenchError(f"{expected}, got another value in {path}")
     table: dict[str, tuple[int, ...]] = {}
+    owner: dict[int, str] = {}
     for label, value in stored.items():
         several = value if isinstance(value, list) else [value]
         unknown = [one for one in several if not isinstance(one, str) or one not in places]
         if unknown or not several:
             got = repr(unknown[0]) if unknown else "no class"
             raise SynbenchError(f"{expected} of the pre-training data, got {got} for {label!r}")
-        table[label] = tuple(sorted(places[one] for one in several))
+        table[label] = tuple(sorted({places[one] for one in several}))
+        for place in table[label]:
+            other = owner.setdefault(place, label)
+            if table[other] != table[label]:
+                raise SynbenchError(
+                    f"{expected}, a class for one folder only, got {classes[place]!r} for {other!r} and {label!r}"
+                )
     return lambda label: table.get(label, ())
 
 
@@ -359,7 +379,7 @@ def imagenet_suite(
     for name, folder in places.items():
         columns = _by_name(classes)
         if name == "V2":
-            columns = _by_number(classes)  # its folders are called 0 ... 999
+            columns = _by_number(classes)  # its folders are called 0 ... 999, in some copies by WordNet ids
         elif name == "ObjectNet":
             columns = _by_mapping(Path(str(objectnet_map)), classes)
         found = _scan_corruptions(name, folder) if name == "C" else _scan(name, folder)

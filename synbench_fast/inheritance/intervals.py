@@ -14,9 +14,9 @@ __all__ = ["Mean", "mean_over_seeds", "t_quantile"]
 
 @dataclass(frozen=True, kw_only=True)
 class Mean:
-    """Mean over seeds and the ends of its 95 % interval, NaN for a single seed."""
+    """Mean over seeds and the ends of its 95 % interval, NaN for a single seed; all NaN without one."""
 
-    value: float
+    value: float = nan_field()
     ci95_low: float = nan_field()
     ci95_high: float = nan_field()
     by_seed: list[float]
@@ -49,7 +49,9 @@ def t_quantile(freedom: int) -> float:
 
 
 def mean_over_seeds(values: Sequence[float]) -> Mean:
-    """mean +- t s / sqrt(n) with s the sample standard deviation over the n seeds."""
+    """mean +- t s / sqrt(n) with s the sample standard deviation over the n seeds; NaN without a seed."""
+    if not values:
+        return Mean(value=math.nan, ci95_low=math.nan, ci95_high=math.nan, by_seed=[])
     mean = statistics.fmean(values)
     if len(values) < 2:
         return Mean(value=mean, ci95_low=math.nan, ci95_high=math.nan, by_seed=list(values))

@@ -60,16 +60,14 @@ def page(report: InheritanceReport) -> str:
         ),
         _card("Methods", _summaries(report)),
     ]
+    if report.failed:
+        lost = "".join(f"<li>{escape(str(one))}</li>" for one in report.failed)
+        body.append(_card(f"{len(report.failed)} failed, in no number here", f"<ul>{lost}</ul>"))
     for encoder in report.encoders:
         of = [one for one in report.summaries if one.encoder == encoder]
         body.append(_card(f"{encoder}: accuracy on the other data sets, before and after", _bars(report, of)))
         scale = max(
-            (
-                abs(v)
-                for one in of
-                for row in report.matrix(one.method, encoder).values()
-                for v in row.values()
-            ),
+            (abs(v) for one in of for row in one.matrix.values() for v in row.values() if v is not None),
             default=0.0,
         )
         maps = [
@@ -89,7 +87,7 @@ def page(report: InheritanceReport) -> str:
         '<meta name="color-scheme" content="light dark">\n<link rel="icon" href="data:,">\n'
         f"<title>Robustness inheritance: {escape(title)}</title>\n<style>{style}</style>\n</head>\n<body>\n"
         f"<header><div><h1>Robustness inheritance</h1><p>{escape(title)}</p></div>"
-        f"<p>{len(report.cells)} fine-tunings, {seeds} seed{'' if seeds == 1 else 's'}</p></header>\n"
+        f"<p>{len(report.cells) + len(report.failed)} fine-tunings, {seeds} seed{'' if seeds == 1 else 's'}</p></header>\n"
         f"<main>\n{chr(10).join(body)}\n</main>\n"
         f'<footer class="small">synbench-fast {escape(synbench_fast.__version__)}. This file is complete: it loads '
         f"nothing. {escape(report.command)}</footer>\n</body>\n</html>\n"
@@ -97,10 +95,20 @@ def page(report: InheritanceReport) -> str:
 
 
 def points(mean: Mean) -> str:
-    """A fraction in points with its interval, "-" for the interval of a single seed."""
+    """A fraction in points with its interval; the mean alone of a single seed, and "failed" of none."""
     if not math.isfinite(mean.ci95_low):
-        return f"{100 * mean.value:+.1f}"
+        return change(mean.value)
     return f"{100 * mean.value:+.1f} ({100 * mean.ci95_low:+.1f} to {100 * mean.ci95_high:+.1f})"
+
+
+def change(value: float | None) -> str:
+    """A fraction in points."""
+    return "failed" if value is None or math.isnan(value) else f"{100 * value:+.1f}"
+
+
+def share(value: float) -> str:
+    """A fraction in per cent."""
+    return "failed" if math.isnan(value) else f"{100 * value:.1f} %"
 
 
 def _card(title: str, content: str, kind: str = "card") -> str:
@@ -124,8 +132,8 @@ def _summaries(report: InheritanceReport) -> str:
                 "-" if one.difference is None else points(one.difference),
                 points(one.own_change),
                 points(one.pretraining_change),
-                f"{100 * one.same.value:.1f} %",
-                f"{100 * one.both_correct.value:.1f} %",
+                share(one.same.value),
+                share(one.both_correct.value),
                 score,
             ]
         )
@@ -180,7 +188,6 @@ def _colour(value: float, scale: float) -> tuple[str, bool]:
 
 
 def _heat(report: InheritanceReport, one: MethodSummary, scale: float) -> str:
-    matrix = report.matrix(one.method, one.encoder)
     columns = [*(data.name for data in report.data), PRETRAINING]
     left, top, size, high = 96.0, 86.0, 48.0, 26.0
     parts = []
@@ -189,16 +196,16 @@ def _heat(report: InheritanceReport, one: MethodSummary, scale: float) -> str:
     for y, row in enumerate(report.data):
         parts.append(_text(left - 6, top + high * (y + 0.65), row.name[:16], anchor="end"))
         for x, name in enumerate(columns):
-            value = matrix[row.name][name]
-            colour, dark = _colour(value, scale)
+            value = one.matrix[row.name][name]
+            colour, dark = _colour(value or 0.0, scale)
             box = f'x="{left + size * x:.1f}" y="{top + high * y:.1f}" width="{size:g}" height="{high:g}"'
-            tip = f"fine-tuned on {row.name}, evaluated on {name}: {100 * value:+.1f} points"
+            tip = f"fine-tuned on {row.name}, evaluated on {name}: {change(value)}{'' if value is None else ' points'}"
             parts.append(f'<g><title>{escape(tip)}</title><rect {box} fill="{colour}"/>')
             parts.append(
                 _text(
                     left + size * (x + 0.5),
                     top + high * (y + 0.65),
-                    f"{100 * value:+.1f}",
+                    change(value),
                     "on" if dark else "off",
                 )
             )
@@ -224,18 +231,17 @@ def _bars(report: InheritanceReport, summaries: Sequence[MethodSummary]) -> str:
     for tick in (0.0, 0.25, 0.5, 0.75, 1.0):
         parts.append(f'<path class="grid" d="M{left:g} {at(tick):.1f}H{width - 8:g}"/>')
         parts.append(_text(left - 5, at(tick) + 4, f"{100 * tick:.0f}", anchor="end"))
+    accuracy = next(
+        (cell.accuracy_before for cell in report.cells if cell.encoder == summaries[0].encoder), {}
+    )
     for i, data in enumerate(report.data):
         start = left + group * (i + 0.1)
+        others = [accuracy[name] for name in accuracy if name != data.name]
+        before = sum(others) / len(others) if others else math.nan
         for k, one in enumerate([None, *summaries]):
-            cells = [
-                cell
-                for cell in report.cells
-                if cell.fine_tuned_on == data.name
-                and cell.encoder == summaries[0].encoder
-                and cell.method == (one or summaries[0]).method
-            ]
-            before = cells[0].ood_before
             value = before if one is None else before + one.ri[data.name].value
+            if math.isnan(value):
+                continue
             kind = "before" if one is None else f"k{(k - 1) % _COLOURS}"
             x = start + bar * k
             label = "before" if one is None else f"{one.method}: RI {points(one.ri[data.name])}"

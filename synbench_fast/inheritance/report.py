@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import os
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
-from synbench_fast.documents import Mismatch, decode, encode, kind_of, parse, write_atomically
+from synbench_fast.documents import Mismatch, decode, encode, kind_of, nan_field, parse, write_atomically
 from synbench_fast.errors import SynbenchError, suggest
-from synbench_fast.inheritance.cells import PRETRAINING, Cell
+from synbench_fast.inheritance.cells import PRETRAINING, Cell, FailedCell
 from synbench_fast.inheritance.intervals import Mean, mean_over_seeds
 from synbench_fast.inheritance.statistic import CellCorrelations
 from synbench_fast.printable import cells
@@ -55,6 +56,10 @@ class MethodSummary:
         pretraining_change: mean over i.
         same, both_correct: agreement on the other data sets, mean over them and i.
         score_change: of the SynBench score, mean over i, None where it was not scored.
+        matrix: `[i][j]`, mean over seeds of the change of accuracy on j after fine-tuning on i, j also "pre-training";
+            None where every fine-tuning on i failed.
+        failed: fine-tunings that have no numbers. A mean over data sets is taken of seeds without a failure only, so
+            that every value is over the same data sets: `mri.by_seed` has those seeds, and is empty if there is none.
     """
 
     encoder: str
@@ -62,15 +67,17 @@ class MethodSummary:
     ri: dict[str, Mean]
     mri: Mean
     difference: Mean | None
-    ood_before: float
+    ood_before: float = nan_field()
     ood_after: Mean
     own_change: Mean
-    pretraining_before: float
+    pretraining_before: float = nan_field()
     pretraining_change: Mean
     same: Mean
     both_correct: Mean
     score_before: float | None
     score_change: Mean | None
+    matrix: dict[str, dict[str, float | None]]
+    failed: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,6 +85,7 @@ class InheritanceReport:
     """What fine-tuning left of the encoders' robustness.
 
     Attributes:
+        failed: cells without numbers, and why.
         statistic: correlation of distance and score with it over the cells, None where nothing varies.
         reused: cells that were read, not measured.
         training: of all methods.
@@ -94,6 +102,7 @@ class InheritanceReport:
     seeds: list[int]
     training: dict[str, float]
     cells: list[Cell]
+    failed: list[FailedCell]
     summaries: list[MethodSummary]
     statistic: CellCorrelations | None
     reused: int
@@ -115,23 +124,9 @@ class InheritanceReport:
                 )
         return next(one for one in self.summaries if (one.method, one.encoder) == (method, wanted))
 
-    def matrix(self, method: str, encoder: str | None = None) -> dict[str, dict[str, float]]:
+    def matrix(self, method: str, encoder: str | None = None) -> dict[str, dict[str, float | None]]:
         """`[i][j]`: mean over seeds of the change of accuracy on j after fine-tuning on i; j also "pre-training"."""
-        wanted = self.summary(method, encoder).encoder
-        made: dict[str, dict[str, float]] = {}
-        for row in self.data:
-            cells = [
-                one
-                for one in self.cells
-                if (one.method, one.encoder, one.fine_tuned_on) == (method, wanted, row.name)
-            ]
-            made[row.name] = {
-                column.name: statistics.fmean(
-                    one.accuracy_after[column.name] - one.accuracy_before[column.name] for one in cells
-                )
-                for column in self.data
-            } | {PRETRAINING: statistics.fmean(one.pretraining_change for one in cells)}
-        return made
+        return self.summary(method, encoder).matrix
 
     def to_json(self) -> str:
         return json.dumps(encode(self), indent=1, ensure_ascii=False, allow_nan=False)
@@ -162,66 +157,105 @@ class InheritanceReport:
             raise SynbenchError(f"{path}: {error}") from None
 
 
-def summarise(cells: Sequence[Cell]) -> list[MethodSummary]:
-    """Summaries in the order in which encoders and methods first occur.
+def summarise(cells: Sequence[Cell], failed: Sequence[FailedCell] = ()) -> list[MethodSummary]:
+    """Summaries in the order in which encoders and methods first occur; methods that only failed come last.
 
-    Every encoder and method has cells of the same data sets and seeds. Values are paired over seeds: a mean over data
-    sets is taken within each seed, and the interval is that of the seeds' values.
+    Every encoder and method has a cell, or a failed one, of the same data sets and seeds. Values are paired over
+    seeds: a mean over data sets is taken within each seed, and the interval is that of the seeds' values.
     """
-    groups: dict[tuple[str, str], dict[int, list[Cell]]] = {}
+    groups: dict[tuple[str, str], tuple[list[Cell], list[FailedCell]]] = {}
     for one in cells:
-        groups.setdefault((one.encoder, one.method), {}).setdefault(one.seed, []).append(one)
+        groups.setdefault((one.encoder, one.method), ([], []))[0].append(one)
+    for lost in failed:
+        groups.setdefault((lost.encoder, lost.method), ([], []))[1].append(lost)
+    sets = list(
+        dict.fromkeys([*(one.fine_tuned_on for one in cells), *(one.fine_tuned_on for one in failed)])
+    )
     made: list[MethodSummary] = []
-    first: dict[str, list[float]] = {}
-    for (encoder, method), by_seed in groups.items():
-        runs = list(by_seed.values())
-        everything = [one for run in runs for one in run]
-
-        def over(value: dict[int, float], runs: list[list[Cell]] = runs) -> Mean:
-            return mean_over_seeds([statistics.fmean(value[id(one)] for one in run) for run in runs])
-
-        mri = over({id(one): one.robustness_improvement for one in everything})
-        paired = first.setdefault(encoder, mri.by_seed)
-        scores = {
-            id(one): one.score_after.score - one.score_before.score
-            for one in everything
-            if one.score_before is not None and one.score_after is not None
+    first: dict[str, dict[int, float]] = {}
+    for (encoder, method), (measured, missing) in groups.items():
+        incomplete = {one.seed for one in missing}
+        runs: dict[int, list[Cell]] = {}
+        for one in measured:
+            if one.seed not in incomplete:
+                runs.setdefault(one.seed, []).append(one)
+        by_seed = {
+            seed: _over_sets(run, lambda one: one.robustness_improvement) for seed, run in runs.items()
         }
-        scored = len(scores) == len(everything)
-        sets = list(dict.fromkeys(one.fine_tuned_on for one in everything))
-        before = everything[0].score_before
+        paired = first.setdefault(encoder, by_seed)
+        scored = bool(runs) and all(
+            one.score_before and one.score_after for run in runs.values() for one in run
+        )
+        of_encoder = [one for one in cells if one.encoder == encoder]
+        before = next((one.score_before for one in of_encoder), None)
+
+        def over(value: Callable[[Cell], float], runs: dict[int, list[Cell]] = runs) -> Mean:
+            return mean_over_seeds([_over_sets(run, value) for run in runs.values()])
+
         made.append(
             MethodSummary(
                 encoder=encoder,
                 method=method,
                 ri={
                     name: mean_over_seeds(
-                        [one.robustness_improvement for one in everything if one.fine_tuned_on == name]
+                        [one.robustness_improvement for one in measured if one.fine_tuned_on == name]
                     )
                     for name in sets
                 },
-                mri=mri,
+                mri=over(lambda one: one.robustness_improvement),
                 difference=None
-                if paired is mri.by_seed
-                else mean_over_seeds([a - b for a, b in zip(mri.by_seed, paired, strict=True)]),
-                ood_before=statistics.fmean(one.ood_before for one in runs[0]),
-                ood_after=over({id(one): one.ood_after for one in everything}),
-                own_change=over(
-                    {
-                        id(one): one.accuracy_after[one.fine_tuned_on]
-                        - one.accuracy_before[one.fine_tuned_on]
-                        for one in everything
-                    }
+                if paired is by_seed
+                else mean_over_seeds(
+                    [value - paired[seed] for seed, value in by_seed.items() if seed in paired]
                 ),
-                pretraining_before=everything[0].pretraining_before,
-                pretraining_change=over({id(one): one.pretraining_change for one in everything}),
-                same=over({id(one): _agreement(one, "same") for one in everything}),
-                both_correct=over({id(one): _agreement(one, "both_correct") for one in everything}),
+                ood_before=_ood_before(of_encoder),
+                ood_after=over(lambda one: one.ood_after),
+                own_change=over(
+                    lambda one: one.accuracy_after[one.fine_tuned_on] - one.accuracy_before[one.fine_tuned_on]
+                ),
+                pretraining_before=of_encoder[0].pretraining_before if of_encoder else math.nan,
+                pretraining_change=over(lambda one: one.pretraining_change),
+                same=over(lambda one: _agreement(one, "same")),
+                both_correct=over(lambda one: _agreement(one, "both_correct")),
                 score_before=before.score if scored and before is not None else None,
-                score_change=over(scores) if scored else None,
+                score_change=over(_score_change) if scored else None,
+                matrix={
+                    name: _row([one for one in measured if one.fine_tuned_on == name], sets) for name in sets
+                },
+                failed=len(missing),
             )
         )
     return made
+
+
+def _over_sets(run: Sequence[Cell], value: Callable[[Cell], float]) -> float:
+    return statistics.fmean(value(one) for one in run)
+
+
+def _ood_before(cells: Sequence[Cell]) -> float:
+    """Mean over data sets i of the mean accuracy on the others, before; every cell of an encoder has them all."""
+    if not cells:
+        return math.nan
+    accuracy = cells[0].accuracy_before
+    return statistics.fmean(
+        statistics.fmean(value for other, value in accuracy.items() if other != name) for name in accuracy
+    )
+
+
+def _score_change(cell: Cell) -> float:
+    assert cell.score_before is not None and cell.score_after is not None
+    return cell.score_after.score - cell.score_before.score
+
+
+def _row(cells: Sequence[Cell], sets: Sequence[str]) -> dict[str, float | None]:
+    """Mean over seeds of the change on every data set and on the pre-training data; None without a cell."""
+    if not cells:
+        return dict.fromkeys((*sets, PRETRAINING))
+    changes: dict[str, float | None] = {
+        name: statistics.fmean(one.accuracy_after[name] - one.accuracy_before[name] for one in cells)
+        for name in cells[0].accuracy_before
+    }
+    return changes | {PRETRAINING: statistics.fmean(one.pretraining_change for one in cells)}
 
 
 def _agreement(cell: Cell, name: str) -> float:
@@ -235,7 +269,10 @@ CSV_COLUMNS = (
 
 
 def write_csv(stream: TextIO, report: InheritanceReport) -> None:
-    """One row per cell and data set that it was evaluated on; empty where something was not measured."""
+    """One row per cell and data set that it was evaluated on; empty where something was not measured.
+
+    A fine-tuning that failed is one row without numbers.
+    """
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(CSV_COLUMNS)
     for one in report.cells:
@@ -264,3 +301,6 @@ def write_csv(stream: TextIO, report: InheritanceReport) -> None:
                     ]
                 )
             )
+    for lost in report.failed:
+        words = [lost.encoder, lost.method, lost.seed, lost.fine_tuned_on]
+        writer.writerow(cells([*words, *[""] * (len(CSV_COLUMNS) - len(words))]))

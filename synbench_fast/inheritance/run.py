@@ -10,33 +10,28 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from synbench_fast import environment
 from synbench_fast.checks import as_numbers, check_eps, check_integer, check_seed, check_thresholds
 from synbench_fast.devices import find_device
-from synbench_fast.encoders.weights import state_sha256
 from synbench_fast.errors import SynbenchError, suggest
-from synbench_fast.inheritance.bench import Bench
-from synbench_fast.inheritance.cells import PRETRAINING, Agreement, Cell, ScoreSummary
-from synbench_fast.inheritance.data import DataSuite, Part, check_suite
+from synbench_fast.inheritance.cells import Cell, FailedCell
+from synbench_fast.inheritance.data import DataSuite, check_suite
 from synbench_fast.inheritance.digits_rib import NAME as DIGITS
 from synbench_fast.inheritance.digits_rib import digits_suite
-from synbench_fast.inheritance.distance import dataset_distance
 from synbench_fast.inheritance.folders import FOLDERS, IMAGENET, Prepare, folder_suite, imagenet_suite
 from synbench_fast.inheritance.methods import Method, find
 from synbench_fast.inheritance.model import Classifier
-from synbench_fast.inheritance.networks import Network, load_network
+from synbench_fast.inheritance.networks import load_network
+from synbench_fast.inheritance.protocol import Protocol
 from synbench_fast.inheritance.report import DataSummary, InheritanceReport, summarise
-from synbench_fast.inheritance.statistic import CellCorrelations, correlate_cells
+from synbench_fast.inheritance.statistic import correlate_cells
 from synbench_fast.inheritance.store import CellStore
-from synbench_fast.inheritance.training import Training, logits_of
-from synbench_fast.score import score as synbench_score
+from synbench_fast.inheritance.training import Training
 
 __all__ = ["SUITES", "inherit"]
 
 SUITES = (DIGITS, IMAGENET, FOLDERS)
-_PROTOCOL = 1  # part of every cell's configuration: raised when the same options would measure something else
 
 
 def inherit(
@@ -106,7 +101,8 @@ def inherit(
         progress: called with a line at each step.
 
     Returns:
-        InheritanceReport: every cell, and summaries with intervals over seeds.
+        InheritanceReport: every cell, and summaries with intervals over seeds. A fine-tuning whose loss does not
+            stay finite is in `failed` with the reason, and leaves a gap; the next run with `out` tries it again.
 
     Raises:
         SynbenchError: one line that names the argument, the data set or the file.
@@ -145,7 +141,7 @@ def inherit(
     Training(**training)  # mistakes are named before anything is read
     opened: dict[Prepare, DataSuite] = {}
     before = torch.get_num_threads()
-    cells: list[Cell] = []
+    made: list[Cell | FailedCell] = []
     reused = 0
     store = CellStore(None if out is None else Path(out) / "cells")
     try:
@@ -156,7 +152,7 @@ def inherit(
                 opened[network.prepare] = _open(suite, network.prepare, options)
             data_suite = opened[network.prepare]
             torch.set_num_threads(threads or data_suite.threads or before)
-            one = _Run(
+            one = Protocol(
                 name,
                 network,
                 data_suite,
@@ -168,10 +164,12 @@ def inherit(
                 Path(out) / "weights" if weights and out is not None else None,
                 say,
             )
-            cells += one.cells(chosen, [seed + number for number in range(seeds)])
+            made += one.cells(chosen, [seed + number for number in range(seeds)])
             reused += one.reused
     finally:
         torch.set_num_threads(before)
+    cells = [one for one in made if isinstance(one, Cell)]
+    failed = [one for one in made if isinstance(one, FailedCell)]
     last = next(iter(opened.values()))
     notes += [line for one in opened.values() for line in one.notes if line not in notes]
     if seeds < 3:
@@ -180,6 +178,12 @@ def inherit(
             + ("gives no interval" if seeds == 1 else "give very wide intervals")
             + "; take 3 or more"
         )
+    statistic = None
+    try:
+        if distance or score:
+            statistic = correlate_cells(cells, seed=seed)
+    except SynbenchError as error:  # too few cells, or nothing that varies
+        notes.append(f"correlations: {error}")
     return InheritanceReport(
         suite=last.name,
         suite_sha256=last.sha256,
@@ -194,8 +198,9 @@ def inherit(
         seeds=[seed + number for number in range(seeds)],
         training={key: float(value) for key, value in asdict(replace(last.training, **training)).items()},
         cells=cells,
-        summaries=summarise(cells),
-        statistic=_statistic(cells, seed),
+        failed=failed,
+        summaries=summarise(cells, failed),
+        statistic=statistic,
         reused=reused,
         seconds=time.perf_counter() - begun,
         environment=environment.describe(),
@@ -274,202 +279,6 @@ def _open(suite: str | DataSuite, prepare: Prepare, options: dict[str, Any]) -> 
             f"encoder: expected one of images {list(made.shape)} for suite {made.name}, got {list(prepare.shape)}"
         )
     return made
-
-
-class _Run:
-    """All cells of one encoder; what they share is measured when the first cell needs it, and once."""
-
-    def __init__(
-        self,
-        name: str,
-        network: Network,
-        suite: DataSuite,
-        training: Training,
-        scoring: dict[str, Any] | None,
-        distances: dict[str, Any] | None,
-        device: torch.device,
-        store: CellStore,
-        weights: Path | None,
-        say: Callable[[str], None],
-    ) -> None:
-        self.name, self.suite, self.training, self.scoring, self.store = name, suite, training, scoring, store
-        self.distances, self.weights, self.say, self.device = distances, weights, say, device
-        self.parts = suite.test_parts()
-        self.original = network.split(len(suite.classes)).to(device)
-        self.sha256 = self.original.sha256()
-        self.reused = 0
-        self._before: dict[str, Tensor] | None = None
-        self._scores: dict[str, ScoreSummary] = {}
-        self._found: dict[frozenset[str], float] = {}
-        self._features: dict[str, tuple[Tensor, Tensor]] = {}
-
-    def configuration(self, data: str, text: str, method: Method, seed: int) -> dict[str, Any]:
-        """Everything that the numbers of a cell depend on."""
-        return {
-            "protocol": _PROTOCOL,
-            "suite": self.suite.name,
-            "suite_sha256": self.suite.sha256,
-            "encoder": self.name,
-            "encoder_sha256": self.sha256,
-            "preprocessing": [
-                list(self.original.mean),
-                list(self.original.std),
-                list(self.original.input_shape),
-            ],
-            "fine_tuned_on": data,
-            "method": text,
-            "options": asdict(method),
-            "seed": seed,
-            "training": asdict(self.training),
-            "score": self.scoring,
-            "distance": self.distances,
-            "device": self.device.type,
-            "threads": torch.get_num_threads() if self.device.type == "cpu" else None,
-            "torch": torch.__version__,
-        }
-
-    def cells(self, methods: Mapping[str, Method], seeds: Sequence[int]) -> list[Cell]:
-        """Cells in the order of methods, seeds and data sets; those that are stored are read."""
-        made: dict[tuple[str, int, str], Cell] = {}
-        total = len(seeds) * len(self.suite.data) * len(methods)
-        for seed in seeds:
-            for data in self.suite.data:
-                bench = Bench(
-                    self.original,
-                    data.train,
-                    self.training,
-                    seed=seed,
-                    pretraining_train=self.suite.pretraining_train,
-                )
-                for text, method in methods.items():
-                    configuration = self.configuration(data.name, text, method, seed)
-                    cell = self.store.read(configuration)
-                    words = f"{self.name}: {len(made) + 1} of {total}: {text} on {data.name}, seed {seed}"
-                    if cell is None:
-                        begun = time.perf_counter()
-                        cell = self._measure(bench, data.name, text, method, seed)
-                        self.store.write(configuration, cell)
-                        improvement = 100 * cell.robustness_improvement
-                        self.say(f"{words}: RI {improvement:+.1f}, {time.perf_counter() - begun:.1f} s")
-                    else:
-                        self.reused += 1
-                        self.say(f"{words}: stored")
-                    made[text, seed, data.name] = cell
-        return [made[text, seed, data.name] for text in methods for seed in seeds for data in self.suite.data]
-
-    def _measure(self, bench: Bench, data: str, text: str, method: Method, seed: int) -> Cell:
-        before = self._predictions_before()
-        model, training = bench.tune(method)
-        after = {name: part.predict(logits_of(model, part)) for name, part in self.parts.items()}
-        if self.weights is not None:
-            self.weights.mkdir(parents=True, exist_ok=True)
-            path = self.store.path(self.configuration(data, text, method, seed))
-            assert path is not None
-            model.save(self.weights / f"{path.stem}.safetensors")
-        accuracy_before = {name: _accuracy(part, before[name]) for name, part in self.parts.items()}
-        accuracy_after = {name: _accuracy(part, after[name]) for name, part in self.parts.items()}
-        names = [one.name for one in self.suite.data]
-        return Cell(
-            encoder=self.name,
-            fine_tuned_on=data,
-            method=text,
-            seed=seed,
-            accuracy_before={name: accuracy_before[name] for name in names},
-            accuracy_after={name: accuracy_after[name] for name in names},
-            pretraining_before=accuracy_before[PRETRAINING],
-            pretraining_after=accuracy_after[PRETRAINING],
-            agreement={name: agreement(part, before[name], after[name]) for name, part in self.parts.items()},
-            score_before=self._score(self.original),
-            score_after=self._score(model),
-            distance=None if self.distances is None else self._distances(data),
-            training=training,
-        )
-
-    def _predictions_before(self) -> dict[str, Tensor]:
-        if self._before is None:
-            self._before = {
-                name: part.predict(logits_of(self.original, part)) for name, part in self.parts.items()
-            }
-        return self._before
-
-    def _score(self, model: Classifier) -> ScoreSummary | None:
-        """Score of the encoder without its head; equal weights have equal scores, and are scored once."""
-        if self.scoring is None:
-            return None
-        key = state_sha256(model.body.state_dict())
-        if key not in self._scores:
-            options = self.scoring
-            result = synbench_score(
-                model.body,
-                input_shape=model.input_shape,
-                mean=model.mean,
-                std=model.std,
-                eps=(options["eps"],),
-                thresholds=(options["threshold"],),
-                scales=options["scales"],
-                samples=options["samples"],
-                seed=options["seed"],
-            )
-            one = result.score(options["eps"], options["threshold"])
-            self._scores[key] = ScoreSummary(
-                eps=options["eps"], threshold=options["threshold"], score=one.score, stderr=one.stderr
-            )
-        return self._scores[key]
-
-    def _distances(self, data: str) -> dict[str, float]:
-        """From the evaluation part of a data set to those of all others and of the pre-training data."""
-        assert self.distances is not None
-        found = {}
-        for name in self.parts:
-            pair = frozenset((data, name))
-            if name == data:
-                continue
-            if pair not in self._found:
-                first, second = sorted(pair)
-                a, b = self._labelled(first), self._labelled(second)
-                samples = min(self.distances["samples"], len(a[1]), len(b[1]))
-                self._found[pair] = dataset_distance(
-                    a, b, samples=samples, seed=self.distances["seed"], names=(first, second)
-                ).value
-            found[name] = self._found[pair]
-        return found
-
-    def _labelled(self, name: str) -> tuple[Tensor, Tensor]:
-        """Features of a part, and as labels the first column of every sample's class."""
-        if name not in self._features:
-            part = self.parts[name]
-            with torch.no_grad():
-                rows = torch.split(torch.arange(len(part)), 512)
-                found = [self.original.features(part.load(one).to(self.device)) for one in rows]
-            labels = torch.tensor([one[0] for one in part.columns])[part.y]
-            self._features[name] = torch.cat(found), labels.to(self.device)
-        return self._features[name]
-
-
-def _statistic(cells: Sequence[Cell], seed: int) -> CellCorrelations | None:
-    """None where there are too few cells, or neither a distance nor a score that varies."""
-    sets = {one.fine_tuned_on for one in cells}
-    if len(sets) < 3 or not any(one.distance or one.score_before for one in cells):
-        return None
-    try:
-        return correlate_cells(cells, seed=seed)
-    except SynbenchError:  # nothing that varies: no coefficient is defined
-        return None
-
-
-def _accuracy(part: Part, predicted: Tensor) -> float:
-    return part.accuracy(predicted == part.y)
-
-
-def agreement(part: Part, before: Tensor, after: Tensor) -> Agreement:
-    """What single samples do, from their predictions before and after, int64 [N] each."""
-    was, now = before == part.y, after == part.y
-    return Agreement(
-        same=part.accuracy(before == after),
-        both_correct=part.accuracy(was & now),
-        lost=part.accuracy(was & ~now),
-        won=part.accuracy(~was & now),
-    )
 
 
 def _command(encoders: Any, suite: str | DataSuite, options: dict[str, Any]) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 
 from synbench_fast.documents import Mismatch, decode, encode, kind_of, parse, write_atomically
 from synbench_fast.errors import SynbenchError
-from synbench_fast.inheritance.cells import Cell
+from synbench_fast.inheritance.cells import Cell, FailedCell
 
 __all__ = ["CELL_SCHEMA", "CellStore"]
 
@@ -22,7 +22,8 @@ class CellStore:
     """Cells of one folder; None keeps nothing.
 
     The name of a file ends in a digest of the cell's configuration, and the file has the configuration itself: with
-    other weights, data, method options or training the name is another one, and old cells are left alone.
+    other weights, data, method options or training the name is another one, and old cells are left alone. A fine-tuning
+    that failed leaves its reason there, and is tried again.
     """
 
     def __init__(self, folder: Path | None) -> None:
@@ -51,7 +52,7 @@ class CellStore:
         )
 
     def read(self, configuration: dict[str, Any]) -> Cell | None:
-        """The cell, or None if it was not made yet; SynbenchError for a file that holds something else."""
+        """The cell, or None if it was not made yet or failed; SynbenchError for a file that holds something else."""
         path = self.path(configuration)
         if path is None or not path.exists():
             return None
@@ -68,13 +69,15 @@ class CellStore:
             raise SynbenchError(f"{path}: expected schema_version {CELL_SCHEMA_VERSION}, got {got}")
         if _canonical(document.get("configuration")) != _canonical(configuration):
             raise SynbenchError(f"{path}: expected the configuration that the file is named by, got another")
+        if document.get("cell") is None and isinstance(document.get("failed"), str):
+            return None
         try:
             return decode(Cell, document.get("cell"))
         except Mismatch as error:
             raise SynbenchError(f"{path}: cell.{error}") from None
 
-    def write(self, configuration: dict[str, Any], cell: Cell) -> None:
-        """Write the cell; even after a crash there is the whole file or none."""
+    def write(self, configuration: dict[str, Any], cell: Cell | FailedCell) -> None:
+        """Write the cell, or that it failed; even after a crash there is the whole file or none."""
         path = self.path(configuration)
         if path is None:
             return
@@ -82,7 +85,8 @@ class CellStore:
             "schema": CELL_SCHEMA,
             "schema_version": CELL_SCHEMA_VERSION,
             "configuration": configuration,
-            "cell": encode(cell),
+            "cell": encode(cell) if isinstance(cell, Cell) else None,
+            "failed": cell.reason if isinstance(cell, FailedCell) else None,
         }
         write_atomically(path, json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 

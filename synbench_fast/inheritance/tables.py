@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TextIO
 
 from synbench_fast.display import print_table
-from synbench_fast.inheritance.page import points
+from synbench_fast.inheritance.page import change, points, share
 from synbench_fast.inheritance.report import InheritanceReport
 
 __all__ = ["print_report"]
@@ -27,7 +27,7 @@ def print_report(stream: TextIO, report: InheritanceReport) -> None:
                 "-" if one.difference is None else points(one.difference),
                 points(one.own_change),
                 points(one.pretraining_change),
-                f"{100 * one.same.value:.1f} %",
+                share(one.same.value),
                 score,
             ]
         )
@@ -37,7 +37,7 @@ def print_report(stream: TextIO, report: InheritanceReport) -> None:
     rows = [
         [
             f"{one.encoder} {one.method}" if several else one.method,
-            *(f"{100 * one.ri[name].value:+.1f}" for name in names),
+            *(change(one.ri[name].value) for name in names),
         ]
         for one in report.summaries
     ]
@@ -49,6 +49,10 @@ def print_report(stream: TextIO, report: InheritanceReport) -> None:
         + (f" ({first.encoder})" if several else "")
         + f"; points, {'one seed' if len(report.seeds) == 1 else f'95 % t intervals over {len(report.seeds)} seeds'}\n"
     )
+    if report.failed:
+        stream.write(f"\n{len(report.failed)} failed, in no number above:\n")
+        for lost in report.failed:
+            stream.write(f"{lost}\n")
     if report.statistic is not None:
         stream.write("\n")
         report.statistic.print_table(stream)

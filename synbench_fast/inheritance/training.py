@@ -22,9 +22,13 @@ if TYPE_CHECKING:
     from synbench_fast.inheritance.data import Part
     from synbench_fast.inheritance.model import Classifier
 
-__all__ = ["Penalty", "Training", "fit", "logits_of", "steps_of"]
+__all__ = ["Diverged", "Penalty", "Training", "fit", "predictions", "steps_of"]
 
 Penalty = Callable[[Tensor, Tensor], Tensor]  # (images x, logits of the data set's classes) -> a scalar
+
+
+class Diverged(SynbenchError):
+    """A fine-tuning that did not stay finite: of one cell, while others may well do."""
 
 
 @dataclass(frozen=True)
@@ -92,13 +96,13 @@ def fit(
         penalty: added to the loss of every batch.
 
     Raises:
-        SynbenchError: the loss is not finite.
+        Diverged: the loss or a weight is not finite.
     """
     begun = time.perf_counter()
     moving = list(parameters)
-    held = {id(one) for one in moving}
+    wanted = {id(one) for one in moving}
     for one in model.parameters():
-        one.requires_grad_(id(one) in held)
+        one.requires_grad_(id(one) in wanted)
     device = model.device
     total = steps_of(training, len(part))
     warmup = min(training.warmup, total // 10)
@@ -125,7 +129,7 @@ def fit(
             for rows in torch.split(order, training.batch_size):
                 x, y = part.load(rows).to(device), part.y[rows].to(device)
                 with torch.autocast("cuda", dtype=torch.bfloat16) if mixed else nullcontext():
-                    made = part.restrict(model(x))
+                    made = part.restrict(model(x).float())
                     loss = functional.cross_entropy(made, y)
                     if penalty is not None:
                         loss = loss + penalty(x, made)
@@ -136,21 +140,31 @@ def fit(
                 sums += loss.detach().double() * len(rows)
             mean_loss = float(sums) / len(part)
             if not math.isfinite(mean_loss):
-                raise SynbenchError(
+                raise Diverged(
                     f"lr: expected one at which the loss stays finite, got {training.lr:g} and a loss of "
                     f"{mean_loss} in epoch {epoch + 1}"
                 )
+    if not all(bool(one.isfinite().all()) for one in moving):
+        raise Diverged(
+            f"lr: expected one at which the weights stay finite, got {training.lr:g} and others in the last step"
+        )
     model.eval()
     model.requires_grad_(True)
     return TrainingSummary(steps=total, loss=mean_loss, seconds=time.perf_counter() - begun)
 
 
-def logits_of(model: Classifier, part: Part, batch_size: int = 512) -> Tensor:
-    """Logits [N, K] of all images of a part, on the CPU, in eval mode and without gradients."""
+def predictions(model: Classifier, part: Part, batch_size: int = 512) -> Tensor:
+    """int64 [N] on the CPU: the predicted class of every image of a part, in eval mode.
+
+    Raises:
+        Diverged: logits that are not finite, whose largest says nothing.
+    """
     model.eval()
+    found = []
     with torch.no_grad():
-        found = [
-            model(part.load(rows).to(model.device)).cpu()
-            for rows in torch.split(torch.arange(len(part)), batch_size)
-        ]
+        for rows in torch.split(torch.arange(len(part)), batch_size):
+            logits = model(part.load(rows).to(model.device))
+            if not logits.isfinite().all():
+                raise Diverged(f"logits: expected finite ones, got {logits[~logits.isfinite()][0].item()}")
+            found.append(part.predict(logits).cpu())
     return torch.cat(found)

@@ -6,6 +6,7 @@ that it is given as it was. In the text that names a method options follow a que
 
 from __future__ import annotations
 
+import abc
 import dataclasses
 import importlib
 import math
@@ -24,7 +25,7 @@ __all__ = ["Method", "find", "names"]
 
 
 @dataclasses.dataclass(frozen=True)
-class Method:
+class Method(abc.ABC):
     """Base of all methods; subclasses add their options as fields of type float, int or str."""
 
     title: ClassVar[str]
@@ -32,9 +33,9 @@ class Method:
         True  # whether the result has the weights of the original and can be averaged with it
     )
 
+    @abc.abstractmethod
     def fine_tune(self, bench: Bench) -> tuple[Classifier, TrainingSummary]:
         """Fine-tune a copy of `bench.original` on `bench.part`."""
-        raise NotImplementedError
 
 
 def names() -> tuple[str, ...]:

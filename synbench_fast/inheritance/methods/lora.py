@@ -1,4 +1,8 @@
-"""Low-rank adaptation (Hu et al., arXiv 2106.09685), by the library peft."""
+"""Low-rank adaptation (Hu et al., arXiv 2106.09685).
+
+Layers are adapted by the library peft. Weights that are no layers of their own, those of torch.nn.MultiheadAttention,
+have their update added by a parametrization, because peft adapts the keys there too.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +11,7 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from synbench_fast.errors import SynbenchError
 from synbench_fast.inheritance.bench import Bench
@@ -35,41 +40,75 @@ class LowRank(Method):
         check_range("lora", {"rank": self.rank}, 1)
 
     def fine_tune(self, bench: Bench) -> tuple[Classifier, TrainingSummary]:
-        peft = optional("peft", "peft", "inherit")
         model = bench.original.clone()
         fused = _split_fused(model.body)
-        config = peft.LoraConfig(
-            r=self.rank, lora_alpha=self.alpha, lora_dropout=0.0, target_modules=_targets(model.body)
-        )
+        attention = [one for one in model.body.modules() if isinstance(one, nn.MultiheadAttention)]
+        targets = _targets(model.body, bool(attention))
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(bench.seed)
-            adapted = peft.get_peft_model(model.body, config)
-        model.body = adapted
+            if targets:
+                peft = optional("peft", "peft", "inherit")
+                config = peft.LoraConfig(
+                    r=self.rank, lora_alpha=self.alpha, lora_dropout=0.0, target_modules=targets
+                )
+                model.body = peft.get_peft_model(model.body, config)
+            weights = [place for one in attention for place in _adapt(one, self.rank, self.alpha / self.rank)]
         summary = fit(
             model,
             bench.part,
             bench.training,
-            parameters=[one for name, one in adapted.named_parameters() if "lora_" in name],
+            parameters=[one for name, one in model.body.named_parameters() if "lora_" in name],
             seed=bench.seed,
             evaluating=[model],
         )
-        model.body = adapted.merge_and_unload()
+        if targets:
+            adapted: Any = model.body
+            model.body = adapted.merge_and_unload()
+        for module, name in weights:
+            parametrize.remove_parametrizations(module, name, leave_parametrized=True)
         for parent, name in fused:
             setattr(parent, name, getattr(parent, name).joined())
         return model.eval().requires_grad_(True), summary
 
 
-def _targets(body: nn.Module) -> list[str]:
+def _targets(body: nn.Module, attention: bool) -> list[str]:
+    """Names of the layers to adapt; none where `attention` has other weights for them."""
     found = [name for name, one in body.named_modules() if isinstance(one, nn.Linear | nn.Conv2d)]
     chosen = [name for name in found if name.rpartition(".")[2] in _QUERY_VALUE]
     if not found:
         raise SynbenchError("methods: expected a body with linear or convolution layers for lora, got none")
-    if not chosen and any(isinstance(one, nn.MultiheadAttention) for one in body.modules()):
-        raise SynbenchError(
-            "methods: expected attention with layers for queries and values, or a joined qkv, for lora, got "
-            "torch.nn.MultiheadAttention, whose projections are no layers"
-        )
-    return chosen or found
+    return chosen if chosen or attention else found
+
+
+class _Update(nn.Module):
+    """W -> W + scale * B A on the blocks of rows in `places`, of `blocks` equal ones."""
+
+    def __init__(self, weight: Tensor, blocks: int, places: tuple[int, ...], rank: int, scale: float) -> None:
+        super().__init__()
+        self.blocks, self.places, self.scale = blocks, places, scale
+        height, width = weight.shape[0] // blocks, weight.shape[1]
+        self.lora_a = nn.Parameter(weight.new_empty(len(places), rank, width))
+        self.lora_b = nn.Parameter(weight.new_zeros(len(places), height, rank))
+        for one in self.lora_a:  # as peft starts its own
+            nn.init.kaiming_uniform_(one, a=5**0.5)
+
+    def forward(self, weight: Tensor) -> Tensor:
+        parts = list(weight.chunk(self.blocks))
+        for place, update in zip(self.places, self.lora_b @ self.lora_a, strict=True):
+            parts[place] = parts[place] + self.scale * update
+        return torch.cat(parts)
+
+
+def _adapt(attention: nn.MultiheadAttention, rank: int, scale: float) -> list[tuple[nn.Module, str]]:
+    """Add updates to the query and value weights; returns where they are."""
+    if attention.in_proj_weight is not None:
+        wanted = [("in_proj_weight", 3, (0, 2))]
+    else:  # keys or values of another width
+        wanted = [("q_proj_weight", 1, (0,)), ("v_proj_weight", 1, (0,))]
+    for name, blocks, places in wanted:
+        update = _Update(getattr(attention, name), blocks, places, rank, scale)
+        parametrize.register_parametrization(attention, name, update)
+    return [(attention, name) for name, _, _ in wanted]
 
 
 class _Parts(nn.Module):
