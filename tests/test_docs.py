@@ -212,12 +212,12 @@ def test_commands_run(
     write_files(name, tmp_path)
     for line in flow(name, slow):
         assert run_line(line) == 0, line
-    if name == "docs/sensitivity.md":  # of its output the document leaves out lines
-        printed = {line[:27].strip(): line for line in capsys.readouterr().out.splitlines()}
-        for one in fences(name):
+    if slow and name in ("docs/sensitivity.md", "docs/tasks.md"):
+        printed = capsys.readouterr().out.splitlines()
+        for one in fences(name):  # scores; of other lines the documents leave some out
             for line in one.code.splitlines() if one.language == "text" else ():
-                if re.match(r"(base|seed|samples|scales|dtype|preprocessing) .*±", line):
-                    assert_same_output(printed[line[:27].strip()], line)
+                if re.search(r"\d ± \d", line):
+                    assert any(is_same_output(other, line) for other in printed), line
 
 
 def masked(lines: list[str]) -> Iterator[str]:
@@ -251,6 +251,14 @@ def assert_same_output(printed: str, shown: str) -> None:
                 assert abs(float(x) - float(y)) <= most, (a, b)
             else:
                 assert abs(int(x) - int(y)) <= (abs(int(y)) // 10 if abs(int(y)) > 100 else 0), (a, b)
+
+
+def is_same_output(printed: str, shown: str) -> bool:
+    try:
+        assert_same_output(printed, shown)
+    except AssertionError:
+        return False
+    return True
 
 
 def test_outputs_are_told_apart() -> None:
