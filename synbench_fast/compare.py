@@ -28,7 +28,7 @@ from synbench_fast.errors import SynbenchError
 from synbench_fast.results import Result
 from synbench_fast.scores import averaged_scales
 
-__all__ = ["Comparison", "Difference", "Rank", "compare", "standings"]
+__all__ = ["Comparison", "Difference", "Rank", "compare", "correlation", "standings"]
 
 DRAWS = 20_000  # of the largest of all differences; a p-value of 0.05 is known to 0.0015
 LEVEL = 0.05
@@ -120,7 +120,7 @@ def compare(
         for threshold in levels:
             scores, errors = _scores(results, names, one_eps, threshold)
             size = len(results)
-            rho = np.eye(size) if unpaired else _correlation(results, one_eps, threshold)
+            rho = np.eye(size) if unpaired else correlation(results, one_eps, threshold)
             covariance = rho * np.outer(errors, errors)
             pairs = list(combinations(range(size), 2))
             stderr = np.array(
@@ -258,12 +258,15 @@ def standings(results: Sequence[Result], eps: float, threshold: float) -> tuple[
     samples = [(one.seed, one.task.shape) for one in results]
     for kind in set(samples):
         same = [i for i, one in enumerate(samples) if one == kind and results[i].influence is not None]
-        rho[np.ix_(same, same)] = _correlation([results[i] for i in same], eps, threshold)
+        rho[np.ix_(same, same)] = correlation([results[i] for i in same], eps, threshold)
     return scores, errors, rho
 
 
-def _correlation(results: Sequence[Result], eps: float, threshold: float) -> Array:
-    """rho [M, M] of the scores' errors. Results with more samples had the fewer samples of the others first."""
+def correlation(results: Sequence[Result], eps: float, threshold: float) -> Array:
+    """rho [M, M] of the scores' errors, from the influences of the samples, each by its own slopes.
+
+    Results with more samples had the fewer samples of the others first. All have influences.
+    """
     rows = [_influence(r, eps, threshold) for r in results]
     groups = max(one.shape[1] for one in rows)
     flat = np.stack([np.pad(one, ((0, 0), (0, groups - one.shape[1]))).reshape(-1) for one in rows])

@@ -234,6 +234,23 @@ def test_errors_of_changes_hold_over_repeated_runs() -> None:
         assert low < deviation / reported < high, (factor, level, deviation / reported)
 
 
+def test_a_preset_is_compared_with_the_mean_over_its_own_scales() -> None:
+    """The base is a fit to 12 scales; the same runs without it are a level, with an error that holds over 16 seeds."""
+    options: dict[str, Any] = {"input_shape": (16,), "preset": "quick", "threads": 1, "eps": 0.0}
+    base, plain = (sb.score(eight, **options, average=one) for one in ("published", "sampled"))
+    found = [sb.sensitivity(eight, **options, seed=run, vary="scales") for run in range(16)]
+    rows = [one for document in found for one in document.levels if one.level == "sampled"]
+    assert rows[0].score == plain.score().score
+    assert rows[0].change == plain.score().score - base.score().score
+    assert len(rows) == 16 and all(one.paired for one in rows)
+    apart = math.hypot(plain.score().stderr, base.score().stderr)
+    assert rows[0].change_stderr < 0.75 * apart
+    deviation = float(torch.tensor([one.change for one in rows], dtype=torch.float64).std())
+    reported = math.sqrt(sum(one.change_stderr**2 for one in rows) / 16)
+    low, high = (math.sqrt(chi2.ppf(p, 15) / 15) for p in (0.0005, 0.9995))
+    assert low < deviation / reported < high
+
+
 def test_rankings_and_which_swaps_are_ties() -> None:
     """Two equally good encoders swap by luck; one that loses its features in bfloat16 swaps in truth."""
     document = sb.sensitivity([eight, other_eight, four], **{**FLAT, "scales": 8}, vary="seed,dtype", seeds=4)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Iterable, Sequence
 from itertools import combinations
@@ -11,7 +10,7 @@ from typing import Any
 
 import torch
 
-from synbench_fast.compare import compare
+from synbench_fast.compare import compare, correlation
 from synbench_fast.errors import SynbenchError
 from synbench_fast.results import Result
 from synbench_fast.sensitivity.levels import VariedRuns, base_samples
@@ -161,10 +160,11 @@ def _change_error(
     known = all(math.isfinite(one) for one in (first.score, second.score, apart))
     if not (known and same_samples and base.influence is not None and other.influence is not None):
         return apart, False
-    # Another centre moves every sample by the same amount: the noise, which the influences are about, is the same.
-    alike = dataclasses.replace(other, task=dataclasses.replace(other.task, center=base.task.center))
-    difference = compare(base, alike, eps=eps, thresholds=threshold).differences[0]
-    return max(difference.stderr, _RESOLUTION * apart), True
+    # Another centre moves every sample by the same amount, and another average weighs the same scales otherwise: the
+    # noise, which the influences are about, is the same. `compare` would refuse both, because they are other tasks.
+    rho = float(correlation([base, other], eps, threshold)[0, 1])
+    variance = first.stderr**2 + second.stderr**2 - 2 * rho * first.stderr * second.stderr
+    return max(math.sqrt(max(variance, 0.0)), _RESOLUTION * apart), True
 
 
 def _threshold_error(base: Result, eps: float, threshold: float, at: float) -> tuple[float, bool]:
