@@ -18,12 +18,7 @@ from typing import NoReturn
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-import cases
-import cases_cuda
-import torch
 from harness import Row, measure
-
-from synbench_fast import __version__, environment
 
 MIB = 1 << 20
 
@@ -46,6 +41,13 @@ def main(argv: list[str] | None = None) -> int:
     options = parser.parse_args(argv)
     if options.repeat is not None and options.repeat < 1:
         parser.error(f"--repeat: expected at least 1, got {options.repeat}")
+
+    # Behind the usage errors and --help, which need not wait for torch.
+    import cases
+    import cases_cuda
+    import torch
+
+    from synbench_fast import __version__, environment
 
     provenance = {
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),

@@ -48,6 +48,18 @@ for command in ([], *([name] for name in {COMMANDS})):
     assert loaded == [[command, []] for command in ([], *([name] for name in COMMANDS))]
 
 
+def test_help_of_the_benchmarks_imports_nothing_heavy() -> None:
+    code = f"""
+import json, runpy, sys
+sys.argv = ["run.py", "--help"]
+try:
+    runpy.run_path({str(ROOT / "benchmarks" / "run.py")!r}, run_name="__main__")
+except SystemExit as stop:
+    print(json.dumps([stop.code, [name for name in {HEAVY} if name in sys.modules]]))
+"""
+    assert json.loads(python(code).splitlines()[-1]) == [0, []]
+
+
 def test_importing_and_asking_for_the_version_imports_nothing_heavy() -> None:
     code = f"""
 import json, sys
