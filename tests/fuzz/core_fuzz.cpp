@@ -33,6 +33,7 @@ struct Bytes {
   std::size_t left;
 
   std::uint8_t byte() { return left == 0 ? 0 : (--left, *data++); }
+  int threads() { return 1 + byte() % 4; }  // asked for first: what comes late is often beyond the input
   i64 upto(i64 most) { return (byte() | byte() << 8) % (most + 1); }
   i64 size(i64 most) { return 1 + upto(most - 1); }
   std::uint64_t word() {
@@ -75,6 +76,7 @@ constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
 
 template <typename T>
 void mixture(Bytes& in, SampleType type, T blank) {
+  const int threads = in.threads();
   const i64 channels = in.size(5), pixels = in.size(in.byte() % 4 == 0 ? 3000 : 40), count = in.upto(9), dim = channels * pixels;
   MixtureSpec spec;
   spec.seed = in.word();
@@ -97,12 +99,13 @@ void mixture(Bytes& in, SampleType type, T blank) {
   Buffer<T> whole(count * dim, blank), again(count * dim, blank);
   sample_mixture(spec, start, count, labels.get(), type, whole.get(), 1, SimdLevel::kAuto);
   const SimdLevel level = static_cast<SimdLevel>(1 + in.byte() % static_cast<int>(std::max(best_simd_level(), SimdLevel::kBaseline)));
-  sample_mixture(spec, start, count, labels.get(), type, again.get(), 1 + in.byte() % 4, level);
+  sample_mixture(spec, start, count, labels.get(), type, again.get(), threads, level);
   require(same(whole, again), "samples that depend on neither threads nor instruction set");
   for (i64 i = 0; i < whole.size; ++i) require(std::memcmp(&whole[i], &blank, sizeof(T)) != 0, "samples written everywhere");
 }
 
 void spectrum_filter(Bytes& in) {
+  const int threads = in.threads();
   std::vector<i64> shape;
   i64 size = 1;
   for (int axis = in.byte() % 3; axis >= 0; --axis) shape.push_back(in.size(13)), size *= shape.back();
@@ -111,13 +114,14 @@ void spectrum_filter(Bytes& in) {
   for (i64 i = 0; i < x.size; ++i) x[i] = y[i] = static_cast<float>(in.byte()) / 16.0f;
   for (i64 i = 0; i < size; ++i) gain[i] = static_cast<float>(in.byte()) / 64.0f;
   filter_spectrum(x.get(), count, channels, shape, gain.get(), 1);
-  filter_spectrum(y.get(), count, channels, shape, gain.get(), 1 + in.byte() % 4);
+  filter_spectrum(y.get(), count, channels, shape, gain.get(), threads);
   require(same(x, y), "a filter that does not depend on threads");
   for (i64 i = 0; i < x.size; ++i) require(std::isfinite(x[i]), "finite filtered noise");
 }
 
 template <typename T>
 void sweep(Bytes& in) {
+  const int threads = in.threads();
   const i64 n = in.upto(700), features = in.upto(9), budgets = in.upto(20), group = in.size(300);
   Buffer<T> x(n * features);
   Buffer<std::uint8_t> y(n);
@@ -137,12 +141,13 @@ void sweep(Bytes& in) {
   } one(budgets), several(budgets);
   const double offset = in.number();
   score_sweep<T>(x.get(), y.get(), n, features, weights.get(), center.get(), budgets, signal.get(), margin.get(), offset, group, 1, one.totals());
-  score_sweep<T>(x.get(), y.get(), n, features, weights.get(), center.get(), budgets, signal.get(), margin.get(), offset, group, 1 + in.byte() % 4, several.totals());
+  score_sweep<T>(x.get(), y.get(), n, features, weights.get(), center.get(), budgets, signal.get(), margin.get(), offset, group, threads, several.totals());
   require(same(one.counts, several.counts) && same(one.sums, several.sums), "totals that do not depend on threads");
   for (i64 i = 0; i < one.counts.size; ++i) require(one.counts[i] >= 0 && one.counts[i] <= n, "counts between 0 and n");
 }
 
 void auc(Bytes& in) {
+  const int threads = in.threads();
   const i64 replicates = in.upto(400), scales = in.size(12), count = in.upto(5);
   Buffer<double> accuracy(replicates * scales), bound(replicates * scales), thresholds(count), area(replicates * count, kNaN), again(replicates * count, kNaN);
   for (i64 i = 0; i < accuracy.size; ++i) {
@@ -152,14 +157,18 @@ void auc(Bytes& in) {
   for (i64 i = 0; i < count; ++i) thresholds[i] = static_cast<double>(in.byte()) / 255.0;
   const AucIntegral integral = in.byte() & 1 ? AucIntegral::grid : AucIntegral::exact;
   score_auc(accuracy.get(), bound.get(), replicates, scales, thresholds.get(), count, integral, 1, area.get());
-  score_auc(accuracy.get(), bound.get(), replicates, scales, thresholds.get(), count, integral, 1 + in.byte() % 4, again.get());
+  score_auc(accuracy.get(), bound.get(), replicates, scales, thresholds.get(), count, integral, threads, again.get());
   require(same(area, again), "areas that do not depend on threads");
   for (i64 i = 0; i < area.size; ++i) require(area[i] >= 0.0 && std::isfinite(area[i]), "finite areas of at least 0");
 }
 
 // Covariances of all ranks, and sometimes matrices that are none.
 void solve(Bytes& in) {
-  const i64 features = in.size(in.byte() % 8 == 0 ? 90 : 12), budgets = in.upto(10), samples = in.upto(2 * features);
+  const int threads = in.threads();
+  // From 127 features on threads share the reduction.
+  const int kind_of_size = in.byte();
+  const i64 features = kind_of_size % 16 == 0 ? 120 + in.upto(90) : in.size(kind_of_size % 4 == 1 ? 90 : 12);
+  const i64 budgets = in.upto(10), samples = in.upto(std::min<i64>(2 * features, 60));
   Buffer<double> x(samples * features), m(features), covariance(features * features), eps(budgets);
   for (i64 i = 0; i < x.size; ++i) x[i] = in.left ? in.number() : static_cast<double>(i * 40503 % 97) - 48.0;
   for (i64 j = 0; j < features; ++j) m[j] = in.number();
@@ -175,7 +184,7 @@ void solve(Bytes& in) {
   const double nu = 1.0 + static_cast<double>(in.upto(400)), c0 = in.byte() / 1000.0, cut = in.byte() < 32 ? 0.0 : 1e-12;
   Buffer<double> weights(budgets * features, kNaN), again(budgets * features, kNaN);
   const RobustSolution one = robust_solve(m.get(), covariance.get(), features, eps.get(), budgets, kind, nu, c0, cut, 1, weights.get());
-  const RobustSolution several = robust_solve(m.get(), covariance.get(), features, eps.get(), budgets, kind, nu, c0, cut, 1 + in.byte() % 4, again.get());
+  const RobustSolution several = robust_solve(m.get(), covariance.get(), features, eps.get(), budgets, kind, nu, c0, cut, threads, again.get());
   require(one.rank == several.rank && same(weights, again), "weights that do not depend on threads");
   require(one.rank >= 0 && one.rank <= features, "a rank from 0 to the number of features");
   if (!one.finite || !one.converged || one.ridge.empty()) return;
