@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import csv
+import errno
 import io
 import json
 import math
+import os
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -888,6 +890,33 @@ def test_damaged_cells_are_named(original: Classifier, tmp_path: Path) -> None:
             run_toy(original, out=tmp_path, seeds=1, methods=("ft",))
 
 
+def test_a_full_disk_leaves_no_cell(
+    original: Classifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with refused("_seed0_", "expected a file that can be written, got: No space left on device"):
+            run_toy(original, out=tmp_path, seeds=1, methods=("ft",))
+    assert list((tmp_path / "cells").iterdir()) == []
+    assert run_toy(original, out=tmp_path, seeds=1, methods=("ft",)).reused == 0
+
+
+def test_two_runs_in_one_folder(original: Classifier, tmp_path: Path) -> None:
+    """The second runs from within the first, after its first cell: it reads that one and makes all others."""
+    inner: list[InheritanceReport] = []
+
+    def progress(line: str) -> None:
+        if "RI" in line and not inner:
+            inner.append(run_toy(original, out=tmp_path, methods=("ft",)))
+
+    outer = run_toy(original, out=tmp_path, methods=("ft",), progress=progress)
+    assert inner[0].reused == 1 and outer.reused == 5
+    assert outer.cells == inner[0].cells
+
+
 def test_scores_and_distances(original: Classifier) -> None:
     report = run_toy(original, methods=("ft", "lp"), seeds=1, score=True, distance=True, distance_samples=30)
     for one in report.cells:
@@ -959,6 +988,8 @@ def test_suites_are_checked(original: Classifier) -> None:
         inherit(original, "digits-ribs")
     with refused("pretraining: expected to be left out for suite digits-rib"):
         inherit(original, pretraining="somewhere")
+    with refused("root: expected to be left out for suite toy, got 'somewhere'"):
+        inherit(original, suite, root="somewhere")
     with refused("encoder: expected one of images [1, 8, 8] for suite digits-rib, got [1, 6, 6]"):
         inherit(original)
     with refused("checkpoint: expected a single encoder"):
