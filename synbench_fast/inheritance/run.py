@@ -234,45 +234,40 @@ def _methods(methods: Sequence[str]) -> dict[str, Method]:
     return chosen
 
 
+_FOLDER_OPTIONS = ("data", "root", "only", "pretraining", "pretraining_train", "objectnet_map")
+_TAKEN = {DIGITS: (), FOLDERS: ("data", "pretraining", "pretraining_train"), IMAGENET: _FOLDER_OPTIONS}
+
+
 def _open(suite: str | DataSuite, prepare: Prepare, options: dict[str, Any]) -> DataSuite:
-    if isinstance(suite, DataSuite):
-        made = suite
-    elif suite not in SUITES:
+    if isinstance(suite, str) and suite not in SUITES:
         raise SynbenchError(
             f"suite: expected one of {', '.join(SUITES)}, got {suite!r}{suggest(suite, SUITES)}"
         )
+    name = suite if isinstance(suite, str) else suite.name
+    folders = {key: options[key] for key in _FOLDER_OPTIONS}
+    for key, value in folders.items():
+        if value is not None and (isinstance(suite, DataSuite) or key not in _TAKEN[suite]):
+            raise SynbenchError(f"{key}: expected to be left out for suite {name}, got {value!r}")
+    common = {
+        "pretraining_train": folders["pretraining_train"],
+        "skip_unreadable": options["skip_unreadable"],
+    }
+    if isinstance(suite, DataSuite):
+        made = suite
+    elif suite == DIGITS:
+        made = digits_suite()
+    elif suite == FOLDERS:
+        made = folder_suite(folders["data"] or {}, folders["pretraining"], prepare, **common)
     else:
-        folders = {
-            key: options[key]
-            for key in ("data", "root", "only", "pretraining", "pretraining_train", "objectnet_map")
-        }
-        taken = {
-            DIGITS: (),
-            FOLDERS: ("data", "pretraining", "pretraining_train"),
-            IMAGENET: tuple(folders),
-        }[suite]
-        for key, value in folders.items():
-            if value is not None and key not in taken:
-                raise SynbenchError(f"{key}: expected to be left out for suite {suite}, got {value!r}")
-        if suite == DIGITS:
-            made = digits_suite()
-        else:
-            common = {
-                "pretraining_train": folders["pretraining_train"],
-                "skip_unreadable": options["skip_unreadable"],
-            }
-            if suite == FOLDERS:
-                made = folder_suite(folders["data"] or {}, folders["pretraining"], prepare, **common)
-            else:
-                made = imagenet_suite(
-                    folders["root"],
-                    folders["pretraining"],
-                    prepare,
-                    data=folders["data"],
-                    only=folders["only"],
-                    objectnet_map=folders["objectnet_map"],
-                    **common,
-                )
+        made = imagenet_suite(
+            folders["root"],
+            folders["pretraining"],
+            prepare,
+            data=folders["data"],
+            only=folders["only"],
+            objectnet_map=folders["objectnet_map"],
+            **common,
+        )
     check_suite(made)
     if made.shape != prepare.shape:
         raise SynbenchError(
