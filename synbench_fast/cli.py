@@ -407,13 +407,23 @@ def info(output: Annotated[str, typer.Option("--format", metavar="table|json")] 
                 [operation, "; ".join(f"{device}: {', '.join(names)}" for device, names in served.items())]
                 for operation, served in backends.items()
             ),
-            *([f"{one.group}: {one.name}", _of_plugin(one)] for one in declared),
+            *([f"{one.group}: {one.name}", _of_plugin(one) + _unused(one)] for one in declared),
         ]
         print_table(stream, ["what", "here"], rows, left=2)
 
 
 def _of_plugin(one: Any) -> str:
     return f"{one.entry} of {one.distribution} {one.version}"
+
+
+def _unused(one: Any) -> str:
+    """A remark for a name that this package has itself."""
+    from synbench_fast.checks import ESTIMATORS
+    from synbench_fast.encoders.registry import REGISTRY
+    from synbench_fast.suites import SUITES
+
+    own: dict[str, Any] = {"encoders": REGISTRY, "tasks": SUITES, "estimators": ESTIMATORS}
+    return ", not used: the name is built in" if one.name in own.get(one.group, ()) else ""
 
 
 app.command("status")(status_command)

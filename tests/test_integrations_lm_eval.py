@@ -230,3 +230,65 @@ def test_mistakes_are_one_line(model: Path, folder: str) -> None:
     task.build_all_requests()
     with refused("synbench: expected a model whose weights are in this process", "got DummyLM"):
         DummyLM().synbench(task.instances)
+
+
+RANK = '''
+import sys, warnings
+warnings.filterwarnings("ignore")
+import torch, torch.distributed as dist
+from lm_eval import evaluate
+from lm_eval.models.huggingface import HFLM
+from lm_eval.tasks import TaskManager
+
+rank, path, model, folder = int(sys.argv[1]), *sys.argv[2:]
+dist.init_process_group("gloo", init_method=f"file://{path}/rendezvous", rank=rank, world_size=2)
+
+
+class Parallel(HFLM):
+    """With the harness's own interface to other processes, over gloo in place of accelerate."""
+
+    def all_gather(self, tensor):
+        found = [torch.zeros_like(tensor.reshape(1)) for _ in range(2)]
+        dist.all_gather(found, tensor.reshape(1))
+        return torch.cat(found)
+
+    def gather_object(self, obj, dst=0):
+        found = [None, None] if rank == dst else None
+        dist.gather_object(obj, found, dst=dst)
+        return found
+
+    def barrier(self):
+        dist.barrier()
+
+
+lm = Parallel(pretrained=model, device="cpu", dtype="float32")
+lm._rank, lm._world_size = rank, 2
+settings = {"tokens": 8, "samples": 64, "scales": 5}
+manager = TaskManager(include_path=folder, include_defaults=False, metadata={"synbench": settings})
+results = evaluate(lm, manager.load(["synbench"]))
+assert (results is None) == (rank == 1)
+if rank == 0:
+    found = results["results"]["synbench"]
+    torch.save({key: float(value) for key, value in found.items() if isinstance(value, float)}, f"{path}/found.pt")
+dist.destroy_process_group()
+'''
+
+
+@pytest.mark.slow
+def test_two_processes_make_one_score(model: Path, folder: str, tmp_path: Path) -> None:
+    """Five documents over two ranks: the harness repeats a request of the one that has fewer, and gathers."""
+    code = f"import sys; sys.path[:0] = {sys.path!r}\n{RANK}"
+    running = [
+        subprocess.Popen(
+            [sys.executable, "-c", code, str(rank), str(tmp_path), str(model), folder],
+            stderr=subprocess.PIPE, text=True,
+        )
+        for rank in range(2)
+    ]  # fmt: skip
+    for one in running:
+        _, text = one.communicate(timeout=400)
+        assert one.returncode == 0, text
+    found = torch.load(tmp_path / "found.pt", weights_only=True)
+    one = expected(model, samples=64, scales=5, average="published").scores[0]
+    assert found["score_eps0_a0.6,none"] == pytest.approx(one.score, abs=1e-6)
+    assert found["score_eps0_a0.6_stderr,none"] == pytest.approx(one.stderr, rel=1e-4)

@@ -197,7 +197,9 @@ def test_command_line(installed: Path, capsys: pytest.CaptureFixture[str], tmp_p
         "distribution": "tiny-plugin", "version": "1.2",
     }  # fmt: skip
     assert cli.main(["info"]) == 0
-    assert "estimators: onehalf" in " ".join(capsys.readouterr().out.split())
+    text = " ".join(capsys.readouterr().out.split())
+    assert "estimators: onehalf tiny_plugin:one_half of tiny-plugin 1.2" in text
+    assert text.count("not used: the name is built in") == 1
     assert "tiny_plugin" not in sys.modules
     assert cli.main(["ls", "--format", "json"]) == 0
     sources = {one["source"]: one for one in json.loads(capsys.readouterr().out)["sources"]}
