@@ -94,9 +94,7 @@ def built_by() -> str | None:
 
 
 def _ahead_of_time() -> Launcher:
-    from synbench_fast import _cuda
-
-    launcher: Launcher = _cuda.launch
+    launcher: Launcher = importlib.import_module("synbench_fast._cuda").launch
     return launcher
 
 
