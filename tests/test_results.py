@@ -133,6 +133,10 @@ DELETE = object()
         (changed("cost/seconds", []), "r.json: cost.seconds: expected an object, got an array"),
         (changed("eps/1", math.inf), "r.json: eps[1]: expected a finite number, got inf"),
         (
+            changed("seed", 2**64),
+            "r.json: seed: expected an integer of at most 2^64 - 1, got 18446744073709551616",
+        ),
+        (
             changed("eps/1", 10**400),
             "r.json: eps[1]: expected a finite number, got an integer beyond any float",
         ),

@@ -534,7 +534,7 @@ def test_images_start_no_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     with refused("cat.png: expected an image, got UnidentifiedImageError"):
         _decoded(file.read_bytes(), (3, 8, 8), str(file))
     with pytest.raises(OSError, match="cannot identify image file"):
-        Prepare((3, 8, 8))(file)
+        Prepare((3, 8, 8))(file.read_bytes())
     assert not started
 
 
