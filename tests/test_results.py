@@ -21,6 +21,7 @@ from result_example import example
 
 from synbench_fast.documents import decode, encode, write_atomically
 from synbench_fast.errors import SynbenchError
+from synbench_fast.replay import replay_command
 from synbench_fast.results import (
     CSV_COLUMNS,
     SCHEMA_VERSION,
@@ -30,7 +31,6 @@ from synbench_fast.results import (
     PrecisionRecord,
     Result,
     RobustArea,
-    replay_command,
 )
 
 
