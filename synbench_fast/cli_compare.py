@@ -8,6 +8,7 @@ import typer
 
 from synbench_fast import arguments
 from synbench_fast.arguments import UsageError
+from synbench_fast.cli_options import Format
 
 __all__ = ["compare_command"]
 
@@ -26,7 +27,7 @@ def compare_command(
         bool,
         typer.Option("--unpaired", help="Take results as independent: other input shapes, seeds, `paper`."),
     ] = False,
-    output: Annotated[str, typer.Option("--format", metavar="table|json|csv")] = "table",
+    output: Format = "table",
 ) -> None:
     """Say which of stored results is better, and how sure that is."""
     if not files or len(files) < 2:

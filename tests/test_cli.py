@@ -25,10 +25,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 from result_example import example
 from typer.testing import CliRunner
 
-from synbench_fast import cli, cli_options, environment
+from synbench_fast import arguments, cli, cli_options, environment
 from synbench_fast.documents import encode
 from synbench_fast.encoders import SOURCES, list_encoders, registry
 from synbench_fast.errors import SynbenchError
@@ -144,6 +145,34 @@ def test_values_that_are_not_finite_are_shown_without_an_error(
     done = invoke("run", "builtin:conv", "--quiet")
     assert done.stdout.splitlines()[1].split()[3:5] == ["0.8400", "0.6400"]
     assert done.stderr == "warning: builtin:conv: samples: 1024 is few for 256 features\n"
+
+
+def _commands() -> dict[str, Any]:
+    group: Any = typer.main.get_command(cli.app)
+    return {name: group.get_command(None, name) for name in group.list_commands(None)}
+
+
+@pytest.mark.parametrize("name", sorted(_commands()))
+def test_help_explains_every_option(name: str) -> None:
+    parameters = _commands()[name].params
+    assert [one.name for one in parameters if not (one.help or "").strip(" .")] == []
+
+
+def test_the_list_of_commands_is_not_cut_off() -> None:
+    done = CliRunner().invoke(cli.app, [], env={"COLUMNS": "80"})
+    assert done.exit_code == 2 and "..." not in done.stderr.partition("Commands:")[2]
+    assert [name for name in _commands() if f"  {name} " not in done.stderr] == []
+
+
+@pytest.mark.parametrize(("text", "value"), [("8/255", (8 / 255,)), ("0, 4/255,0.1", (0.0, 4 / 255, 0.1))])
+def test_numbers_may_be_quotients(text: str, value: tuple[float, ...]) -> None:
+    assert arguments.numbers("--linf", text, low=0) == value
+
+
+@pytest.mark.parametrize("text", ["8/0", "/255", "8/", "1/2/3", "1e300/1e-300", "-8/255"])
+def test_what_is_no_quotient(text: str) -> None:
+    with pytest.raises(arguments.UsageError, match="--linf: expected comma-separated numbers in"):
+        arguments.numbers("--linf", text, low=0)
 
 
 def test_every_option_reaches_score_typed(calls: list[Any], tmp_path: Path) -> None:
@@ -426,8 +455,8 @@ def test_version_and_help() -> None:
     done = invoke("--version")
     assert done.exit_code == 0
     assert re.fullmatch(r"synbench-fast \S+\n", done.stdout)
-    for arguments in ([], ["run"], ["ls"], ["info"], ["eps-star"], ["probe"], ["demo"]):
-        shown = invoke(*arguments, "--help")
+    for words in ([], ["run"], ["ls"], ["info"], ["eps-star"], ["probe"], ["demo"]):
+        shown = invoke(*words, "--help")
         assert shown.exit_code == 0
         assert shown.stdout.startswith("Usage: synbench-fast")
 
@@ -465,6 +494,32 @@ def test_progress_elsewhere_is_plain_lines_not_too_many() -> None:
         "builtin:conv: 600/1000 images, encode, 40.0 images/s, 10 s left",
         "builtin:conv: 1000/1000 images",
     ]
+
+
+def test_progress_goes_on_where_a_precision_asks_for_more_images() -> None:
+    now = 0.0
+    stream = io.StringIO()
+    with Reporter(stream, every=10.0, clock=lambda: now).encoder("a:b") as advance:
+        steps = [(0, 100, 0), (100, 100, 1), (110, 150, 2), (150, 150, 3), (160, 400, 4), (280, 400, 12)]
+        for done, total, second in [*steps, (400, 400, 13), (420, 420, 14)]:
+            now = float(second)
+            advance(done, total, "encode")
+    assert stream.getvalue().splitlines() == [
+        "a:b: loading",
+        "a:b: 100/100 images",
+        "a:b: 280/400 images, encode, 23.3 images/s, 5 s left",
+        "a:b: 420/420 images",
+    ]
+
+
+def test_progress_of_a_run_that_fails_does_not_end() -> None:
+    stream = io.StringIO()
+    with pytest.raises(KeyboardInterrupt), Reporter(stream).encoder("a:b") as advance:
+        advance(100, 100, "encode")
+        advance(100, 200, "encode")
+        advance(200, 200, "encode")
+        raise KeyboardInterrupt
+    assert stream.getvalue().splitlines() == ["a:b: loading", "a:b: 100/100 images"]
 
 
 @pytest.mark.parametrize(("rate", "left"), [(10.0, "1 min 30 s"), (0.1, "2 h 30 min")])
