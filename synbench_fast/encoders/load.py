@@ -136,6 +136,8 @@ def _from_spec(request: Request) -> tuple[str, Loaded]:
 
 
 def _from_object(encoder: Any, request: Request) -> tuple[str, Loaded]:
+    if isinstance(encoder, type):
+        raise SynbenchError(f"encoder: expected an instance, got the class {encoder.__name__}")
     module = encoder if isinstance(encoder, nn.Module) else getattr(encoder, "__self__", None)
     if not isinstance(encoder, nn.Module) and not callable(encoder):
         raise SynbenchError(
