@@ -108,7 +108,7 @@ def device(option: str, text: str) -> str:
     kind, _, index = text.partition(":")
     indexed = ":" not in text or (re.fullmatch(r"[0-9]+", index) is not None and kind not in ("auto", "cpu"))
     if kind not in _DEVICES or not indexed:
-        hint = suggest(kind, _DEVICES)
+        hint = ", did you mean cuda?" if kind.lower() == "gpu" else suggest(kind, _DEVICES)
         raise UsageError(f"{option}: expected {', '.join(_DEVICES)} or cuda:N, got {text!r}{hint}")
     return text
 

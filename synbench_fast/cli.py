@@ -6,6 +6,7 @@ Exit code 0 only if every encoder was scored, 1 if one was not, 2 for a usage er
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -258,6 +259,11 @@ def run(
     if not models and not fleet:
         raise UsageError("MODEL: expected at least one encoder such as timm:resnet50, got none")
     models = models or []
+    for model in models:
+        if re.fullmatch(r"[-+0-9.,x/]+", model):  # `--eps 0 0.2` would score with the first number, then fail
+            raise UsageError(
+                f"MODEL: expected SOURCE:NAME, got {model!r}; several numbers are joined by commas, such as --eps 0,0.2"
+            )
     many = fleet_options(
         fleet or [], out, device, devices=devices, workers=workers, timeout=timeout, retries=retries, ray=ray,
         journal=journal, best=best, executor=executor,

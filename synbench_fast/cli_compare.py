@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Annotated, Any
 
 import typer
@@ -30,6 +31,11 @@ def compare_command(
     output: Format = "table",
 ) -> None:
     """Say which of stored results is better, and how sure that is."""
+    for file in files or []:
+        if os.path.isdir(file):
+            raise UsageError(
+                f"RESULT.json: expected files, got the directory {file!r}; its files are {file}/*.json"
+            )
     if not files or len(files) < 2:
         raise UsageError(f"RESULT.json: expected at least two files to compare, got {len(files or [])}")
     kind = arguments.choice("--format", output, ("table", "json", "csv"))

@@ -108,6 +108,17 @@ def test_table_shows_the_lowest_threshold_and_is_not_cut_when_piped(calls: list[
     )
 
 
+def test_the_line_below_a_table_has_the_samples_of_all_encoders(
+    calls: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few, many = (dataclasses.replace(example().task, samples=[count] * 2) for count in (512, 1536))
+    tasks = {"builtin:linear": few, "builtin:identity": many}
+    module = sys.modules["synbench_fast.score"]
+    monkeypatch.setattr(module, "score", lambda spec, **_: example(spec, task=tasks[spec]))
+    last = invoke("run", "builtin:identity", "builtin:linear").stdout.splitlines()[-1]
+    assert "2 scales x 512 to 1536 samples" in last
+
+
 def test_table_shows_what_a_reduced_precision_did(calls: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
     point = PrecisionPoint(
         eps=0.2, t_difference=0.02, t_difference_stderr=0.001, t_stderr=0.05, score_difference=0.01
@@ -347,6 +358,14 @@ def test_what_is_not_given_is_left_to_score(calls: list[Any]) -> None:
             "option: expected one that --help lists, got '--estimatr', did you mean --estimator?",
         ),
         (["a:b", "--zzz"], "option: expected one that --help lists, got '--zzz'"),
+        (
+            ["a:b", "--eps", "0", "0.2"],
+            "MODEL: expected SOURCE:NAME, got '0.2'; several numbers are joined by commas, such as --eps 0,0.2",
+        ),
+        (
+            ["a:b", "--device", "gpu"],
+            "--device: expected auto, cpu, cuda, mps, xpu or cuda:N, got 'gpu', did you mean cuda?",
+        ),
         (["a:b", "--eps"], "--eps: expected a value, got none"),
         (["a:b", "--quiet=1"], "--quiet: expected no value, got one"),
     ],

@@ -400,7 +400,7 @@ def test_input_shape_must_be_positive_integers(shape):
     )
 
 
-def test_encoder_argument_errors():
+def test_encoder_argument_errors(tmp_path):
     fails("encoder: expected a spec such as 'timm:resnet18', a torch.nn.Module or a callable, got int", 3)
     fails("encoder: expected an instance, got the class Net", Net, input_shape=(12,))
     fails("input_shape: expected the shape of one input for module:Net, got None", Net())
@@ -413,6 +413,10 @@ def test_encoder_argument_errors():
     fails("encoder: expected SOURCE:NAME, got 'linear', did you mean builtin:linear?", "linear")
     fails("encoder: expected SOURCE:NAME, got 'identiy', did you mean builtin:identity?", "identiy")
     fails("encoder: expected SOURCE:NAME, got '??'; sources are timm,", "??")
+    fails("got 'a/net.onnx', did you mean onnx:a/net.onnx?", "a/net.onnx")
+    fails("got 'net.py', did you mean python:net.py:FACTORY?", "net.py")
+    fails("got 'models.txt', did you mean --models models.txt?", "models.txt")
+    fails(f"did you mean hf:{tmp_path}?", str(tmp_path))
 
 
 @pytest.mark.parametrize(

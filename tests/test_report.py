@@ -740,6 +740,7 @@ def test_one_bad_file_does_not_stop_the_others(folder: Path, capsys: pytest.Capt
         (("report",), 2, ("DIR: expected the directory",)),
         (("report", "DIR/none"), 1, ("DIR: expected a directory of results", "none")),
         (("report", "DIR/empty"), 1, ("DIR: expected files *.json", "got none")),
+        (("report", "DIR/foreign/x.json"), 1, ("DIR: expected a directory", "did you mean the directory it is in, '")),
         (("report", "DIR/foreign"), 1, ("DIR: expected at least one result", "1 files")),
         (("report", "DIR", "--sort", "scor"), 1, ("sort: expected a column", "did you mean score?")),
         (("report", "DIR", "--sort", "image_per_second"), 1, ("did you mean images_per_second?",)),
