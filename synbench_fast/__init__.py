@@ -1,5 +1,9 @@
 """SynBench scores, fast: judge a pretrained representation without data.
 
+    result = synbench_fast.score("timm:resnet50")
+    result = synbench_fast.score(module, input_shape=(3, 32, 32))  # [B, 3, 32, 32] -> [B, F]
+    print(result)
+
 Names are loaded at first use, so that importing the package (and `synbench-fast --help`) costs nothing; torch
 is imported when the first name that needs it is touched.
 """
@@ -115,7 +119,7 @@ if not TYPE_CHECKING:  # to a type checker it would say that every name exists
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*(name for name in globals() if name.startswith("__")), *__all__})
 
 
 def _version() -> str:

@@ -77,7 +77,7 @@ def numbers(
     above: float = -math.inf,
     distinct: bool = False,
 ) -> tuple[float, ...]:
-    """Comma-separated finite numbers, each >= `low`, > `above` and < `below`."""
+    """Comma-separated finite numbers or quotients such as 8/255, each >= `low`, > `above` and < `below`."""
     expected = "comma-separated " + ("distinct " if distinct else "") + "numbers"
     if math.isfinite(low):
         expected += f" in [{low:g}, {below:g})"
@@ -85,7 +85,7 @@ def numbers(
         expected += f" above {above:g}"
     values: list[float] = []
     for part in text.split(","):
-        value = _float(part.strip())
+        value = _quotient(part.strip())
         got = repr(part) if part == text else f"{part!r} in {text!r}"
         if value is None or not (value >= low and above < value < below):
             raise UsageError(f"{option}: expected {expected}, got {got}")
@@ -108,7 +108,7 @@ def device(option: str, text: str) -> str:
     kind, _, index = text.partition(":")
     indexed = ":" not in text or (re.fullmatch(r"[0-9]+", index) is not None and kind not in ("auto", "cpu"))
     if kind not in _DEVICES or not indexed:
-        hint = suggest(kind, _DEVICES)
+        hint = ", did you mean cuda?" if kind.lower() == "gpu" else suggest(kind, _DEVICES)
         raise UsageError(f"{option}: expected {', '.join(_DEVICES)} or cuda:N, got {text!r}{hint}")
     return text
 
@@ -132,6 +132,12 @@ def folder(option: str, text: str) -> Path:
             f"{option}: expected a directory that can be written, got {text!r} ({error.strerror})"
         ) from None
     return path
+
+
+def _quotient(text: str) -> float | None:
+    first, slash, second = text.partition("/")
+    a, b = _float(first), _float(second) if slash else 1.0
+    return None if a is None or b is None or b == 0 or not math.isfinite(a / b) else a / b
 
 
 def _float(text: str) -> float | None:

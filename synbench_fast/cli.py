@@ -6,6 +6,7 @@ Exit code 0 only if every encoder was scored, 1 if one was not, 2 for a usage er
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -40,6 +41,7 @@ from synbench_fast.cli_options import (
     Scales,
     Seed,
     Std,
+    TableOrJson,
     Threads,
     Traceback,
     TrustRemoteCode,
@@ -94,6 +96,8 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["--help", "-h"], "max_content_width": 110},
     help="Judge pretrained representations without data: SynBench scores from synthetic Gaussian tasks.",
+    epilog="To begin, without any library or download: "
+    "synbench-fast run builtin:conv --preset quick --input-shape 3,16,16",
 )
 
 
@@ -128,7 +132,12 @@ def run(
         list[str] | None,
         typer.Argument(metavar="MODEL...", help="Encoders, such as timm:resnet50 (see `synbench-fast ls`)."),
     ] = None,
-    eps: Annotated[str, typer.Option(metavar="E,...", help="Relative budgets in [0, 1).")] = "0,0.2",
+    eps: Annotated[
+        str,
+        typer.Option(
+            metavar="E,...", help="Budgets in [0, 1), in units of half the distance of the classes."
+        ),
+    ] = "0,0.2",
     thresholds: Annotated[
         str | None,
         typer.Option(
@@ -194,7 +203,10 @@ def run(
     fleet: Annotated[
         list[str] | None,
         typer.Option(
-            "--models", metavar="FILE|GLOB", help="Many encoders into a run store; see docs/fleet.md."
+            "--models",
+            metavar="FILE|GLOB",
+            help="Many encoders (a file of specs, a pattern in quotes, checkpoints) into the run store --out; "
+            "see docs/fleet.md.",
         ),
     ] = None,
     devices: Annotated[
@@ -203,14 +215,26 @@ def run(
     workers: Annotated[
         str | None, typer.Option(metavar="N", help="With --models: how many altogether.")
     ] = None,
-    timeout: Annotated[str | None, typer.Option(metavar="S", help="With --models: per encoder.")] = None,
-    retries: Annotated[str | None, typer.Option(metavar="N", help="With --models: after a crash.")] = None,
-    ray: Annotated[str | None, typer.Option(metavar="auto|local|HOST:PORT", help="With --models.")] = None,
+    timeout: Annotated[
+        str | None, typer.Option(metavar="S", help="With --models: seconds for an encoder.")
+    ] = None,
+    retries: Annotated[
+        str | None, typer.Option(metavar="N", help="With --models: after a crash; by default 2.")
+    ] = None,
+    ray: Annotated[
+        str | None, typer.Option(metavar="auto|local|HOST:PORT", help="With --models: a Ray cluster.")
+    ] = None,
     executor: Annotated[
         str | None,
         typer.Option(metavar="NAME", help="With --models: of another package, see docs/harnesses.md."),
     ] = None,
-    journal: Annotated[str | None, typer.Option(metavar="auto|wal|delete", help="With --models.")] = None,
+    journal: Annotated[
+        str | None,
+        typer.Option(
+            metavar="auto|wal|delete",
+            help="With --models: of the store; delete for a file system of a network.",
+        ),
+    ] = None,
     best: Annotated[
         str | None,
         typer.Option(
@@ -219,7 +243,10 @@ def run(
         ),
     ] = None,
     out: Annotated[
-        str | None, typer.Option(metavar="DIR", help="Also write one JSON file per encoder into DIR.")
+        str | None,
+        typer.Option(
+            metavar="DIR", help="Also write one JSON file per encoder into DIR; with --models the store."
+        ),
     ] = None,
     output: Annotated[
         str,
@@ -232,6 +259,11 @@ def run(
     if not models and not fleet:
         raise UsageError("MODEL: expected at least one encoder such as timm:resnet50, got none")
     models = models or []
+    for model in models:
+        if re.fullmatch(r"[-+0-9.,x/]+", model):  # `--eps 0 0.2` would score with the first number, then fail
+            raise UsageError(
+                f"MODEL: expected SOURCE:NAME, got {model!r}; several numbers are joined by commas, such as --eps 0,0.2"
+            )
     many = fleet_options(
         fleet or [], out, device, devices=devices, workers=workers, timeout=timeout, retries=retries, ray=ray,
         journal=journal, best=best, executor=executor,
@@ -327,8 +359,10 @@ app.command("compare")(compare_command)
 
 @app.command("ls")
 def list_command(
-    pattern: Annotated[str | None, typer.Argument(help="Shell pattern or part of a name.")] = None,
-    output: Annotated[str, typer.Option("--format", metavar="table|json")] = "table",
+    pattern: Annotated[
+        str | None, typer.Argument(metavar="PATTERN", help="Shell pattern or part of a name.")
+    ] = None,
+    output: TableOrJson = "table",
 ) -> None:
     """List what can be scored here."""
     kind = arguments.choice("--format", output, ("table", "json"))
@@ -380,7 +414,7 @@ def list_command(
 
 
 @app.command()
-def info(output: Annotated[str, typer.Option("--format", metavar="table|json")] = "table") -> None:
+def info(output: TableOrJson = "table") -> None:
     """Print versions, devices and backends."""
     kind = arguments.choice("--format", output, ("table", "json"))
     from synbench_fast import environment, plugins
@@ -427,20 +461,24 @@ def _unused(one: Any) -> str:
 
 
 app.command("status")(status_command)
-app.command("sensitivity")(sensitivity_command)
-app.command("eps-star")(eps_star_command)
-app.command()(probe)
-app.command()(validate)
-app.command()(inherit)
-app.command()(pretrain)
-app.command("report")(report_command)
-app.command("export")(export_command)
+# The list of commands cuts longer lines off.
+for _name, _command, _short in (
+    ("sensitivity", sensitivity_command, "Say how scores and ranking move with the choices of a run."),
+    ("eps-star", eps_star_command, "Find the budget with the largest score."),
+    ("probe", probe, "Train robust linear probes on labelled data, attack them."),
+    ("validate", validate, "Correlate scores with linear probes on labelled data."),
+    ("inherit", inherit, "Measure what fine-tuning leaves of robustness."),
+    ("pretrain", pretrain, "Compare minimax pre-training with the mean loss."),
+    ("report", report_command, "Show stored results as a leaderboard and an HTML page."),
+    ("export", export_command, "Hand stored results to MLflow, wandb or a model card."),
+):
+    app.command(_name, short_help=_short)(_command)
 
 
 @app.command()
 def demo(
     out: Annotated[str, typer.Option(metavar="DIR", help="Where the plot and results go.")] = "synbench-demo",
-    seed: Annotated[str, typer.Option(metavar="N")] = "0",
+    seed: Annotated[str, typer.Option(metavar="N", help="Of training, samples and attacks.")] = "0",
 ) -> None:
     """The whole story in minutes, offline, on a CPU.
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from typing import Annotated, Any
 
 import typer
 
 from synbench_fast import arguments
 from synbench_fast.arguments import UsageError
+from synbench_fast.cli_options import Format
 
 __all__ = ["compare_command"]
 
@@ -26,9 +28,14 @@ def compare_command(
         bool,
         typer.Option("--unpaired", help="Take results as independent: other input shapes, seeds, `paper`."),
     ] = False,
-    output: Annotated[str, typer.Option("--format", metavar="table|json|csv")] = "table",
+    output: Format = "table",
 ) -> None:
     """Say which of stored results is better, and how sure that is."""
+    for file in files or []:
+        if os.path.isdir(file):
+            raise UsageError(
+                f"RESULT.json: expected files, got the directory {file!r}; its files are {file}/*.json"
+            )
     if not files or len(files) < 2:
         raise UsageError(f"RESULT.json: expected at least two files to compare, got {len(files or [])}")
     kind = arguments.choice("--format", output, ("table", "json", "csv"))

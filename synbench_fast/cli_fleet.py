@@ -14,6 +14,7 @@ import typer
 
 from synbench_fast import arguments
 from synbench_fast.arguments import UsageError
+from synbench_fast.cli_options import TableOrJson
 from synbench_fast.errors import SynbenchError
 from synbench_fast.messages import fail, say
 
@@ -193,7 +194,7 @@ def _terminated() -> Iterator[None]:
 
 def status_command(
     folder: Annotated[str | None, typer.Argument(metavar="DIR", help="What --out was given.")] = None,
-    output: Annotated[str, typer.Option("--format", metavar="table|json")] = "table",
+    output: TableOrJson = "table",
 ) -> None:
     """Say how far `run --models` is, from another shell or later."""
     if folder is None:

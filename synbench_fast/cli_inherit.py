@@ -8,6 +8,7 @@ import typer
 
 from synbench_fast import arguments
 from synbench_fast.arguments import UsageError
+from synbench_fast.cli_options import Device, Format
 from synbench_fast.errors import SynbenchError
 from synbench_fast.messages import fail, print_trace, reason, say
 
@@ -25,7 +26,13 @@ def inherit(
             "digits:untrained, timm:NAME, torchvision:NAME, python:FILE.py:FACTORY.",
         ),
     ] = None,
-    suite: Annotated[str, typer.Option(metavar="digits-rib|imagenet-rib|folders")] = "digits-rib",
+    suite: Annotated[
+        str,
+        typer.Option(
+            metavar="digits-rib|imagenet-rib|folders",
+            help="digits-rib comes with scikit-learn, imagenet-rib needs --root and --pretraining, folders --data.",
+        ),
+    ] = "digits-rib",
     methods: Annotated[
         str,
         typer.Option(
@@ -34,7 +41,9 @@ def inherit(
         ),
     ] = "ft,lp,wise,lwf",
     seeds: Annotated[str, typer.Option(metavar="N", help="Training seeds SEED, SEED + 1, ...")] = "3",
-    seed: Annotated[str, typer.Option(metavar="N")] = "0",
+    seed: Annotated[
+        str, typer.Option(metavar="N", help="First training seed; also of scores and distances.")
+    ] = "0",
     data: Annotated[
         list[str] | None,
         typer.Option("--data", metavar="NAME=DIR", help="A data set's folder of class folders; repeatable."),
@@ -81,7 +90,7 @@ def inherit(
     distance_samples: Annotated[
         str, typer.Option(metavar="N", help="Of each data set, for its distance.")
     ] = "300",
-    device: Annotated[str, typer.Option(metavar="auto|cpu|cuda[:N]")] = "auto",
+    device: Device = "auto",
     threads: Annotated[
         str | None, typer.Option(metavar="N", help="CPU threads; default 1 for digits-rib, else all.")
     ] = None,
@@ -103,7 +112,7 @@ def inherit(
             "there: a run that was stopped goes on where it stood.",
         ),
     ] = None,
-    output: Annotated[str, typer.Option("--format", metavar="table|json|csv")] = "table",
+    output: Format = "table",
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress on standard error.")] = False,
     traceback: Annotated[
         bool, typer.Option("--traceback", help="Show where an unexpected error came from.")
@@ -168,6 +177,12 @@ def inherit(
 
     with result_stream() as stream:
         try:
+            from synbench_fast.robust_probe.data import optional
+
+            if chosen == "digits-rib":  # before the encoder is trained
+                optional("sklearn.datasets", "scikit-learn", "inherit")
+            if distance:
+                optional("ot", "POT", "inherit")
             from synbench_fast.inheritance.page import write_page
             from synbench_fast.inheritance.run import inherit as run
 

@@ -47,18 +47,31 @@ DTYPE_SYNONYMS = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16", "fp6
 ESTIMATORS = ("consistent", "counted", "paper")
 
 # Which encoder, and where it runs.
-Device = Annotated[str, typer.Option(metavar="auto|cpu|cuda[:N]")]
-Seed = Annotated[str, typer.Option(metavar="N")]
+Device = Annotated[
+    str,
+    typer.Option(metavar="auto|cpu|cuda[:N]", help="Where it runs; auto is a CUDA GPU if there is one."),
+]
+Seed = Annotated[
+    str, typer.Option(metavar="N", help="Of the samples, and of the weights with --random-init.")
+]
 InputShape = Annotated[
     str | None,
     typer.Option(metavar="C,H,W", help="Input shape, without the batch; by default the encoder's."),
 ]
 Mean = Annotated[
-    str | None, typer.Option(metavar="M,...", help="Normalisation mean per channel, not the encoder's.")
+    str | None,
+    typer.Option(
+        metavar="M,...",
+        help="Normalisation mean per channel, or one for all; by default the encoder's, none for a Module.",
+    ),
 ]
-Std = Annotated[str | None, typer.Option(metavar="S,...", help="Normalisation deviation per channel.")]
+Std = Annotated[
+    str | None,
+    typer.Option(metavar="S,...", help="Normalisation deviation per channel, or one for all; as --mean."),
+]
 Pool = Annotated[
-    str | None, typer.Option(metavar="NAME", help="How tokens or maps become a vector: avg, max, cls, ...")
+    str | None,
+    typer.Option(metavar="NAME", help="How tokens or maps become a vector: avg, max, cls, flatten, default."),
 ]
 Checkpoint = Annotated[
     str | None,
@@ -78,15 +91,31 @@ TrustRemoteCode = Annotated[
 Threads = Annotated[str | None, typer.Option(metavar="N", help="CPU threads; by default all.")]
 
 # What is scored.
-Estimator = Annotated[str, typer.Option(metavar="|".join(ESTIMATORS))]
+Estimator = Annotated[
+    str,
+    typer.Option(
+        metavar="|".join(ESTIMATORS),
+        help="consistent removes the bias of few samples, paper is the published protocol, counted is for "
+        "margins that are not Gaussian.",
+    ),
+]
 Scales = Annotated[
     str | None,
     typer.Option(
         metavar="N|S,...", help="Number of scales up to 4.9, or their values (2 is a number, 2.0 a value)."
     ),
 ]
-Samples = Annotated[str | None, typer.Option(metavar="N", help="Samples per scale.")]
-Preset = Annotated[str, typer.Option(metavar="quick|standard|paper")]
+Samples = Annotated[
+    str | None,
+    typer.Option(metavar="N", help="Samples per scale; by default the preset's, or 2 per feature if more."),
+]
+Preset = Annotated[
+    str,
+    typer.Option(
+        metavar="quick|standard|paper",
+        help="Scales x samples: quick 12 x 512, standard 25 x 1024, paper 49 x 2048; not the estimator.",
+    ),
+]
 OpsBackend = Annotated[
     str, typer.Option(metavar="auto|torch", help="Of the operations; torch is the slow specification.")
 ]
@@ -98,8 +127,8 @@ Integral = Annotated[
 ]
 
 # What comes out.
-Format = Annotated[str, typer.Option("--format", metavar="table|json|csv")]
-TableOrJson = Annotated[str, typer.Option("--format", metavar="table|json")]
+Format = Annotated[str, typer.Option("--format", metavar="table|json|csv", help="Of standard output.")]
+TableOrJson = Annotated[str, typer.Option("--format", metavar="table|json", help="Of standard output.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on standard error.")]
 Traceback = Annotated[bool, typer.Option("--traceback", help="Show where an unexpected error came from.")]
 

@@ -8,6 +8,7 @@ import typer
 
 from synbench_fast import arguments
 from synbench_fast.arguments import UsageError
+from synbench_fast.cli_options import TableOrJson
 from synbench_fast.messages import say
 
 __all__ = ["pretrain"]
@@ -34,7 +35,7 @@ def pretrain(
             help="Weigh losses, or their excess over an encoder of each group alone.",
         ),
     ] = "none",
-    output: Annotated[str, typer.Option("--format", metavar="table|json")] = "table",
+    output: TableOrJson = "table",
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress on standard error.")] = False,
 ) -> None:
     """Pre-train small encoders with the mean loss and with minimax, and compare what they are good for.

@@ -44,7 +44,12 @@ def eps_star_command(
         str, typer.Option(metavar="E,...", help="Grid of budgets in [0, 1).")
     ] = "0,0.1,0.2,0.3,0.4,0.5,0.6,0.7,0.8",
     threshold: Annotated[str, typer.Option(metavar="A", help="Threshold accuracy in [0, 1).")] = "0.7",
-    estimator: Annotated[str, typer.Option(metavar="paper|consistent")] = "paper",
+    estimator: Annotated[
+        str,
+        typer.Option(
+            metavar="paper|consistent", help="paper is the published protocol, as eps* was published."
+        ),
+    ] = "paper",
     repeats: Annotated[
         str, typer.Option(metavar="N", help="Runs with seeds SEED, SEED + 1, ...; 1, or 3 and more.")
     ] = "1",
@@ -151,8 +156,8 @@ def probe(
         str, typer.Option("--l2", metavar="R,...|none", help="l2 budgets of the attack on inputs in [0, 1].")
     ] = "0.5",
     linf: Annotated[
-        str, typer.Option("--linf", metavar="R,...|none", help="Largest changes of an input element; 8/255.")
-    ] = "0.03137254901960784",
+        str, typer.Option("--linf", metavar="R,...|none", help="Largest changes of an input element.")
+    ] = "8/255",
     attack: Annotated[bool, typer.Option("--attack/--no-attack", help="Attack the probes.")] = True,
     steps: Annotated[str, typer.Option(metavar="N", help="Steps of the attack per target.")] = "50",
     targets: Annotated[str, typer.Option(metavar="N", help="Wrong classes that are tried.")] = "9",
@@ -162,7 +167,7 @@ def probe(
     ] = "common",
     test_fraction: Annotated[str, typer.Option(metavar="P", help="Held out of every class.")] = "0.25",
     samples: Annotated[str | None, typer.Option(metavar="N", help="Use at most N samples.")] = None,
-    batch_size: Annotated[str, typer.Option(metavar="N")] = "128",
+    batch_size: Annotated[str, typer.Option(metavar="N", help="Images per forward pass.")] = "128",
     device: Device = "auto",
     seed: Seed = "0",
     input_shape: InputShape = None,

@@ -38,7 +38,7 @@ def report_command(
     parquet: Annotated[str | None, typer.Option(metavar="FILE", help="Also write Parquet.")] = None,
     markdown: Annotated[str | None, typer.Option(metavar="FILE", help="Also write Markdown.")] = None,
     eps: Annotated[str | None, typer.Option(metavar="E,...", help="Budgets to show; default all.")] = None,
-    threshold: Annotated[
+    thresholds: Annotated[
         str | None, typer.Option(metavar="A,...", help="Threshold accuracies; default the lowest.")
     ] = None,
     sort: Annotated[
@@ -53,8 +53,8 @@ def report_command(
     wanted: dict[str, Any] = {"sort": sort, "reverse": reverse}
     if eps is not None:
         wanted["eps"] = arguments.numbers("--eps", eps, low=0, below=1, distinct=True)
-    if threshold is not None:
-        wanted["thresholds"] = arguments.numbers("--threshold", threshold, low=0, below=1, distinct=True)
+    if thresholds is not None:
+        wanted["thresholds"] = arguments.numbers("--thresholds", thresholds, low=0, below=1, distinct=True)
 
     from synbench_fast.display import print_json, result_stream
     from synbench_fast.report import tables

@@ -59,7 +59,10 @@ def sensitivity_command(
     ] = None,
     vary: Annotated[
         str | None,
-        typer.Option(metavar="FACTOR,...", help="seed, samples, scales, thresholds, dtype, preprocessing."),
+        typer.Option(
+            metavar="FACTOR,...",
+            help="What to vary: seed, samples, scales, thresholds, dtype, preprocessing; default all.",
+        ),
     ] = None,
     seeds: Annotated[str, typer.Option(metavar="R", help="How many: SEED, SEED + 1, ...")] = "5",
     eps: Annotated[

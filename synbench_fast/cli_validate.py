@@ -75,18 +75,22 @@ def validate(
     l2: Annotated[
         str | None,
         typer.Option(
-            "--l2", metavar="R,...|none", help="l2 budgets of the attack on inputs in [0, 1]; 0.25."
+            "--l2", metavar="R,...|none", help="l2 budgets of the attack on inputs in [0, 1]; default 0.25."
         ),
     ] = None,
     linf: Annotated[
         str | None,
-        typer.Option("--linf", metavar="R,...|none", help="Largest changes of an input element; 8/255."),
+        typer.Option(
+            "--linf", metavar="R,...|none", help="Largest changes of an input element; default 8/255."
+        ),
     ] = None,
     attack: Annotated[bool, typer.Option("--attack/--no-attack", help="Attack the probes.")] = True,
     steps: Annotated[
-        str | None, typer.Option(metavar="N", help="Steps of the attack per target; 10.")
+        str | None, typer.Option(metavar="N", help="Steps of the attack per target; default 10.")
     ] = None,
-    targets: Annotated[str | None, typer.Option(metavar="N", help="Wrong classes that are tried; 3.")] = None,
+    targets: Annotated[
+        str | None, typer.Option(metavar="N", help="Wrong classes that are tried; default 3.")
+    ] = None,
     regularisation: Annotated[str, typer.Option(metavar="C", help="As for probe.")] = "1",
     test_fraction: Annotated[str, typer.Option(metavar="P", help="Held out of every class.")] = "0.25",
     data_samples: Annotated[
@@ -94,7 +98,7 @@ def validate(
     ] = None,
     neighbours: Annotated[str, typer.Option(metavar="K", help="Of the nearest-neighbour baseline.")] = "5",
     zoo_epochs: Annotated[
-        str | None, typer.Option(metavar="X", help="Factor on the epochs of zoo encoders; 1.")
+        str | None, typer.Option(metavar="X", help="Factor on the epochs of zoo encoders; default 1.")
     ] = None,
     coefficient: Annotated[
         str, typer.Option(metavar="spearman|pearson|kendall", help="That the table shows; files have all.")

@@ -12,7 +12,7 @@ import re
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout, suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
 from synbench_fast.printable import named_cells, printable
@@ -152,7 +152,8 @@ class _Table:
             )
         print_table(self._stream, columns, rows, left=1)
         above = "" if len(thresholds) > 1 else f" above accuracy {thresholds[0]:g}"
-        task = first.task
+        drawn = [count for one in self._results for count in one.task.samples]
+        task = replace(first.task, samples=drawn)  # wide encoders draw more
         self._stream.write(
             f"score{above}, ± one standard error; {first.estimator}, "
             f"{task.size()}, {first.cost.dtype} on {first.cost.device}\n"

@@ -65,7 +65,8 @@ def inf_field() -> Any:
 class Document:
     """A dataclass that is a file: its first fields are `schema`, `synbench-fast/KIND`, and `schema_version`.
 
-    A kind with more than one version overrides `upgrade`.
+    A kind with more than one version overrides `upgrade`. Printed, it is its `summary()` where it has one; its fields
+    are too many to show (`to_dict` has them), so subclasses are dataclasses with repr=False.
     """
 
     schema: str
@@ -80,6 +81,15 @@ class Document:
     def upgrade(cls, document: dict[str, Any], version: int, source: str) -> dict[str, Any]:
         """A document of an earlier version as one of today's; Mismatch where it does not fit."""
         return document
+
+    def __str__(self) -> str:
+        summary = getattr(self, "summary", None)
+        return repr(self) if summary is None else str(summary())
+
+    def __repr__(self) -> str:
+        names = [one.name for one in dataclasses.fields(typing.cast(Any, self))]
+        first = f"of {', '.join(names[2:])}" if not hasattr(self, "summary") else str(self).partition("\n")[0]
+        return f"<{type(self).__name__} {first}>"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values. A value of the wrong type is a TypeError that names the field."""

@@ -53,7 +53,7 @@ class EpsScore:
     in_set: bool
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class EpsStar(Document):
     """Where the score is largest over a grid of budgets.
 

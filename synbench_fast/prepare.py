@@ -5,6 +5,7 @@ from __future__ import annotations
 import numbers
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,6 +23,7 @@ from synbench_fast.encoders import Encoder, EncoderInfo, load_encoder
 from synbench_fast.encoders.base import is_out_of_memory
 from synbench_fast.errors import SynbenchError, first_line, suggest
 from synbench_fast.forward import Compile, check_compile
+from synbench_fast.ops.dispatch import available
 from synbench_fast.precision import DTYPES, Precision, candidates, check_precision
 from synbench_fast.probe import Probe
 from synbench_fast.scores import check_average
@@ -236,7 +238,21 @@ def prepare(encoder: Any, options: dict[str, Any]) -> Prepared:
     if options["published_preprocessing"]:
         loaded.info = _published(loaded.info)
     check_capability(loaded.device, settings.backend)
+    if (
+        loaded.device.type == "cpu"
+        and settings.backend == "auto"
+        and "cpp" not in available("robust_solve", "cpu")
+    ):
+        notes = [*notes, _not_built()]
     return Prepared(given=encoder, options=options, settings=settings, encoder=loaded, notes=notes)
+
+
+def _not_built() -> str:
+    """The warning where Python found the sources in place of the package that was built and installed."""
+    return (
+        f"core: expected the compiled operations, got none in {Path(__file__).parent}; the slow specification ran. "
+        "Start Python outside of the checkout, or install it with pip install -e ."
+    )
 
 
 def _check_half_width(precision: float | None, estimator: str) -> float | None:

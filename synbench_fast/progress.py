@@ -12,7 +12,7 @@ from synbench_fast.printable import printable
 __all__ = ["Advance", "Reporter"]
 
 Advance = Callable[[int, int, str], None]
-"""advance(done, total, phase), in images; `done` never falls."""
+"""advance(done, total, phase), in images; `done` never falls, `total` grows where a precision asks for more."""
 
 
 class Reporter:
@@ -40,7 +40,8 @@ class Reporter:
             with self._bar(label) as advance:
                 yield advance
         else:
-            yield self._lines(label)
+            with self._lines(label) as advance:
+                yield advance
 
     @contextmanager
     def _bar(self, label: str) -> Iterator[Advance]:
@@ -63,27 +64,32 @@ class Reporter:
 
             yield advance
 
-    def _lines(self, label: str) -> Advance:
+    @contextmanager
+    def _lines(self, label: str) -> Iterator[Advance]:
         self._print(f"{label}: loading")
         start = last = self._clock()
         first: int | None = None
+        ended = said = 0  # the total that was reached last, and the one that a line said
 
         def advance(done: int, total: int, phase: str) -> None:
-            nonlocal start, last, first
+            nonlocal start, last, first, ended, said
             now = self._clock()
             if first is None:  # the time left is judged from the images alone, not from loading the weights
                 first, start = done, now
             if done >= total:
-                if last != float("inf"):
+                ended = total
+                if said == 0 or (total > said and now - last >= self._every):
+                    said, last = total, now
                     self._print(f"{label}: {total}/{total} images")
-                last = float("inf")
             elif now - last >= self._every:
                 last = now
                 rate = (done - first) / (now - start) if now > start else 0.0
                 left = f", {rate:.1f} images/s, {_duration((total - done) / rate)} left" if rate > 0 else ""
                 self._print(f"{label}: {done}/{total} images, {phase}{left}")
 
-        return advance
+        yield advance
+        if ended > said:
+            self._print(f"{label}: {ended}/{ended} images")
 
     def _print(self, line: str) -> None:
         print(printable(line), file=self._stream, flush=True)

@@ -268,7 +268,7 @@ class Environment:
     git_dirty: bool | None
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Result(Document):
     """Score of one encoder under one configuration, with everything needed to judge and to repeat it.
 
@@ -315,7 +315,7 @@ class Result(Document):
         )
 
     def summary(self) -> str:
-        """A few lines for a person: what was scored, its scores at the lowest threshold, area and cost."""
+        """A few lines for a person: what was scored, its scores at the lowest threshold, area, cost and warnings."""
         scores = (self.score(eps) for eps in self.eps)
         parts = [f"eps {one.eps:g}: {with_error(one.score, one.stderr)}" for one in scores]
         area, cost, task = self.robust_area, self.cost, self.task
@@ -330,6 +330,7 @@ class Result(Document):
                 f"{cost.seconds.get('total', math.nan):.1f} s on {cost.device}, "
                 f"{cost.images_per_second:.1f} images/s",
                 *checked,
+                *(f"  warning: {one}" for one in self.warnings),
             ]
         )
 

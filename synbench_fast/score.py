@@ -167,11 +167,11 @@ def _score(
     loaded = prepared.encoder
     tasks = prepared.tasks(make_tasks)
     loaded.keeps_loaded = len(tasks) > 1  # each task chooses its precision for itself
-    results = []
+    results: list[Result] = []
     with loaded.scoring():
         for number, task in enumerate(tasks):
             seconds = {"load": time.perf_counter() - begun if number == 0 else 0.0}
-            part = _part_of(progress, number, len(tasks))
+            part = _part_of(progress, sum(one.cost.images for one in results), len(tasks) - number)
             results.append(
                 _score_task(
                     prepared, task, part, seconds, begun=begun if number == 0 else time.perf_counter()
@@ -180,9 +180,9 @@ def _score(
     return results
 
 
-def _part_of(progress: Progress, number: int, count: int) -> Progress:
-    """The progress of run `number` of `count`, which are taken to be equally long."""
-    return lambda done, total, phase: progress(number * total + done, count * total, phase)
+def _part_of(progress: Progress, before: int, left: int) -> Progress:
+    """The progress of the first of `left` runs, taken to be equally long, after `before` images of others."""
+    return lambda done, total, phase: progress(before + done, before + left * total, phase)
 
 
 def _score_task(

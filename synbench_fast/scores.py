@@ -235,10 +235,10 @@ class Scoring:
     def _robust_area(self, found: Averages) -> RobustArea:
         raw = float(np.mean(self._raw_robust[:, len(self.eps) :].numpy() @ self._quadrature))
         return RobustArea(
-            value=found.robust_area,
+            value=float(found.robust_area),
             raw=raw,
-            ratio=found.robust_area / raw,
-            stderr=found.robust_area_stderr,
+            ratio=float(found.robust_area / raw),
+            stderr=float(found.robust_area_stderr),
         )
 
 

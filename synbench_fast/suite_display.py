@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import replace
 from typing import TextIO
 
 from synbench_fast.display import print_table
@@ -83,9 +84,11 @@ class _Table(SuiteSink):
             ]
             rows.append([spec, "worst", *worst])
         print_table(self._stream, columns, rows, left=2)
+        drawn = [count for suite in self._suites for count in suite.results[0].task.samples]
+        task = replace(first.task, samples=drawn)
         above = "" if len(thresholds) > 1 else f" above accuracy {thresholds[0]:g}"
         self._stream.write(
             f"score{above}, ± one standard error, worst with its 95 % interval; suite {printable(self._suites[0].suite)}, "
-            f"{first.estimator}, {first.task.size()}, {first.cost.dtype} on {first.cost.device}\n"
+            f"{first.estimator}, {task.size()}, {first.cost.dtype} on {first.cost.device}\n"
         )
         self._stream.flush()

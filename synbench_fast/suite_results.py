@@ -99,7 +99,7 @@ def combine(
     )
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class SuiteResult(Document):
     """Scores of one encoder on a suite of tasks. `tasks` are the names, `results` the results in that order."""
 

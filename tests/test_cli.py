@@ -25,10 +25,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 from result_example import example
 from typer.testing import CliRunner
 
-from synbench_fast import cli, cli_options, environment
+from synbench_fast import arguments, cli, cli_options, environment
 from synbench_fast.documents import encode
 from synbench_fast.encoders import SOURCES, list_encoders, registry
 from synbench_fast.errors import SynbenchError
@@ -107,6 +108,17 @@ def test_table_shows_the_lowest_threshold_and_is_not_cut_when_piped(calls: list[
     )
 
 
+def test_the_line_below_a_table_has_the_samples_of_all_encoders(
+    calls: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few, many = (dataclasses.replace(example().task, samples=[count] * 2) for count in (512, 1536))
+    tasks = {"builtin:linear": few, "builtin:identity": many}
+    module = sys.modules["synbench_fast.score"]
+    monkeypatch.setattr(module, "score", lambda spec, **_: example(spec, task=tasks[spec]))
+    last = invoke("run", "builtin:identity", "builtin:linear").stdout.splitlines()[-1]
+    assert "2 scales x 512 to 1536 samples" in last
+
+
 def test_table_shows_what_a_reduced_precision_did(calls: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
     point = PrecisionPoint(
         eps=0.2, t_difference=0.02, t_difference_stderr=0.001, t_stderr=0.05, score_difference=0.01
@@ -144,6 +156,34 @@ def test_values_that_are_not_finite_are_shown_without_an_error(
     done = invoke("run", "builtin:conv", "--quiet")
     assert done.stdout.splitlines()[1].split()[3:5] == ["0.8400", "0.6400"]
     assert done.stderr == "warning: builtin:conv: samples: 1024 is few for 256 features\n"
+
+
+def _commands() -> dict[str, Any]:
+    group: Any = typer.main.get_command(cli.app)
+    return {name: group.get_command(None, name) for name in group.list_commands(None)}
+
+
+@pytest.mark.parametrize("name", sorted(_commands()))
+def test_help_explains_every_option(name: str) -> None:
+    parameters = _commands()[name].params
+    assert [one.name for one in parameters if not (one.help or "").strip(" .")] == []
+
+
+def test_the_list_of_commands_is_not_cut_off() -> None:
+    done = CliRunner().invoke(cli.app, [], env={"COLUMNS": "80"})
+    assert done.exit_code == 2 and "..." not in done.stderr.partition("Commands:")[2]
+    assert [name for name in _commands() if f"  {name} " not in done.stderr] == []
+
+
+@pytest.mark.parametrize(("text", "value"), [("8/255", (8 / 255,)), ("0, 4/255,0.1", (0.0, 4 / 255, 0.1))])
+def test_numbers_may_be_quotients(text: str, value: tuple[float, ...]) -> None:
+    assert arguments.numbers("--linf", text, low=0) == value
+
+
+@pytest.mark.parametrize("text", ["8/0", "/255", "8/", "1/2/3", "1e300/1e-300", "-8/255"])
+def test_what_is_no_quotient(text: str) -> None:
+    with pytest.raises(arguments.UsageError, match="--linf: expected comma-separated numbers in"):
+        arguments.numbers("--linf", text, low=0)
 
 
 def test_every_option_reaches_score_typed(calls: list[Any], tmp_path: Path) -> None:
@@ -318,6 +358,14 @@ def test_what_is_not_given_is_left_to_score(calls: list[Any]) -> None:
             "option: expected one that --help lists, got '--estimatr', did you mean --estimator?",
         ),
         (["a:b", "--zzz"], "option: expected one that --help lists, got '--zzz'"),
+        (
+            ["a:b", "--eps", "0", "0.2"],
+            "MODEL: expected SOURCE:NAME, got '0.2'; several numbers are joined by commas, such as --eps 0,0.2",
+        ),
+        (
+            ["a:b", "--device", "gpu"],
+            "--device: expected auto, cpu, cuda, mps, xpu or cuda:N, got 'gpu', did you mean cuda?",
+        ),
         (["a:b", "--eps"], "--eps: expected a value, got none"),
         (["a:b", "--quiet=1"], "--quiet: expected no value, got one"),
     ],
@@ -426,8 +474,8 @@ def test_version_and_help() -> None:
     done = invoke("--version")
     assert done.exit_code == 0
     assert re.fullmatch(r"synbench-fast \S+\n", done.stdout)
-    for arguments in ([], ["run"], ["ls"], ["info"], ["eps-star"], ["probe"], ["demo"]):
-        shown = invoke(*arguments, "--help")
+    for words in ([], ["run"], ["ls"], ["info"], ["eps-star"], ["probe"], ["demo"]):
+        shown = invoke(*words, "--help")
         assert shown.exit_code == 0
         assert shown.stdout.startswith("Usage: synbench-fast")
 
@@ -465,6 +513,32 @@ def test_progress_elsewhere_is_plain_lines_not_too_many() -> None:
         "builtin:conv: 600/1000 images, encode, 40.0 images/s, 10 s left",
         "builtin:conv: 1000/1000 images",
     ]
+
+
+def test_progress_goes_on_where_a_precision_asks_for_more_images() -> None:
+    now = 0.0
+    stream = io.StringIO()
+    with Reporter(stream, every=10.0, clock=lambda: now).encoder("a:b") as advance:
+        steps = [(0, 100, 0), (100, 100, 1), (110, 150, 2), (150, 150, 3), (160, 400, 4), (280, 400, 12)]
+        for done, total, second in [*steps, (400, 400, 13), (420, 420, 14)]:
+            now = float(second)
+            advance(done, total, "encode")
+    assert stream.getvalue().splitlines() == [
+        "a:b: loading",
+        "a:b: 100/100 images",
+        "a:b: 280/400 images, encode, 23.3 images/s, 5 s left",
+        "a:b: 420/420 images",
+    ]
+
+
+def test_progress_of_a_run_that_fails_does_not_end() -> None:
+    stream = io.StringIO()
+    with pytest.raises(KeyboardInterrupt), Reporter(stream).encoder("a:b") as advance:
+        advance(100, 100, "encode")
+        advance(100, 200, "encode")
+        advance(200, 200, "encode")
+        raise KeyboardInterrupt
+    assert stream.getvalue().splitlines() == ["a:b: loading", "a:b: 100/100 images"]
 
 
 @pytest.mark.parametrize(("rate", "left"), [(10.0, "1 min 30 s"), (0.1, "2 h 30 min")])

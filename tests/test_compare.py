@@ -197,5 +197,10 @@ def test_command(files: list[str], results: list[Result]) -> None:
 def test_command_mistakes(files: list[str], tmp_path: Path) -> None:
     code, out, error = run_cli("compare", files[0])
     assert (code, out) == (2, "") and "expected at least two files to compare, got 1" in error
+    code, out, error = run_cli("compare", str(tmp_path))
+    assert (code, out) == (
+        2,
+        "",
+    ) and f"got the directory '{tmp_path}'; its files are {tmp_path}/*.json" in error
     code, _, error = run_cli("compare", files[0], str(tmp_path / "none.json"))
     assert code != 0 and error.count("\n") == 1 and "none.json" in error

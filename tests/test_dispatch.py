@@ -7,6 +7,7 @@ import importlib
 import pytest
 from checks import refused
 
+import synbench_fast as sb
 from synbench_fast.ops import dispatch
 
 
@@ -61,6 +62,15 @@ def test_the_specification_runs_on_a_gpu_only_when_asked(without):
 def test_one_way_to_get_the_kernels_is_enough(monkeypatch, there):
     monkeypatch.setattr(dispatch, "_importable", lambda name: name == there)
     assert dispatch.resolve("score_sweep", "cuda") == "cuda"
+
+
+def test_a_run_without_the_compiled_core_says_so(without):
+    options = {"input_shape": (1, 4, 4), "scales": 5, "samples": 64}
+    assert sb.score("builtin:linear?dim=4", **options).warnings == []
+    without("synbench_fast._core")
+    (warning,) = sb.score("builtin:linear?dim=4", **options).warnings
+    assert warning.startswith("core: expected the compiled operations, got none in ")
+    assert sb.score("builtin:linear?dim=4", backend="torch", **options).warnings == []
 
 
 def test_an_explicit_backend_never_falls_back(without):

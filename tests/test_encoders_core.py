@@ -284,7 +284,11 @@ def test_repr():
         ),
         (lambda x: x.new_zeros(len(x), 8, 2, 2), "expected output [B, F], got [2, 8, 2, 2]; pass pool="),
         (lambda x: x.new_zeros(len(x)), "expected output [B, F], got [2]"),
-        (lambda x: (x,), "expected a Tensor [B, F] as output, got tuple"),
+        (
+            lambda x: (x,),
+            "expected a Tensor [B, F] as output, got tuple; pass a function that returns the Tensor",
+        ),
+        (lambda x: x.detach().numpy(), "expected a Tensor [B, F] as output, got ndarray"),
         (lambda x: {"features": x}, "expected a Tensor [B, F] as output, got dict"),
         (lambda x: x.long(), "expected floating-point features, got torch.int64"),
         (lambda x: x[:1], "expected output [2, F] for a batch of 2, got [1, 3]"),
@@ -396,8 +400,9 @@ def test_input_shape_must_be_positive_integers(shape):
     )
 
 
-def test_encoder_argument_errors():
+def test_encoder_argument_errors(tmp_path):
     fails("encoder: expected a spec such as 'timm:resnet18', a torch.nn.Module or a callable, got int", 3)
+    fails("encoder: expected an instance, got the class Net", Net, input_shape=(12,))
     fails("input_shape: expected the shape of one input for module:Net, got None", Net())
     fails("an encoder passed from Python brings its own weights", Net(), input_shape=(12,), random_init=True)
     fails("checkpoint: expected None for module:Net, got x.pt", Net(), input_shape=(12,), checkpoint="x.pt")
@@ -408,6 +413,10 @@ def test_encoder_argument_errors():
     fails("encoder: expected SOURCE:NAME, got 'linear', did you mean builtin:linear?", "linear")
     fails("encoder: expected SOURCE:NAME, got 'identiy', did you mean builtin:identity?", "identiy")
     fails("encoder: expected SOURCE:NAME, got '??'; sources are timm,", "??")
+    fails("got 'a/net.onnx', did you mean onnx:a/net.onnx?", "a/net.onnx")
+    fails("got 'net.py', did you mean python:net.py:FACTORY?", "net.py")
+    fails("got 'models.txt', did you mean --models models.txt?", "models.txt")
+    fails(f"did you mean hf:{tmp_path}?", str(tmp_path))
 
 
 @pytest.mark.parametrize(

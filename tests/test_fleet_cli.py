@@ -392,6 +392,15 @@ def test_a_terminal_shows_everything_and_a_file_only_notes(monkeypatch: pytest.M
             assert text == "".join(expected)
 
 
+def test_a_log_has_a_line_now_and_then() -> None:
+    now, stream = 0.0, io.StringIO()
+    with watching(stream, quiet=False, every=10.0, clock=lambda: now) as watch:
+        for second in (1, 9, 10, 15, 21):
+            now = float(second)
+            watch.report(snapshot())
+    assert stream.getvalue() == f"{overall(snapshot())}\n" * 2
+
+
 def test_status_of_a_live_run(tmp_path: Path) -> None:
     seen: list[str] = []
 

@@ -9,6 +9,7 @@ import json
 import math
 import os
 import re
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -1353,6 +1354,25 @@ def test_csv_has_a_row_per_cell_and_data_set(report: InheritanceReport) -> None:
 def test_command_line_mistakes(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["inherit", *words]) == 2
     assert capsys.readouterr().err.startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("module", "package", "words"),
+    [("sklearn.datasets", "scikit-learn", ["--no-distance"]), ("ot", "POT", [])],
+)
+def test_a_missing_library_is_named_before_anything_is_trained(
+    module: str,
+    package: str,
+    words: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setitem(sys.modules, module, None)
+    assert cli.main(["inherit", *words]) == 1
+    assert capsys.readouterr().err == (
+        f"error: {package}: expected it to be installed, got no such library; "
+        'pip install "synbench-fast[inherit]"\n'
+    )
 
 
 def test_failed_fine_tunings_end_in_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

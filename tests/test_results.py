@@ -19,6 +19,7 @@ import pytest
 import torch
 from result_example import example
 
+import synbench_fast as sb
 from synbench_fast.documents import decode, encode, write_atomically
 from synbench_fast.errors import SynbenchError
 from synbench_fast.replay import replay_command
@@ -353,7 +354,19 @@ def test_summary_shows_scores_errors_area_and_cost() -> None:
         "  score above accuracy 0.6: eps 0: 0.8400 ± 0.0100, eps 0.2: 0.6400 ± 0.0100",
         "  robust area: 0.6100 ± 0.0200 of 0.7400 (82.4%)",
         "  consistent, 2 scales x 1024 samples, 4.0 s on cpu, 512.0 images/s",
+        "  warning: samples: 1024 is few for 256 features",
     ]
+
+
+def test_printed_it_is_the_summary_and_its_repr_is_one_line() -> None:
+    result = example(warnings=["samples: few"])
+    assert str(result) == result.summary() and str(result).endswith("\n  warning: samples: few")
+    assert repr(result) == "<Result builtin:conv: F = 256, 1.2 M parameters>"
+
+
+def test_numbers_of_a_result_are_plain() -> None:
+    area = sb.score("builtin:linear?dim=4", input_shape=(1, 4, 4), scales=5, samples=64).robust_area
+    assert [type(one) for one in dataclasses.astuple(area)] == [float] * 4
 
 
 def test_rows_are_flat_and_complete() -> None:

@@ -241,6 +241,21 @@ def test_the_encoder_is_loaded_once_and_progress_runs_through() -> None:
     assert again.results[0].precision == suite.results[1].precision
 
 
+def test_progress_of_several_tasks_never_falls_with_a_precision() -> None:
+    seen: list[tuple[int, int]] = []
+    suite = sb.score_suite(
+        features,
+        tasks=TASKS[:2],
+        precision=0.05,
+        progress=lambda done, total, phase: seen.append((done, total)),
+        **{**SMALL, "samples": 64},
+    )
+    images = sum(one.cost.images for one in suite.results)
+    done = [one for one, _ in seen]
+    assert done == sorted(done) and seen[-1] == (images, images)
+    assert seen[0][1] < images and all(one <= total for one, total in seen)
+
+
 class Half(nn.Module):
     def __init__(self) -> None:
         super().__init__()

@@ -353,6 +353,11 @@ class Encoder:
         if not isinstance(made, Tensor):
             raise SynbenchError(
                 f"encoder {spec}: expected a Tensor [B, F] as output, got {type(made).__name__}"
+                + (
+                    "; pass a function that returns the Tensor in it"
+                    if isinstance(made, tuple | list | Mapping)
+                    else ""
+                )
             )
         output: Tensor = made
         if self._pool != "default":

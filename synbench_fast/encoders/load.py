@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -136,6 +137,8 @@ def _from_spec(request: Request) -> tuple[str, Loaded]:
 
 
 def _from_object(encoder: Any, request: Request) -> tuple[str, Loaded]:
+    if isinstance(encoder, type):
+        raise SynbenchError(f"encoder: expected an instance, got the class {encoder.__name__}")
     module = encoder if isinstance(encoder, nn.Module) else getattr(encoder, "__self__", None)
     if not isinstance(encoder, nn.Module) and not callable(encoder):
         raise SynbenchError(
@@ -167,7 +170,18 @@ def _describe(encoder: Any) -> str:
 
 
 def _spec_for(name: str) -> str:
-    """A suggestion for a spec that lacks its source: the same name in a source, else the nearest one."""
+    """A suggestion for a spec that lacks its source: what a file is, the same name in a source, the nearest one."""
+    usages = {
+        ".onnx": f"onnx:{name}",
+        ".ts": f"torchscript:{name}",
+        ".torchscript": f"torchscript:{name}",
+        ".py": f"python:{name}:FACTORY",
+        ".txt": f"--models {name}",
+    }
+    if (usage := usages.get(os.path.splitext(name)[1])) is not None:
+        return f", did you mean {usage}?"
+    if os.path.isdir(name):
+        return f", did you mean hf:{name}?"
     specs = registry.list_encoders()
     exact = [spec for spec in specs if spec.partition(":")[2] == name]
     if exact:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TextIO
 
@@ -23,7 +23,7 @@ def duration(seconds: float) -> str:
 
 
 class Watch:
-    """Takes snapshots and lines; shows nothing. What `watching` gives where there is no terminal to watch."""
+    """Takes snapshots, of which it shows nothing, and lines about what went wrong."""
 
     def __init__(self, stream: TextIO, quiet: bool) -> None:
         self._stream, self._quiet = stream, quiet
@@ -34,6 +34,21 @@ class Watch:
     def said(self, line: str) -> None:
         if not self._quiet:
             print(printable(f"note: {line}"), file=self._stream, flush=True)
+
+
+class _Lines(Watch):
+    """A line about all encoders now and then: what a log holds."""
+
+    def __init__(self, stream: TextIO, every: float, clock: Callable[[], float]) -> None:
+        super().__init__(stream, quiet=False)
+        self._every, self._clock = every, clock
+        self._last = clock()
+
+    def report(self, snapshot: Snapshot) -> None:
+        now = self._clock()
+        if now - self._last >= self._every:
+            self._last = now
+            print(printable(overall(snapshot)), file=self._stream, flush=True)
 
 
 class _Live(Watch):
@@ -95,10 +110,15 @@ def overall(snapshot: Snapshot) -> str:
 
 
 @contextmanager
-def watching(stream: TextIO, *, quiet: bool) -> Iterator[Watch]:
-    """A live display on a terminal; elsewhere only lines about what went wrong, or with `quiet` nothing."""
-    if quiet or not stream.isatty():
+def watching(
+    stream: TextIO, *, quiet: bool, every: float = 10.0, clock: Callable[[], float] = time.monotonic
+) -> Iterator[Watch]:
+    """A live display on a terminal; elsewhere a line every so many seconds; with `quiet` nothing."""
+    if quiet:
         yield Watch(stream, quiet)
+        return
+    if not stream.isatty():
+        yield _Lines(stream, every, clock)
         return
     shown = _Live(stream)
     with shown.live:

@@ -263,8 +263,9 @@ def check_rank(
     if estimator == "consistent" and dof <= rank:
         live = int((covariance.diagonal() > 0.0).sum())
         raise SynbenchError(
-            f"samples: expected more than F + 2 = {live + 2} samples per scale for the consistent estimator, "
-            f"got {dof + 2}; use at least {2 * live + 4}"
+            f"samples: expected more than F + 2 = {live + 2} samples per scale for the consistent estimator"
+            + (f" ({live} of {len(covariance)} features vary)" if live < len(covariance) else "")
+            + f", got {dof + 2}; use at least {2 * live + 4}"
         )
 
 

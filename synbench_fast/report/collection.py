@@ -84,7 +84,8 @@ def load_results(folder: str | Path, failures: Iterable[Failure] = ()) -> Collec
     """
     root = Path(folder)
     if not root.is_dir():
-        raise SynbenchError(f"DIR: expected a directory of results, got {str(folder)!r}")
+        hint = f", did you mean the directory it is in, {str(root.parent)!r}?" if root.is_file() else ""
+        raise SynbenchError(f"DIR: expected a directory of results, got {str(folder)!r}{hint}")
     paths = sorted(
         str(path)
         for place in (root, root / "results")

@@ -90,7 +90,7 @@ def leaderboard(
     found = boards(collection.items)
     for name, wanted, known in (
         ("eps", eps, sorted({one for board in found for one in board.eps})),
-        ("threshold", thresholds, sorted({one for board in found for one in board.thresholds})),
+        ("thresholds", thresholds, sorted({one for board in found for one in board.thresholds})),
     ):
         for one in wanted or ():
             if one not in known:

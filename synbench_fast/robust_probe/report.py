@@ -84,7 +84,7 @@ class ProbePoint:
     converged: bool
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class ProbeReport(Document):
     """Linear probes of one encoder on one data set, one per eps; see docs/probe.md.
 

@@ -148,7 +148,7 @@ class Failure:
     reason: str
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Sensitivity(Document):
     """Scores at every level of every factor, and what follows from them; eps runs over all budgets of the base.
 

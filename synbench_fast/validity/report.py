@@ -112,7 +112,7 @@ class HeldOut:
     choice_share: float
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class ValidityReport(Document):
     """Whether scores, and simpler predictors, order encoders as labelled data do."""
 
