@@ -52,7 +52,7 @@ gate: $(VENV)/.dev
 
 # Python and C++ lines that the tests run; PYTEST chooses tests.
 coverage: $(VENV)/.dev
-	$(BIN)/python .ci/coverage.py $(PYTEST)
+	$(BIN)/python .ci/coverage.py $(WORKERS) $(PYTEST)
 
 # A source distribution with all that it must have and nothing else, and a wheel built from it, repaired and tested.
 sdist: $(VENV)/.dev

@@ -1,4 +1,4 @@
-"""Which lines of Python and of C++ the tests run, in two tables: python .ci/coverage.py [PYTEST ARGUMENTS]
+"""Which lines of Python and of C++ the tests run, in two tables: python .ci/coverage.py PROCESSES [PYTEST ARGUMENTS]
 
 The package is installed below build/coverage with a core that counts (SYNBENCH_COVERAGE), so that neither the
 environment nor the checkout changes. Without arguments all tests run but those marked slow. Exit code: pytest's.
@@ -19,7 +19,7 @@ SITE, OBJECTS = PLACE / "site", PLACE / "objects"
 CUSTOMIZE = 'import sys\nsys.meta_path[:] = [one for one in sys.meta_path if "ScikitBuild" not in type(one).__name__]\n'
 
 
-def main(arguments: list[str]) -> int:
+def main(workers: str, arguments: list[str]) -> int:
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     environment = {**os.environ, "PATH": path}
     shutil.rmtree(SITE, ignore_errors=True)
@@ -34,11 +34,16 @@ def main(arguments: list[str]) -> int:
         env=environment, check=True,
     )  # fmt: skip
     (SITE / "sitecustomize.py").write_text(CUSTOMIZE, encoding="utf-8")
-    environment |= {"PYTHONPATH": str(SITE), "COVERAGE_FILE": str(PLACE / "python.coverage")}
+    environment |= {
+        "PYTHONPATH": str(SITE),
+        "COVERAGE_FILE": str(PLACE / "python.coverage"),
+        "OMP_NUM_THREADS": "1",
+    }
     # -P: the checkout's own package, in the working directory, is not the one that counts.
     tests = subprocess.run(
         [
-            sys.executable, "-P", "-m", "pytest", "--cov=synbench_fast", "--cov-report=", *(arguments or ["-m", "not slow"]),
+            sys.executable, "-P", "-m", "pytest", "--cov=synbench_fast", "--cov-report=", "-n", workers, "--dist", "loadfile",
+            *(arguments or ["-m", "not slow"]),
         ],
         cwd=ROOT, env=environment, check=False,
     )  # fmt: skip
@@ -57,4 +62,4 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main(sys.argv[1], sys.argv[2:]))
