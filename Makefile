@@ -3,9 +3,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := pyproject.toml CMakeLists.txt $(wildcard csrc/* src/*)
-FORMATTED := $(wildcard csrc/* src/* tests/*.cpp tests/*.hpp)
+FORMATTED := $(wildcard csrc/* src/* tests/*.cpp tests/*.hpp tests/fuzz/*.cpp)
 COMPILED := $(wildcard csrc/*.cpp) $(filter-out src/cuda.cpp,$(wildcard src/*.cpp))
 JOBS := $(shell $(PYTHON) -c "import os; print(len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count())")
+WORKERS := $(shell $(PYTHON) -c "print(min(8, $(JOBS)))")
 TIDY := build/tidy
 CMAKE := CMAKE_GENERATOR=Ninja PATH="$(abspath $(BIN)):$$PATH" cmake
 
@@ -14,8 +15,9 @@ CMAKE := CMAKE_GENERATOR=Ninja PATH="$(abspath $(BIN)):$$PATH" cmake
 demo: $(VENV)/.demo
 	$(BIN)/synbench-fast demo --out synbench-demo
 
+# One process per core, each with one thread: torch's threads on cores that another process uses wait for each other.
 test: $(VENV)/.test
-	$(BIN)/python -m pytest $(PYTEST)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(PYTEST)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -35,9 +35,10 @@ def main(arguments: list[str]) -> int:
     )  # fmt: skip
     (SITE / "sitecustomize.py").write_text(CUSTOMIZE, encoding="utf-8")
     environment |= {"PYTHONPATH": str(SITE), "COVERAGE_FILE": str(PLACE / "python.coverage")}
+    # -P: the checkout's own package, in the working directory, is not the one that counts.
     tests = subprocess.run(
         [
-            sys.executable, "-m", "pytest", "--cov=synbench_fast", "--cov-report=", *(arguments or ["-m", "not slow"]),
+            sys.executable, "-P", "-m", "pytest", "--cov=synbench_fast", "--cov-report=", *(arguments or ["-m", "not slow"]),
         ],
         cwd=ROOT, env=environment, check=False,
     )  # fmt: skip

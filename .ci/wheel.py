@@ -123,6 +123,7 @@ def check_wheel(wheel: Path) -> None:
         "synbench_fast/py.typed",
         "synbench_fast/_kernels/cuda_kernels.cu",
         "synbench_fast/_benchmarks/run.py",
+        "synbench_fast/integrations/lm_eval_tasks/synbench.yaml",
     }
     if stems != {"_core"} or not needed <= set(names):
         sys.exit(f"wheel: expected the module _core and {sorted(needed)}, got {sorted(stems)}")

@@ -24,7 +24,8 @@ class Aligned {
  public:
   explicit Aligned(std::int64_t n) : storage_(n + kLanes - 1) {
     const auto address = reinterpret_cast<std::uintptr_t>(storage_.data());
-    start_ = storage_.data() + (64 - address % 64) % 64 / sizeof(double);
+    const std::uintptr_t bytes = (64 - address % 64) % 64;
+    start_ = storage_.data() + bytes / 8;  // of 8 bytes each
   }
   double* data() { return start_; }
 
@@ -42,8 +43,8 @@ struct Pending {
 // R rows of A from one place on, while they are in the nearest cache: the pending update, column[r] <- element k of
 // row r, and sum += column[r] row r. Columns begin .. end - 1, multiples of kLanes.
 template <int R>
-SYNBENCH_INLINE void step_rows(double* a, std::int64_t ld, std::int64_t begin, std::int64_t end, std::int64_t k, const double* left,
-                               const Pending& p, double* column, double* sum) {
+SYNBENCH_INLINE void step_rows(double* a, std::int64_t ld, std::int64_t begin, std::int64_t end, std::int64_t k,
+                               const double* left, const Pending& p, double* column, double* sum) {
   Lanes dots[R] = {};
   for (std::int64_t j = begin; j < end; j += kLanes) {
     const Lanes vj = load(p.v + j);
@@ -66,11 +67,11 @@ SYNBENCH_INLINE void step_rows(double* a, std::int64_t ld, std::int64_t begin, s
   }
 }
 
-SYNBENCH_CLONES
-void step(double* a, std::int64_t ld, std::int64_t first, std::int64_t m, std::int64_t begin, std::int64_t end, const Pending& p,
-          double* column, double* sum) {
+SYNBENCH_CLONES void step(double* a, std::int64_t ld, std::int64_t first, std::int64_t m, std::int64_t begin,
+                          std::int64_t end, const Pending& p, double* column, double* sum) {
   std::int64_t i = first;
-  for (; i + kRows <= m; i += kRows) step_rows<kRows>(a + i * ld, ld, begin, end, first, p.left + i, p, column + i, sum);
+  for (; i + kRows <= m; i += kRows)
+    step_rows<kRows>(a + i * ld, ld, begin, end, first, p.left + i, p, column + i, sum);
   for (; i < m; ++i) step_rows<1>(a + i * ld, ld, begin, end, first, p.left + i, p, column + i, sum);
 }
 
@@ -130,14 +131,14 @@ constexpr double kLowest = -40.0;  // below it lies less than exp(-40) = 4e-18 f
 constexpr int kGroups = 24, kTogether = 4;  // groups of kLanes nodes; several at once hide the time of divisions
 
 // Sum of the singular values of B, from the squares of its entries; those are at most 1 and one is at least 1/4.
-SYNBENCH_CLONES
-double sum_of_values(const double* d2, const double* e2, std::int64_t n) {
+SYNBENCH_CLONES double sum_of_values(const double* d2, const double* e2, std::int64_t n) {
   double total = 0.0, trace = 0.0;
   for (std::int64_t i = 0; i < n; ++i) trace += d2[i] + e2[i];
   for (int group = 0; group < kGroups; group += kTogether) {
     Lanes shift[kTogether], t[kTogether], h[kTogether], sums[kTogether];
     for (int g = 0; g < kTogether; ++g)
-      for (int lane = 0; lane < kLanes; ++lane) shift[g][lane] = std::exp(2.0 * (kLowest + kStep * ((group + g) * kLanes + lane)));
+      for (int lane = 0; lane < kLanes; ++lane)
+        shift[g][lane] = std::exp(2.0 * (kLowest + kStep * ((group + g) * kLanes + lane)));
     for (int g = 0; g < kTogether; ++g) {
       t[g] = shift[g];
       h[g] = Lanes{};

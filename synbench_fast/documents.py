@@ -28,6 +28,7 @@ from typing import Any, Self, TypeVar
 from synbench_fast.errors import SynbenchError
 
 __all__ = [
+    "LARGEST_INTEGER",
     "Document",
     "Mismatch",
     "decode",
@@ -39,6 +40,9 @@ __all__ = [
     "read_text",
     "write_atomically",
 ]
+
+
+LARGEST_INTEGER = 2**64 - 1  # a seed may be that large; beyond it no field means anything
 
 
 class Mismatch(Exception):
@@ -224,6 +228,8 @@ def _scalar(kind: Any, value: object, path: str) -> Any:
     }[kind]
     if not fits:
         raise Mismatch(path, _NAMES[kind], kind_of(value))
+    if kind is int and abs(typing.cast(int, value)) > LARGEST_INTEGER:
+        raise Mismatch(path, "an integer of at most 2^64 - 1", kind_of(value))
     try:
         return kind(value)
     except OverflowError:

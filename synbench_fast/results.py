@@ -10,11 +10,7 @@ import dataclasses
 import hashlib
 import json
 import math
-import numbers
-import os
 import re
-import shlex
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,7 +40,6 @@ __all__ = [
     "ScalePoint",
     "Score",
     "TaskRecord",
-    "replay_command",
     "with_error",
 ]
 
@@ -483,42 +478,6 @@ def _from_version_3(document: dict[str, Any]) -> dict[str, Any]:
     """A document of version 3 as one of version 4: the threshold integral is exact unless the command asks for the grid."""
     grid = "--integral grid" in str(document.get("command"))
     return {**document, "schema_version": SCHEMA_VERSION, "integral": "grid" if grid else "exact"}
-
-
-_FLAGS = ("random_init", "published_preprocessing", "trust_remote_code")
-
-
-def replay_command(spec: str, options: Mapping[str, Any]) -> str:
-    """The shell line that repeats a run. `options`: arguments of score(), None and flags that are off left out.
-
-    `compile` is "auto", which is left out, or a flag with a negative of its own.
-
-    >>> replay_command("timm:resnet18", {"eps": (0.0, 0.2), "seed": 0, "random_init": True, "mean": None})
-    'synbench-fast run timm:resnet18 --eps 0,0.2 --seed 0 --random-init'
-    """
-    words = ["synbench-fast", "run", spec]
-    for name, value in options.items():
-        if value is None or (name in _FLAGS and not value) or (name == "compile" and value == "auto"):
-            continue
-        if name == "compile":
-            words.append("--compile" if value else "--no-compile")
-            continue
-        words.append("--" + name.replace("_", "-"))
-        if name not in _FLAGS:
-            words.append(_argument(value, whole=name != "scales"))
-    return shlex.join(words)
-
-
-def _argument(value: Any, whole: bool) -> str:
-    """One value as the command line takes it. 2.0 is "2", unless that would be read as a count."""
-    if isinstance(value, numbers.Integral):
-        return str(int(value))
-    if isinstance(value, numbers.Real):
-        text = repr(float(value))  # the shortest text that reads back as the same number
-        return text.removesuffix(".0") if whole else text
-    if isinstance(value, Iterable) and not isinstance(value, str | os.PathLike):
-        return ",".join(_argument(one, whole) for one in value)
-    return str(value).removeprefix("torch.")  # torch.float32 is --dtype float32
 
 
 def with_error(value: float, stderr: float, digits: int = 4) -> str:

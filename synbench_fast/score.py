@@ -26,6 +26,7 @@ from synbench_fast.prepare import (
     prepare,
 )
 from synbench_fast.probe import Probe
+from synbench_fast.replay import replay_command
 from synbench_fast.results import (
     Cost,
     EncoderRecord,
@@ -33,7 +34,6 @@ from synbench_fast.results import (
     Preprocessing,
     Result,
     TaskRecord,
-    replay_command,
 )
 from synbench_fast.run import run_encoder
 from synbench_fast.task import GaussianTask

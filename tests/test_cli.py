@@ -35,13 +35,13 @@ from synbench_fast.encoders import SOURCES, list_encoders, registry
 from synbench_fast.errors import SynbenchError
 from synbench_fast.precision import DTYPES, SYNONYMS
 from synbench_fast.progress import Reporter
+from synbench_fast.replay import replay_command
 from synbench_fast.results import (
     CSV_COLUMNS,
     PrecisionCheck,
     PrecisionPoint,
     PrecisionRecord,
     Result,
-    replay_command,
 )
 
 ROOT = Path(__file__).resolve().parent.parent

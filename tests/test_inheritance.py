@@ -1306,7 +1306,7 @@ def test_report_reads_back(report: InheritanceReport, tmp_path: Path) -> None:
     with refused("method: expected one of ft, wise, got 'wize', did you mean wise?"):
         report.summary("wize")
     path.write_text('{"schema": "other"}', encoding="utf-8")
-    with refused("r.json: expected a document of schema 'synbench-fast/inheritance', got \"other\""):
+    with refused("r.json: schema: expected 'synbench-fast/inheritance', got 'other'"):
         InheritanceReport.load(path)
 
 

@@ -22,6 +22,7 @@ from result_example import example
 import synbench_fast as sb
 from synbench_fast.documents import decode, encode, write_atomically
 from synbench_fast.errors import SynbenchError
+from synbench_fast.replay import replay_command
 from synbench_fast.results import (
     CSV_COLUMNS,
     SCHEMA_VERSION,
@@ -31,7 +32,6 @@ from synbench_fast.results import (
     PrecisionRecord,
     Result,
     RobustArea,
-    replay_command,
 )
 
 
@@ -133,6 +133,10 @@ DELETE = object()
         (changed("cost/seconds/encode", "3"), 'r.json: cost.seconds.encode: expected a number, got "3"'),
         (changed("cost/seconds", []), "r.json: cost.seconds: expected an object, got an array"),
         (changed("eps/1", math.inf), "r.json: eps[1]: expected a finite number, got inf"),
+        (
+            changed("seed", 2**64),
+            "r.json: seed: expected an integer of at most 2^64 - 1, got 18446744073709551616",
+        ),
         (
             changed("eps/1", 10**400),
             "r.json: eps[1]: expected a finite number, got an integer beyond any float",

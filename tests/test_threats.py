@@ -28,8 +28,9 @@ from synbench_fast.encoders.load import load_encoder
 from synbench_fast.encoders.weights import read_checkpoint
 from synbench_fast.fleet.payload import decode_point
 from synbench_fast.fleet.store import Store, read_summary
+from synbench_fast.replay import replay_command
 from synbench_fast.report import leaderboard, load_results
-from synbench_fast.results import Result, replay_command
+from synbench_fast.results import Result
 
 PAGE = Path(__file__).parent.parent / "docs" / "threats.md"
 HOSTILE = "timm:\x1b[2J\x1b]0;owned\x07\u202e\n[red]<script>alert(1)</script>|`x`*_&=1+1"
@@ -534,7 +535,7 @@ def test_images_start_no_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     with refused("cat.png: expected an image, got UnidentifiedImageError"):
         _decoded(file.read_bytes(), (3, 8, 8), str(file))
     with pytest.raises(OSError, match="cannot identify image file"):
-        Prepare((3, 8, 8))(file)
+        Prepare((3, 8, 8))(file.read_bytes())
     assert not started
 
 

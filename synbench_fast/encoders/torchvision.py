@@ -12,7 +12,7 @@ from synbench_fast.encoders.registry import check_name, require
 from synbench_fast.encoders.weights import load_checkpoint
 from synbench_fast.errors import SynbenchError, suggest
 
-__all__ = ["load", "names", "without_classifier"]
+__all__ = ["find_weights", "load", "names", "without_classifier"]
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -48,7 +48,7 @@ def load(request: Request) -> Loaded:
     torchvision = require("torchvision", "torchvision", request.spec)
     name, _, tag = request.name.partition("/")
     check_name(request if not tag else Request(spec=f"torchvision:{name}", name=name), "torchvision", names())
-    weights = _weights(torchvision, name, tag, request.spec)
+    weights = find_weights(torchvision, name, tag, request.spec)
     options: dict[str, Any] = {}
     if request.input_shape is not None and name.startswith("vit_") and len(request.input_shape) == 3:
         options["image_size"] = request.input_shape[-1]
@@ -82,7 +82,7 @@ def load(request: Request) -> Loaded:
     )
 
 
-def _weights(torchvision: Any, name: str, tag: str, spec: str) -> Any:
+def find_weights(torchvision: Any, name: str, tag: str, spec: str) -> Any:
     choices = torchvision.models.get_model_weights(name)
     if not tag or tag == "DEFAULT":
         return getattr(choices, "DEFAULT", None)

@@ -111,12 +111,12 @@ def _timm(request: Request) -> Network:
 
 
 def _torchvision(request: Request) -> Network:
-    from synbench_fast.encoders.torchvision import IMAGENET_MEAN, IMAGENET_STD, _weights, names
+    from synbench_fast.encoders.torchvision import IMAGENET_MEAN, IMAGENET_STD, find_weights, names
 
     torchvision = require("torchvision", "torchvision", request.spec)
     name, _, tag = request.name.partition("/")
     check_name(request if not tag else Request(spec=f"torchvision:{name}", name=name), "torchvision", names())
-    weights = _weights(torchvision, name, tag, request.spec)
+    weights = find_weights(torchvision, name, tag, request.spec)
     if request.pretrained and weights is None:
         raise SynbenchError(
             f"encoder {request.spec}: torchvision publishes no weights for it; use random_init or checkpoint"

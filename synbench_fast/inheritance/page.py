@@ -16,7 +16,7 @@ from synbench_fast.inheritance.cells import PRETRAINING, Cell
 from synbench_fast.inheritance.intervals import Mean
 from synbench_fast.inheritance.report import InheritanceReport, MethodSummary
 from synbench_fast.inheritance.statistic import CellCorrelation, CellCorrelations
-from synbench_fast.report.html import _digest
+from synbench_fast.report.html import content_digest
 
 __all__ = ["page", "points", "write_page"]
 
@@ -48,7 +48,7 @@ def page(report: InheritanceReport) -> str:
 
     files = resources.files("synbench_fast.report") / "page"
     style = (files / "page.css").read_text(encoding="utf-8") + _STYLE
-    policy = f"default-src 'none'; style-src 'sha256-{_digest(style)}'; img-src data:; base-uri 'none'; form-action 'none'"
+    policy = f"default-src 'none'; style-src 'sha256-{content_digest(style)}'; img-src data:; base-uri 'none'; form-action 'none'"
     seeds = len(report.seeds)
     title = f"{report.suite}: {', '.join(report.encoders)}"
     body = [

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import csv
-import json
 import math
-import os
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TextIO
 
-from synbench_fast.documents import Mismatch, decode, encode, kind_of, nan_field, parse, write_atomically
+from synbench_fast.documents import Document, nan_field
 from synbench_fast.errors import SynbenchError, suggest
 from synbench_fast.inheritance.cells import PRETRAINING, Cell, FailedCell
 from synbench_fast.inheritance.intervals import Mean, mean_over_seeds
@@ -81,7 +78,7 @@ class MethodSummary:
 
 
 @dataclass(frozen=True, kw_only=True)
-class InheritanceReport:
+class InheritanceReport(Document):
     """What fine-tuning left of the encoders' robustness.
 
     Attributes:
@@ -127,34 +124,6 @@ class InheritanceReport:
     def matrix(self, method: str, encoder: str | None = None) -> dict[str, dict[str, float | None]]:
         """`[i][j]`: mean over seeds of the change of accuracy on j after fine-tuning on i; j also "pre-training"."""
         return self.summary(method, encoder).matrix
-
-    def to_json(self) -> str:
-        return json.dumps(encode(self), indent=1, ensure_ascii=False, allow_nan=False)
-
-    def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write the document, whole or not at all."""
-        return write_atomically(path, self.to_json() + "\n")
-
-    @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> InheritanceReport:
-        """The report in a file; SynbenchError names the field that does not fit."""
-        try:
-            text = Path(path).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise SynbenchError(f"{path}: expected a report that can be read, got {error}") from None
-        document = parse(text, str(path))
-        if not isinstance(document, dict) or document.get("schema") != INHERITANCE_SCHEMA:
-            got = kind_of(document.get("schema") if isinstance(document, dict) else document)
-            raise SynbenchError(f"{path}: expected a document of schema {INHERITANCE_SCHEMA!r}, got {got}")
-        if document.get("schema_version") != INHERITANCE_SCHEMA_VERSION:
-            raise SynbenchError(
-                f"{path}: expected schema_version {INHERITANCE_SCHEMA_VERSION}, got "
-                f"{kind_of(document.get('schema_version'))}"
-            )
-        try:
-            return decode(cls, document)
-        except Mismatch as error:
-            raise SynbenchError(f"{path}: {error}") from None
 
 
 def summarise(cells: Sequence[Cell], failed: Sequence[FailedCell] = ()) -> list[MethodSummary]:

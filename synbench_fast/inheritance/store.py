@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from synbench_fast.documents import Mismatch, decode, encode, kind_of, parse, write_atomically
+from synbench_fast.documents import Mismatch, decode, encode, kind_of, parse, read_text, write_atomically
 from synbench_fast.errors import SynbenchError
 from synbench_fast.inheritance.cells import Cell, FailedCell
 
@@ -56,11 +56,7 @@ class CellStore:
         path = self.path(configuration)
         if path is None or not path.exists():
             return None
-        try:
-            text = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise SynbenchError(f"{path}: expected a cell that can be read, got {error}") from None
-        document = parse(text, str(path))
+        document = parse(read_text(path, "cell"), str(path))
         if not isinstance(document, dict) or document.get("schema") != CELL_SCHEMA:
             got = kind_of(document.get("schema") if isinstance(document, dict) else document)
             raise SynbenchError(f"{path}: expected a document of schema {CELL_SCHEMA!r}, got {got}")

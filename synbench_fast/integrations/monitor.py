@@ -186,7 +186,7 @@ def _features(output: Any) -> Tensor:
 def undisturbed(modules: Sequence[nn.Module], device: torch.device, seed: int) -> Iterator[None]:
     """Inside: every submodule in eval mode, no gradients, no autocast, random numbers from `seed`; then all as before.
 
-    Training flags are set one by one and not by `eval()`, which modules may override with work on their weights.
+    Training flags are set one by one and not by `Module.eval`, which modules may override with work on their weights.
     Compiled modules run as they were written, so that eval mode is not compiled as well.
     """
     with ExitStack() as stack:

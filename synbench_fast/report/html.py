@@ -26,7 +26,7 @@ from synbench_fast.report.ranking import Ranking, rank
 from synbench_fast.report.reader import CURVE, SCORE, SUITE_SCORE, Entry, Suite, details
 from synbench_fast.report.tables import Leaderboard, Table, point_name
 
-__all__ = ["page", "write_html"]
+__all__ = ["content_digest", "page", "write_html"]
 
 _SCRIPTS = ("data.js", "table.js", "charts.js", "main.js")
 _DRAWN = ("accuracy", "robust_accuracy", "bound")
@@ -48,7 +48,7 @@ def page(board: Leaderboard) -> str:
     script = '"use strict";\n' + "\n".join(text[name] for name in _SCRIPTS)
     style = text["page.css"]
     policy = (
-        f"default-src 'none'; script-src 'sha256-{_digest(script)}'; style-src 'sha256-{_digest(style)}'; "
+        f"default-src 'none'; script-src 'sha256-{content_digest(script)}'; style-src 'sha256-{content_digest(style)}'; "
         "img-src data:; base-uri 'none'; form-action 'none'"
     )
     problems = [*board.collection.problems]
@@ -69,7 +69,7 @@ def embedded(data: Any) -> str:
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
-def _digest(text: str) -> str:
+def content_digest(text: str) -> str:
     return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode("ascii")
 
 

@@ -24,6 +24,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from synbench_fast.documents import LARGEST_INTEGER
 from synbench_fast.errors import SynbenchError
 
 if TYPE_CHECKING:
@@ -347,6 +348,8 @@ def _fits(kind: Any) -> _Fits:
         return lambda value: type(value) is dict and all(map(element, value.values()))
     if kind is float:
         return lambda value: type(value) in (float, int) and -_LARGEST <= value <= _LARGEST
+    if kind is int:
+        return lambda value: type(value) is int and abs(value) <= LARGEST_INTEGER
     return lambda value: type(value) is kind
 
 
@@ -365,7 +368,7 @@ def _text(value: Any) -> str:
 
 
 def _integer(value: Any) -> int:
-    if type(value) is not int:
+    if type(value) is not int or abs(value) > LARGEST_INTEGER:
         raise _Unfit
     return value
 

@@ -11,7 +11,7 @@ from torch import nn
 
 from synbench_fast.checks import check_integer, check_seed, check_thresholds
 from synbench_fast.errors import SynbenchError, suggest
-from synbench_fast.results import replay_command
+from synbench_fast.replay import replay_command
 from synbench_fast.score import score
 
 __all__ = ["FACTORS", "Request", "check_request", "labels", "replay"]

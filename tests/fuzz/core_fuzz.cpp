@@ -54,7 +54,9 @@ struct Bytes {
 
 template <typename T>
 struct Buffer {
-  explicit Buffer(i64 count, T value = T()) : size(count), items(new T[static_cast<std::size_t>(count)]) { std::fill_n(items.get(), count, value); }
+  explicit Buffer(i64 count, T value = T()) : size(count), items(new T[static_cast<std::size_t>(count)]) {
+    std::fill_n(items.get(), count, value);
+  }
   T* get() { return items.get(); }
   T& operator[](i64 i) { return items[static_cast<std::size_t>(i)]; }
   i64 size;
@@ -77,7 +79,8 @@ constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
 template <typename T>
 void mixture(Bytes& in, SampleType type, T blank) {
   const int threads = in.threads();
-  const i64 channels = in.size(5), pixels = in.size(in.byte() % 4 == 0 ? 3000 : 40), count = in.upto(9), dim = channels * pixels;
+  const i64 channels = in.size(5), pixels = in.size(in.byte() % 4 == 0 ? 3000 : 40), count = in.upto(9),
+            dim = channels * pixels;
   MixtureSpec spec;
   spec.seed = in.word();
   spec.stream = static_cast<std::uint32_t>(in.word());
@@ -87,7 +90,8 @@ void mixture(Bytes& in, SampleType type, T blank) {
   spec.scale = in.byte();
   spec.channels_last = in.byte() & 1;
   if (in.byte() & 1)
-    for (i64 c = 0; c < channels; ++c) spec.mean.push_back(in.byte() / 64.0), spec.std.push_back(0.125 + in.byte() / 64.0);
+    for (i64 c = 0; c < channels; ++c)
+      spec.mean.push_back(in.byte() / 64.0), spec.std.push_back(0.125 + in.byte() / 64.0);
   Buffer<float> pattern(dim, 0.0f);
   if (in.byte() & 1) {
     for (i64 e = 0; e < dim; ++e) pattern[e] = e % 3 == 0 ? 1.0f / static_cast<float>(dim) : -0.01f;
@@ -98,10 +102,12 @@ void mixture(Bytes& in, SampleType type, T blank) {
   const i64 start = in.byte() & 1 ? (i64{1} << 32) - count : static_cast<i64>(in.word() % (1u << 31));
   Buffer<T> whole(count * dim, blank), again(count * dim, blank);
   sample_mixture(spec, start, count, labels.get(), type, whole.get(), 1, SimdLevel::kAuto);
-  const SimdLevel level = static_cast<SimdLevel>(1 + in.byte() % static_cast<int>(std::max(best_simd_level(), SimdLevel::kBaseline)));
+  const SimdLevel level =
+      static_cast<SimdLevel>(1 + in.byte() % static_cast<int>(std::max(best_simd_level(), SimdLevel::kBaseline)));
   sample_mixture(spec, start, count, labels.get(), type, again.get(), threads, level);
   require(same(whole, again), "samples that depend on neither threads nor instruction set");
-  for (i64 i = 0; i < whole.size; ++i) require(std::memcmp(&whole[i], &blank, sizeof(T)) != 0, "samples written everywhere");
+  for (i64 i = 0; i < whole.size; ++i)
+    require(std::memcmp(&whole[i], &blank, sizeof(T)) != 0, "samples written everywhere");
 }
 
 void spectrum_filter(Bytes& in) {
@@ -133,15 +139,18 @@ void sweep(Bytes& in) {
   struct Out {
     explicit Out(i64 budgets) : counts(3 * budgets, -1), sums(7 * budgets, kNaN), e(budgets) {}
     SweepTotals totals() {
-      return {counts.get(), counts.get() + e, counts.get() + 2 * e, sums.get(), sums.get() + e, sums.get() + 2 * e, sums.get() + 3 * e, sums.get() + 5 * e};
+      return {counts.get(),   counts.get() + e,   counts.get() + 2 * e, sums.get(),
+              sums.get() + e, sums.get() + 2 * e, sums.get() + 3 * e,   sums.get() + 5 * e};
     }
     Buffer<i64> counts;
     Buffer<double> sums;
     i64 e;
   } one(budgets), several(budgets);
   const double offset = in.number();
-  score_sweep<T>(x.get(), y.get(), n, features, weights.get(), center.get(), budgets, signal.get(), margin.get(), offset, group, 1, one.totals());
-  score_sweep<T>(x.get(), y.get(), n, features, weights.get(), center.get(), budgets, signal.get(), margin.get(), offset, group, threads, several.totals());
+  score_sweep<T>(x.get(), y.get(), n, features, weights.get(), center.get(), budgets, signal.get(), margin.get(),
+                 offset, group, 1, one.totals());
+  score_sweep<T>(x.get(), y.get(), n, features, weights.get(), center.get(), budgets, signal.get(), margin.get(),
+                 offset, group, threads, several.totals());
   require(same(one.counts, several.counts) && same(one.sums, several.sums), "totals that do not depend on threads");
   for (i64 i = 0; i < one.counts.size; ++i) require(one.counts[i] >= 0 && one.counts[i] <= n, "counts between 0 and n");
 }
@@ -149,7 +158,8 @@ void sweep(Bytes& in) {
 void auc(Bytes& in) {
   const int threads = in.threads();
   const i64 replicates = in.upto(400), scales = in.size(12), count = in.upto(5);
-  Buffer<double> accuracy(replicates * scales), bound(replicates * scales), thresholds(count), area(replicates * count, kNaN), again(replicates * count, kNaN);
+  Buffer<double> accuracy(replicates * scales), bound(replicates * scales), thresholds(count),
+      area(replicates * count, kNaN), again(replicates * count, kNaN);
   for (i64 i = 0; i < accuracy.size; ++i) {
     accuracy[i] = static_cast<double>(in.byte()) / 255.0;
     bound[i] = in.byte() == 0 ? std::numeric_limits<double>::infinity() : static_cast<double>(in.byte()) / 32.0;
@@ -179,12 +189,16 @@ void solve(Bytes& in) {
       for (i64 s = 0; !any && s < samples; ++s) value += x[s * features + i] * x[s * features + j];
       covariance[i * features + j] = covariance[j * features + i] = value;
     }
-  for (i64 e = 0; e < budgets; ++e) eps[e] = std::min(static_cast<double>(in.byte()) / 256.0 + (in.byte() < 8 ? 1e-12 : 0.0), 0.999999999);
+  for (i64 e = 0; e < budgets; ++e)
+    eps[e] = std::min(static_cast<double>(in.byte()) / 256.0 + (in.byte() < 8 ? 1e-12 : 0.0), 0.999999999);
   const SolveKind kind = in.byte() & 1 ? SolveKind::plugin : SolveKind::consistent;
-  const double nu = 1.0 + static_cast<double>(in.upto(400)), c0 = in.byte() / 1000.0, cut = in.byte() < 32 ? 0.0 : 1e-12;
+  const double nu = 1.0 + static_cast<double>(in.upto(400)), c0 = in.byte() / 1000.0,
+               cut = in.byte() < 32 ? 0.0 : 1e-12;
   Buffer<double> weights(budgets * features, kNaN), again(budgets * features, kNaN);
-  const RobustSolution one = robust_solve(m.get(), covariance.get(), features, eps.get(), budgets, kind, nu, c0, cut, 1, weights.get());
-  const RobustSolution several = robust_solve(m.get(), covariance.get(), features, eps.get(), budgets, kind, nu, c0, cut, threads, again.get());
+  const RobustSolution one =
+      robust_solve(m.get(), covariance.get(), features, eps.get(), budgets, kind, nu, c0, cut, 1, weights.get());
+  const RobustSolution several =
+      robust_solve(m.get(), covariance.get(), features, eps.get(), budgets, kind, nu, c0, cut, threads, again.get());
   require(one.rank == several.rank && same(weights, again), "weights that do not depend on threads");
   require(one.rank >= 0 && one.rank <= features, "a rank from 0 to the number of features");
   if (!one.finite || !one.converged || one.ridge.empty()) return;
