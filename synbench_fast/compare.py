@@ -13,6 +13,7 @@ studentised range of correlated normals), simulated with a fixed seed.
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -80,6 +81,13 @@ class Comparison:
     ranking: list[Rank]
     paired: bool
 
+    def __str__(self) -> str:
+        from synbench_fast.display import print_comparison
+
+        stream = io.StringIO()
+        print_comparison(stream, self, "table")
+        return stream.getvalue().rstrip("\n")
+
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
         return asdict(self)
@@ -108,6 +116,11 @@ def compare(
         SynbenchError: results that cannot be compared, with the reason; a budget or threshold that one lacks;
             a score without a standard error.
     """
+    for one in results:
+        if not isinstance(one, Result):
+            raise SynbenchError(
+                f"results: expected what score() returns or Result.load reads from a file, got {type(one).__name__}"
+            )
     if len(results) < 2:
         raise SynbenchError(f"results: expected at least two to compare, got {len(results)}")
     names = _names(results)

@@ -132,6 +132,8 @@ class Probe:
         device: torch.device | str = "cpu",
         backend: str = "auto",
     ) -> None:
+        if not isinstance(task, GaussianTask):
+            raise SynbenchError(f"task: expected a GaussianTask, got {type(task).__name__}")
         self.task = task
         self.eps = check_eps(eps)
         self.estimator = check_estimator(estimator)

@@ -152,6 +152,8 @@ def test_what_cannot_be_compared_is_refused(
 
 
 def test_other_refusals(results: list[Result]) -> None:
+    with refused("results: expected what score() returns or Result.load reads from a file, got str"):
+        sb.compare("a.json", "b.json")  # type: ignore[arg-type]
     with refused("results: expected at least two to compare, got 1"):
         sb.compare(results[0])
     with refused("eps: expected values that", "has (0, 0.2), got 0.5"):
@@ -192,6 +194,11 @@ def test_command(files: list[str], results: list[Result]) -> None:
     assert len(rows) == 2 * 3 and float(rows[0]["p_value"]) <= 1
     code, out, _ = run_cli("compare", *files)
     assert out.index("rank") < out.index("verdict")
+
+
+def test_a_comparison_prints_what_the_command_does(files: list[str]) -> None:
+    compared = sb.compare(*(Result.load(file) for file in files))
+    assert run_cli("compare", *files) == (0, f"{compared}\n", "")
 
 
 def test_command_mistakes(files: list[str], tmp_path: Path) -> None:

@@ -377,6 +377,11 @@ def test_features_that_are_all_constant(estimator: str) -> None:
         probe.update(batches[probe.splits - 1], torch.ones(200, 4))
 
 
+def test_a_shape_is_no_task() -> None:
+    with refused("task: expected a GaussianTask, got tuple"):
+        sb.Probe((3, 8, 8))  # type: ignore[arg-type]
+
+
 def test_too_few_samples_names_the_number_to_use() -> None:
     probe = make(samples=12)
     with refused("samples: expected more than F + 2 = 12", "got 12; use at least 24 (at scale 0.5)"):
