@@ -16,8 +16,8 @@ def without(monkeypatch):
     """Pretend that some modules are not installed."""
 
     def hide(*modules: str) -> None:
-        found = dispatch._importable.__wrapped__
-        monkeypatch.setattr(dispatch, "_importable", lambda name: name not in modules and found(name))
+        found = dispatch.importable.__wrapped__
+        monkeypatch.setattr(dispatch, "importable", lambda name: name not in modules and found(name))
 
     return hide
 
@@ -36,7 +36,7 @@ def test_auto_takes_the_compiled_core_on_a_cpu_and_the_specification_elsewhere(o
 
 
 def test_auto_takes_the_kernels_on_a_gpu(monkeypatch):
-    monkeypatch.setattr(dispatch, "_importable", lambda name: True)
+    monkeypatch.setattr(dispatch, "importable", lambda name: True)
     chosen = {operation: dispatch.resolve(operation, "cuda") for operation in dispatch.OPERATIONS}
     assert chosen == {
         "sample_mixture": "triton",
@@ -60,7 +60,7 @@ def test_the_specification_runs_on_a_gpu_only_when_asked(without):
 
 @pytest.mark.parametrize("there", ["synbench_fast._cuda", "cupy"])
 def test_one_way_to_get_the_kernels_is_enough(monkeypatch, there):
-    monkeypatch.setattr(dispatch, "_importable", lambda name: name == there)
+    monkeypatch.setattr(dispatch, "importable", lambda name: name == there)
     assert dispatch.resolve("score_sweep", "cuda") == "cuda"
 
 

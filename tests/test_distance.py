@@ -15,6 +15,7 @@ from checks import refused
 from torch import Tensor
 
 from synbench_fast.inheritance import distance as module
+from synbench_fast.inheritance import ground_cost
 from synbench_fast.inheritance.distance import Distance, dataset_distance
 from synbench_fast.inheritance.ground_cost import (
     _sum_of_singular_values,
@@ -519,6 +520,13 @@ def test_nuclear_norms_of_leading_blocks() -> None:
         for b, s in enumerate(columns.tolist()):
             expected = torch.linalg.svdvals(x[a, :r, b, :s]).sum()
             torch.testing.assert_close(found[a, b], expected, rtol=1e-13, atol=0)
+
+
+def test_nuclear_norms_without_the_compiled_core(monkeypatch: pytest.MonkeyPatch) -> None:
+    x = torch.randn(2, 7, 3, 5, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    expected = nuclear_norms(x, *whole(x))
+    monkeypatch.setattr(ground_cost, "importable", lambda module: False)
+    torch.testing.assert_close(nuclear_norms(x, *whole(x)), expected, rtol=1e-12, atol=0)
 
 
 def test_nuclear_norms_do_not_depend_on_threads() -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 from synbench_fast.errors import SynbenchError
 
-__all__ = ["OPERATIONS", "Implementation", "available", "implementation", "resolve"]
+__all__ = ["OPERATIONS", "Implementation", "available", "implementation", "importable", "resolve"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,7 @@ OPERATIONS: dict[str, dict[str, Implementation]] = {
 
 
 @cache
-def _importable(module: str) -> bool:
+def importable(module: str) -> bool:
     return importlib.util.find_spec(module) is not None
 
 
@@ -79,7 +79,7 @@ def available(operation: str, device: str) -> list[str]:
         name
         for name, one in OPERATIONS[operation].items()
         if (one.devices is None or device in one.devices)
-        and (not one.requires or any(_importable(module) for module in one.requires))
+        and (not one.requires or any(importable(module) for module in one.requires))
     ]
 
 
