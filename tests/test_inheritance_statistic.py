@@ -220,6 +220,7 @@ def test_one_encoder() -> None:
     }
     assert {one.within for one in found.correlations} == {""}
     assert "score before: expected at least 3 encoders, got 1" in found.warnings
+    assert sum(one.startswith("score before") for one in found.warnings) == 1
     assert "1 encoder: intervals say nothing about other encoders" in found.warnings
     assert "8 data sets are few clusters: intervals are probably too narrow" in found.warnings
     assert math.isfinite(row(found, *FORGETTING).ci95_low)

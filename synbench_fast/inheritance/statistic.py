@@ -186,8 +186,11 @@ def correlate_cells(cells: Sequence[Cell], *, resamples: int = 2000, seed: int =
             if not rows:
                 continue
             place = "" if method == ALL_METHODS or len(methods) == 1 else f" ({method})"
+            before = len(found)
             for target in targets:
                 found += _correlations(predictor, target, method, place, rows, resamples, seed, lines)
+            if method == ALL_METHODS and len(found) == before:
+                break  # what all methods together do not allow, one of them does not either
     if not found:
         reason = f"; {lines[0]}" if lines else ""
         raise SynbenchError(
