@@ -797,7 +797,7 @@ def test_a_fine_tuning_that_diverges_leaves_a_gap(
         assert one.mri.by_seed == complete.mri.by_seed[: 2 - one.failed]  # seed 1 is over other data sets
         assert one.matrix["one"] == complete.matrix["one"] and one.ri["one"] == complete.ri["one"]
         assert len(one.ri["two"].by_seed) == 2 - one.failed
-    lp = report.summary("lp")
+    lp = report.of("lp")
     assert lp.difference is not None and len(lp.difference.by_seed) == 1  # the seeds that both have
     records = [json.loads(path.read_text(encoding="utf-8")) for path in (tmp_path / "cells").iterdir()]
     failures = [one for one in records if one["failed"] is not None]
@@ -815,14 +815,16 @@ def test_where_all_fine_tunings_of_a_set_diverge_there_is_no_number(
 ) -> None:
     diverging.update({("two", 0), ("two", 1)})
     report = run_toy(original, methods=("ft", "lp"))
-    ft = report.summary("ft")
+    ft = report.of("ft")
     assert math.isnan(ft.mri.value) and ft.mri.by_seed == [] and ft.failed == 2
     assert set(ft.matrix["two"].values()) == {None} and None not in ft.matrix["one"].values()
     path = report.save(tmp_path / "r.json")
     document = json.loads(path.read_text(encoding="utf-8"))
     assert document["summaries"][0]["matrix"]["two"]["one"] is None
     assert document["summaries"][0]["mri"]["value"] is None
-    assert str(InheritanceReport.load(path)) == str(report)  # NaN is not equal to itself
+    assert InheritanceReport.load(path).to_json() == report.to_json()  # NaN is not equal to itself
+    assert str(report).startswith("inherit, suite ") and str(len(report.failed)) + " failed" in str(report)
+    assert len(str(report).splitlines()) == 1 + len(report.summaries)
     text = page(report)
     assert "2 failed, in no number here" in text
     assert "fine-tuned on two, evaluated on three: failed" in text
@@ -1274,7 +1276,7 @@ def test_digits_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixt
     assert "mRI" in out and "1 seeds" not in out and err.count("RI") == 16
     report = InheritanceReport.load(tmp_path / "inherit.json")
     assert len(report.cells) == 2 * 8 and report.methods == ["lp", "wise"]
-    assert report.summary("lp").score_change is not None and report.summary("lp").score_change.value == 0
+    assert report.of("lp").score_change is not None and report.of("lp").score_change.value == 0
     before = report.cells[0]
     assert before.pretraining_before > 0.9 and before.accuracy_before["resampled"] > 0.8
     assert before.accuracy_before["sketch"] < before.accuracy_before["resampled"]
@@ -1302,9 +1304,9 @@ def report(original: Classifier) -> InheritanceReport:
 def test_report_reads_back(report: InheritanceReport, tmp_path: Path) -> None:
     path = report.save(tmp_path / "r.json")
     assert InheritanceReport.load(path) == report
-    assert report.summary("wise").method == "wise"
+    assert report.of("wise").method == "wise"
     with refused("method: expected one of ft, wise, got 'wize', did you mean wise?"):
-        report.summary("wize")
+        report.of("wize")
     path.write_text('{"schema": "other"}', encoding="utf-8")
     with refused("r.json: schema: expected 'synbench-fast/inheritance', got 'other'"):
         InheritanceReport.load(path)

@@ -77,7 +77,7 @@ class MethodSummary:
     failed: int
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class InheritanceReport(Document):
     """What fine-tuning left of the encoders' robustness.
 
@@ -108,8 +108,27 @@ class InheritanceReport(Document):
     warnings: list[str]
     command: str
 
-    def summary(self, method: str, encoder: str | None = None) -> MethodSummary:
-        """The summary of a method, and of an encoder where there are several."""
+    def summary(self) -> str:
+        """A line for the suite, and one per encoder and method: mRI and the change on the pre-training data."""
+        failed = f", {len(self.failed)} failed" if self.failed else ""
+        lines = [
+            f"inherit, suite {self.suite}: {len(self.cells)} fine-tunings{failed}, changes of accuracy in points"
+        ]
+        for one in self.summaries:
+            mean, before = one.mri, 100 * one.pretraining_before
+            ends = (
+                f" ({100 * mean.ci95_low:+.1f} to {100 * mean.ci95_high:+.1f})"
+                if math.isfinite(mean.ci95_low)
+                else ""
+            )
+            lines.append(
+                f"  {one.encoder} {one.method}: others {100 * mean.value:+.1f}{ends}, "
+                f"pre-training {100 * one.pretraining_change.value:+.1f} of {before:.1f}"
+            )
+        return "\n".join(lines)
+
+    def of(self, method: str, encoder: str | None = None) -> MethodSummary:
+        """The numbers of a method, and of an encoder where there are several."""
         wanted = encoder or self.encoders[0]
         for name, value, known in (
             ("method", method, self.methods),
@@ -123,7 +142,7 @@ class InheritanceReport(Document):
 
     def matrix(self, method: str, encoder: str | None = None) -> dict[str, dict[str, float | None]]:
         """`[i][j]`: mean over seeds of the change of accuracy on j after fine-tuning on i; j also "pre-training"."""
-        return self.summary(method, encoder).matrix
+        return self.of(method, encoder).matrix
 
 
 def summarise(cells: Sequence[Cell], failed: Sequence[FailedCell] = ()) -> list[MethodSummary]:
