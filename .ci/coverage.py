@@ -38,11 +38,12 @@ def main(workers: str, arguments: list[str]) -> int:
         "PYTHONPATH": str(SITE),
         "COVERAGE_FILE": str(PLACE / "python.coverage"),
         "OMP_NUM_THREADS": "1",
+        "PYTHONSAFEPATH": "1",  # processes that tests start, in the checkout, are to find the counted package too
     }
     # -P: the checkout's own package, in the working directory, is not the one that counts.
     tests = subprocess.run(
         [
-            sys.executable, "-P", "-m", "pytest", "--cov=synbench_fast", "--cov-report=", "-n", workers, "--dist", "loadfile",
+            sys.executable, "-P", "-m", "pytest", f"--cov={SITE / 'synbench_fast'}", "--cov-report=", "-n", workers, "--dist", "loadfile",
             *(arguments or ["-m", "not slow"]),
         ],
         cwd=ROOT, env=environment, check=False,
