@@ -49,7 +49,7 @@ def load_encoder(
         checkpoint: local weights, safetensors or a torch.save of a state dict; read without executing code.
         random_init: no download: weights drawn from `seed`, the global random state stays as it is.
         trust_remote_code: let a hub model bring its own Python code (hf), or run a TorchScript archive, which is
-                code.
+            code.
         device, dtype: where and in what it runs; default cpu and float32, for a Module wherever it is. A Module
             that the caller holds is moved only while it scores (Encoder.scoring) and is given back unchanged.
 
