@@ -639,7 +639,7 @@ sys.exit(main(sys.argv[2:]))
 
 def start(tmp_path: Path, *arguments: str, **options: Any) -> subprocess.Popen[str]:
     """The command in a process of its own; its score() talks on every channel and slow:x takes a minute."""
-    environ = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "utf-8"}
+    environ = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "PYTHONIOENCODING": "utf-8"}
     environ.pop(
         "PYTHONUNBUFFERED", None
     )  # it would unbuffer C's standard output too, and hide what lingers there
@@ -707,7 +707,7 @@ def run_python(code: str) -> str:
         capture_output=True,
         text=True,
         check=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
         timeout=60,
     )
     return done.stdout
@@ -832,7 +832,7 @@ def real(tmp_path: Path, *arguments: str) -> subprocess.Popen[str]:
             stderr=subprocess.PIPE,
             text=True,
             cwd=tmp_path,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(tmp_path)])},
+            env={**os.environ, "PYTHONPATH": os.pathsep.join([*sys.path, str(tmp_path)])},
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -415,7 +416,7 @@ def test_two_processes_have_the_gradient_of_one(tmp_path: Path) -> None:
         subprocess.Popen(
             [sys.executable, str(script), str(rank), str(tmp_path / "store")],
             cwd=ROOT,
-            env={**_environment(), "PYTHONPATH": str(ROOT)},
+            env={**_environment(), "PYTHONPATH": os.pathsep.join(sys.path)},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
