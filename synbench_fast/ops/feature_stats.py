@@ -86,10 +86,10 @@ def feature_stats(
         backend: "auto", "blas" (matrix products, any device) or "torch" (specification: one sum per class).
 
     Returns:
-        FeatureStats, mean and scatter on the device of `x`.
+        FeatureStats, mean and scatter on the device of `x`, without gradients.
 
     Raises:
-        SynbenchError: shapes or dtypes that do not fit, a label other than 0 and 1.
+        SynbenchError: shapes, dtypes or devices that do not fit, a label other than 0 and 1.
 
     Source: the usual moments; merging after Chan, Golub & LeVeque (1983).
     """
@@ -111,7 +111,7 @@ def feature_stats(
         ones = int(y.count_nonzero())
         count = (len(y) - ones, ones)
     chosen = implementation("feature_stats", resolve("feature_stats", x.device.type, backend))
-    stats: FeatureStats = chosen(x, y, torch.tensor(count))
+    stats: FeatureStats = chosen(x.detach(), y, torch.tensor(count))
     return stats
 
 

@@ -114,11 +114,13 @@ def robust_solve(
             eigh in float64 is off by up to about F 2^-53 of the largest eigenvalue, so exactly singular
             directions (dead features, the constant sum of a LayerNorm) fall below that cut. A noise direction
             that stays costs one degree of freedom, and no bias.
-        threads: CPU threads of the compiled backend, 0 for all.
-        backend: "auto" or a name in `synbench_fast.ops.dispatch`.
+        weights: whether to compute the classifiers; without them `weights` is [0, F].
+        threads: 0 for torch's number of threads (CPU only). They do not change the result.
+        backend: "auto", "cpp", "cuda" or "torch" (float64 specification, any device).
 
     Returns:
-        RobustSolution. m = 0 is an answer (t = 0), not an error.
+        RobustSolution. m = 0 is an answer (t = 0), not an error. `weights` are on the device of `m`; so is all else,
+        but for the backend "cuda", where it is on the CPU.
 
     Raises:
         SynbenchError: eps outside [0, 1), wrong shapes or dtypes, NaN or infinity, an unknown estimator,
@@ -147,7 +149,7 @@ def robust_solve(
             raise SynbenchError(f"{name}: expected finite numbers, got NaN or infinity")
     if not _symmetric_within(covariance, 1e-6 * largest):
         raise SynbenchError("covariance: expected a symmetric matrix, got an asymmetric one")
-    budgets = torch.as_tensor(eps, dtype=torch.float64).to(m.device)
+    budgets = torch.as_tensor(eps, dtype=torch.float64).detach().to(m.device)
     if budgets.ndim != 1 or budgets.shape[0] == 0:
         raise SynbenchError(f"eps: expected shape [E] with at least one value, got {list(budgets.shape)}")
     for one in budgets.tolist():
