@@ -379,6 +379,22 @@ def _from_sums(
     return in_feature_units(point, rank, (float(found["smallest"]) * largest, largest), weights)
 
 
+@dataclass(frozen=True, slots=True)
+class Point:
+    """What `RobustSolution` holds, in units of the largest eigenvalue and without the weights."""
+
+    norm_square: float
+    ridge: Tensor
+    kappa: Tensor
+    signal: Tensor
+    variance: Tensor
+    t: Tensor
+    t_rob: Tensor
+    t_cov: Tensor
+    t_rob_cov: Tensor
+    cross_cov: Tensor
+
+
 def in_feature_units(point: Point, rank: int, span: tuple[float, float], weights: Tensor) -> RobustSolution:
     """From units of the largest eigenvalue back to those of the features."""
     unit = span[1]
@@ -397,20 +413,6 @@ def in_feature_units(point: Point, rank: int, span: tuple[float, float], weights
         cross_cov=point.cross_cov,
         weights=weights,
     )
-
-
-@dataclass(frozen=True, slots=True)
-class Point:
-    norm_square: float
-    ridge: Tensor
-    kappa: Tensor
-    signal: Tensor
-    variance: Tensor
-    t: Tensor
-    t_rob: Tensor
-    t_cov: Tensor
-    t_rob_cov: Tensor
-    cross_cov: Tensor
 
 
 def plugin_point(norm_square: float, ridge: Tensor, signal: Tensor, variance: Tensor) -> Point:
