@@ -91,6 +91,36 @@ def test_nvcc_compiles_and_keeps_arrays_in_registers(tmp_path: Path) -> None:
         assert int(stack) <= 64 and int(loads) <= 256, (name, stack, loads)
 
 
+def test_an_older_nvcc_is_asked_for_what_it_knows(tmp_path: Path) -> None:
+    nvcc = shutil.which("nvcc")
+    cmake = shutil.which("cmake") or shutil.which("cmake", path=str(Path(sys.executable).parent))
+    if nvcc is None or cmake is None:
+        pytest.skip("needs nvcc and CMake")
+    pybind11 = pytest.importorskip("pybind11")
+    older = tmp_path / "nvcc"
+    older.write_text(
+        f"""#!/bin/sh
+case "$*" in
+  --list-gpu-code) printf 'sm_80\\nsm_90\\n'; exit ;;
+  *compute_100*|*sm_100*) echo "nvcc fatal : Unsupported gpu architecture 'compute_100'" >&2; exit 1 ;;
+esac
+exec {nvcc} "$@"
+"""
+    )
+    older.chmod(0o755)
+    done = subprocess.run(
+        [
+            cmake, "-S", str(ROOT), "-B", str(tmp_path / "build"), "-G", "Unix Makefiles", "-DSYNBENCH_CUDA=ON",
+            f"-DCMAKE_CUDA_COMPILER={older}", f"-Dpybind11_DIR={pybind11.get_cmake_dir()}",
+            f"-DPython_EXECUTABLE={sys.executable}",
+        ],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    flags = (tmp_path / "build" / "CMakeFiles" / "_cuda.dir" / "flags.make").read_text()
+    assert "80-real,90-real,90-virtual" in flags and "compute_100" not in flags
+
+
 def test_the_module_built_ahead_of_time_has_every_kernel_and_imports_without_a_driver() -> None:
     core = pytest.importorskip("synbench_fast._cuda", reason="needs a build with nvcc")
     assert sorted(core.kernel_names()) == NAMES
