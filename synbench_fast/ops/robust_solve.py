@@ -103,8 +103,9 @@ def robust_solve(
     is too narrow.
 
     Args:
-        m: [F] half the difference of the class means, (mean1 - mean0)/2, in feature units.
-        covariance: [F, F] pooled within-class covariance (scatter / dof), symmetric.
+        m: [F] half the difference of the class means, (mean1 - mean0)/2, in feature units; any floating dtype,
+            solved in float64, like the covariance.
+        covariance: [F, F] pooled within-class covariance (scatter / dof), symmetric, in squared feature units.
         eps: [E] budgets relative to |m|, in [0, 1), in any order.
         estimator: "consistent" or "plugin".
         dof: degrees of freedom of `covariance`, N - 2.
