@@ -93,7 +93,7 @@ def test_nvcc_compiles_and_keeps_arrays_in_registers(tmp_path: Path) -> None:
 
 def test_an_older_nvcc_is_asked_for_what_it_knows(tmp_path: Path) -> None:
     nvcc = shutil.which("nvcc")
-    cmake = shutil.which("cmake") or shutil.which("cmake", path=str(Path(sys.executable).parent))
+    cmake = shutil.which("cmake", path=str(Path(sys.executable).parent)) or shutil.which("cmake")
     if nvcc is None or cmake is None:
         pytest.skip("needs nvcc and CMake")
     pybind11 = pytest.importorskip("pybind11")
