@@ -13,29 +13,8 @@
 
 namespace synbench {
 
-SYNBENCH_HD Word bits_of(float value) {
-#ifdef __CUDA_ARCH__
-  return __float_as_uint(value);
-#else
-  return __builtin_bit_cast(Word, value);
-#endif
-}
-
-SYNBENCH_HD float float_of(Word bits) {
-#ifdef __CUDA_ARCH__
-  return __uint_as_float(bits);
-#else
-  return __builtin_bit_cast(float, bits);
-#endif
-}
-
-SYNBENCH_HD float square_root(float value) {
-#ifdef __CUDA_ARCH__
-  return __fsqrt_rn(value);
-#else
-  return __builtin_sqrtf(value);
-#endif
-}
+SYNBENCH_INLINE Word bits_of(float value) { return __builtin_bit_cast(Word, value); }
+SYNBENCH_INLINE float float_of(Word bits) { return __builtin_bit_cast(float, bits); }
 
 // -2 ln((word + 1/2) / 2^32). Read as signed, the word is the exact distance to whichever of 0 and 2^32 is
 // nearer, so that u close to 1 loses nothing either:
@@ -43,7 +22,7 @@ SYNBENCH_HD float square_root(float value) {
 //   word <  2^31:  u = 2^k (1 + f), f in [-1/2, 0), k in -32 .. 0
 // The polynomial is the minimax fit of -2 ln(1 + f) / f on [-1/2, 0], relative error 1.5e-7, which matters
 // least where r is large; it is summed as a tree because a chain would be waited for.
-SYNBENCH_HD float minus_two_log_uniform(Word word) {
+SYNBENCH_INLINE float minus_two_log_uniform(Word word) {
   const int distance = static_cast<int>(word);
   const float x = static_cast<float>(distance) + 0.5f;
   const Word bits = bits_of(x);
@@ -61,8 +40,8 @@ SYNBENCH_HD float minus_two_log_uniform(Word word) {
 // The angle is its nearest quarter turn plus h quarter turns, h in [-1/2, 1/2): the upper two bits of
 // angle + 2^29 and the lower thirty of the angle, read as signed. Minimax fits of sin(h pi/2) / h and
 // cos(h pi/2) in h^2; errors 2.9e-8 relative and 4e-10 absolute, rounding apart.
-SYNBENCH_HD void box_muller(Word radius, Word angle, float& z0, float& z1) {
-  const float r = square_root(minus_two_log_uniform(radius));
+SYNBENCH_INLINE void box_muller(Word radius, Word angle, float& z0, float& z1) {
+  const float r = __builtin_sqrtf(minus_two_log_uniform(radius));
   const float h = static_cast<float>(static_cast<int>(angle << 2)) * 0x1p-32f;
   const float y = h * h;
   const float sine = r * (h * (((-0.00468597189f * y + 0.079712525f) * y - 0.645966649f) * y + 1.57079637f));

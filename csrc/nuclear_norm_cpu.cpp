@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numbers>
 #include <vector>
 
 #include "parallel.hpp"
@@ -159,7 +160,7 @@ SYNBENCH_CLONES double sum_of_values(const double* d2, const double* e2, std::in
   // Above the last node sigma^2 is nothing beside the shift, and the rest is a geometric series.
   const double last = kLowest + kStep * (kGroups * kLanes);
   total += trace * std::exp(-last) / (1.0 - std::exp(-kStep));
-  return total * kStep * 2.0 / M_PI;
+  return total * kStep * 2.0 / std::numbers::pi;
 }
 
 double nuclear_norm(const double* block, std::int64_t stride, std::int64_t rows, std::int64_t columns, Work& w) {

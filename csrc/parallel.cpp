@@ -187,7 +187,7 @@ void parallel_for(std::int64_t n, std::int64_t grain, int threads,
                   const std::function<void(std::int64_t, std::int64_t)>& fn) {
   if (n <= 0) return;
   const std::int64_t parts =
-      std::max<std::int64_t>(1, std::min<std::int64_t>(threads, n / std::max<std::int64_t>(1, grain)));
+      std::max<std::int64_t>(1, std::min<std::int64_t>(resolve_threads(threads), n / std::max<std::int64_t>(1, grain)));
   // What leaves a thread of the team, such as bad_alloc, would end the process: it goes to the caller instead.
   std::mutex mutex;
   std::exception_ptr failure;

@@ -35,7 +35,7 @@ class Barrier {
 
 void team(int threads, const std::function<void(int thread, int threads, Barrier& barrier)>& fn);
 
-// Splits [0, n) into contiguous parts of at least `grain`, one per thread.
+// Splits [0, n) into contiguous parts of at least `grain`, one per thread of `resolve_threads`.
 void parallel_for(std::int64_t n, std::int64_t grain, int threads,
                   const std::function<void(std::int64_t begin, std::int64_t end)>& fn);
 

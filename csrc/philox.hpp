@@ -1,8 +1,8 @@
 // Philox4x32-10, the counter-based generator of Salmon, Moraes, Dror and Shaw, "Parallel random numbers: as
 // easy as 1, 2, 3" (SC 2011): ten rounds turn a 128-bit counter and a 64-bit key into four 32-bit words.
-// One source for the CPU and for CUDA (nvcc and NVRTC); nothing has state.
+// Nothing has state.
 #pragma once
-#include "host_device.hpp"
+#include "simd.hpp"
 
 namespace synbench {
 
@@ -18,7 +18,7 @@ struct Words {
 };
 
 // The key is the seed: low word, high word.
-SYNBENCH_HD Words philox4x32(Wide seed, Words c) {
+SYNBENCH_INLINE Words philox4x32(Wide seed, Words c) {
   Word k0 = static_cast<Word>(seed), k1 = static_cast<Word>(seed >> 32);
   for (int round = 0; round < kPhiloxRounds; ++round) {
     const Wide p0 = static_cast<Wide>(kPhiloxMultiplier0) * c.w0;

@@ -144,6 +144,7 @@ struct RobustSolution {
 };
 
 // cut: absolute for plugin, relative to the largest eigenvalue for consistent. weights: [E, features] or null.
+// threads <= 0: the machine's, here and in the other operations.
 // With no eigenvalue kept, or nu not above their number (consistent), nothing from `ridge` on is filled in.
 RobustSolution robust_solve(const double* m, const double* covariance, std::int64_t features, const double* eps,
                             std::int64_t budgets, SolveKind kind, double nu, double c0, double cut, int threads,

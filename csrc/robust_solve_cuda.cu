@@ -15,6 +15,7 @@ constexpr int kPanel = 8;  // reflectors between two updates of the trailing mat
 
 // Output of robust_solve_kernel per scale: kSolveHeader doubles, then [budgets] of ridge, kappa and variance and
 // [kTaylor, budgets] of f and df.
+constexpr int kPerBudget = 3 + 2 * kTaylor;
 enum SolveHeader {
   kStatus,
   kLargestEigenvalue,
@@ -28,7 +29,7 @@ enum SolveHeader {
   kSweeps,
   kSolveHeader
 };
-enum SolveStatus { kSolved = 0, kNotConverged = 1, kRotationsFull = 2 };
+enum SolveStatus { kSolved = 0, kNotConverged = 1, kRotationsFull = 2, kNotFinite = 3 };
 
 // The power of two next below `size`: dividing by it is exact.
 __device__ __forceinline__ double power_of_two(double size) {
@@ -38,15 +39,16 @@ __device__ __forceinline__ double power_of_two(double size) {
   return ldexp(1.0, exponent - 1);
 }
 
-// Rotations of QL, kept for the weights: values [capacity, 2], sweeps [capacity, 3] of first and last row and the
-// place of the first rotation. More than fit are counted and lost, which `full` tells.
+// Rotations of QL, kept for the weights: values [capacity, 2], sweeps [sweep_capacity, 3] of first and last row and
+// the place of the first rotation. More than fit are counted and lost, which `full` tells.
 struct DeviceRotations {
   double* values;
   long long* sweeps;
-  Index capacity, count, sweep_count;
-  __device__ bool full() const { return count > capacity || sweep_count > capacity; }
+  Index capacity, sweep_capacity;
+  Index count = 0, sweep_count = 0;
+  __device__ bool full() const { return count > capacity || sweep_count > sweep_capacity; }
   __device__ void sweep(Index first, Index last) {
-    if (sweep_count < capacity) {
+    if (sweep_count < sweep_capacity) {
       sweeps[3 * sweep_count] = first;
       sweeps[3 * sweep_count + 1] = last;
       sweeps[3 * sweep_count + 2] = count;
@@ -63,9 +65,10 @@ struct DeviceRotations {
 };
 
 // The k-th smallest eigenvalue (from 0) of rows begin .. end - 1: every thread counts at its own shift. All threads
-// of the block call it and get it. `first` is shared.
+// of the block call it and get it, and when one of them does, all have read T. `first` is shared.
 __device__ double block_eigenvalue(const Tridiagonal& t, Index k, Index begin, Index end, int* first) {
   Interval at = gershgorin(t, begin, end);
+  __syncthreads();  // for an interval that is narrow enough from the start
   const int threads = blockDim.x, thread = threadIdx.x;
   for (int round = 0; round < 80 && at.high - at.low > at.resolution; ++round) {
     const double step = (at.high - at.low) / (threads + 1);
@@ -226,13 +229,13 @@ extern "C" __global__ void __launch_bounds__(512)
 
 // tridiagonal [S, 3, n] is scaled to a largest eigenvalue of 1 and deflated in place. eps [E]; plugin != 0: the ridges
 // of (m, C) as they are, else the consistent estimate on nu degrees of freedom with c0. cut: absolute for plugin, else
-// relative. work [S, kSumArrays, n, threads], grid [S, E or more: grid_capacity] for the values on the grid of rises;
-// rotations [S, capacity, 2], sweeps [S, capacity, 3]; out [S, kSolveHeader + 11 E].
+// relative. work [S, kSumArrays, n, threads], grid_values [S, grid_capacity], which is best above kMostSteps, are work
+// space; rotations [S, capacity, 2], sweeps [S, sweep_capacity, 3]; out [S, kSolveHeader + kPerBudget E].
 extern "C" __global__ void __launch_bounds__(128)
     robust_solve_kernel(double* tridiagonal, const double* units, long long n, const double* eps, long long budgets,
                         long long plugin, double nu, double c0, double cut, double* work, double* grid_values,
-                        long long grid_capacity, double* rotations, long long* sweeps, long long capacity,
-                        double* out) {
+                        long long grid_capacity, double* rotations, long long capacity, long long* sweeps,
+                        long long sweep_capacity, double* out) {
   using namespace synbench;
   __shared__ int first_found, status;
   const Index scale = blockIdx.x;
@@ -241,10 +244,20 @@ extern "C" __global__ void __launch_bounds__(128)
                    tridiagonal + scale * 3 * n + 2 * n};
   work += scale * kSumArrays * n * threads + thread;
   grid_values += scale * grid_capacity;
-  out += scale * (kSolveHeader + 11 * budgets);
+  out += scale * (kSolveHeader + kPerBudget * budgets);
   double *ridge = out + kSolveHeader, *kappa = ridge + budgets, *variance = kappa + budgets;
   double *f = variance + budgets, *df = f + kTaylor * budgets;
-  for (Index i = thread; i < kSolveHeader + 11 * budgets; i += threads) out[i] = i < kSolveHeader ? 0.0 : nan("");
+  for (Index i = thread; i < kSolveHeader + kPerBudget * budgets; i += threads)
+    out[i] = i < kSolveHeader ? 0.0 : nan("");
+  if (thread == 0) status = kSolved;
+  __syncthreads();
+  for (Index i = thread; i < n; i += threads)
+    if (!(fabs(t.d[i]) <= kLargest && fabs(t.e[i]) <= kLargest && fabs(t.z[i]) <= kLargest)) status = kNotFinite;
+  __syncthreads();
+  if (status != kSolved) {
+    if (thread == 0) out[kStatus] = status;
+    return;
+  }
 
   const double largest = block_eigenvalue(t, n - 1, 0, n, &first_found);
   const double unit = units[2 * scale] * largest;
@@ -264,15 +277,14 @@ extern "C" __global__ void __launch_bounds__(128)
 
   // What lies within rounding of the cut counts as at the cut.
   const double edge = threshold / unit + 4.0 * kEpsilon;
-  DeviceRotations sink = {rotations + scale * capacity * 2, sweeps + scale * capacity * 3, capacity, 0, 0};
-  if (thread == 0) status = kSolved;
+  DeviceRotations sink = {rotations + scale * capacity * 2, sweeps + scale * sweep_capacity * 3, capacity,
+                          sweep_capacity};
   __syncthreads();
   if (count_below(t, 0, n, edge) > 0) {
     for (Index first = 0; first < n;) {
       __syncthreads();  // T as thread 0 left it
-      Tridiagonal whole = t;
       Index last = first;
-      while (last < n - 1 && !negligible(whole, last)) ++last;
+      while (last < n - 1 && !negligible(t, last)) ++last;
       const Index size = last - first + 1;
       const Index dropped = size == 1 ? t.d[first] <= edge : count_below(t, first, last + 1, edge);
       __syncthreads();  // all have read before anyone writes
@@ -280,7 +292,6 @@ extern "C" __global__ void __launch_bounds__(128)
       __syncthreads();
       if (size > 1 && dropped > 0 && dropped < size) {
         const double shift = block_eigenvalue(t, 0, first, last + 1, &first_found);
-        __syncthreads();
         if (thread == 0 && !split_first(t, first, shift, sink)) status = kNotConverged;
         __syncthreads();
         if (status != kSolved) break;
@@ -328,7 +339,8 @@ extern "C" __global__ void __launch_bounds__(128)
     }
     if (most > 0.0) {
       RiseGrid grid = rise_grid(share, least, most, smallest);
-      for (Index step = thread; step <= grid.steps && step < grid_capacity; step += threads)
+      if (grid.steps >= grid_capacity) grid.steps = static_cast<int>(grid_capacity) - 1;
+      for (Index step = thread; step <= grid.steps; step += threads)
         grid_values[step] = share(grid.at(static_cast<int>(step))).value;
       __syncthreads();
       for (Index i = thread; i < budgets; i += threads) {
@@ -365,15 +377,15 @@ extern "C" __global__ void __launch_bounds__(128)
 // grid [classifier groups, S]; one warp per classifier.
 extern "C" __global__ void robust_solve_weights_kernel(const double* tridiagonal, const double* matrix,
                                                        const double* tau, long long n, long long budgets,
-                                                       const double* out, const double* rotations,
-                                                       const long long* sweeps, long long capacity, double* inverse,
-                                                       double* weights) {
+                                                       const double* out, const double* rotations, long long capacity,
+                                                       const long long* sweeps, long long sweep_capacity,
+                                                       double* inverse, double* weights) {
   using namespace synbench;
   const Index scale = blockIdx.y, ld = n + 1;
   const Index budget = static_cast<Index>(blockIdx.x) * (blockDim.x / kWarp) + threadIdx.x / kWarp;
   const int lane = threadIdx.x % kWarp;
   if (budget >= budgets) return;
-  out += scale * (kSolveHeader + 11 * budgets);
+  out += scale * (kSolveHeader + kPerBudget * budgets);
   double* d = const_cast<double*>(tridiagonal) + scale * 3 * n;
   const Tridiagonal t = {n, d, d + n, d + 2 * n};
   const double unit = out[kLargestEigenvalue];
@@ -388,7 +400,7 @@ extern "C" __global__ void robust_solve_weights_kernel(const double* tridiagonal
     // The transposed sweeps, last one first.
     const double* values = rotations + scale * capacity * 2;
     for (Index sweep = static_cast<Index>(out[kSweeps]) - 1; sweep >= 0; --sweep) {
-      const long long* one = sweeps + (scale * capacity + sweep) * 3;
+      const long long* one = sweeps + (scale * sweep_capacity + sweep) * 3;
       const Index first = one[0], last = one[1];
       const double* pair = values + 2 * (one[2] + (last - 1 - first));
       double low = x[first];

@@ -307,7 +307,7 @@ SimdLevel best_simd_level() {
 void sample_mixture(const MixtureSpec& spec, i64 start, i64 count, const std::uint8_t* labels, SampleType type, void* x,
                     int threads, SimdLevel level) {
   if (count == 0) return;  // before a table of all channels is made
-  Call call{spec, {}, start, count, labels, x, resolve_threads(threads)};
+  Call call{spec, {}, start, count, labels, x, threads};
   const double constant_pattern = 1.0 / std::sqrt(static_cast<double>(spec.channels * spec.pixels));
   for (int label = 0; label < 2; ++label) {
     const double signed_scale = label ? spec.scale : -spec.scale;

@@ -28,7 +28,7 @@ struct Stage {
 struct Axis {
   i64 length;
   std::vector<Stage> stages;
-  std::vector<float> roots_re, roots_im;  // of the generic radices: [radix] per stage, in order
+  std::vector<float> roots_re, roots_im;  // exp(-2 pi i k / radix), [radix] per stage, in order
 };
 
 std::pair<float, float> root_of_unity(i64 k, i64 n) {
@@ -174,7 +174,7 @@ void filter_spectrum(float* x, i64 count, i64 channels, const std::vector<i64>& 
     size *= length;
   }
   const float scale = static_cast<float>(1.0 / static_cast<double>(size));
-  parallel_for(count, 1, resolve_threads(threads), [&](i64 from, i64 to) {
+  parallel_for(count, 1, threads, [&](i64 from, i64 to) {
     const std::unique_ptr<float[]> room(new float[static_cast<std::size_t>(4 * size)]);
     for (i64 i = from; i < to; ++i)
       // A real filter acts on real and imaginary parts apart: two channels make one complex transform.

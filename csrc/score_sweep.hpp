@@ -10,7 +10,7 @@
 //                       samples; groups without a correct sample are left out
 //   margin_sum, margin_square_sum [2, E]: sums of u and u^2 per class
 //
-// Source: the SynBench paper's accuracy and scaled bound; METHOD in docs/method.md.
+// Source: the SynBench paper's accuracy and scaled bound; docs/method.md, section 5.
 //
 // Shapes: x [n, features] float or double, y [n] 0/1, weights [budgets, features], center [features]; row major.
 // Limits: margins are accumulated in double from (x - center), so features with a mean of 1e3 deviations lose

@@ -20,6 +20,7 @@
 #pragma once
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <vector>
 
 #include "tridiagonal.hpp"
@@ -72,7 +73,7 @@ class Spectrum {
   double edge_ = 0;  // of dropping, in units of the largest eigenvalue
   double smallest_ = 0;
   SpectralMoments moments_ = {};
-  std::vector<double> matrix_;             // [n+1, n+1]; row k holds reflector k in columns k+1 ..
+  std::unique_ptr<double[]> matrix_;       // [n+1, n+1]; row k holds reflector k in columns k+1 ..
   std::vector<double> tau_;                // [n]
   mutable std::vector<double> d_, e_, z_;  // T, and m in its basis
   Rotations rotations_;

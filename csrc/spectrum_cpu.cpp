@@ -51,11 +51,11 @@ Tridiagonal Spectrum::matrix() const { return {n_, d_.data(), e_.data(), z_.data
 void Spectrum::tridiagonalise(const double* covariance, const double* m, int threads) {
   // Order n + 1: row 0 is (0, m'), rows 1.. are C. Row i keeps only columns >= i.
   const std::int64_t order = n_ + 1, ld = order;
-  matrix_.resize(order * ld);
+  matrix_.reset(new double[static_cast<std::size_t>(order * ld)]);  // not touched here, and below the diagonal never
   tau_.assign(n_, 0.0);
   std::vector<double> diagonal(order, 0.0), off(n_, 0.0);
   std::vector<double> v(kPanel * ld), w(kPanel * ld), parts(kParts * ld);
-  double* a = matrix_.data();
+  double* a = matrix_.get();
 
   // In units near the largest variance and the largest entry of m, squares neither over- nor underflow.
   double largest = 0.0, longest = 0.0;
@@ -65,7 +65,8 @@ void Spectrum::tridiagonalise(const double* covariance, const double* m, int thr
   }
   const double unit = power_of_two(largest), length_unit = power_of_two(longest);
 
-  const int members = static_cast<int>(std::clamp<std::int64_t>(order / 64, 1, std::min(threads, kParts)));
+  const int members =
+      static_cast<int>(std::clamp<std::int64_t>(order / 64, 1, std::min(resolve_threads(threads), kParts)));
   team(members, [&](int thread, int count, Barrier& barrier) {
     if (thread == 0) {
       a[0] = 0;
@@ -185,7 +186,7 @@ void Spectrum::weights(const double* g, std::int64_t count, double* vectors, int
         rotate_rows(x.data(), rotations_.values.data() + sweep->begin, sweep->first, sweep->last);
       // Reflector k acts on rows k+1 .. of the bordered matrix, that is on rows k .. here.
       for (std::int64_t k = n_ - 1; k >= 0; --k)
-        if (tau_[k] != 0.0) reflect_rows(x.data() + k * kLanes, matrix_.data() + k * ld + k + 1, tau_[k], n_ - k);
+        if (tau_[k] != 0.0) reflect_rows(x.data() + k * kLanes, matrix_.get() + k * ld + k + 1, tau_[k], n_ - k);
       for (std::int64_t c = 0; c < columns; ++c)
         for (std::int64_t i = 0; i < n_; ++i) vectors[(first + c) * n_ + i] = x[i * kLanes + c];
     }

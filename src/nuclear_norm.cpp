@@ -25,6 +25,7 @@ void bind_nuclear_norm(py::module_& module) {
           if (p.used_columns[i] < 0 || p.used_columns[i] > p.columns)
             throw py::value_error("columns: expected 0 to " + std::to_string(p.columns) + ", got " +
                                   std::to_string(p.used_columns[i]));
+        check_threads(threads);
         py::array_t<double> sums({first, second});
         double* out = sums.mutable_data();
         {

@@ -94,7 +94,8 @@ void bound_filter_spectrum(py::array x, const py::array& gain, int threads) {
   constexpr int kReadable = static_cast<int>(py::array::c_style) | py::detail::npy_api::NPY_ARRAY_ALIGNED_;
   expect(gain.ndim() > 0 && size > 0 && py::isinstance<py::array_t<float>>(gain) &&
              (gain.flags() & kReadable) == kReadable,
-         "gain: expected C-contiguous float32 with at least one element");
+         "gain: expected C-contiguous float32 with at least one element, got " +
+             py::str(gain.dtype()).cast<std::string>() + " " + shape_text(gain.shape(), gain.ndim()));
   check_threads(threads);
   float* data = output<float>(x, "x", {kAny, kAny, size});
   check_apart(x, "x", gain, "gain");

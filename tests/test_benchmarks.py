@@ -17,6 +17,7 @@ import cases_cuda
 import cases_inheritance
 import cases_minimax
 import cases_statistics
+import device
 import run as bench
 import torch
 from emulation import Emulator
@@ -92,6 +93,27 @@ def test_every_gpu_case_runs_small_on_an_emulated_device(emulator: Emulator) -> 
         one.ours()
         one.baseline()
     assert "score_sweep_total_kernel" in emulator.launched
+
+
+def test_whole_gpu_runs_compare_features_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    cpu = torch.device("cpu")
+    error, tolerance = cases_cuda.forward_parity("builtin:conv", cpu)
+    assert 0 < error <= tolerance
+    sample = cases_cuda.sample_mixture
+
+    def shifted(*args: Any, dtype: torch.dtype, **options: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        x, y = sample(*args, dtype=dtype, **options)
+        return x + (dtype == torch.bfloat16), y
+
+    monkeypatch.setattr(cases_cuda, "sample_mixture", shifted)
+    error, tolerance = cases_cuda.forward_parity("builtin:conv", cpu)
+    assert error > tolerance
+
+
+def test_device_runs_the_files_with_gpu_tests_alone() -> None:
+    names = [Path(one).name for one in device.gpu_tests()]
+    assert "test_gpu.py" in names and "test_sample_mixture_triton.py" in names
+    assert "test_benchmarks.py" not in names and "test_cli.py" not in names
 
 
 def test_rows_and_exit_code(

@@ -9,6 +9,8 @@ import shutil
 import subprocess
 import sys
 import types
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -89,6 +91,36 @@ def test_nvcc_compiles_and_keeps_arrays_in_registers(tmp_path: Path) -> None:
         assert int(stack) <= 64 and int(loads) <= 256, (name, stack, loads)
 
 
+def test_an_older_nvcc_is_asked_for_what_it_knows(tmp_path: Path) -> None:
+    nvcc = shutil.which("nvcc")
+    cmake = shutil.which("cmake", path=str(Path(sys.executable).parent)) or shutil.which("cmake")
+    if nvcc is None or cmake is None:
+        pytest.skip("needs nvcc and CMake")
+    pybind11 = pytest.importorskip("pybind11")
+    older = tmp_path / "nvcc"
+    older.write_text(
+        f"""#!/bin/sh
+case "$*" in
+  --list-gpu-code) printf 'sm_80\\nsm_90\\n'; exit ;;
+  *compute_100*|*sm_100*) echo "nvcc fatal : Unsupported gpu architecture 'compute_100'" >&2; exit 1 ;;
+esac
+exec {nvcc} "$@"
+"""
+    )
+    older.chmod(0o755)
+    done = subprocess.run(
+        [
+            cmake, "-S", str(ROOT), "-B", str(tmp_path / "build"), "-G", "Unix Makefiles", "-DSYNBENCH_CUDA=ON",
+            f"-DCMAKE_CUDA_COMPILER={older}", f"-Dpybind11_DIR={pybind11.get_cmake_dir()}",
+            f"-DPython_EXECUTABLE={sys.executable}",
+        ],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    flags = (tmp_path / "build" / "CMakeFiles" / "_cuda.dir" / "flags.make").read_text()
+    assert "80-real,90-real,90-virtual" in flags and "compute_100" not in flags
+
+
 def test_the_module_built_ahead_of_time_has_every_kernel_and_imports_without_a_driver() -> None:
     core = pytest.importorskip("synbench_fast._cuda", reason="needs a build with nvcc")
     assert sorted(core.kernel_names()) == NAMES
@@ -139,7 +171,7 @@ def test_no_kernels_and_no_cupy(capable: None, monkeypatch: pytest.MonkeyPatch) 
 class FakeCupy(types.ModuleType):
     """What `_at_first_use` needs of CuPy, without a driver."""
 
-    def __init__(self, failure: Exception | None = None) -> None:
+    def __init__(self, failure: Exception | None = None, version: int = 14) -> None:
         super().__init__("cupy")
         self.calls: list[tuple] = []
         calls = self.calls
@@ -163,29 +195,65 @@ class FakeCupy(types.ModuleType):
             def get_function(self, name: str):
                 return lambda grid, block, arguments: calls.append((name, grid, block, arguments))
 
+        class Stream(Context): ...
+
+        class ExternalStream(Context):
+            def __init__(self, address: int) -> None:
+                assert version < 14, "CuPy 14 warns"
+                super().__init__(address)
+
+        if version >= 14:
+            Stream.from_external = lambda stream: Stream(stream.__cuda_stream__()[1])
         self.RawModule = RawModule
         self.cuda = types.SimpleNamespace(
-            Device=type("Device", (Context,), {}), ExternalStream=type("ExternalStream", (Context,), {})
+            Device=type("Device", (Context,), {}), Stream=Stream, ExternalStream=ExternalStream
         )
 
 
+@pytest.mark.parametrize(("version", "stream"), [(13, "ExternalStream"), (14, "Stream")])
 def test_cupy_compiles_where_nothing_was_compiled_ahead(
-    capable: None, monkeypatch: pytest.MonkeyPatch
+    capable: None, monkeypatch: pytest.MonkeyPatch, version: int, stream: str
 ) -> None:
     without(monkeypatch, "synbench_fast._cuda")
-    cupy = FakeCupy()
+    cupy = FakeCupy(version=version)
     cupy.__spec__ = importlib.util.spec_from_loader("cupy", None)
     monkeypatch.setitem(sys.modules, "cupy", cupy)
     assert kernels.built_by() == "nvrtc"
     launcher = kernels._at_first_use(GPU)
     launcher("score_auc_kernel", (3, 1, 1), 64, 0, 17, [1, 2**63])
-    assert cupy.calls[:3] == [("Device", 0), ("Device", 0), ("ExternalStream", 17)]
+    assert cupy.calls[:3] == [("Device", 0), ("Device", 0), (stream, 17)]
     name, grid, block, arguments = cupy.calls[3]
     assert (name, grid, block) == ("score_auc_kernel", (3, 1, 1), (64,))
     assert all(isinstance(word, np.uint64) for word in arguments) and [int(w) for w in arguments] == [
         1,
         2**63,
     ]
+
+
+def test_cupy_takes_a_stream_by_its_address() -> None:
+    cupy = pytest.importorskip("cupy")
+    if not hasattr(cupy.cuda.Stream, "from_external"):
+        pytest.skip("needs CuPy 14")
+    assert cupy.cuda.Stream.from_external(kernels._StreamAddress(17)).ptr == 17
+
+
+def test_a_launch_leaves_the_current_device_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    events: list[object] = []
+
+    @contextmanager
+    def device(which: torch.device) -> Iterator[None]:
+        events.append(which)
+        yield
+        events.append("before")
+
+    monkeypatch.setattr(torch.cuda, "device", device)
+    monkeypatch.setattr(kernels, "_stream", lambda device: 0)
+    monkeypatch.setattr(kernels, "_launcher", lambda device: lambda *launch: events.append(launch[:4]))
+    second = torch.device("cuda", 1)
+    kernels.launch("some_kernel", (3, 2), 64, second, (1, 0.5))
+    assert events == [second, ("some_kernel", (3, 2, 1), 64, 1), "before"]
+    kernels.launch("some_kernel", (3, 0), 64, second, (1, 0.5))  # no blocks, which a driver refuses
+    assert len(events) == 3
 
 
 def test_kernels_that_do_not_compile_are_one_line(monkeypatch: pytest.MonkeyPatch) -> None:

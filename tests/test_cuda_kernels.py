@@ -44,6 +44,13 @@ def moments(n: int, f: int, power: float = 0.5, seed: int = 0, dead: int = 0) ->
     }
 
 
+def white(f: int) -> dict:
+    """A multiple of the identity, and a mean along the first feature: T is diagonal without any rounding."""
+    m = torch.zeros(f, dtype=torch.float64)
+    m[0] = 3.0
+    return {"m": m, "covariance": 4 * torch.eye(f, dtype=torch.float64), "eps": EPS, "dof": 98, "c0": 0.01}
+
+
 def compare(arguments: dict, estimator: str, tolerance: float = TOLERANCE["robust_solve"]) -> RobustSolution:
     actual = robust_solve(**arguments, estimator=estimator, backend="cuda")
     expected = robust_solve(**arguments, estimator=estimator, backend="torch")
@@ -118,6 +125,8 @@ def test_robust_solve_batch_is_each_scale_alone(emulator: Emulator) -> None:
         ("plugin", moments(170, 75)),
         ("plugin", moments(40, 75)),
         ("plugin", moments(400, 48, power=3.0)),
+        ("plugin", white(1)),  # an eigenvalue that is known without a search
+        ("consistent", white(40)),
     ],
 )
 def test_the_order_of_threads_changes_nothing(emulator: Emulator, estimator: str, arguments: dict) -> None:
@@ -139,6 +148,16 @@ def test_robust_solve_says_what_the_compiled_core_says(emulator: Emulator) -> No
     with refused("features: expected a direction of variance above the cut"):
         robust_solve(
             **{**arguments, "covariance": 1e-9 * arguments["covariance"]}, estimator="plugin", backend="cuda"
+        )
+
+
+@pytest.mark.parametrize("backend", ["cpp", "cuda"])
+def test_no_covariance_is_no_answer(emulator: Emulator, backend: str) -> None:
+    """Symmetric and finite, but so far from its diagonal that the reduction overflows."""
+    covariance = 1e308 * (1 - torch.eye(4, dtype=torch.float64))
+    with refused("covariance: expected finite numbers near those of its diagonal, got others"):
+        robust_solve(
+            torch.ones(4, dtype=torch.float64), covariance, [0.0], estimator="plugin", dof=10, backend=backend
         )
 
 

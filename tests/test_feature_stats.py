@@ -119,3 +119,11 @@ def test_known_counts_are_taken_as_they_are() -> None:
     known, found = feature_stats(x, y, count=counted), feature_stats(x, y)
     assert known.count.tolist() == found.count.tolist() == list(counted)
     assert torch.equal(known.scatter, found.scatter)
+
+
+@pytest.mark.parametrize("backend", ["blas", "torch"])
+def test_gradients_are_left_behind(backend: str) -> None:
+    x, y = data(50, 4)
+    stats = feature_stats(x.clone().requires_grad_(), y, backend=backend)
+    assert not stats.mean.requires_grad and not stats.scatter.requires_grad
+    assert torch.equal(stats.scatter, feature_stats(x, y, backend=backend).scatter)

@@ -344,6 +344,15 @@ def test_float32_input_is_solved_in_float64(backend: str) -> None:
     assert out.weights.dtype == torch.float64
 
 
+def test_gradients_are_left_behind(backend: str) -> None:
+    m, c = problem(6, 1)
+    expected = plugin(m, c, backend=backend)
+    actual = plugin(
+        *(one.clone().requires_grad_() for one in (m, c)), EPS.clone().requires_grad_(), backend=backend
+    )
+    assert torch.equal(actual.weights, expected.weights) and not actual.t.requires_grad
+
+
 M = torch.ones(3, dtype=torch.float64)
 C = torch.eye(3, dtype=torch.float64)
 NAN = torch.tensor([1.0, math.nan, 1.0], dtype=torch.float64)

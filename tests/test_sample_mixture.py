@@ -12,7 +12,7 @@ import torch
 from synbench_fast import _core
 from synbench_fast.errors import SynbenchError
 from synbench_fast.ops import sample_mixture as module
-from synbench_fast.ops.sample_mixture import labels, sample_mixture
+from synbench_fast.ops.sample_mixture import labels, sample_mixture, sample_shaped_mixture
 
 LEVELS = _core.simd_levels()
 NORMAL_ERROR = 1.2e-6  # of a float32 normal against the formula in exact arithmetic
@@ -342,6 +342,9 @@ U = torch.full((60,), 60**-0.5)
 def test_wrong_arguments(bad: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=f"^{message}$"):
         sample_mixture(**GOOD | bad)
+    if "pattern" not in bad:
+        with pytest.raises(ValueError, match=f"^{message}$"):
+            sample_shaped_mixture(**{"direction": U.view(3, 4, 5)} | GOOD | bad)
 
 
 def test_wrong_dtype() -> None:

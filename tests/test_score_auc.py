@@ -60,6 +60,24 @@ def test_scales_without_signal_count_nothing(backend: str) -> None:
     close(area, [2.0 * 0.3 / 3], 1e-6)
 
 
+@pytest.mark.parametrize("integral", ["exact", "grid"])
+@pytest.mark.parametrize("backend", ["torch", "cpp"])
+def test_a_bound_that_is_no_number_shows(backend: str, integral: str) -> None:
+    accuracy = torch.tensor([[0.9, 0.7], [0.5, 0.7]], dtype=torch.float64)
+    bound = torch.tensor([torch.nan, 2.0], dtype=torch.float64).expand(2, 2)
+    area = score_auc(accuracy, bound, torch.tensor([0.6]), integral=integral, backend=backend)
+    assert area.isnan().tolist() == [[True], [False]]  # only where the scale counts
+
+
+@pytest.mark.parametrize("backend", ["torch", "cpp"])
+def test_gradients_are_left_behind(backend: str) -> None:
+    accuracy, bound = curve(3, 7)
+    expected = score_auc(accuracy, bound, THRESHOLDS, backend=backend)
+    tracked = [one.clone().requires_grad_() for one in (accuracy, bound, THRESHOLDS)]
+    actual = score_auc(*tracked, backend=backend)
+    assert torch.equal(actual, expected) and not actual.requires_grad
+
+
 def test_scores_of_the_published_curve() -> None:
     stored = load_golden("full_conv32_12scales")
     for e in range(len(stored["eps"])):
@@ -104,6 +122,7 @@ def test_area_falls_with_the_threshold(points: list[tuple[float, float]], low: f
             {"bound": torch.ones(3)},
             r"bound: expected the shape \[..., S\] of accuracy, got \[3\] for accuracy \[2\]",
         ),
+        ({"bound": torch.ones(2, device="meta")}, "bound: expected device cpu of accuracy, got meta"),
         (
             {"accuracy": torch.ones(0), "bound": torch.ones(0)},
             "accuracy: expected at least one scale, got none",

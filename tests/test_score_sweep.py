@@ -122,6 +122,42 @@ def test_totals_merge_at_group_boundaries() -> None:
         close(getattr(merged, name), getattr(whole, name), 1e-13)
 
 
+@pytest.mark.parametrize("backend", ["cpp", "torch"])
+def test_gradients_are_left_behind(backend: str) -> None:
+    plain = problem(30, 4, 2, dtype=torch.float64)
+    tracked = {name: value.clone().requires_grad_(value.is_floating_point()) for name, value in plain.items()}
+    expected, actual = (score_sweep(**one, backend=backend) for one in (plain, tracked))
+    assert torch.equal(actual.bound_sum, expected.bound_sum) and not actual.bound_sum.requires_grad
+
+
+def test_a_margin_that_is_no_number_is_wrong_for_either_class() -> None:
+    x, y = torch.tensor([[torch.nan], [torch.nan], [1.0]]), torch.tensor([0, 1, 1])
+    for backend in ("cpp", "torch"):
+        one = score_sweep(
+            x, y, torch.ones(1, 1), torch.zeros(1), signal=torch.ones(1), robust_margin=torch.zeros(1), backend=backend
+        )  # fmt: skip
+        assert one.correct.tolist() == one.robust_correct.tolist() == [1]
+
+
+def test_what_totals_give_is_where_their_sums_are() -> None:
+    """As on a GPU: everything but `count` is there."""
+    totals = score_sweep(**problem(30, 4, 2))
+    there = SweepTotals(
+        totals.count, *(getattr(totals, name).to("meta") for name in FIELDS if name != "count")
+    )
+    for name in (
+        "accuracy",
+        "robust_accuracy",
+        "grouped_bound",
+        "bound",
+        "bound_stderr",
+        "margin_deviation",
+        "t",
+    ):
+        value = getattr(there, name)
+        assert value.device.type == "meta" and value.shape == getattr(totals, name).shape, name
+
+
 def test_t_and_errors_of_known_margins() -> None:
     generator = torch.Generator().manual_seed(3)
     y = torch.arange(200_000) % 2
@@ -152,6 +188,7 @@ def test_t_and_errors_of_known_margins() -> None:
         ({"signal": torch.ones(2)}, r"signal: expected \[1\], got \[2\]"),
         ({"weights": torch.ones(1, 2, device="meta")}, "weights: expected device cpu of x, got meta"),
         ({"group": 0}, "group: expected at least 1, got 0"),
+        ({"threads": -1}, r"threads: expected 0 \(torch's number\) or more, got -1"),
     ],
 )
 def test_errors(change: dict[str, Any], message: str) -> None:

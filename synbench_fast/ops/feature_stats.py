@@ -75,6 +75,8 @@ def feature_stats(
 ) -> FeatureStats:
     """Per-class count and mean and the pooled within-class scatter of features.
 
+        mean_k = 1/N_k sum_{i: y_i = k} x_i,   scatter = sum_k sum_{i: y_i = k} (x_i - mean_k)(x_i - mean_k)'
+
     Features are shifted by their overall mean before they are multiplied, and everything is accumulated in
     float64, so features with a mean of 1e3 deviations keep their covariance to about 1e-13 relative.
 
@@ -86,10 +88,11 @@ def feature_stats(
         backend: "auto", "blas" (matrix products, any device) or "torch" (specification: one sum per class).
 
     Returns:
-        FeatureStats, mean and scatter on the device of `x`.
+        FeatureStats, mean (in feature units) and scatter (squared) on the device of `x`, without gradients.
 
     Raises:
-        SynbenchError: shapes or dtypes that do not fit, a label other than 0 and 1.
+        SynbenchError: shapes, dtypes or devices that do not fit, a label other than 0 and 1 (unless `count` is
+            given).
 
     Source: the usual moments; merging after Chan, Golub & LeVeque (1983).
     """
@@ -111,7 +114,7 @@ def feature_stats(
         ones = int(y.count_nonzero())
         count = (len(y) - ones, ones)
     chosen = implementation("feature_stats", resolve("feature_stats", x.device.type, backend))
-    stats: FeatureStats = chosen(x, y, torch.tensor(count))
+    stats: FeatureStats = chosen(x.detach(), y, torch.tensor(count))
     return stats
 
 

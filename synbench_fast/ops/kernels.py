@@ -6,13 +6,16 @@ import importlib.util
 import re
 import struct
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from synbench_fast.errors import SynbenchError, first_line
+from synbench_fast.streams import on_device
 
 __all__ = ["LEAST_CAPABILITY", "built_by", "launch", "source"]
 
@@ -26,10 +29,10 @@ Launcher = Callable[[str, tuple[int, int, int], int, int, int, list[int]], None]
 def launch(
     name: str, grid: Sequence[int], threads: int, device: torch.device, arguments: Sequence[Word]
 ) -> None:
-    """Enqueue a kernel on the current stream of `device`.
+    """Enqueue a kernel on the current stream of `device`; a grid of no blocks enqueues nothing.
 
     Every argument is one 64-bit word: an int as long long, a float as double, a tensor as the address of its
-    data. Nothing waits for the device.
+    data. Nothing waits for the device, and the thread's current device stays what it was.
 
     Args:
         name: of the `extern "C"` kernel in csrc/*_cuda.cu.
@@ -55,10 +58,13 @@ def launch(
                 struct.unpack("<Q", struct.pack("<d" if isinstance(value, float) else "<q", value))[0]
             )
     blocks = (*grid, 1, 1)[:3]
+    if 0 in blocks:
+        return
     try:
-        _launcher(device)(
-            name, (blocks[0], blocks[1], blocks[2]), threads, device.index or 0, _stream(device), words
-        )
+        with on_device(device):
+            _launcher(device)(
+                name, (blocks[0], blocks[1], blocks[2]), threads, device.index or 0, _stream(device), words
+            )
     except RuntimeError as error:
         raise SynbenchError(f"{name}: expected to run on {device}, got {first_line(error)}") from None
 
@@ -116,10 +122,26 @@ def _at_first_use(device: torch.device) -> Launcher:
     ) -> None:
         import numpy as np
 
-        with cupy.cuda.Device(index), cupy.cuda.ExternalStream(stream):
+        with cupy.cuda.Device(index), stream_of(stream):
             module.get_function(name)(grid, (threads,), tuple(np.array(words, dtype=np.uint64)))
 
+    def stream_of(address: int) -> Any:
+        # CuPy 14 warns at every ExternalStream; before it there is nothing else.
+        if hasattr(cupy.cuda.Stream, "from_external"):
+            return cupy.cuda.Stream.from_external(_StreamAddress(address))
+        return cupy.cuda.ExternalStream(address)
+
     return run
+
+
+@dataclass(frozen=True, slots=True)
+class _StreamAddress:
+    """A stream by its address, in the CUDA stream protocol."""
+
+    address: int
+
+    def __cuda_stream__(self) -> tuple[int, int]:
+        return 0, self.address
 
 
 def source() -> str:

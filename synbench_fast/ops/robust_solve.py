@@ -103,8 +103,9 @@ def robust_solve(
     is too narrow.
 
     Args:
-        m: [F] half the difference of the class means, (mean1 - mean0)/2, in feature units.
-        covariance: [F, F] pooled within-class covariance (scatter / dof), symmetric.
+        m: [F] half the difference of the class means, (mean1 - mean0)/2, in feature units; any floating dtype,
+            solved in float64, like the covariance.
+        covariance: [F, F] pooled within-class covariance (scatter / dof), symmetric, in squared feature units.
         eps: [E] budgets relative to |m|, in [0, 1), in any order.
         estimator: "consistent" or "plugin".
         dof: degrees of freedom of `covariance`, N - 2.
@@ -114,11 +115,13 @@ def robust_solve(
             eigh in float64 is off by up to about F 2^-53 of the largest eigenvalue, so exactly singular
             directions (dead features, the constant sum of a LayerNorm) fall below that cut. A noise direction
             that stays costs one degree of freedom, and no bias.
-        threads: CPU threads of the compiled backend, 0 for all.
-        backend: "auto" or a name in `synbench_fast.ops.dispatch`.
+        weights: whether to compute the classifiers; without them `weights` is [0, F].
+        threads: 0 for torch's number of threads (CPU only). They do not change the result.
+        backend: "auto", "cpp", "cuda" or "torch" (float64 specification, any device).
 
     Returns:
-        RobustSolution. m = 0 is an answer (t = 0), not an error.
+        RobustSolution. m = 0 is an answer (t = 0), not an error. `weights` are on the device of `m`; so is all else,
+        but for the backend "cuda", where it is on the CPU.
 
     Raises:
         SynbenchError: eps outside [0, 1), wrong shapes or dtypes, NaN or infinity, an unknown estimator,
@@ -147,7 +150,7 @@ def robust_solve(
             raise SynbenchError(f"{name}: expected finite numbers, got NaN or infinity")
     if not _symmetric_within(covariance, 1e-6 * largest):
         raise SynbenchError("covariance: expected a symmetric matrix, got an asymmetric one")
-    budgets = torch.as_tensor(eps, dtype=torch.float64).to(m.device)
+    budgets = torch.as_tensor(eps, dtype=torch.float64).detach().to(m.device)
     if budgets.ndim != 1 or budgets.shape[0] == 0:
         raise SynbenchError(f"eps: expected shape [E] with at least one value, got {list(budgets.shape)}")
     for one in budgets.tolist():
@@ -377,6 +380,22 @@ def _from_sums(
     return in_feature_units(point, rank, (float(found["smallest"]) * largest, largest), weights)
 
 
+@dataclass(frozen=True, slots=True)
+class Point:
+    """What `RobustSolution` holds, in units of the largest eigenvalue and without the weights."""
+
+    norm_square: float
+    ridge: Tensor
+    kappa: Tensor
+    signal: Tensor
+    variance: Tensor
+    t: Tensor
+    t_rob: Tensor
+    t_cov: Tensor
+    t_rob_cov: Tensor
+    cross_cov: Tensor
+
+
 def in_feature_units(point: Point, rank: int, span: tuple[float, float], weights: Tensor) -> RobustSolution:
     """From units of the largest eigenvalue back to those of the features."""
     unit = span[1]
@@ -395,20 +414,6 @@ def in_feature_units(point: Point, rank: int, span: tuple[float, float], weights
         cross_cov=point.cross_cov,
         weights=weights,
     )
-
-
-@dataclass(frozen=True, slots=True)
-class Point:
-    norm_square: float
-    ridge: Tensor
-    kappa: Tensor
-    signal: Tensor
-    variance: Tensor
-    t: Tensor
-    t_rob: Tensor
-    t_cov: Tensor
-    t_rob_cov: Tensor
-    cross_cov: Tensor
 
 
 def plugin_point(norm_square: float, ridge: Tensor, signal: Tensor, variance: Tensor) -> Point:

@@ -20,12 +20,13 @@ TAYLOR = 4
 PER_BUDGET = 3 + 2 * TAYLOR
 PANEL = 8
 SUM_ARRAYS = 3
-NOT_CONVERGED, ROTATIONS_FULL = 1, 2
+NOT_CONVERGED, ROTATIONS_FULL, NOT_FINITE = 1, 2, 3
+MOST_SWEEPS = 60  # of each eigenvalue that is split off
 
 TRIDIAGONALISE_THREADS = 512
 SOLVE_THREADS = 128
 WEIGHTS_THREADS = 128
-GRID_CAPACITY = 4096  # half octaves between the smallest and the largest ridge that float64 allows
+GRID_CAPACITY = 4201  # half octaves from the smallest to the largest double, and one
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,8 @@ class Launched:
         row = self.out[scale].cpu()
         header = dict(zip(HEADER, row[: len(HEADER)].tolist(), strict=True))
         table = row[len(HEADER) :].reshape(PER_BUDGET, self.budgets)
+        if header["status"] == NOT_FINITE:
+            raise SynbenchError("covariance: expected finite numbers near those of its diagonal, got others")
         if header["status"] == NOT_CONVERGED:
             raise SynbenchError(
                 "robust_solve: expected the eigenvalue iteration to converge, got no convergence"
@@ -104,12 +107,14 @@ def start(
         rotations: room for rotations per scale, needed where eigenvalues are dropped and weights wanted;
             None for 2 F^2, enough for about half of the eigenvalues.
 
-    Memory on the device: three F x F matrices per scale, and two more for the weights.
+    Memory on the device, per scale: an F x F matrix and about 400 F numbers; for the weights four more matrices, of
+    rotations.
     """
     scales, n = m.shape
     budgets = len(eps)
     device = m.device
     capacity = (2 * n * n if rotations is None else rotations) if weights else 0
+    sweep_capacity = min(capacity, MOST_SWEEPS * n)
 
     def empty(*shape: int) -> Tensor:
         return torch.empty(shape, dtype=torch.float64, device=device)
@@ -122,13 +127,13 @@ def start(
     )  # fmt: skip
     out = empty(scales, len(HEADER) + PER_BUDGET * budgets)
     turns = empty(scales, capacity, 2)
-    sweeps = torch.empty(scales, capacity, 3, dtype=torch.int64, device=device)
+    sweeps = torch.empty(scales, sweep_capacity, 3, dtype=torch.int64, device=device)
     launch(
         "robust_solve_kernel", (scales,), SOLVE_THREADS, device,
         (
             tridiagonal, units, n, eps, budgets, int(plugin), float(dof), float(c0), float(cut),
             empty(scales, SUM_ARRAYS, n, SOLVE_THREADS), empty(scales, GRID_CAPACITY), GRID_CAPACITY,
-            turns, sweeps, capacity, out,
+            turns, capacity, sweeps, sweep_capacity, out,
         ),
     )  # fmt: skip
     w = empty(scales, budgets if weights else 0, n)
@@ -136,6 +141,9 @@ def start(
         per_block = WEIGHTS_THREADS // 32
         launch(
             "robust_solve_weights_kernel", (-(-budgets // per_block), scales), WEIGHTS_THREADS, device,
-            (tridiagonal, matrix, tau, n, budgets, out, turns, sweeps, capacity, torch.empty_like(w), w),
+            (
+                tridiagonal, matrix, tau, n, budgets, out, turns, capacity, sweeps, sweep_capacity,
+                torch.empty_like(w), w,
+            ),
         )  # fmt: skip
     return Launched(out, w, budgets)

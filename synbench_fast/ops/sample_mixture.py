@@ -116,10 +116,7 @@ def sample_mixture(
     device = torch.device(device)
     shape = _check_shape(shape, channels_last)
     y = labels(start, count, prior, device=device)
-    if not (math.isfinite(scale) and scale >= 0.0):
-        raise SynbenchError(f"scale: expected a finite number of at least 0, got {scale}")
-    if not math.isfinite(center):
-        raise SynbenchError(f"center: expected a finite number, got {center}")
+    _check_place(scale, center)
     if not 0 <= seed < 2**64:
         raise SynbenchError(f"seed: expected an integer in [0, 2^64), got {seed}")
     if not 0 <= stream < 2**32:
@@ -190,12 +187,14 @@ def sample_shaped_mixture(
     Args:
         direction: u, of length 1, [*shape] on `device`, float32 or float64; midpoint likewise, of any length.
         root: None for white noise.
-        Everything else as in `sample_mixture`.
+        Everything else as in `sample_mixture`, as are the results and the errors.
 
     Memory: the result, the normals unless the result itself is contiguous float32, and of one part of the
     batch at a time (4 M elements or one sample) what the root needs and as much again.
     """
     device, shape = torch.device(device), _check_shape(shape, channels_last)
+    _check_range(start, count)
+    _check_place(scale, center)
     wide = torch.float64 if resolve("sample_mixture", device.type, backend) == "torch" else torch.float32
     if dtype not in _DTYPES:
         raise SynbenchError(f"dtype: expected one of {', '.join(map(str, _DTYPES))}, got {dtype}")
@@ -256,6 +255,13 @@ def _check_range(start: int, count: int) -> None:
         raise SynbenchError(f"count: expected 0 or more, got {count}")
     if start + count > _SAMPLES:
         raise SynbenchError(f"count: expected start + count of at most 2^32, got {start} + {count}")
+
+
+def _check_place(scale: float, center: float) -> None:
+    if not (math.isfinite(scale) and scale >= 0.0):
+        raise SynbenchError(f"scale: expected a finite number of at least 0, got {scale}")
+    if not math.isfinite(center):
+        raise SynbenchError(f"center: expected a finite number, got {center}")
 
 
 def _check_shape(shape: Sequence[int], channels_last: bool) -> tuple[int, ...]:

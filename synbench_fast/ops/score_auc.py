@@ -36,15 +36,16 @@ def score_auc(
         accuracy: [..., S], probabilities; leading axes are replicates (eps, bootstrap draws, ...).
         bound: same shape, in units of the class half-distance. Infinite where there is no signal (t = 0);
             such scales contribute 0.
-        thresholds: [A], in [0, 1].
+        thresholds: [A], in [0, 1]; on any device.
         integral: "exact" or "grid".
-        backend: "auto", "cpp" or "torch".
+        backend: "auto", "cpp", "cuda" or "torch" (float64 specification, any device).
 
     Returns:
-        float64 [..., A] on the device of `accuracy`.
+        float64 [..., A] on the device of `accuracy`; without gradients.
 
     Raises:
-        SynbenchError: shapes that do not agree, no scale, a threshold outside [0, 1], an unknown integral.
+        SynbenchError: shapes or devices that do not agree, no scale, a threshold outside [0, 1], an unknown
+            integral.
 
     Source: SynBench (Ko et al.), the expected bound as a function of the threshold accuracy and its
     normalised area; the exact integral replaces the script's grid.
@@ -63,22 +64,29 @@ def score_auc(
             "bound: expected the shape [..., S] of accuracy, got "
             f"{list(bound.shape)} for accuracy {list(accuracy.shape)}"
         )
+    if bound.device != accuracy.device:
+        raise SynbenchError(f"bound: expected device {accuracy.device} of accuracy, got {bound.device}")
     if accuracy.shape[-1] == 0:
         raise SynbenchError("accuracy: expected at least one scale, got none")
     if thresholds.ndim != 1 or not bool(((thresholds >= 0) & (thresholds <= 1)).all()):
         raise SynbenchError(f"thresholds: expected values in [0, 1], got {thresholds.tolist()}")
     chosen = implementation("score_auc", resolve("score_auc", accuracy.device.type, backend))
-    area: Tensor = chosen(accuracy.double(), bound.double(), thresholds.double(), integral)
+    area: Tensor = chosen(
+        accuracy.detach().double(),
+        bound.detach().double(),
+        thresholds.detach().to(accuracy.device, torch.float64),
+        integral,
+    )
     return area
 
 
 def _torch(accuracy: Tensor, bound: Tensor, thresholds: Tensor, integral: Integral) -> Tensor:
-    excess = (accuracy[..., None] - thresholds.to(accuracy.device)).clamp_min(0)  # [..., S, A]
+    excess = (accuracy[..., None] - thresholds).clamp_min(0)  # [..., S, A]
     if integral == "grid":
         grid = torch.linspace(*GRID, dtype=torch.float64, device=accuracy.device)
-        counted = (accuracy[..., None] > grid).double() @ (grid[:, None] >= thresholds.to(grid)).double()
+        counted = (accuracy[..., None] > grid).double() @ (grid[:, None] >= thresholds).double()
         excess = torch.where(excess > 0, counted, 0.0)
-    counts = (excess > 0) & torch.isfinite(bound[..., None])
+    counts = (excess > 0) & ~torch.isinf(bound[..., None])  # NaN stays NaN
     return torch.where(counts, bound[..., None] * excess, 0.0).mean(-2)
 
 

@@ -16,12 +16,11 @@ def score_auc(accuracy: Tensor, bound: Tensor, thresholds: Tensor, integral: str
     leading, scales = accuracy.shape[:-1], accuracy.shape[-1]
     rows = accuracy.reshape(-1, scales).contiguous()
     area = torch.empty(len(rows), len(thresholds), dtype=torch.float64, device=accuracy.device)
-    if area.numel() > 0:
-        launch(
-            "score_auc_kernel", (-(-area.numel() // THREADS),), THREADS, accuracy.device,
-            (
-                rows, bound.reshape(-1, scales).contiguous(), len(rows), scales,
-                thresholds.to(accuracy.device).contiguous(), len(thresholds), int(integral == "grid"), area,
-            ),
-        )  # fmt: skip
+    launch(
+        "score_auc_kernel", (-(-area.numel() // THREADS),), THREADS, accuracy.device,
+        (
+            rows, bound.reshape(-1, scales).contiguous(), len(rows), scales, thresholds.contiguous(),
+            len(thresholds), int(integral == "grid"), area,
+        ),
+    )  # fmt: skip
     return area.reshape(*leading, len(thresholds))

@@ -37,6 +37,11 @@ class SweepTotals:
         return SweepTotals(*(getattr(self, f.name).cpu() for f in fields(self)))
 
     @property
+    def _column(self) -> Tensor:
+        """`count` [2, 1], where the sums are."""
+        return self.count[:, None].to(self.margin_sum.device)
+
+    @property
     def accuracy(self) -> Tensor:
         """[E], fraction correct."""
         return self.correct.double() / self.count.sum()
@@ -69,8 +74,9 @@ class SweepTotals:
     @property
     def margin_deviation(self) -> Tensor:
         """[E], pooled within-class standard deviation of the margin."""
-        mean = self.margin_sum / self.count[:, None]
-        scatter = (self.margin_square_sum - self.count[:, None] * mean**2).clamp_min(0).sum(0)
+        count = self._column
+        mean = self.margin_sum / count
+        scatter = (self.margin_square_sum - count * mean**2).clamp_min(0).sum(0)
         return (scatter / (self.count.sum() - 2)).sqrt()
 
     @property
@@ -79,7 +85,7 @@ class SweepTotals:
 
         0 where the margins do not vary or a class is missing.
         """
-        mean = self.margin_sum / self.count[:, None]
+        mean = self.margin_sum / self._column
         t = (mean[1] - mean[0]) / (2 * self.margin_deviation)
         return torch.where(torch.isfinite(t), t, 0.0)
 
@@ -114,14 +120,14 @@ def score_sweep(
         offset: margin at the decision boundary, ln((1 - tau)/tau) / 2.
         group: consecutive samples whose bounds are averaged together in `grouped_bound`.
         count: how many labels are 0 and 1, from a caller who knows; then nothing waits for a GPU.
-        threads: 0 for torch's number of threads (CPU only). It does not change the result.
+        threads: 0 for torch's number of threads (CPU only). They do not change the result.
         backend: "auto", "cpp", "cuda" or "torch" (float64 specification, any device).
 
     Returns:
-        SweepTotals on the device of `x`, but for `count`. Margins are accumulated in float64.
+        SweepTotals on the device of `x`, but for `count`; without gradients. Margins are accumulated in float64.
 
     Raises:
-        SynbenchError: shapes or dtypes that do not fit, no sample, group < 1.
+        SynbenchError: shapes, dtypes or devices that do not fit, no sample, group < 1, threads < 0.
 
     Source: SynBench (Ko et al.), accuracy and scaled bound of the eps-robust linear classifier.
     """
@@ -159,17 +165,19 @@ def score_sweep(
             raise SynbenchError(f"{name}: expected device {x.device} of x, got {value.device}")
     if group < 1:
         raise SynbenchError(f"group: expected at least 1, got {group}")
+    if threads < 0:
+        raise SynbenchError(f"threads: expected 0 (torch's number) or more, got {threads}")
     if count is None:
         ones = int(y.count_nonzero())
         count = (n - ones, ones)
     chosen = implementation("score_sweep", resolve("score_sweep", x.device.type, backend))
     totals: SweepTotals = chosen(
-        x,
+        x.detach(),
         y,
-        weights.double(),
-        center.double(),
-        signal.double(),
-        robust_margin.double(),
+        weights.detach().double(),
+        center.detach().double(),
+        signal.detach().double(),
+        robust_margin.detach().double(),
         offset,
         group,
         threads,
@@ -193,7 +201,7 @@ def _torch(
     n = len(x)
     margin = (x.double() - center) @ weights.T - offset  # [N, E]
     label = (y != 0)[:, None]
-    correct = (margin > 0) == label
+    correct = torch.where(label, margin > 0, margin <= 0)  # a NaN is on neither side
     robust = correct & torch.where(label, margin > robust_margin, -margin >= robust_margin)
     bound = torch.where(correct & (signal != 0), margin.abs() / signal, 0.0)
     member = torch.arange(n, device=x.device) // group
