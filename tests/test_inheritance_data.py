@@ -47,6 +47,20 @@ def test_parts_are_checked(y: Tensor, columns: tuple[tuple[int, ...], ...], word
         Part(y, columns, lambda rows: rows, "")
 
 
+@pytest.mark.parametrize(
+    ("groups", "words"),
+    [
+        (torch.tensor([0, 2]), "groups: expected samples in all of 0 ... 2, got none in 1"),
+        (torch.tensor([0]), "groups: expected int64 [2] as y has, got torch.int64 [1]"),
+        (torch.tensor([0.0, 1.0]), "groups: expected int64 [2] as y has, got torch.float32 [2]"),
+    ],
+)
+def test_groups_are_checked(groups: Tensor, words: str) -> None:
+    """The accuracy of an empty group is no number, and would make the data set's none."""
+    with refused(words):
+        Part(torch.tensor([0, 1]), ((0,), (1,)), lambda rows: rows, "", groups)
+
+
 def test_labels_of_other_classes_are_refused() -> None:
     with refused("labels: expected classes of [0, 2], got 1"):
         in_memory(torch.zeros(2, *SHAPE), torch.tensor([0, 1]), (0, 2))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,8 @@ from checks import refused
 from inheritance_cases import PREPARE, WORDNET, imagenet_of_six, write_images
 from PIL import Image
 
-from synbench_fast.inheritance.folders import Prepare, folder_suite, imagenet_suite
+from synbench_fast.inheritance.folders import CORRUPTIONS, Prepare, _Images, folder_suite, imagenet_suite
+from synbench_fast.inheritance.networks import load_network
 
 
 @pytest.fixture(scope="module")
@@ -144,3 +146,76 @@ def test_imagenet_mistakes(imagenet: Path, tmp_path: Path) -> None:
     write_images(tmp_path / "c" / "fog" / "1", WORDNET)
     with refused("C: expected 15 corruptions with severities 1 to 5", "gaussian_noise/1 and 73 more missing"):
         imagenet_suite(None, only=("C",), data={"C": tmp_path / "c"}, **options)
+
+
+def test_numbers_of_v2_are_no_order_of_names(tmp_path: Path) -> None:
+    """V2's folders are called 0 ... 999: sorted as names, 10 comes before 2."""
+    names = tuple(f"n{number:08d}" for number in range(12))
+    before = write_images(tmp_path / "val", names, 1)
+    place = (
+        tmp_path / "imagenet-v2" / "imagenetv2-matched-frequency-format-val"
+    )  # as the published benchmark has it
+    write_images(place, tuple(str(number) for number in range(12)), 1)
+    part = imagenet_suite(tmp_path, before, PREPARE, only=("V2",)).data[0].test
+    assert isinstance(part.load, _Images)
+    for label, file in zip(part.y.tolist(), part.load.files, strict=True):
+        assert part.columns[label] == (int(file.parent.name),)
+
+
+def test_the_border_of_objectnet_is_cut_off(imagenet: Path, tmp_path: Path) -> None:
+    """Two red pixels on every side, which its own loader removes; at a crop of 1 they would be seen."""
+    folder = tmp_path / "images"
+    for name in ("alarm_clock", "banana"):
+        (folder / name).mkdir(parents=True)
+        pixels = np.zeros((20, 20, 3), dtype=np.uint8)
+        pixels[..., 0] = 255
+        pixels[2:-2, 2:-2] = (0, 0, 200)
+        Image.fromarray(pixels).save(folder / name / "a.png")
+    options: dict[str, Any] = {"objectnet_map": imagenet / "map.json", "only": ("ObjectNet",)}
+    suite = imagenet_suite(
+        None, imagenet / "val", Prepare((3, 8, 8), 1.0), data={"ObjectNet": folder}, **options
+    )
+    x = suite.data[0].test.load(torch.arange(2))
+    assert x[:, 0].max() == 0 and x[:, 2].min() > 0.78
+    plain = folder_suite({"ObjectNet": imagenet / "val"}, imagenet / "val", PREPARE).data[0]
+    again = imagenet_suite(
+        None, imagenet / "val", PREPARE, data={"Sketch": imagenet / "val"}, only=("Sketch",)
+    )
+    assert again.data[0].test.sha256 == plain.test.sha256 != suite.data[0].test.sha256
+
+
+def test_a_severity_without_known_classes(imagenet: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "c"
+    for corruption in CORRUPTIONS:
+        (copy / corruption).mkdir(parents=True)
+        for severity in "12345":
+            target = imagenet / "imagenet-c" / corruption / severity
+            (copy / corruption / severity).symlink_to(target, target_is_directory=True)
+    (copy / "fog" / "3").unlink()
+    write_images(copy / "fog" / "3", ("n99999999",), 1)
+    with refused("C: expected class folders among the classes", "in every corruption and severity", "fog/3"):
+        imagenet_suite(None, imagenet / "val", PREPARE, data={"C": copy}, only=("C",))
+
+
+@pytest.mark.parametrize(
+    ("crop", "mode"), [(0.9, "center"), (0.875, "center"), (0.95, "squash"), (1.0, "squash")]
+)
+def test_images_are_those_of_timms_own_transform(
+    crop: float, mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To the pixel: at 0.9 it resizes 224 to 248, which is 248.9 rounded down, and some networks squash."""
+    import timm
+
+    config = {
+        "input_size": (3, 224, 224), "crop_pct": crop, "crop_mode": mode, "interpolation": "bicubic",
+        "mean": (0.5,) * 3, "std": (0.5,) * 3,
+    }  # fmt: skip
+    monkeypatch.setattr(timm.data, "resolve_model_data_config", lambda module: config)
+    network = load_network("timm:test_vit", random_init=True)
+    random = np.random.default_rng(0)
+    image = Image.fromarray(random.integers(0, 256, (300, 411, 3), dtype=np.uint8))
+    file = io.BytesIO()
+    image.save(file, "png")
+    expected = timm.data.create_transform(**config, is_training=False)(image)
+    made = torch.from_numpy(network.prepare(file.getvalue())).float() / 255
+    torch.testing.assert_close((made - 0.5) / 0.5, expected)

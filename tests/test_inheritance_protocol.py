@@ -312,6 +312,11 @@ def test_suites_are_checked(original: Classifier) -> None:
             replace(suite, classes=("a", "b", "c")),
             "expected columns below 3 in one, the number of classes, got 3",
         ),
+        (replace(suite, pretraining=make_part(20, n=0)), "expected images in pre-training, got none"),
+        (
+            replace(suite, pretraining_train=replace(suite.pretraining, columns=((0,), (1,), (2,), (9,)))),
+            "expected columns below 4 in pre-training, the number of classes, got 9",
+        ),
     ):
         with refused("suite toy:", words):
             inherit(original, changed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -106,7 +107,9 @@ def _timm(request: Request) -> Network:
         load_checkpoint(module, request.checkpoint, request.spec)
     config = timm.data.resolve_model_data_config(module)
     mode = config["interpolation"] if config["interpolation"] in ("bilinear", "bicubic") else "bicubic"
-    prepare = Prepare(tuple(config["input_size"]), config["crop_pct"], mode)
+    size = max(config["input_size"][1:])
+    resized = math.floor(size / config["crop_pct"])  # timm rounds down, Prepare to the nearest
+    prepare = Prepare(tuple(config["input_size"]), size / resized, mode, config["crop_mode"] == "squash")
     return Network(request.spec, module, prepare, tuple(config["mean"]), tuple(config["std"]))
 
 
