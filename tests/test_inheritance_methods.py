@@ -220,6 +220,67 @@ def test_lora_of_a_torchvision_transformer() -> None:
             assert torch.linalg.matrix_rank(one.double(), rtol=1e-4) <= 2 and one.any()
 
 
+class Reading(nn.Module):
+    """Attention that reads the weight of its joined projection, as some networks of timm do; bias of queries apart."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.qkv = nn.Linear(6, 18, bias=False)
+        self.q_bias = nn.Parameter(torch.zeros(6))
+
+    def forward(self, x: Tensor) -> Tensor:
+        bias = torch.cat([self.q_bias, x.new_zeros(12)])
+        rows = x.flatten(1).view(len(x), 6, 6)
+        q, k, v = nn.functional.linear(rows, self.qkv.weight, bias).chunk(3, dim=-1)
+        made: Tensor = ((q @ k.transpose(1, 2)).softmax(-1) @ v).mean(1)
+        return made
+
+
+def of_body(body: nn.Module, width: int) -> Classifier:
+    return Classifier(body, nn.Linear(width, CLASSES), mean=(0.4,), std=(0.5,), shape=SHAPE).clone()
+
+
+def test_lora_of_a_joined_projection_that_is_not_called() -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        model = of_body(Reading(), 6)
+    tuned, _ = make_bench(model).tune("lora?rank=1&alpha=4")
+    before, after = weights(model), weights(tuned)
+    assert before.keys() == after.keys()
+    parts = (after["body.qkv.weight"] - before["body.qkv.weight"]).chunk(3)
+    assert [bool(one.abs().max() > 0) for one in parts] == [True, False, True]
+    assert all(torch.linalg.matrix_rank(parts[i].double(), rtol=1e-4) == 1 for i in (0, 2))
+
+
+def test_lora_adapts_no_layer_whose_name_only_ends_like_another() -> None:
+    """A top layer called 1, and a normalisation called 0.1."""
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        first = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4))
+        body = nn.Sequential(first, nn.Conv2d(4, 4, 3, padding=1), nn.Flatten(), nn.Linear(144, 8))
+        model = of_body(body, 8)
+    tuned, _ = make_bench(model).tune("lora")
+    changed = {name for name, value in weights(tuned).items() if not torch.equal(value, weights(model)[name])}
+    assert changed == {"body.0.0.weight", "body.1.weight", "body.3.weight"}
+
+
+@pytest.mark.parametrize("groups", [2, 32])
+def test_lora_of_convolutions_in_groups(groups: int) -> None:
+    """Of which peft merges none, and adapts only those whose groups divide the rank."""
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        apart = nn.Conv2d(32, 32, 3, padding=1, groups=groups)
+        body = nn.Sequential(nn.Conv2d(1, 32, 3, padding=1), apart, nn.Flatten(), nn.Linear(32 * 36, 8))
+        model = of_body(body, 8)
+    tuned, _ = make_bench(model).tune("lora?rank=2&alpha=4")
+    before, after = weights(model), weights(tuned)
+    assert before.keys() == after.keys() and type(tuned.body[1]) is nn.Conv2d
+    update = (after["body.1.weight"] - before["body.1.weight"]).flatten(1).double()
+    assert torch.linalg.matrix_rank(update, rtol=1e-4) == 2
+    assert not torch.equal(before["body.0.weight"], after["body.0.weight"])
+    assert torch.equal(before["body.1.bias"], after["body.1.bias"])
+
+
 def test_prompt_leaves_the_network_bit_identical(original: Classifier) -> None:
     model, _ = make_bench(original).tune("prompt?share=0.2")
     assert isinstance(model.body, Prompted)
