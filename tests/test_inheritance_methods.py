@@ -350,6 +350,21 @@ def test_lwf_keeps_old_outputs(original: Classifier) -> None:
     assert divergence("lwf?weight=10") < divergence("lwf") < divergence("ft")
 
 
+def test_lwf_of_equal_outputs_is_0_in_mixed_precision(
+    original: Classifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a class of two columns, whose sum of exponentials is not one of bfloat16."""
+    part = replace(make_part(2, shift=0.2, classes=(0, 1, 2)), columns=((0, 3), (1,), (2,)))
+    made: list[Any] = []
+    monkeypatch.setattr(Bench, "fit", lambda self, start, penalty: made.append(penalty) or (start, None))
+    find("lwf").fine_tune(make_bench(original, part))
+    x = part.load(torch.arange(60))
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+        logits = part.restrict(original(x).float())
+        value = made[0](original)(x, logits)
+    assert abs(float(value)) < 1e-7
+
+
 def test_wise_at_its_ends_and_between(original: Classifier) -> None:
     bench = make_bench(original)
     tuned, _ = bench.tune("ft")

@@ -27,8 +27,9 @@ from inheritance_cases import (
     run_toy,
     weights,
 )
-from torch import nn
+from torch import Tensor, nn
 
+from synbench_fast.errors import SynbenchError
 from synbench_fast.inheritance.bench import Bench
 from synbench_fast.inheritance.cells import PRETRAINING, TrainingSummary
 from synbench_fast.inheritance.data import DataSet, Part
@@ -194,6 +195,60 @@ def test_kept_weights_that_are_missing_are_made_again(original: Classifier, tmp_
     assert len(list((tmp_path / "weights").iterdir())) == 3
 
 
+def test_a_save_of_weights_that_was_stopped_is_made_again(
+    original: Classifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from safetensors import torch as library
+
+    options: dict[str, Any] = {"out": tmp_path, "seeds": 1, "methods": ("lp",)}
+    run_toy(original, **options)
+
+    def half(state: dict[str, Tensor], path: str) -> None:
+        Path(path).write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(library, "save_file", half)
+        with pytest.raises(KeyboardInterrupt):
+            run_toy(original, weights=True, **options)
+    assert list((tmp_path / "weights").iterdir()) == []
+    assert run_toy(original, weights=True, **options).reused == 0
+    for path in (tmp_path / "weights").iterdir():
+        make_classifier().load(path)
+    with refused("a/b.safetensors: expected a file that can be written, got"):
+        original.save(tmp_path / "a" / "b.safetensors")
+
+
+def test_features_that_allow_no_score_leave_the_accuracies(
+    original: Classifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Constants, say, of an encoder whose last layer died."""
+    from synbench_fast.inheritance import protocol
+
+    real, calls = protocol.synbench_score, []
+
+    def dies_at_the_third(*arguments: Any, **options: Any) -> Any:
+        calls.append(options)
+        if len(calls) == 3:
+            raise SynbenchError("features: expected at least one that varies")
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(protocol, "synbench_score", dies_at_the_third)
+    lines: list[str] = []
+    options: dict[str, Any] = {"methods": ("ft",), "seeds": 1, "score": True, "out": tmp_path}
+    report = run_toy(original, progress=lines.append, **options)
+    assert [one.score_after is None for one in report.cells] == [False, True, False]
+    assert not report.failed and report.of("ft").score_change is None
+    assert any("ft on two, seed 0: no score: features: expected" in one for one in lines)
+    words = "score: none after 1 of 3 fine-tunings, whose features allow none; the first is Body 1, ft on two, seed 0"
+    assert words in report.warnings
+    again = run_toy(original, **options)
+    assert again.reused == 3 and again.cells == report.cells and words in again.warnings
+    stream = io.StringIO()
+    print_report(stream, report)
+    assert "Change of the SynBench score" in page(report)
+
+
 def test_another_configuration_has_other_cells(original: Classifier, tmp_path: Path) -> None:
     run_toy(original, out=tmp_path, seeds=1)
     for change in ({"lr": 0.01}, {"seed": 1}, {"methods": ("wise?alpha=0.4",)}, {"distance": True}):
@@ -287,6 +342,7 @@ def test_weights_are_kept(original: Classifier, tmp_path: Path) -> None:
         ({"score_samples": 1}, "score_samples: expected at least 4, got 1"),
         ({"score_eps": 1.0}, "eps: expected values in [0, 1)"),
         ({"epochs": 0}, "epochs: expected an integer of at least 1, got 0"),
+        ({"seed": 2**64 - 1}, "seed: expected seed + seeds of at most 2^64, got 18446744073709551615 + 2"),
     ],
 )
 def test_options_are_checked(options: dict[str, Any], words: str, original: Classifier) -> None:

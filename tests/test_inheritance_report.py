@@ -15,6 +15,7 @@ from checks import refused
 from inheritance_cases import SHAPE, make_cell, make_suite, pretrained, run_toy
 from scipy import stats
 
+from synbench_fast.inheritance.cells import FailedCell, ScoreSummary
 from synbench_fast.inheritance.data import in_memory
 from synbench_fast.inheritance.intervals import mean_over_seeds, t_quantile
 from synbench_fast.inheritance.model import Classifier
@@ -71,6 +72,41 @@ def test_matrix_by_hand() -> None:
     # mean accuracy after = mRI + mean of the accuracies before
     assert ft.ood_after.value == pytest.approx(ft.mri.value + ft.ood_before)
     assert lp.own_change.by_seed == pytest.approx([0.09, 0.08])
+
+
+def test_differences_are_to_the_first_method_also_where_all_of_it_failed() -> None:
+    before = {"a": 0.5, "b": 0.6}
+    gained = {"lp": 0.1, "wise": 0.3}
+    cells = [
+        make_cell(before, {name: value + gain for name, value in before.items()}, on, method=method)
+        for method, gain in gained.items()
+        for on in before
+    ]
+    failed = [
+        FailedCell(encoder="e", fine_tuned_on=on, method="ft", seed=0, reason="lr: expected") for on in before
+    ]
+    ft, lp, wise = summarise(cells, failed, ["ft", "lp", "wise"])
+    assert (ft.method, lp.method, wise.method) == ("ft", "lp", "wise")
+    assert ft.difference is None and ft.failed == 2
+    for one in (lp, wise):  # not less lp, which would stand under "less ft"
+        assert one.difference is not None and math.isnan(one.difference.value)
+    assert [one.method for one in summarise(cells, failed)] == ["lp", "wise", "ft"]
+
+
+def test_a_score_that_one_seed_lacks_leaves_the_others() -> None:
+    before = {"a": 0.5, "b": 0.6}
+    was, now = (ScoreSummary(eps=0.2, threshold=0.6, score=value, stderr=0.01) for value in (0.8, 0.7))
+    cells = [
+        make_cell(
+            before, before, on, seed, score_before=was, score_after=None if (on, seed) == ("b", 1) else now
+        )
+        for seed in range(3)
+        for on in before
+    ]
+    (one,) = summarise(cells)
+    assert one.score_change is not None and one.score_before == 0.8
+    assert one.score_change.by_seed == pytest.approx([-0.1, -0.1])
+    assert len(one.mri.by_seed) == 3
 
 
 @pytest.mark.parametrize("freedom", [1, 2, 3, 4, 7, 30])

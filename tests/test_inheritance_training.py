@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -78,6 +80,34 @@ def test_weights_of_a_last_step_that_are_not_finite_are_refused() -> None:
 
 def steep(x: Tensor, logits: Tensor) -> Tensor:
     return 1e3 * logits.square().sum()
+
+
+def test_a_last_batch_of_one_image_and_a_norm_over_the_batch() -> None:
+    body = nn.Sequential(nn.Flatten(), nn.Linear(36, 8), nn.BatchNorm1d(8))
+    model = Classifier(body, nn.Linear(8, CLASSES), mean=(0.4,), std=(0.5,), shape=SHAPE).clone()
+    with refused(
+        "batch_size: expected one that leaves more than 1 of 33 images for the last batch, got 16: ",
+        "Expected more than 1 value per channel",
+    ):
+        fit(model, make_part(1, n=33), TRAINING, parameters=model.parameters(), seed=0)
+
+
+def test_float32_is_float32(original: Classifier, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever TF32 the caller allows: of accuracies, and of training without mixed precision."""
+    from synbench_fast.inheritance import training
+
+    asked: list[tuple[str, bool]] = []
+
+    @contextmanager
+    def spy(device: torch.device, allowed: bool) -> Iterator[None]:
+        asked.append((device.type, allowed))
+        yield
+
+    monkeypatch.setattr(training, "tf32_allowed", spy)
+    predictions(original, make_part(1))
+    model = original.clone()
+    fit(model, make_part(1), replace(TRAINING, epochs=1), parameters=model.parameters(), seed=0)
+    assert asked == [("cpu", False)] * 2
 
 
 def test_predictions_go_batch_by_batch(original: Classifier) -> None:

@@ -22,6 +22,7 @@ from synbench_fast.inheritance.model import Classifier
 from synbench_fast.inheritance.networks import Network
 from synbench_fast.inheritance.store import CellStore
 from synbench_fast.inheritance.training import Diverged, Training, predictions
+from synbench_fast.precision import tf32_allowed
 from synbench_fast.score import score as synbench_score
 
 __all__ = ["Protocol", "agreement"]
@@ -130,7 +131,9 @@ class Protocol:
     def _measure(
         self, bench: Bench, data: str, text: str, method: Method, configuration: dict[str, Any]
     ) -> Cell | FailedCell:
-        before = self._predictions_before()
+        # What depends on the original alone comes first: a mistake there is named before anything is trained.
+        before, score_before = self._predictions_before(), self._score(self.original)
+        distance = None if self.distances is None else self._distances(data)
         try:
             model, training = bench.tune(method)
             after = {name: predictions(model, part) for name, part in self.parts.items()}
@@ -138,6 +141,11 @@ class Protocol:
             return FailedCell(
                 encoder=self.name, fine_tuned_on=data, method=text, seed=bench.seed, reason=str(error)
             )
+        try:
+            score_after = self._score(model)
+        except SynbenchError as error:  # its features may be constant, or overflow on the synthetic samples
+            score_after = None
+            self.say(f"{self.name}: {text} on {data}, seed {bench.seed}: no score: {error}")
         weights = self._weights_path(configuration)
         if weights is not None:
             weights.parent.mkdir(parents=True, exist_ok=True)
@@ -155,9 +163,9 @@ class Protocol:
             pretraining_before=accuracy_before[PRETRAINING],
             pretraining_after=accuracy_after[PRETRAINING],
             agreement={name: agreement(part, before[name], after[name]) for name, part in self.parts.items()},
-            score_before=self._score(self.original),
-            score_after=self._score(model),
-            distance=None if self.distances is None else self._distances(data),
+            score_before=score_before,
+            score_after=score_after,
+            distance=distance,
             training=training,
         )
 
@@ -217,7 +225,7 @@ class Protocol:
             assert self.distances is not None
             part = self.parts[name]
             rows = subsample(name, len(part), min(len(part), _LARGEST), self.distances["seed"])
-            with torch.no_grad():
+            with torch.no_grad(), tf32_allowed(self.device, False):
                 found = [
                     self.original.features(part.load(one).to(self.device)) for one in torch.split(rows, 512)
                 ]

@@ -15,6 +15,7 @@ from synbench_fast.inheritance.data import Part
 from synbench_fast.inheritance.methods import Method, check_range
 from synbench_fast.inheritance.model import Classifier
 from synbench_fast.inheritance.training import Penalty
+from synbench_fast.precision import tf32_allowed
 
 
 @dataclass(frozen=True)
@@ -62,14 +63,14 @@ def fisher(original: Classifier, part: Part, samples: int, seed: int) -> list[Te
     generator = torch.Generator().manual_seed(seed)
     rows = torch.randperm(len(part), generator=generator)[:samples]
     sums = [torch.zeros_like(one) for one in parameters]
-    for row in rows:
-        logs = part.restrict(model(part.load(row[None]).to(model.device))).log_softmax(1)[0]
-        label = int(torch.multinomial(logs.detach().cpu().exp(), 1, generator=generator))
-        for total, one in zip(
-            sums, torch.autograd.grad(logs[label], parameters, allow_unused=True), strict=True
-        ):
-            if one is not None:
-                total += one.square()
+    with tf32_allowed(model.device, False):
+        for row in rows:
+            logs = part.restrict(model(part.load(row[None]).to(model.device))).log_softmax(1)[0]
+            label = int(torch.multinomial(logs.detach().cpu().exp(), 1, generator=generator))
+            gradients = torch.autograd.grad(logs[label], parameters, allow_unused=True)
+            for total, one in zip(sums, gradients, strict=True):
+                if one is not None:
+                    total += one.square()
     return [total / len(rows) for total in sums]
 
 

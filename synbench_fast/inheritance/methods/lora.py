@@ -154,8 +154,8 @@ class _Parts(nn.Module):
 
     @property
     def bias(self) -> Tensor | None:
-        parts: list[Any] = [self.q.bias, self.k.bias, self.v.bias]
-        return None if parts[0] is None else torch.cat(parts)
+        parts: list[Any] = [self.q, self.k, self.v]
+        return None if parts[0].bias is None else torch.cat([one.bias for one in parts])
 
     def joined(self) -> nn.Linear:
         """The layer as it was, with the weights of the three."""
