@@ -162,6 +162,13 @@ def test_numbers_of_v2_are_no_order_of_names(tmp_path: Path) -> None:
         assert part.columns[label] == (int(file.parent.name),)
 
 
+def test_numbers_of_v2_among_fewer_classes(imagenet: Path, tmp_path: Path) -> None:
+    """A head with six of ImageNet's classes, where folder 1 would be that of another one."""
+    place = write_images(tmp_path / "v2", tuple(str(number) for number in range(7)), 1)
+    with refused("V2: expected folders 0 to 5, places among the 6 classes of the pre-training data", "got 6"):
+        imagenet_suite(None, imagenet / "val", PREPARE, data={"V2": place}, only=("V2",))
+
+
 def test_the_border_of_objectnet_is_cut_off(imagenet: Path, tmp_path: Path) -> None:
     """Two red pixels on every side, which its own loader removes; at a crop of 1 they would be seen."""
     folder = tmp_path / "images"

@@ -275,11 +275,21 @@ def _by_name(classes: Sequence[str]) -> Columns:
     return lambda label: places.get(label, ())
 
 
-def _by_number(classes: Sequence[str]) -> Columns:
+def _by_number(name: str, classes: Sequence[str]) -> Columns:
     """By a class's place in the order of the classes, or by its name."""
     numbers = _by_name([str(place) for place in range(len(classes))])
     names = _by_name(classes)
-    return lambda label: names(label) or numbers(label)
+
+    def columns(label: str) -> tuple[int, ...]:
+        found = names(label) or numbers(label)
+        if not found and label.isdecimal():  # of a head with other classes, whose places would be others too
+            raise SynbenchError(
+                f"{name}: expected folders 0 to {len(classes) - 1}, places among the {len(classes)} classes of the "
+                f"pre-training data, or names of these, got {label}"
+            )
+        return found
+
+    return columns
 
 
 def _by_mapping(path: Path, classes: Sequence[str]) -> Columns:
@@ -400,7 +410,9 @@ def imagenet_suite(
     for name, folder in places.items():
         columns, border = _by_name(classes), 0
         if name == "V2":
-            columns = _by_number(classes)  # its folders are called 0 ... 999, in some copies by WordNet ids
+            columns = _by_number(
+                name, classes
+            )  # its folders are called 0 ... 999, in some copies by WordNet ids
         elif name == "ObjectNet":
             columns, border = _by_mapping(Path(str(objectnet_map)), classes), _OBJECTNET_BORDER
         found = _scan_corruptions(name, folder) if name == "C" else _scan(name, folder)
