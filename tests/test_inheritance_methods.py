@@ -220,6 +220,36 @@ def test_lora_of_a_torchvision_transformer() -> None:
             assert torch.linalg.matrix_rank(one.double(), rtol=1e-4) <= 2 and one.any()
 
 
+def of_body(body: nn.Module, width: int) -> Classifier:
+    return Classifier(body, nn.Linear(width, CLASSES), mean=(0.4,), std=(0.5,), shape=SHAPE).clone()
+
+
+class Halves(nn.Module):
+    """Attention with keys and values of one layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.q, self.kv = nn.Linear(6, 6), nn.Linear(6, 12)
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows = x.flatten(1).view(len(x), 6, 6)
+        k, v = self.kv(rows).chunk(2, dim=-1)
+        made: Tensor = ((self.q(rows) @ k.transpose(1, 2)).softmax(-1) @ v).mean(1)
+        return made
+
+
+def test_lora_of_joined_keys_and_values_adapts_the_values() -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        model = of_body(Halves(), 6)
+    before, after = weights(model), weights(make_bench(model).tune("lora?rank=1&alpha=4")[0])
+    assert before.keys() == after.keys()
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed == {"body.q.weight", "body.kv.weight"}
+    keys, values = (after["body.kv.weight"] - before["body.kv.weight"]).chunk(2)
+    assert not keys.any() and torch.linalg.matrix_rank(values.double(), rtol=1e-4) == 1
+
+
 class Reading(nn.Module):
     """Attention that reads the weight of its joined projection, as some networks of timm do; bias of queries apart."""
 
@@ -234,10 +264,6 @@ class Reading(nn.Module):
         q, k, v = nn.functional.linear(rows, self.qkv.weight, bias).chunk(3, dim=-1)
         made: Tensor = ((q @ k.transpose(1, 2)).softmax(-1) @ v).mean(1)
         return made
-
-
-def of_body(body: nn.Module, width: int) -> Classifier:
-    return Classifier(body, nn.Linear(width, CLASSES), mean=(0.4,), std=(0.5,), shape=SHAPE).clone()
 
 
 def test_lora_of_a_joined_projection_that_is_not_called() -> None:

@@ -23,6 +23,7 @@ from synbench_fast.inheritance.model import Classifier
 from synbench_fast.inheritance.training import fit
 from synbench_fast.robust_probe.data import optional
 
+_JOINED = ("qkv", "kv")  # a letter for each part, in the order of the rows
 _QUERY_VALUE = ("q", "v", "q_proj", "v_proj", "query", "value")
 
 
@@ -30,8 +31,8 @@ _QUERY_VALUE = ("q", "v", "q_proj", "v_proj", "query", "value")
 class LowRank(Method):
     """W + alpha / rank * B A with trained A and B; the head and everything else is held, and BA is merged at the end.
 
-    Adapted are the query and value projections of every attention block, known by their names (qkv; q, v; q_proj,
-    v_proj; query, value) or as torch.nn.MultiheadAttention; in a network without such every convolution and linear
+    Adapted are the query and value projections of every attention block, known by their names (qkv; q, kv; q, v;
+    q_proj, v_proj; query, value) or as torch.nn.MultiheadAttention; in a network without such every convolution and linear
     layer of the body. The update of a convolution is that of its weight as a matrix, a row for each output channel.
     """
 
@@ -127,12 +128,13 @@ def _register(
 
 
 class _Parts(nn.Module):
-    """A joined projection to queries, keys and values as three layers whose outputs are put side by side."""
+    """A joined projection, such as to queries, keys and values, as layers whose outputs are put side by side."""
 
-    def __init__(self, whole: nn.Linear) -> None:
+    def __init__(self, whole: nn.Linear, names: str) -> None:
         super().__init__()
-        width = whole.out_features // 3
-        for number, name in enumerate("qkv"):
+        self.names = names
+        width = whole.out_features // len(names)
+        for number, name in enumerate(names):
             layer = nn.Linear(whole.in_features, width, bias=whole.bias is not None, device="meta")
             layer.to_empty(device=whole.weight.device).to(whole.weight.dtype)
             rows = slice(number * width, (number + 1) * width)
@@ -143,28 +145,30 @@ class _Parts(nn.Module):
             setattr(self, name, layer)
         self.whole = [whole]  # in a list, so that it is no part of this module
 
-    def forward(self, x: Tensor) -> Tensor:
-        parts: list[Any] = [self.q, self.k, self.v]
-        return torch.cat([one(x) for one in parts], dim=-1)
+    @property
+    def layers(self) -> list[Any]:
+        return [getattr(self, name) for name in self.names]
 
     @property
     def weight(self) -> Tensor:
         """Of the joined layer with its updates, for networks that read it instead of calling the layer."""
-        return torch.cat([_adapted(one) for one in (self.q, self.k, self.v)])
+        return torch.cat([_adapted(one) for one in self.layers])
 
     @property
     def bias(self) -> Tensor | None:
-        parts: list[Any] = [self.q, self.k, self.v]
-        return None if parts[0].bias is None else torch.cat([one.bias for one in parts])
+        parts = [one.bias for one in self.layers]
+        return None if parts[0] is None else torch.cat(parts)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([one(x) for one in self.layers], dim=-1)
 
     def joined(self) -> nn.Linear:
-        """The layer as it was, with the weights of the three."""
-        parts: list[Any] = [self.q, self.k, self.v]
+        """The layer as it was, with the weights of its parts."""
         whole = self.whole[0]
         with torch.no_grad():
-            whole.weight.copy_(torch.cat([one.weight for one in parts]))
+            whole.weight.copy_(self.weight)
             if whole.bias is not None:
-                whole.bias.copy_(torch.cat([one.bias for one in parts]))
+                whole.bias.copy_(torch.cat([one.bias for one in self.layers]))
         return whole
 
 
@@ -177,15 +181,15 @@ def _adapted(layer: Any) -> Tensor:
 
 
 def _split_fused(body: nn.Module) -> list[tuple[nn.Module, str]]:
-    """Take joined qkv layers apart, in place; returns where they were."""
+    """Take joined layers apart, in place; returns where they were."""
     found = [
         (parent, name)
         for parent in body.modules()
         for name, one in parent.named_children()
-        if name == "qkv" and isinstance(one, nn.Linear) and one.out_features % 3 == 0
+        if name in _JOINED and isinstance(one, nn.Linear) and one.out_features % len(name) == 0
     ]
     for parent, name in found:
-        setattr(parent, name, _Parts(getattr(parent, name)))
+        setattr(parent, name, _Parts(getattr(parent, name), name))
     return found
 
 
