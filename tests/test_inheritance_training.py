@@ -176,6 +176,27 @@ def test_specs_of_networks(spec: str, words: tuple[str, ...]) -> None:
         load_network(spec)
 
 
+def test_a_classifier_has_its_weights(original: Classifier) -> None:
+    with refused("checkpoint: expected None for module:Body, got a.pt; a Classifier has its weights"):
+        load_network(original, checkpoint="a.pt")
+    with refused("random_init: expected False for module:Body, got True; a Classifier has its weights"):
+        load_network(original, random_init=True)
+
+
+def test_a_network_that_returns_more_in_training() -> None:
+    """Such as torchvision's inception_v3, with the logits of its auxiliary classifier."""
+
+    class Two(nn.Linear):
+        def forward(self, x: Tensor) -> Any:
+            made = super().forward(x.flatten(1))
+            return (made, made) if self.training else made
+
+    model = Classifier(Two(36, 8), nn.Linear(8, CLASSES), mean=(0.4,), std=(0.5,), shape=SHAPE).clone()
+    assert len(predictions(model, make_part(1))) == 60
+    with refused("encoder: expected a network that returns a Tensor, in training too, got tuple"):
+        fit(model, make_part(1), TRAINING, parameters=model.parameters(), seed=0)
+
+
 def test_networks_of_libraries_keep_their_head() -> None:
     for spec in ("timm:resnet10t", "torchvision:shufflenet_v2_x0_5"):
         network = load_network(spec, random_init=True)

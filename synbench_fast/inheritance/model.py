@@ -52,6 +52,10 @@ class Classifier(nn.Module):
     def features(self, x: Tensor) -> Tensor:
         """Features [B, F] of images [B, C, H, W]."""
         made: Tensor = self.body(self.normalise(x))
+        if not isinstance(made, Tensor):  # with auxiliary classifiers, in training only
+            raise SynbenchError(
+                f"encoder: expected a network that returns a Tensor, in training too, got {type(made).__name__}"
+            )
         return made
 
     def forward(self, x: Tensor) -> Tensor:

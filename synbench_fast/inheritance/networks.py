@@ -69,6 +69,8 @@ def load_network(
     """
     if isinstance(encoder, Classifier):
         name = f"module:{type(encoder.body).__name__}"
+        given = Request(spec=name, name=name, checkpoint=checkpoint, random_init=random_init)
+        given.refuse("checkpoint", "random_init", reason="a Classifier has its weights")
         return Network(name, None, Prepare(encoder.input_shape), encoder.mean, encoder.std, encoder)
     source, _, name = encoder.partition(":")
     if source not in SOURCES or not name:
