@@ -8,6 +8,7 @@ import io
 import json
 import math
 import os
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -348,6 +349,33 @@ def test_weights_are_kept(original: Classifier, tmp_path: Path) -> None:
 def test_options_are_checked(options: dict[str, Any], words: str, original: Classifier) -> None:
     with refused(words):
         run_toy(original, **options)
+
+
+@pytest.mark.parametrize("method", ["ewc", "soup?of=ft+ewc", "lora", "soup?of=lora"])
+def test_what_a_method_lacks_is_named_before_another_trains(
+    method: str, original: Classifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "peft", None)
+    suite = replace(make_suite(), pretraining_train=None)
+    words = (
+        "methods: expected images of the pre-training data" if "ewc" in method else "peft: expected it to be"
+    )
+    lines: list[str] = []
+    with refused(words):
+        inherit(
+            original, suite, methods=("ft", method), seeds=1, score=False, distance=False,
+            device="cpu", progress=lines.append,
+        )  # fmt: skip
+    assert not any("RI" in one for one in lines)
+
+
+def test_the_library_of_weights_is_asked_for_before_anything_trains(
+    original: Classifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "safetensors.torch", None)
+    monkeypatch.setattr(Bench, "tune", lambda self, method: pytest.fail("trained"))
+    with refused("safetensors: expected it to be installed, got no such library"):
+        run_toy(original, out=tmp_path, weights=True)
 
 
 def test_suites_are_checked(original: Classifier) -> None:

@@ -23,6 +23,7 @@ from synbench_fast.inheritance.networks import Network
 from synbench_fast.inheritance.store import CellStore
 from synbench_fast.inheritance.training import Diverged, Training, predictions
 from synbench_fast.precision import tf32_allowed
+from synbench_fast.robust_probe.data import optional
 from synbench_fast.score import score as synbench_score
 
 __all__ = ["Protocol", "agreement"]
@@ -90,6 +91,7 @@ class Protocol:
         """Cells in the order of methods, seeds and data sets; those that are stored are read."""
         made: dict[tuple[str, int, str], Cell | FailedCell] = {}
         total = len(seeds) * len(self.suite.data) * len(methods)
+        checked = False
         for seed in seeds:
             for data in self.suite.data:
                 bench = Bench(
@@ -104,6 +106,9 @@ class Protocol:
                     words = f"{self.name}: {len(made) + 1} of {total}: {text} on {data.name}, seed {seed}"
                     cell: Cell | FailedCell | None = self._stored(configuration)
                     if cell is None:
+                        if not checked:
+                            self._check(methods)
+                            checked = True
                         begun = time.perf_counter()
                         cell = self._measure(bench, data.name, text, method, configuration)
                         self.store.write(configuration, cell)
@@ -118,6 +123,13 @@ class Protocol:
                         self.say(f"{words}: stored")
                     made[text, seed, data.name] = cell
         return [made[text, seed, data.name] for text in methods for seed in seeds for data in self.suite.data]
+
+    def _check(self, methods: Mapping[str, Method]) -> None:
+        """SynbenchError for what would stop the run at a later cell, before the first is trained."""
+        if self.weights is not None:
+            optional("safetensors.torch", "safetensors", "inherit")
+        for one in methods.values():
+            one.check(self.original, self.suite)
 
     def _weights_path(self, configuration: dict[str, Any]) -> Path | None:
         path = self.store.path(configuration)

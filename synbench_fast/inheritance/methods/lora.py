@@ -18,6 +18,7 @@ from torch.nn.utils import parametrize
 from synbench_fast.errors import SynbenchError
 from synbench_fast.inheritance.bench import Bench
 from synbench_fast.inheritance.cells import TrainingSummary
+from synbench_fast.inheritance.data import DataSuite
 from synbench_fast.inheritance.methods import Method, check_range
 from synbench_fast.inheritance.model import Classifier
 from synbench_fast.inheritance.training import fit
@@ -42,6 +43,11 @@ class LowRank(Method):
 
     def __post_init__(self) -> None:
         check_range("lora", {"rank": self.rank}, 1)
+
+    def check(self, original: Classifier, suite: DataSuite) -> None:
+        attention = any(isinstance(one, nn.MultiheadAttention) for one in original.body.modules())
+        if _targets(original.body, attention):
+            optional("peft", "peft", "inherit")
 
     def fine_tune(self, bench: Bench) -> tuple[Classifier, TrainingSummary]:
         model = bench.original.clone()
