@@ -409,10 +409,8 @@ def imagenet_suite(
     made = []
     for name, folder in places.items():
         columns, border = _by_name(classes), 0
-        if name == "V2":
-            columns = _by_number(
-                name, classes
-            )  # its folders are called 0 ... 999, in some copies by WordNet ids
+        if name == "V2":  # its folders are called 0 ... 999, in some copies by WordNet ids
+            columns = _by_number(name, classes)
         elif name == "ObjectNet":
             columns, border = _by_mapping(Path(str(objectnet_map)), classes), _OBJECTNET_BORDER
         found = _scan_corruptions(name, folder) if name == "C" else _scan(name, folder)

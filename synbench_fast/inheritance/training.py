@@ -125,7 +125,8 @@ def fit(
     for module in evaluating:
         module.eval()
     mean_loss = math.nan
-    with seeded(seed), tf32_allowed(device, mixed), _same_convolutions(device):
+    products = nullcontext() if mixed else tf32_allowed(device, False)
+    with seeded(seed), products, _same_convolutions(device):
         for epoch in range(training.epochs):
             order = torch.randperm(len(part), generator=generator)
             sums = torch.zeros((), dtype=torch.float64, device=device)

@@ -190,14 +190,14 @@ class SynBench(Task):  # type: ignore[misc]
 
     def aggregation(self) -> dict[str, Callable[[list[_Answer]], float]]:
         def number(name: str) -> Callable[[list[_Answer]], float]:
-            return lambda answers: self._numbers(answers)[name]
+            return lambda answers: self._metrics(answers)[name]
 
         return {name: number(name) for one in self._names for name in (one, f"{one}_stderr")}
 
     def higher_is_better(self) -> dict[str, bool]:
         return {name: True for name in self._names}
 
-    def _numbers(self, answers: list[_Answer]) -> dict[str, float]:
+    def _metrics(self, answers: list[_Answer]) -> dict[str, float]:
         """All metrics; the harness asks for one after the other, with the same answers."""
         if self._made is None or list(map(id, self._made[0])) != list(map(id, answers)):
             self._made = list(answers), _numbers(self._curve(answers))

@@ -33,8 +33,9 @@ class LowRank(Method):
     """W + alpha / rank * B A with trained A and B; the head and everything else is held, and BA is merged at the end.
 
     Adapted are the query and value projections of every attention block, known by their names (qkv; q, kv; q, v;
-    q_proj, v_proj; query, value) or as torch.nn.MultiheadAttention; in a network without such every convolution and linear
-    layer of the body. The update of a convolution is that of its weight as a matrix, a row for each output channel.
+    q_proj, v_proj; query, value) or as torch.nn.MultiheadAttention; in a network without such every convolution and
+    linear layer of the body. The update of a convolution is that of its weight as a matrix, a row for each output
+    channel.
     """
 
     title: ClassVar[str] = "low-rank adaptation"
