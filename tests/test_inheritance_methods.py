@@ -172,6 +172,20 @@ def test_lora_of_torch_attention(kdim: int | None) -> None:
         assert all(torch.linalg.matrix_rank(one.double(), rtol=1e-4) == 1 for one in parts if one.any())
 
 
+def test_lora_draws_from_the_seed_on_every_device() -> None:
+    """From the CPU's generator, which has it, wherever the weight lies."""
+    from synbench_fast.inheritance.methods.lora import _Update
+
+    states = []
+    for device in ("cpu", "meta"):
+        with torch.random.fork_rng():
+            torch.manual_seed(3)
+            update = _Update(torch.empty(6, 4, device=device), 3, (0, 2), 2, 0.5)
+            states.append(torch.get_rng_state())
+        assert update.lora_a.device.type == device and update.lora_a.shape == (2, 2, 4)
+    assert torch.equal(*states)
+
+
 def test_lora_of_torch_attention_starts_from_the_original(monkeypatch: pytest.MonkeyPatch) -> None:
     """Before the first step and, adapted or merged, after the last one."""
     from synbench_fast.inheritance.methods import lora

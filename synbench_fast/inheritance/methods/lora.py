@@ -105,10 +105,11 @@ class _Update(nn.Module):
         super().__init__()
         self.blocks, self.places, self.scale = blocks, places, scale
         height, width = weight.shape[0] // blocks, weight[0].numel()
-        self.lora_a = nn.Parameter(weight.new_empty(len(places), rank, width))
-        self.lora_b = nn.Parameter(weight.new_zeros(len(places), height, rank))
-        for one in self.lora_a:  # as peft starts its own
+        drawn = torch.empty(len(places), rank, width)  # on the CPU, whose generator has the seed
+        for one in drawn:  # as peft starts its own
             nn.init.kaiming_uniform_(one, a=5**0.5)
+        self.lora_a = nn.Parameter(drawn.to(weight))
+        self.lora_b = nn.Parameter(weight.new_zeros(len(places), height, rank))
 
     def forward(self, weight: Tensor) -> Tensor:
         parts = list(weight.chunk(self.blocks))
