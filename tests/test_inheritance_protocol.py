@@ -155,6 +155,7 @@ def test_where_all_fine_tunings_of_a_set_diverge_there_is_no_number(
     assert InheritanceReport.load(path).to_json() == report.to_json()  # NaN is not equal to itself
     assert str(report).startswith("inherit, suite ") and str(len(report.failed)) + " failed" in str(report)
     assert len(str(report).splitlines()) == 1 + len(report.summaries)
+    assert "ft: failed, 2 of its fine-tunings have no numbers" in str(report) and "nan" not in str(report)
     text = page(report)
     assert "2 failed, in no number here" in text
     assert "fine-tuned on two, evaluated on three: failed" in text
@@ -178,7 +179,11 @@ def test_a_run_where_everything_diverges_still_reports(original: Classifier) -> 
     report = run_toy(original, methods=("ft",), seeds=1, lr=1e30, warmup=0)
     assert not report.cells and len(report.failed) == 3
     assert "failed" in page(report)
-    print_report(io.StringIO(), report)
+    stream = io.StringIO()
+    print_report(stream, report)
+    assert "suite toy; points, one seed\n" in stream.getvalue()
+    for text in (stream.getvalue(), str(report), page(report)):
+        assert "nan" not in text.replace("a loss of nan", "")
 
 
 def test_an_encoder_without_finite_logits_is_refused(original: Classifier) -> None:

@@ -115,7 +115,12 @@ class InheritanceReport(Document):
             f"inherit, suite {self.suite}: {len(self.cells)} fine-tunings{failed}, changes of accuracy in points"
         ]
         for one in self.summaries:
-            mean, before = one.mri, 100 * one.pretraining_before
+            mean = one.mri
+            if math.isnan(mean.value):
+                lines.append(
+                    f"  {one.encoder} {one.method}: failed, {one.failed} of its fine-tunings have no numbers"
+                )
+                continue
             ends = (
                 f" ({100 * mean.ci95_low:+.1f} to {100 * mean.ci95_high:+.1f})"
                 if math.isfinite(mean.ci95_low)
@@ -123,7 +128,7 @@ class InheritanceReport(Document):
             )
             lines.append(
                 f"  {one.encoder} {one.method}: others {100 * mean.value:+.1f}{ends}, "
-                f"pre-training {100 * one.pretraining_change.value:+.1f} of {before:.1f}"
+                f"pre-training {100 * one.pretraining_change.value:+.1f} of {100 * one.pretraining_before:.1f}"
             )
         return "\n".join(lines)
 
