@@ -39,7 +39,7 @@ def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> None:
 
 class TestLightning:
     @staticmethod
-    def run(folder: Path, callback: Any, *more: Any, **options: Any) -> Any:
+    def run(folder: Path, callback: Any, *more: Any, resume_from: Path | None = None, **options: Any) -> Any:
         lightning = pytest.importorskip(
             "lightning", reason="lightning is not installed", exc_type=ImportError
         )
@@ -69,7 +69,7 @@ class TestLightning:
             },
             callbacks=[one for one in (callback, *more) if one is not None],
         )  # fmt: skip
-        trainer.fit(module, loader)
+        trainer.fit(module, loader, ckpt_path=resume_from)
         return trainer
 
     def callback(self, **options: Any) -> Any:
@@ -94,6 +94,14 @@ class TestLightning:
         expected = {step: curve.scores[0].score for step, curve in callback.history}
         assert found == pytest.approx(expected, rel=1e-5)
         assert float(watched.callback_metrics[NAME]) == pytest.approx(expected[4], rel=1e-5)
+
+    def test_steps_of_a_resumed_training_are_counted_on(self, tmp_path: Path) -> None:
+        first, second = self.callback(every=3), self.callback(every=3)
+        trainer = self.run(tmp_path, first, max_steps=4, max_epochs=-1)
+        trainer.save_checkpoint(tmp_path / "four.ckpt")
+        self.run(tmp_path, second, resume_from=tmp_path / "four.ckpt", max_steps=8, max_epochs=-1)
+        assert [step for step, _ in first.history] == [3, 4]
+        assert [step for step, _ in second.history] == [6, 8]
 
     def test_checkpoints_can_go_by_it(self, tmp_path: Path) -> None:
         pytest.importorskip("lightning", reason="lightning is not installed", exc_type=ImportError)
@@ -125,7 +133,7 @@ class TestLightning:
 
 class TestTransformers:
     @staticmethod
-    def run(folder: Path, make: Any) -> Any:
+    def run(folder: Path, make: Any, resume_from: Path | None = None, **options: Any) -> Any:
         pytest.importorskip("accelerate", reason="accelerate, which the Trainer needs, is not installed")
         transformers = pytest.importorskip("transformers", reason="transformers is not installed")
 
@@ -139,16 +147,16 @@ class TestTransformers:
                 return {"loss": nn.functional.cross_entropy(logits, labels), "logits": logits}
 
         torch.manual_seed(0)
-        arguments = transformers.TrainingArguments(
-            output_dir=str(folder), per_device_train_batch_size=2, gradient_accumulation_steps=2, max_steps=6,
-            learning_rate=0.1, optim="sgd", report_to=[], save_strategy="no", use_cpu=True, disable_tqdm=True,
-            logging_steps=3, seed=7,
-        )  # fmt: skip
+        arguments = transformers.TrainingArguments(**{
+            "output_dir": str(folder), "per_device_train_batch_size": 2, "gradient_accumulation_steps": 2,
+            "max_steps": 6, "learning_rate": 0.1, "optim": "sgd", "report_to": [], "save_strategy": "no",
+            "use_cpu": True, "disable_tqdm": True, "logging_steps": 3, "seed": 7, **options,
+        })  # fmt: skip
         data = [{"x": x, "labels": y} for x, y in items()]
         trainer = transformers.Trainer(model=Model(), args=arguments, train_dataset=data)
         if make is not None:
             trainer.add_callback(make(trainer))
-        trainer.train()
+        trainer.train(resume_from_checkpoint=None if resume_from is None else str(resume_from))
         return trainer
 
     def test_logged_and_undisturbed(self, tmp_path: Path) -> None:
@@ -196,6 +204,20 @@ class TestTransformers:
         lines = [one for one in caplog.messages if one.startswith("synbench: ")]
         assert [one.split(":")[1] for one in lines] == [" no score at step 4", " no score at step 6"]
         assert not [one for one in watched.state.log_history if NAME in one]
+
+    def test_steps_of_a_resumed_training_are_counted_on(self, tmp_path: Path) -> None:
+        pytest.importorskip("transformers", reason="transformers is not installed")
+        from synbench_fast.integrations.transformers import SynBenchCallback
+
+        made: list[Any] = []
+
+        def make(trainer: Any) -> Any:
+            made.append(SynBenchCallback("backbone", SHAPE, every=3, scales=5, samples=40, strict=True))
+            return made[-1]
+
+        self.run(tmp_path, make, max_steps=4, save_strategy="steps", save_steps=4)
+        self.run(tmp_path, make, resume_from=tmp_path / "checkpoint-4", max_steps=8)
+        assert [[step for step, _ in one.history] for one in made] == [[3, 4], [6, 8]]
 
 
 RANK = """

@@ -164,9 +164,42 @@ def test_a_limit_is_another_score(model: Path, folder: str, caplog: pytest.LogCa
     settings = {"tokens": 8, "samples": 64, "scales": [1.0, 2.0, 3.0]}
     with caplog.at_level(logging.WARNING, "synbench_fast"):
         results = evaluated(model, ["synbench"], [folder], settings, limit=2)["results"]
-    assert "synbench: the mean over 2 of 3 scales only, which is another score" in caplog.messages
+    words = "synbench: the mean over 2 of 3 scales only, which is another score"
+    assert caplog.messages.count(words) == 1
     one = expected(model, samples=64, scales=(1.0, 2.0)).scores[0]
     assert results["synbench"]["score_eps0_a0.6,none"] == pytest.approx(one.score, abs=1e-6)
+
+
+def scores(results: Any) -> dict[str, float]:
+    return {key: value for key, value in results["results"]["synbench"].items() if isinstance(value, float)}
+
+
+def test_the_cache_of_answers(model: Path, folder: str, tmp_path: Path) -> None:
+    """The harness keeps those of its own request types; ours are computed again, and with other settings anew."""
+    settings = {"tokens": 8, "samples": 64, "scales": 5}
+    expected = scores(evaluated(model, ["synbench"], [folder], settings))
+    for _ in range(2):
+        results = evaluated(model, ["synbench"], [folder], settings, use_cache=str(tmp_path / "cache"))
+        assert scores(results) == expected
+    assert (tmp_path / "cache_rank0.db").is_file()
+    other = {**settings, "tokens": 16}
+    results = evaluated(model, ["synbench"], [folder], other, use_cache=str(tmp_path / "cache"))
+    assert scores(results) == scores(evaluated(model, ["synbench"], [folder], other)) != expected
+
+
+def test_the_cache_of_requests_does_not_mix_settings(
+    model: Path, folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from lm_eval.caching import cache
+
+    monkeypatch.setattr(cache, "PATH", str(tmp_path))
+    settings = {"tokens": 8, "samples": 64, "scales": 5}
+    for change in ({}, {"tokens": 16}):
+        plain, kept = (
+            scores(evaluated(model, ["synbench"], [folder], {**settings, **change}, cache_requests=one))
+            for one in (False, True)
+        )
+        assert kept == plain
 
 
 def test_answers_of_two_processes_make_one_score(model: Path) -> None:

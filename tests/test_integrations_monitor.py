@@ -121,6 +121,15 @@ def test_same_steps_to_the_bit(encoder: Any) -> None:
     assert not alone[2][1][0][3]  # the part in eval mode is there to be kept
 
 
+def test_an_encoder_that_is_made_for_the_score_draws_nothing_from_training() -> None:
+    def with_new_layers(net: Any) -> nn.Module:
+        return nn.Sequential(net.backbone, nn.Linear(12, 6))
+
+    monitor = Monitor(with_new_layers, SHAPE, **budget())
+    alone, watched = trained(None), trained(monitor)
+    assert same(watched[2], alone[2]) and watched[1] == alone[1]
+
+
 @pytest.mark.parametrize("wrong", [float("nan"), float("inf")])
 def test_a_failure_is_one_line_and_leaves_no_trace(wrong: float, caplog: pytest.LogCaptureFixture) -> None:
     class Broken(nn.Module):
@@ -205,6 +214,15 @@ def test_a_step_is_due_once() -> None:
     ]  # fmt: skip
     assert monitor.due_at_end(12)
     assert not Monitor(None, (4,), at_end=False).due_at_end(12)
+
+
+def test_a_second_training_has_its_own_end() -> None:
+    """One monitor, two trainings of as many steps."""
+    monitor = Monitor(None, (4,), every=100, scales=(2.0,))
+    for number in (1, 2):
+        monitor.begin(nn.Identity(), 0)
+        assert monitor.due_at_end(6) and monitor.measure(nn.Identity(), 6)
+        assert not monitor.due_at_end(6) and len(monitor.history) == number
 
 
 def test_compiled_modules_run_as_written() -> None:

@@ -15,6 +15,8 @@ from checks import refused
 from torch import Tensor, nn
 
 import synbench_fast as sb
+from synbench_fast.estimators import consistent_point, counted_point, paper_point
+from synbench_fast.ops.feature_stats import feature_stats
 
 torchmetrics = pytest.importorskip(
     "torchmetrics", reason="torchmetrics is not installed", exc_type=ImportError
@@ -71,6 +73,30 @@ def test_equals_probe(average: str) -> None:
     assert float(values["stderr_eps0_a0.6"]) == pytest.approx(first.stderr, rel=1e-8)
     assert float(values["ci95_high_eps0_a0.6"]) == pytest.approx(first.ci95_high, rel=1e-9)
     assert len(values) == 2 * 2 * 4 + 3
+
+
+def test_other_estimators_are_no_functions_of_the_moments() -> None:
+    """The reason for refusing them: a sample with the same class means and scatter, and other values."""
+    generator = torch.Generator().manual_seed(0)
+    y = torch.arange(400) % 2
+    x = torch.randn(400, 3, generator=generator, dtype=torch.float64) + 0.8 * (2 * y[:, None] - 1)
+    heavy = x.clone()
+    for label in (0, 1):  # two-sided signs in place of normal draws, brought to the same moments
+        rows = y == label
+        drawn = torch.randn(200, 3, generator=generator, dtype=torch.float64).sign()
+        drawn = drawn - drawn.mean(0)
+        root, other = (torch.linalg.cholesky(one.T @ one) for one in (x[rows] - x[rows].mean(0), drawn))
+        heavy[rows] = x[rows].mean(0) + drawn @ torch.linalg.inv(other).T @ root.T
+    both = [feature_stats(one, y) for one in (x, heavy)]
+    torch.testing.assert_close(both[0].mean, both[1].mean)
+    torch.testing.assert_close(both[0].scatter, both[1].scatter)
+    consistent = [consistent_point(one, (0.0, 0.2)).accuracy for one in both]
+    assert consistent[0] == pytest.approx(consistent[1], rel=1e-10)
+    for point in (
+        lambda one: paper_point(both[0], one, y, (0.0, 0.2)),
+        lambda one: counted_point(both[0], (0.0, 0.2), sample=(one, y)),
+    ):
+        assert (abs(point(x).accuracy - point(heavy).accuracy) > 0.005).all()
 
 
 def test_scales_per_sample_mixed_batches_and_merging() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from typing import Any
@@ -121,6 +122,19 @@ def test_a_small_run(report: PretrainReport) -> None:
     assert [one["quantity"] for one in document["differences"]] == list(report.arms[0].rows())
 
 
+def test_the_document_of_one_seed_is_json(report: PretrainReport) -> None:
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is no JSON")
+
+    def first(arm: Arm) -> Arm:
+        return Arm(arm.name, *(getattr(arm, one.name)[:1] for one in dataclasses.fields(arm)[1:]))
+
+    one = dataclasses.replace(report, arms=[first(arm) for arm in report.arms], seeds=report.seeds[:1])
+    document = json.loads(one.to_json(), parse_constant=refuse)
+    assert all(row["ci95_low"] is None and row["ci95_high"] is None for row in document["differences"])
+    assert document["differences"][0]["first"] == one.differences[0].first
+
+
 def test_paired_intervals() -> None:
     first, second = [0.5, 0.6, 0.4, 0.7], [0.6, 0.65, 0.55, 0.7]
     found = paired("x", first, second)
@@ -218,5 +232,7 @@ def test_usage_errors(arguments: list[str], message: str, capsys: pytest.Capture
 def test_refused_arguments() -> None:
     with refused("runs: expected an integer of at least 1, got 0"):
         run_pretraining(runs=0)
+    with refused("seed: expected an integer of at least 0, got -1"):
+        run_pretraining(seed=-1)
     with refused("reference: expected one of none, specialists, got 'best'"):
         run_pretraining(reference="best")

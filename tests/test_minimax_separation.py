@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 
 import pytest
 import torch
@@ -146,6 +147,10 @@ def test_quantile_edges_cut_into_equal_groups() -> None:
     edges = quantile_edges(values, 3)
     assert torch.bincount(torch.bucketize(values, edges, right=True)).tolist() == [30, 30, 30]
     assert quantile_edges(values, 1).tolist() == []
+    few = torch.arange(4.0)  # where the other side of an edge would leave a group empty
+    (call,) = re.findall(r"`torch\.bucketize\(x, edges(.*)\)` groups x", quantile_edges.__doc__ or "")
+    right = {"": False, ", right=True": True}[call]
+    assert torch.bucketize(few, quantile_edges(few, 4), right=right).tolist() == [0, 1, 2, 3]
 
 
 def test_head_losses() -> None:

@@ -72,7 +72,8 @@ class Cell:
         accuracy_before, accuracy_after: data set name -> accuracy, of every data set of the suite, i included.
         pretraining_before, pretraining_after: accuracy on the pre-training data set's validation part.
         agreement: data set name -> Agreement, of the same data sets and of PRETRAINING.
-        score_before, score_after: SynBench scores of the encoder with the same samples, or None where it was not scored.
+        score_before, score_after: SynBench scores of the encoder with the same samples, or None where it was not scored;
+            the second is None too where fine-tuning left features that allow none, such as constants.
         distance: name -> distance from data set i to it, of the other data sets and of PRETRAINING; None if not measured.
         training: how the fine-tuning went.
     """

@@ -34,7 +34,8 @@ class Part:
         groups: int64 [N] or None; the accuracy is the mean over groups of the accuracy within each.
 
     Raises:
-        SynbenchError: labels that are no classes, a class without a column, or a column of two classes.
+        SynbenchError: labels that are no classes, a class without a column, a column of two classes, or a group
+            without samples.
     """
 
     y: Tensor
@@ -59,6 +60,16 @@ class Part:
                     raise SynbenchError(
                         f"columns: expected every column for one class, got {column} for {owner[column]} and {number}"
                     )
+        if self.groups is not None:
+            if self.groups.dtype != torch.int64 or self.groups.shape != self.y.shape:
+                raise SynbenchError(
+                    f"groups: expected int64 [{len(self.y)}] as y has, got {self.groups.dtype} {list(self.groups.shape)}"
+                )
+            sizes = torch.bincount(self.groups)
+            if not sizes.all():
+                raise SynbenchError(
+                    f"groups: expected samples in all of 0 ... {len(sizes) - 1}, got none in {int(sizes.argmin())}"
+                )
 
     def __len__(self) -> int:
         return len(self.y)
@@ -87,9 +98,8 @@ class Part:
         """Share of `correct`, bool [N]; the mean over groups where there are groups."""
         if self.groups is None:
             return float(correct.double().mean())
-        count = int(self.groups.max()) + 1
-        hits = torch.zeros(count, dtype=torch.float64).index_add_(0, self.groups, correct.double())
-        sizes = torch.bincount(self.groups, minlength=count)
+        sizes = torch.bincount(self.groups)
+        hits = torch.zeros(len(sizes), dtype=torch.float64).index_add_(0, self.groups, correct.double())
         return float((hits / sizes).mean())
 
 
@@ -168,7 +178,7 @@ def in_memory(x: Tensor, labels: Tensor, classes: Sequence[int], groups: Tensor 
 
 
 def check_suite(suite: DataSuite) -> None:
-    """SynbenchError unless there are two data sets at least, of distinct names, none of them empty."""
+    """SynbenchError unless there are two data sets at least, of distinct names, and no part is empty."""
     names = [one.name for one in suite.data]
     if len(names) < 2:
         raise SynbenchError(
@@ -183,7 +193,9 @@ def check_suite(suite: DataSuite) -> None:
                 f"suite {suite.name}: expected names other than {PRETRAINING!r}, which is the pre-training "
                 f"data's, got {name!r}"
             )
-    for name, part in [(one.name, part) for one in suite.data for part in (one.train, one.test)]:
+    parts = [(one.name, part) for one in suite.data for part in (one.train, one.test)]
+    parts += [(PRETRAINING, one) for one in (suite.pretraining, suite.pretraining_train) if one is not None]
+    for name, part in parts:
         if not len(part):
             raise SynbenchError(f"suite {suite.name}: expected images in {name}, got none")
         if len(part.columns) < 2:

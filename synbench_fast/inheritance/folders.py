@@ -34,7 +34,12 @@ FOLDERS = "folders"
 
 # Name -> the folders that its published archives unpack to.
 IMAGENET_FOLDERS: dict[str, tuple[str, ...]] = {
-    "V2": ("imagenetv2-matched-frequency-format-val", "imagenetv2-matched-frequency", "imagenet-v2"),
+    "V2": (
+        "imagenetv2-matched-frequency-format-val",
+        "imagenet-v2/imagenetv2-matched-frequency-format-val",
+        "imagenetv2-matched-frequency",
+        "imagenet-v2",
+    ),
     "A": ("imagenet-a",),
     "R": ("imagenet-r",),
     "Sketch": ("imagenet-sketch", "sketch"),
@@ -47,6 +52,8 @@ CORRUPTIONS = (
     "gaussian_noise", "shot_noise", "impulse_noise", "defocus_blur", "glass_blur", "motion_blur", "zoom_blur",
     "snow", "frost", "fog", "brightness", "contrast", "elastic_transform", "pixelate", "jpeg_compression",
 )  # fmt: skip
+# Pixels on each side of ObjectNet's images, red, for telling them from training data: its loader cuts them off.
+_OBJECTNET_BORDER = 2
 SEVERITIES = ("1", "2", "3", "4", "5")
 SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm"))
 _IN_MEMORY = 1 << 30  # bytes of a part's decoded images that are kept
@@ -57,24 +64,31 @@ _AT_ONCE = 4096  # files handed to the threads that decode: ImageNet-C has 3.75 
 class Prepare:
     """Images as the encoder was evaluated on: shorter side to round(size / crop), then the centre of `shape`.
 
-    shape: [C, H, W] with H = W where `crop` is below 1. interpolation: "bilinear" or "bicubic". The published
-    benchmark trains on these too, without augmentation.
+    shape: [C, H, W] with H = W where `crop` is below 1. interpolation: "bilinear" or "bicubic". squash: both sides
+    to round(side / crop), whatever the image's ratio of sides. The published benchmark trains on these too, without
+    augmentation.
     """
 
     shape: tuple[int, int, int]
     crop: float = 0.875
     interpolation: str = "bilinear"
+    squash: bool = False
 
-    def __call__(self, content: bytes) -> NDArray[np.uint8]:
-        """uint8 [C, H, W] of an image file's content; OSError or ValueError where it is no image."""
+    def __call__(self, content: bytes, border: int = 0) -> NDArray[np.uint8]:
+        """uint8 [C, H, W] of an image file's content; OSError or ValueError where it is no image.
+
+        border: pixels that are cut off on every side first.
+        """
         images = optional("PIL.Image", "pillow", "torchvision")
         channels, height, width = self.shape
         with images.open(io.BytesIO(content), formats=IMAGE_FORMATS) as opened:
             image = opened.convert("L" if channels == 1 else "RGB")
+        if border:
+            image = image.crop((border, border, image.width - border, image.height - border))
         transforms = optional("torchvision.transforms.functional", "torchvision", "inherit")
         mode = transforms.InterpolationMode(self.interpolation)
-        size = max(height, width)
-        image = transforms.resize(image, max(size, round(size / self.crop)), interpolation=mode)
+        sides = [max(side, round(side / self.crop)) for side in (height, width)]
+        image = transforms.resize(image, sides if self.squash else max(sides), interpolation=mode)
         pixels = np.asarray(transforms.center_crop(image, [height, width]))
         return np.ascontiguousarray(pixels[None] if channels == 1 else pixels.transpose(2, 0, 1))
 
@@ -82,8 +96,8 @@ class Prepare:
 class _Images:
     """Image files behind `Part.load`: kept as bytes of pixels where they fit into memory, else read every time."""
 
-    def __init__(self, files: Sequence[Path], prepare: Prepare) -> None:
-        self.files, self.prepare = list(files), prepare
+    def __init__(self, files: Sequence[Path], prepare: Prepare, border: int = 0) -> None:
+        self.files, self.prepare, self.border = list(files), prepare, border
         self.digests: list[bytes] = []
         self._kept: Tensor | None = None
 
@@ -107,7 +121,7 @@ class _Images:
     def without(self, places: Sequence[int]) -> _Images:
         """The same without some files."""
         left = sorted(set(range(len(self.files))) - set(places))
-        made = _Images([self.files[place] for place in left], self.prepare)
+        made = _Images([self.files[place] for place in left], self.prepare, self.border)
         made.digests = [self.digests[place] for place in left]
         made._kept = None if self._kept is None else self._kept[torch.tensor(left)]
         return made
@@ -116,7 +130,7 @@ class _Images:
         content = b""
         try:
             content = path.read_bytes()
-            pixels = self.prepare(content)
+            pixels = self.prepare(content, self.border)
         except SynbenchError:
             raise
         except Exception:  # decoders raise what they like on damaged files
@@ -125,7 +139,7 @@ class _Images:
 
     def _read(self, path: Path) -> NDArray[np.uint8]:
         try:
-            return self.prepare(path.read_bytes())
+            return self.prepare(path.read_bytes(), self.border)
         except SynbenchError:
             raise
         except Exception as error:
@@ -194,8 +208,9 @@ def _part(
     *,
     skip_unreadable: bool,
     notes: list[str],
+    border: int = 0,
 ) -> Part:
-    """Images of the class folders that the classifier has columns for."""
+    """Images of the class folders that the classifier has columns for, without `border` pixels on every side."""
     classes: dict[tuple[int, ...], int] = {}
     used: list[Path] = []
     labels: list[int] = []
@@ -215,12 +230,18 @@ def _part(
             f"{name}: expected class folders among the classes of the pre-training data, got none of them "
             f"(it has {', '.join(sorted(left_out)[:3])})"
         )
+    if missing := sorted({one.group for one in found} - set(groups)):
+        place = found[[one.group for one in found].index(missing[0])].files[0].parents[1]
+        raise SynbenchError(
+            f"{name}: expected class folders among the classes of the pre-training data in every corruption and "
+            f"severity, got none of them in {place}"
+        )
     if left_out:
         notes.append(
             f"{name}: {len(left_out)} class folders left out, whose classes the classifier does not have "
             f"({', '.join(sorted(left_out)[:3])}{', ...' if len(left_out) > 3 else ''})"
         )
-    images = _Images(used, prepare)
+    images = _Images(used, prepare, border)
     bad = images.check()
     if bad:
         text = f"{len(bad)} of {len(used)} images cannot be read, the first is {used[bad[0]]}"
@@ -238,7 +259,7 @@ def _part(
             raise SynbenchError(
                 f"{name}: expected a readable image in every class folder, got one without: {text}"
             )
-    digest = hashlib.sha256(repr((prepare, list(classes))).encode())
+    digest = hashlib.sha256(repr((prepare, border, list(classes))).encode())
     for content, label, group in zip(images.digests, labels, groups, strict=True):
         digest.update(content + f"\0{label}\0{group}\0".encode())
     grouped = torch.tensor(groups) if max(groups) > 0 else None
@@ -254,11 +275,21 @@ def _by_name(classes: Sequence[str]) -> Columns:
     return lambda label: places.get(label, ())
 
 
-def _by_number(classes: Sequence[str]) -> Columns:
+def _by_number(name: str, classes: Sequence[str]) -> Columns:
     """By a class's place in the order of the classes, or by its name."""
     numbers = _by_name([str(place) for place in range(len(classes))])
     names = _by_name(classes)
-    return lambda label: names(label) or numbers(label)
+
+    def columns(label: str) -> tuple[int, ...]:
+        found = names(label) or numbers(label)
+        if not found and label.isdecimal():  # of a head with other classes, whose places would be others too
+            raise SynbenchError(
+                f"{name}: expected folders 0 to {len(classes) - 1}, places among the {len(classes)} classes of the "
+                f"pre-training data, or names of these, got {label}"
+            )
+        return found
+
+    return columns
 
 
 def _by_mapping(path: Path, classes: Sequence[str]) -> Columns:
@@ -377,13 +408,13 @@ def imagenet_suite(
     classes, before, train = _pretraining(pretraining, pretraining_train, prepare, options)
     made = []
     for name, folder in places.items():
-        columns = _by_name(classes)
-        if name == "V2":
-            columns = _by_number(classes)  # its folders are called 0 ... 999, in some copies by WordNet ids
+        columns, border = _by_name(classes), 0
+        if name == "V2":  # its folders are called 0 ... 999, in some copies by WordNet ids
+            columns = _by_number(name, classes)
         elif name == "ObjectNet":
-            columns = _by_mapping(Path(str(objectnet_map)), classes)
+            columns, border = _by_mapping(Path(str(objectnet_map)), classes), _OBJECTNET_BORDER
         found = _scan_corruptions(name, folder) if name == "C" else _scan(name, folder)
-        made.append(_whole(name, _part(name, found, columns, prepare, **options)))
+        made.append(_whole(name, _part(name, found, columns, prepare, border=border, **options)))
     return DataSuite(
         IMAGENET, classes, prepare.shape, tuple(made), before, train, Training(), None, tuple(notes)
     )

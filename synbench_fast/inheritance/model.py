@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,10 @@ class Classifier(nn.Module):
     def features(self, x: Tensor) -> Tensor:
         """Features [B, F] of images [B, C, H, W]."""
         made: Tensor = self.body(self.normalise(x))
+        if not isinstance(made, Tensor):  # with auxiliary classifiers, in training only
+            raise SynbenchError(
+                f"encoder: expected a network that returns a Tensor, in training too, got {type(made).__name__}"
+            )
         return made
 
     def forward(self, x: Tensor) -> Tensor:
@@ -71,16 +76,21 @@ class Classifier(nn.Module):
         return state_sha256(self.state_dict())
 
     def save(self, path: str | Path) -> Path:
-        """Write the weights as safetensors, without pickle."""
+        """Write the weights as safetensors, without pickle; a save that was stopped leaves no file at `path`."""
         library = optional("safetensors.torch", "safetensors", "inherit")
         state = {name: value.detach().cpu().contiguous() for name, value in self.state_dict().items()}
+        target = Path(path)
+        temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
         try:
-            library.save_file(state, str(path))
-        except OSError as error:
+            library.save_file(state, str(temporary))
+            os.replace(temporary, target)
+        except Exception as error:  # the library has errors of its own for a disk that is full
             raise SynbenchError(
-                f"{path}: expected a file that can be written, got {error.strerror}"
+                f"{path}: expected a file that can be written, got {first_line(error)}"
             ) from None
-        return Path(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+        return target
 
     def load(self, path: str | Path) -> Classifier:
         """Fill with weights that `save` wrote; names and shapes have to fit."""

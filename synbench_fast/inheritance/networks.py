@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,6 +69,8 @@ def load_network(
     """
     if isinstance(encoder, Classifier):
         name = f"module:{type(encoder.body).__name__}"
+        given = Request(spec=name, name=name, checkpoint=checkpoint, random_init=random_init)
+        given.refuse("checkpoint", "random_init", reason="a Classifier has its weights")
         return Network(name, None, Prepare(encoder.input_shape), encoder.mean, encoder.std, encoder)
     source, _, name = encoder.partition(":")
     if source not in SOURCES or not name:
@@ -106,7 +109,9 @@ def _timm(request: Request) -> Network:
         load_checkpoint(module, request.checkpoint, request.spec)
     config = timm.data.resolve_model_data_config(module)
     mode = config["interpolation"] if config["interpolation"] in ("bilinear", "bicubic") else "bicubic"
-    prepare = Prepare(tuple(config["input_size"]), config["crop_pct"], mode)
+    size = max(config["input_size"][1:])
+    resized = math.floor(size / config["crop_pct"])  # timm rounds down, Prepare to the nearest
+    prepare = Prepare(tuple(config["input_size"]), size / resized, mode, config["crop_mode"] == "squash")
     return Network(request.spec, module, prepare, tuple(config["mean"]), tuple(config["std"]))
 
 

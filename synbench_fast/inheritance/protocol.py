@@ -22,12 +22,14 @@ from synbench_fast.inheritance.model import Classifier
 from synbench_fast.inheritance.networks import Network
 from synbench_fast.inheritance.store import CellStore
 from synbench_fast.inheritance.training import Diverged, Training, predictions
+from synbench_fast.precision import tf32_allowed
+from synbench_fast.robust_probe.data import optional
 from synbench_fast.score import score as synbench_score
 
 __all__ = ["Protocol", "agreement"]
 
-_VERSION = 1  # part of every cell's configuration: raised when the same options would measure something else
-_LARGEST = 50_000  # images of a part whose features a distance looks at: those of all but ImageNet-C
+_VERSION = 2  # part of every cell's configuration: raised when the same options would measure something else
+_LARGEST = 50_000  # images of a part whose features a distance looks at; ImageNet-C has 75 times as many
 
 
 class Protocol:
@@ -89,6 +91,7 @@ class Protocol:
         """Cells in the order of methods, seeds and data sets; those that are stored are read."""
         made: dict[tuple[str, int, str], Cell | FailedCell] = {}
         total = len(seeds) * len(self.suite.data) * len(methods)
+        checked = False
         for seed in seeds:
             for data in self.suite.data:
                 bench = Bench(
@@ -103,6 +106,9 @@ class Protocol:
                     words = f"{self.name}: {len(made) + 1} of {total}: {text} on {data.name}, seed {seed}"
                     cell: Cell | FailedCell | None = self._stored(configuration)
                     if cell is None:
+                        if not checked:
+                            self._check(methods)
+                            checked = True
                         begun = time.perf_counter()
                         cell = self._measure(bench, data.name, text, method, configuration)
                         self.store.write(configuration, cell)
@@ -118,6 +124,13 @@ class Protocol:
                     made[text, seed, data.name] = cell
         return [made[text, seed, data.name] for text in methods for seed in seeds for data in self.suite.data]
 
+    def _check(self, methods: Mapping[str, Method]) -> None:
+        """SynbenchError for what would stop the run at a later cell, before the first is trained."""
+        if self.weights is not None:
+            optional("safetensors.torch", "safetensors", "inherit")
+        for one in methods.values():
+            one.check(self.original, self.suite)
+
     def _weights_path(self, configuration: dict[str, Any]) -> Path | None:
         path = self.store.path(configuration)
         return None if self.weights is None or path is None else self.weights / f"{path.stem}.safetensors"
@@ -130,7 +143,9 @@ class Protocol:
     def _measure(
         self, bench: Bench, data: str, text: str, method: Method, configuration: dict[str, Any]
     ) -> Cell | FailedCell:
-        before = self._predictions_before()
+        # What depends on the original alone comes first: a mistake there is named before anything is trained.
+        before, score_before = self._predictions_before(), self._score(self.original)
+        distance = None if self.distances is None else self._distances(data)
         try:
             model, training = bench.tune(method)
             after = {name: predictions(model, part) for name, part in self.parts.items()}
@@ -138,6 +153,11 @@ class Protocol:
             return FailedCell(
                 encoder=self.name, fine_tuned_on=data, method=text, seed=bench.seed, reason=str(error)
             )
+        try:
+            score_after = self._score(model)
+        except SynbenchError as error:  # its features may be constant, or overflow on the synthetic samples
+            score_after = None
+            self.say(f"{self.name}: {text} on {data}, seed {bench.seed}: no score: {error}")
         weights = self._weights_path(configuration)
         if weights is not None:
             weights.parent.mkdir(parents=True, exist_ok=True)
@@ -155,9 +175,9 @@ class Protocol:
             pretraining_before=accuracy_before[PRETRAINING],
             pretraining_after=accuracy_after[PRETRAINING],
             agreement={name: agreement(part, before[name], after[name]) for name, part in self.parts.items()},
-            score_before=self._score(self.original),
-            score_after=self._score(model),
-            distance=None if self.distances is None else self._distances(data),
+            score_before=score_before,
+            score_after=score_after,
+            distance=distance,
             training=training,
         )
 
@@ -217,7 +237,7 @@ class Protocol:
             assert self.distances is not None
             part = self.parts[name]
             rows = subsample(name, len(part), min(len(part), _LARGEST), self.distances["seed"])
-            with torch.no_grad():
+            with torch.no_grad(), tf32_allowed(self.device, False):
                 found = [
                     self.original.features(part.load(one).to(self.device)) for one in torch.split(rows, 512)
                 ]

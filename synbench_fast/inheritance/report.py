@@ -52,7 +52,7 @@ class MethodSummary:
         own_change: of accuracy on the data set itself that was fine-tuned on, mean over i.
         pretraining_change: mean over i.
         same, both_correct: agreement on the other data sets, mean over them and i.
-        score_change: of the SynBench score, mean over i, None where it was not scored.
+        score_change: of the SynBench score, mean over i, of the seeds where every fine-tuning left one; None without.
         matrix: `[i][j]`, mean over seeds of the change of accuracy on j after fine-tuning on i, j also "pre-training";
             None where every fine-tuning on i failed.
         failed: fine-tunings that have no numbers. A mean over data sets is taken of seeds without a failure only, so
@@ -115,7 +115,12 @@ class InheritanceReport(Document):
             f"inherit, suite {self.suite}: {len(self.cells)} fine-tunings{failed}, changes of accuracy in points"
         ]
         for one in self.summaries:
-            mean, before = one.mri, 100 * one.pretraining_before
+            mean = one.mri
+            if math.isnan(mean.value):
+                lines.append(
+                    f"  {one.encoder} {one.method}: failed, {one.failed} of its fine-tunings have no numbers"
+                )
+                continue
             ends = (
                 f" ({100 * mean.ci95_low:+.1f} to {100 * mean.ci95_high:+.1f})"
                 if math.isfinite(mean.ci95_low)
@@ -123,7 +128,7 @@ class InheritanceReport(Document):
             )
             lines.append(
                 f"  {one.encoder} {one.method}: others {100 * mean.value:+.1f}{ends}, "
-                f"pre-training {100 * one.pretraining_change.value:+.1f} of {before:.1f}"
+                f"pre-training {100 * one.pretraining_change.value:+.1f} of {100 * one.pretraining_before:.1f}"
             )
         return "\n".join(lines)
 
@@ -145,17 +150,25 @@ class InheritanceReport(Document):
         return self.of(method, encoder).matrix
 
 
-def summarise(cells: Sequence[Cell], failed: Sequence[FailedCell] = ()) -> list[MethodSummary]:
-    """Summaries in the order in which encoders and methods first occur; methods that only failed come last.
+def summarise(
+    cells: Sequence[Cell], failed: Sequence[FailedCell] = (), methods: Sequence[str] | None = None
+) -> list[MethodSummary]:
+    """Summaries by encoder and method, `difference` to the first of `methods`.
 
-    Every encoder and method has a cell, or a failed one, of the same data sets and seeds. Values are paired over
-    seeds: a mean over data sets is taken within each seed, and the interval is that of the seeds' values.
+    Encoders come in the order in which they first occur, and methods in that of `methods`; without it methods come
+    in the order in which they first occur, those that only failed last. Every encoder and method has a cell, or a
+    failed one, of the same data sets and seeds. Values are paired over seeds: a mean over data sets is taken within
+    each seed, and the interval is that of the seeds' values.
     """
     groups: dict[tuple[str, str], tuple[list[Cell], list[FailedCell]]] = {}
     for one in cells:
         groups.setdefault((one.encoder, one.method), ([], []))[0].append(one)
     for lost in failed:
         groups.setdefault((lost.encoder, lost.method), ([], []))[1].append(lost)
+    if methods is not None:
+        encoders = list(dict.fromkeys(encoder for encoder, _ in groups))
+        keys = [(encoder, method) for encoder in encoders for method in methods]
+        groups = {key: groups[key] for key in keys if key in groups}
     sets = list(
         dict.fromkeys([*(one.fine_tuned_on for one in cells), *(one.fine_tuned_on for one in failed)])
     )
@@ -171,9 +184,11 @@ def summarise(cells: Sequence[Cell], failed: Sequence[FailedCell] = ()) -> list[
             seed: _over_sets(run, lambda one: one.robustness_improvement) for seed, run in runs.items()
         }
         paired = first.setdefault(encoder, by_seed)
-        scored = bool(runs) and all(
-            one.score_before and one.score_after for run in runs.values() for one in run
-        )
+        scored = {
+            seed: run
+            for seed, run in runs.items()
+            if all(one.score_before and one.score_after for one in run)
+        }
         of_encoder = [one for one in cells if one.encoder == encoder]
         before = next((one.score_before for one in of_encoder), None)
 
@@ -206,7 +221,7 @@ def summarise(cells: Sequence[Cell], failed: Sequence[FailedCell] = ()) -> list[
                 same=over(lambda one: _agreement(one, "same")),
                 both_correct=over(lambda one: _agreement(one, "both_correct")),
                 score_before=before.score if scored and before is not None else None,
-                score_change=over(_score_change) if scored else None,
+                score_change=over(_score_change, scored) if scored else None,
                 matrix={
                     name: _row([one for one in measured if one.fine_tuned_on == name], sets) for name in sets
                 },

@@ -120,6 +120,8 @@ def inherit(
     chosen = _methods(methods)
     check_integer("seeds", seeds, 1, "at least 1")
     seed = check_seed(seed)
+    if seed + seeds > 2**64:
+        raise SynbenchError(f"seed: expected seed + seeds of at most 2^64, got {seed} + {seeds}")
     check_integer("distance_samples", distance_samples, 2, "at least 2")
     check_integer("score_samples", score_samples, 4, "at least 4")
     if threads is not None:
@@ -178,6 +180,13 @@ def inherit(
             + ("gives no interval" if seeds == 1 else "give very wide intervals")
             + "; take 3 or more"
         )
+    unscored = [one for one in cells if one.score_before is not None and one.score_after is None]
+    if unscored:
+        first = unscored[0]
+        notes.append(
+            f"score: none after {len(unscored)} of {len(cells)} fine-tunings, whose features allow none; the first is "
+            f"{first.encoder}, {first.method} on {first.fine_tuned_on}, seed {first.seed}"
+        )
     statistic = None
     try:
         if distance or score:
@@ -199,7 +208,7 @@ def inherit(
         training={key: float(value) for key, value in asdict(replace(last.training, **training)).items()},
         cells=cells,
         failed=failed,
-        summaries=summarise(cells, failed),
+        summaries=summarise(cells, failed, list(chosen)),
         statistic=statistic,
         reused=reused,
         seconds=time.perf_counter() - begun,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TextIO
 
 from synbench_fast.display import print_table
@@ -43,11 +44,13 @@ def print_report(stream: TextIO, report: InheritanceReport) -> None:
     ]
     print_table(stream, ["RI after fine-tuning on", *names], rows, left=1)
     first = report.summaries[0]
+    before = (
+        f"{100 * first.ood_before:.1f} % on the other data sets and {100 * first.pretraining_before:.1f} % on "
+        f"pre-training before{f' ({first.encoder})' if several else ''}; "
+    )
     stream.write(
-        f"suite {report.suite}; {100 * first.ood_before:.1f} % on the other data sets and "
-        f"{100 * first.pretraining_before:.1f} % on pre-training before"
-        + (f" ({first.encoder})" if several else "")
-        + f"; points, {'one seed' if len(report.seeds) == 1 else f'95 % t intervals over {len(report.seeds)} seeds'}\n"
+        f"suite {report.suite}; {'' if math.isnan(first.ood_before) else before}points, "
+        f"{'one seed' if len(report.seeds) == 1 else f'95 % t intervals over {len(report.seeds)} seeds'}\n"
     )
     if report.failed:
         stream.write(f"\n{len(report.failed)} failed, in no number above:\n")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -15,8 +15,9 @@ from torch.nn import functional
 
 from synbench_fast.checks import check_integer
 from synbench_fast.encoders.base import seeded
-from synbench_fast.errors import SynbenchError
+from synbench_fast.errors import SynbenchError, first_line
 from synbench_fast.inheritance.cells import TrainingSummary
+from synbench_fast.precision import tf32_allowed
 
 if TYPE_CHECKING:
     from synbench_fast.inheritance.data import Part
@@ -42,7 +43,8 @@ class Training:
         momentum: of SGD.
         weight_decay: of SGD, towards 0.
         warmup: steps of a linear warm-up, at most a tenth of all steps; then a cosine to 0.
-        mixed_precision: bfloat16 where autocast puts it, on a GPU; no effect on a CPU.
+        mixed_precision: bfloat16 where autocast puts it, on a GPU; no effect on a CPU. Without it products of float32
+            are not rounded to TF32 either.
     """
 
     epochs: int = 10
@@ -97,6 +99,7 @@ def fit(
 
     Raises:
         Diverged: the loss or a weight is not finite.
+        SynbenchError: a network that normalises over the batch, and a last batch of a single image.
     """
     begun = time.perf_counter()
     moving = list(parameters)
@@ -122,14 +125,15 @@ def fit(
     for module in evaluating:
         module.eval()
     mean_loss = math.nan
-    with seeded(seed):
+    products = nullcontext() if mixed else tf32_allowed(device, False)
+    with seeded(seed), products, _same_convolutions(device):
         for epoch in range(training.epochs):
             order = torch.randperm(len(part), generator=generator)
             sums = torch.zeros((), dtype=torch.float64, device=device)
             for rows in torch.split(order, training.batch_size):
                 x, y = part.load(rows).to(device), part.y[rows].to(device)
                 with torch.autocast("cuda", dtype=torch.bfloat16) if mixed else nullcontext():
-                    made = part.restrict(model(x).float())
+                    made = part.restrict(_logits(model, x, len(part), training.batch_size).float())
                     loss = functional.cross_entropy(made, y)
                     if penalty is not None:
                         loss = loss + penalty(x, made)
@@ -153,15 +157,42 @@ def fit(
     return TrainingSummary(steps=total, loss=mean_loss, seconds=time.perf_counter() - begun)
 
 
+def _logits(model: Classifier, x: Tensor, samples: int, batch_size: int) -> Tensor:
+    try:
+        logits: Tensor = model(x)
+    except ValueError as error:  # of torch's batch normalisation, where a channel has one value
+        if len(x) > 1:
+            raise
+        raise SynbenchError(
+            f"batch_size: expected one that leaves more than 1 of {samples} images for the last batch, "
+            f"got {batch_size}: {first_line(error)}"
+        ) from None
+    return logits
+
+
+@contextmanager
+def _same_convolutions(device: torch.device) -> Iterator[None]:
+    """On a GPU, convolutions whose gradients are the same in every run; as before after."""
+    if device.type != "cuda":
+        yield
+        return
+    before = torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark
+    torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = before
+
+
 def predictions(model: Classifier, part: Part, batch_size: int = 512) -> Tensor:
-    """int64 [N] on the CPU: the predicted class of every image of a part, in eval mode.
+    """int64 [N] on the CPU: the predicted class of every image of a part, in eval mode and float32 throughout.
 
     Raises:
         Diverged: logits that are not finite, whose largest says nothing.
     """
     model.eval()
     found = []
-    with torch.no_grad():
+    with torch.no_grad(), tf32_allowed(model.device, False):
         for rows in torch.split(torch.arange(len(part)), batch_size):
             logits = model(part.load(rows).to(model.device))
             if not logits.isfinite().all():

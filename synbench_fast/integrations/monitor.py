@@ -106,12 +106,13 @@ class Monitor:
         }
         self.history: list[tuple[int, Curve]] = []
         self._seen = 0
+        self._scored: int | None = None  # the last step of this training that has a score
         self._width: int | None = None
 
     def begin(self, module: nn.Module, step: int) -> None:
         """Training starts, or goes on, after `step` steps; SynbenchError if the module has no such encoder."""
         self._find(module)
-        self._seen = step
+        self._seen, self._scored = step, None
 
     def due(self, step: int) -> bool:
         """Whether a multiple of `every` was reached since this was last asked."""
@@ -120,7 +121,7 @@ class Monitor:
 
     def due_at_end(self, step: int) -> bool:
         """Whether the last step is still to be scored."""
-        return self.at_end and (not self.history or self.history[-1][0] != step)
+        return self.at_end and self._scored != step
 
     def measure(self, module: nn.Module, step: int) -> dict[str, float] | None:
         """The numbers to log, or None after a failure that was logged."""
@@ -133,6 +134,7 @@ class Monitor:
             logger.warning("synbench: no score at step %d: %s", step, text)
             return None
         self.history.append((step, curve))
+        self._scored = step
         return named_numbers(curve.scores, curve.robust_area, self.prefix)
 
     def _score(self, module: nn.Module) -> Curve:
@@ -156,6 +158,7 @@ class Monitor:
             return probe.compute()
 
     def _find(self, module: nn.Module) -> Callable[[Tensor], Any]:
+        """The encoder; a function that makes layers for it draws their weights from the seed."""
         found: Any = module
         if isinstance(self.encoder, str):
             for name in self.encoder.split("."):
@@ -167,7 +170,8 @@ class Monitor:
                     )
                 found = getattr(found, name)
         elif self.encoder is not None:
-            found = self.encoder(module)
+            with seeded(self.options["seed"]):
+                found = self.encoder(module)
         if not callable(found):
             raise SynbenchError(f"encoder: expected a Module or a callable, got {type(found).__name__}")
         return found  # type: ignore[no-any-return]

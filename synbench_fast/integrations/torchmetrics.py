@@ -48,7 +48,9 @@ class SynBenchScore(Metric):
         feature_dim: F.
         eps: E budgets in [0, 1), relative to the half-distance of the class means.
         thresholds: A accuracies a_t in [0, 1).
-        estimator: "consistent"; "counted" and "paper" need the features themselves and are refused.
+        estimator: "consistent", a function of the moments. "counted" and "paper" are none and refused: both count
+            samples under classifiers that are known once the last sample of a scale has come, "paper" those of a
+            second half, so that equal moments can have other values. `Probe`, which keeps features, has them.
         integral, average, backend: as in `Probe`.
         options: of torchmetrics.Metric, such as `process_group`.
 

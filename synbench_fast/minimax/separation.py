@@ -204,9 +204,10 @@ def patch_roughness(patches: Tensor) -> Tensor:
 
 
 def quantile_edges(values: Tensor, tasks: int) -> Tensor:
-    """The tasks - 1 values that cut a sample into groups of equal size: `torch.bucketize(x, edges)` groups x.
+    """The tasks - 1 values that cut a sample into groups of equal size, as far as equal values allow.
 
-    Take them from the data set once, so that a group means the same in every batch.
+    An edge is the first value of its group: `torch.bucketize(x, edges, right=True)` groups x. Take them from the data
+    set once, so that a group means the same in every batch.
     """
     flat = values.detach().flatten().double()
     if tasks < 1 or not len(flat) or not bool(flat.isfinite().all()):

@@ -19,6 +19,7 @@ from synbench_fast.errors import SynbenchError, suggest
 if TYPE_CHECKING:
     from synbench_fast.inheritance.bench import Bench
     from synbench_fast.inheritance.cells import TrainingSummary
+    from synbench_fast.inheritance.data import DataSuite
     from synbench_fast.inheritance.model import Classifier
 
 __all__ = ["Method", "find", "names"]
@@ -36,6 +37,9 @@ class Method(abc.ABC):
     @abc.abstractmethod
     def fine_tune(self, bench: Bench) -> tuple[Classifier, TrainingSummary]:
         """Fine-tune a copy of `bench.original` on `bench.part`."""
+
+    def check(self, original: Classifier, suite: DataSuite) -> None:  # noqa: B027
+        """SynbenchError if something is missing that fine-tuning needs; asked before any method trains."""
 
 
 def names() -> tuple[str, ...]:

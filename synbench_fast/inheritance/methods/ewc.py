@@ -11,10 +11,11 @@ from torch import Tensor
 from synbench_fast.errors import SynbenchError
 from synbench_fast.inheritance.bench import Bench
 from synbench_fast.inheritance.cells import TrainingSummary
-from synbench_fast.inheritance.data import Part
+from synbench_fast.inheritance.data import DataSuite, Part
 from synbench_fast.inheritance.methods import Method, check_range
 from synbench_fast.inheritance.model import Classifier
 from synbench_fast.inheritance.training import Penalty
+from synbench_fast.precision import tf32_allowed
 
 
 @dataclass(frozen=True)
@@ -32,14 +33,13 @@ class ElasticWeights(Method):
         check_range("ewc", {"weight": self.weight}, 0)
         check_range("ewc", {"samples": self.samples}, 1)
 
+    def check(self, original: Classifier, suite: DataSuite) -> None:
+        _images(suite.pretraining_train)
+
     def fine_tune(self, bench: Bench) -> tuple[Classifier, TrainingSummary]:
-        if bench.pretraining_train is None:
-            raise SynbenchError(
-                "methods: expected images of the pre-training data's training part for ewc, whose Fisher "
-                "information is theirs, got none; pretraining_train= gives them, and l2sp needs none"
-            )
+        part = _images(bench.pretraining_train)
         anchor = [one.detach() for one in bench.original.parameters()]
-        information = fisher(bench.original, bench.pretraining_train, self.samples, bench.seed)
+        information = fisher(bench.original, part, self.samples, bench.seed)
 
         def penalty(model: Classifier) -> Penalty:
             def value(x: Tensor, logits: Tensor) -> Tensor:
@@ -49,6 +49,15 @@ class ElasticWeights(Method):
             return value
 
         return bench.fit(bench.original, penalty)
+
+
+def _images(part: Part | None) -> Part:
+    if part is None:
+        raise SynbenchError(
+            "methods: expected images of the pre-training data's training part for ewc, whose Fisher "
+            "information is theirs, got none; pretraining_train= gives them, and l2sp needs none"
+        )
+    return part
 
 
 def fisher(original: Classifier, part: Part, samples: int, seed: int) -> list[Tensor]:
@@ -62,14 +71,14 @@ def fisher(original: Classifier, part: Part, samples: int, seed: int) -> list[Te
     generator = torch.Generator().manual_seed(seed)
     rows = torch.randperm(len(part), generator=generator)[:samples]
     sums = [torch.zeros_like(one) for one in parameters]
-    for row in rows:
-        logs = part.restrict(model(part.load(row[None]).to(model.device))).log_softmax(1)[0]
-        label = int(torch.multinomial(logs.detach().cpu().exp(), 1, generator=generator))
-        for total, one in zip(
-            sums, torch.autograd.grad(logs[label], parameters, allow_unused=True), strict=True
-        ):
-            if one is not None:
-                total += one.square()
+    with tf32_allowed(model.device, False):
+        for row in rows:
+            logs = part.restrict(model(part.load(row[None]).to(model.device))).log_softmax(1)[0]
+            label = int(torch.multinomial(logs.detach().cpu().exp(), 1, generator=generator))
+            gradients = torch.autograd.grad(logs[label], parameters, allow_unused=True)
+            for total, one in zip(sums, gradients, strict=True):
+                if one is not None:
+                    total += one.square()
     return [total / len(rows) for total in sums]
 
 

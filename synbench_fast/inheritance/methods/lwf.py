@@ -38,7 +38,7 @@ class WithoutForgetting(Method):
         def penalty(model: Classifier) -> Penalty:
             def value(x: Tensor, logits: Tensor) -> Tensor:
                 with torch.no_grad():
-                    before = bench.part.restrict(old(x))
+                    before = bench.part.restrict(old(x).float())  # as the logits of the trained one
                 return self.weight * functional.kl_div(
                     (logits / self.temperature).log_softmax(1),
                     (before / self.temperature).log_softmax(1),

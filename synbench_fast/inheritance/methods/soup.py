@@ -8,6 +8,7 @@ from typing import ClassVar
 from synbench_fast.errors import SynbenchError
 from synbench_fast.inheritance.bench import Bench
 from synbench_fast.inheritance.cells import TrainingSummary
+from synbench_fast.inheritance.data import DataSuite
 from synbench_fast.inheritance.methods import Method, check_range, find
 from synbench_fast.inheritance.model import Classifier, weighted_mean
 
@@ -34,6 +35,11 @@ class Soup(Method):
                 raise SynbenchError(
                     f"methods: expected pre and methods that keep the weights' shapes in a soup, got {name!r}"
                 )
+
+    def check(self, original: Classifier, suite: DataSuite) -> None:
+        for name in self.of.split("+"):
+            if name != _ORIGINAL:
+                find(name).check(original, suite)
 
     def fine_tune(self, bench: Bench) -> tuple[Classifier, TrainingSummary]:
         members, steps, seconds, losses = [], 0, 0.0, []

@@ -77,9 +77,18 @@ class PretrainReport:
         return [paired(name, first[name], second[name]) for name in first]
 
     def to_json(self) -> str:
-        """One line: the fields and the differences."""
+        """One line: the fields and the differences; what is not known, such as the interval of one seed, is null."""
         document: dict[str, Any] = {**asdict(self), "differences": [asdict(one) for one in self.differences]}
-        return json.dumps(document)
+        return json.dumps(_known(document), allow_nan=False)
+
+
+def _known(value: Any) -> Any:
+    """NaN and infinity, which JSON does not have, as None."""
+    if isinstance(value, dict):
+        return {key: _known(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_known(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def paired(quantity: str, first: Sequence[float], second: Sequence[float]) -> Paired:

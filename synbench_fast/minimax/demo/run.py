@@ -62,7 +62,12 @@ def run_pretraining(
     Raises:
         SynbenchError: one line that names the argument, or the library that is missing.
     """
-    for name, given, least in (("runs", runs, 1), ("steps", steps, 2), ("features", features, 1)):
+    for name, given, least in (
+        ("runs", runs, 1),
+        ("seed", seed, 0),
+        ("steps", steps, 2),
+        ("features", features, 1),
+    ):
         if not isinstance(given, int) or given < least:
             raise SynbenchError(f"{name}: expected an integer of at least {least}, got {given!r}")
     if reference not in REFERENCES:
