@@ -158,4 +158,10 @@ def print_status(stream: TextIO, summary: dict[str, Any]) -> None:
     failed = [one for one in summary["encoders"] if one["current"] and one["state"] == "failed"]
     if failed:
         stream.write("\n")
-        print_table(stream, ["failed", "why"], [[one["spec"], one["reason"]] for one in failed], left=2)
+        print_table(stream, ["failed", "why"], [[_named(one), one["reason"]] for one in failed], left=2)
+
+
+def _named(encoder: dict[str, Any]) -> str:
+    """As `Job.name`."""
+    checkpoint = encoder["checkpoint"]
+    return str(encoder["spec"] if checkpoint is None else f"{encoder['spec']} {checkpoint}")

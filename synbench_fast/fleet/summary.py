@@ -39,13 +39,14 @@ def _summary(db: sqlite3.Connection, folder: str) -> dict[str, Any]:
     now = time.time()
     newest = db.execute("SELECT configuration FROM jobs ORDER BY asked DESC, id DESC LIMIT 1").fetchone()
     jobs = db.execute(
-        "SELECT jobs.id, spec, configuration, state, reason, jobs.attempts, kind, result, began, jobs.finished, "
+        "SELECT jobs.id, spec, json_extract(request, '$.options.checkpoint'), configuration, state, reason, jobs.attempts, kind, result, began, jobs.finished, "
         "count(unit), coalesce(sum(payload IS NOT NULL), 0), coalesce(sum(images), 0) FROM jobs "
         "LEFT JOIN plan ON plan.job = jobs.id LEFT JOIN units ON units.id = plan.unit GROUP BY jobs.id ORDER BY jobs.id"
     ).fetchall()
     names = [
         "id",
         "spec",
+        "checkpoint",
         "configuration",
         "state",
         "reason",
@@ -66,7 +67,6 @@ def _summary(db: sqlite3.Connection, folder: str) -> dict[str, Any]:
     recent = db.execute(
         "SELECT count(*), coalesce(sum(images), 0), min(finished) FROM units WHERE finished > ?", (now - 60,)
     ).fetchone()
-    alive = {run for (run,) in db.execute("SELECT id FROM runs WHERE ended IS NULL")}
     runs = [
         {"id": id, "host": host.split()[0], "pid": pid, "began": began, "heartbeat": heartbeat, "alive": True}
         | ({} if not gone(host, pid, mark) and heartbeat > now - LEASE_SECONDS else {"alive": False})
@@ -74,6 +74,7 @@ def _summary(db: sqlite3.Connection, folder: str) -> dict[str, Any]:
             "SELECT id, host, pid, process, began, heartbeat FROM runs WHERE ended IS NULL ORDER BY id"
         )
     ]
+    alive = {one["id"] for one in runs if one["alive"]}
     workers = db.execute(
         "SELECT run, slot, device, state, encoder, since, units, images, seconds FROM workers ORDER BY run, slot"
     ).fetchall()
