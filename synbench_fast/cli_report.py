@@ -94,8 +94,11 @@ def export_command(
         str | None, typer.Option(metavar="SPEC", help="Only this encoder; a model card needs one.")
     ] = None,
     project: Annotated[
-        str, typer.Option(metavar="NAME", help="Experiment of MLflow, project of Weights & Biases.")
-    ] = "synbench-fast",
+        str | None,
+        typer.Option(
+            metavar="NAME", help="Experiment of MLflow, project of Weights & Biases; default synbench-fast."
+        ),
+    ] = None,
     uri: Annotated[
         str | None,
         typer.Option(metavar="URI", help="Tracking store of MLflow; by default the client's own setting."),
@@ -126,6 +129,9 @@ def export_command(
             raise UsageError(f"{option}: expected only with --to {owner}, got it with --to {kind}")
     if out is not None and kind == "mlflow":
         raise UsageError("--out: expected only with --to wandb or model-card, got it with --to mlflow")
+    if project is not None and kind == "model-card":
+        raise UsageError("--project: expected only with --to mlflow or wandb, got it with --to model-card")
+    project = "synbench-fast" if project is None else project
 
     from synbench_fast.display import result_stream
     from synbench_fast.report import export
