@@ -167,7 +167,7 @@ def race(
                 latest[i] = job, Result.load(path)
                 alive.append(i)
             else:
-                failures[job.spec] = str(job.reason)
+                failures[job.name] = str(job.reason)
                 latest.pop(i, None)
         eps, threshold = _point(options, [latest[i][1] for i in alive])
         dropped: list[int] = []
@@ -178,7 +178,7 @@ def race(
             ]
         out_after |= dict.fromkeys(dropped, half_width)
         stages.append(
-            Stage(half_width=half_width, encoders=len(alive), out=[latest[i][0].spec for i in dropped])
+            Stage(half_width=half_width, encoders=len(alive), out=[latest[i][0].name for i in dropped])
         )
         if said is not None:
             said(f"half-width {half_width:g}: {len(alive)} scored, {len(dropped)} out")
@@ -216,7 +216,7 @@ def _told(
         score = result.score(eps, threshold)
         found.append(
             Standing(
-                encoder=job.spec,
+                encoder=job.name,
                 score=score.score,
                 stderr=score.stderr,
                 images=result.cost.images,
