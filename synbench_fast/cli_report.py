@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from synbench_fast import arguments
 from synbench_fast.arguments import UsageError
+from synbench_fast.errors import SynbenchError
 from synbench_fast.messages import fail, say
+
+if TYPE_CHECKING:
+    from synbench_fast.report.collection import Failure
 
 __all__ = ["export_command", "report_command"]
 
@@ -62,7 +66,10 @@ def report_command(
 
     code = 0
     with result_stream() as stream:
-        board = tables.leaderboard(load_results(place), **wanted)
+        failures, problem = _failures(Path(place))
+        if problem:
+            code = fail(problem, 1)
+        board = tables.leaderboard(load_results(place, failures), **wanted)
         for problem in board.collection.problems:
             code = fail(problem, 1)
         for path, write in ((csv, tables.write_csv), (markdown, tables.write_markdown)):
@@ -83,6 +90,22 @@ def report_command(
         elif kind == "json":
             print_json(stream, tables.to_dict(board))
     raise typer.Exit(code)
+
+
+def _failures(folder: Path) -> tuple[list[Failure], str]:
+    """Encoders that a run with --models could not score, and what is wrong with its store."""
+    from synbench_fast.fleet.database import FILE
+    from synbench_fast.fleet.summary import named, read_summary
+    from synbench_fast.report.collection import Failure
+
+    if not (folder / FILE).is_file():
+        return [], ""
+    try:
+        encoders = read_summary(folder)["encoders"]
+    except SynbenchError as error:
+        return [], str(error)
+    failed = [one for one in encoders if one["current"] and one["state"] == "failed"]
+    return [Failure(encoder=named(one), reason=str(one["reason"])) for one in failed], ""
 
 
 def export_command(

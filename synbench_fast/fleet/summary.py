@@ -12,7 +12,13 @@ from synbench_fast.errors import SynbenchError, first_line
 from synbench_fast.fleet.database import FILE, connect, explained
 from synbench_fast.fleet.processes import LEASE_SECONDS, gone
 
-__all__ = ["read_summary"]
+__all__ = ["named", "read_summary"]
+
+
+def named(encoder: dict[str, Any]) -> str:
+    """What tells an encoder of a summary from others, as `Job.name`."""
+    spec, checkpoint = encoder["spec"], encoder["checkpoint"]
+    return str(spec if checkpoint is None else f"{spec} {checkpoint}")
 
 
 def read_summary(folder: str | os.PathLike[str]) -> dict[str, Any]:
