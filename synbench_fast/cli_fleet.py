@@ -184,7 +184,7 @@ def _deliver_best(found: Any, stream: Any, kind: str, folder: Path, every: bool,
     for spec, reason in found.failures.items():
         code = fail(reason if spec in reason else f"{spec}: {reason}", 1)
     if not quiet:
-        for line in found.lines()[-2:]:
+        for line in found.lines()[len(found.stages) :]:
             say(line)
     return code
 

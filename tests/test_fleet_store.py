@@ -193,6 +193,15 @@ def test_files_that_a_spec_names_in_passing(tmp_path: Path, monkeypatch: pytest.
     assert source_of(specs[2]) == source_of(f"python:{tmp_path / 'make.py'}:make") != ""
 
 
+def test_names_of_files_in_another_encoding(tmp_path: Path) -> None:
+    with refused("encoder: expected a name in UTF-8, got 'onnx:caf\\udce9.onnx'"):
+        make_request("onnx:caf\udce9.onnx", {})
+    store = opened(tmp_path)
+    add(store, [make_request("builtin:conv", {"checkpoint": "caf\udce9.pt"})])
+    (encoder,) = read_summary(tmp_path)["encoders"]
+    assert encoder["checkpoint"] == "caf\udce9.pt"
+
+
 def test_half_the_batch_is_another_series() -> None:
     identity = {"a": 1.5}
     decision = {"batch_size": 4, "asked": False}

@@ -55,6 +55,10 @@ def make_request(spec: str, options: Mapping[str, Any], suite: Any | None = None
     """
     from synbench_fast.score import score
 
+    try:
+        spec.encode()
+    except UnicodeEncodeError:  # the name of a file in another encoding; a store keeps text
+        raise SynbenchError(f"encoder: expected a name in UTF-8, got {spec!a}") from None
     parameters = inspect.signature(score).parameters
     given: dict[str, Any] = {
         name: one.default for name, one in parameters.items() if name not in ("encoder", "progress")

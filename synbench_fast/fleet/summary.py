@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sqlite3
 import time
@@ -33,7 +34,7 @@ def read_summary(folder: str | os.PathLike[str]) -> dict[str, Any]:
         try:
             db.execute("BEGIN")
             return _summary(db, str(path))
-        except (TypeError, ValueError, IndexError, AttributeError, OverflowError) as error:
+        except (TypeError, ValueError, LookupError, AttributeError, OverflowError, RecursionError) as error:
             raise SynbenchError(
                 f"{path / FILE}: expected the values that a run writes, got others ({first_line(error)})"
             ) from None
@@ -45,7 +46,7 @@ def _summary(db: sqlite3.Connection, folder: str) -> dict[str, Any]:
     now = time.time()
     newest = db.execute("SELECT configuration FROM jobs ORDER BY asked DESC, id DESC LIMIT 1").fetchone()
     jobs = db.execute(
-        "SELECT jobs.id, spec, json_extract(request, '$.options.checkpoint'), configuration, state, reason, jobs.attempts, kind, result, began, jobs.finished, "
+        "SELECT jobs.id, spec, request, configuration, state, reason, jobs.attempts, kind, result, began, jobs.finished, "
         "count(unit), coalesce(sum(payload IS NOT NULL), 0), coalesce(sum(images), 0) FROM jobs "
         "LEFT JOIN plan ON plan.job = jobs.id LEFT JOIN units ON units.id = plan.unit GROUP BY jobs.id ORDER BY jobs.id"
     ).fetchall()
@@ -67,6 +68,7 @@ def _summary(db: sqlite3.Connection, folder: str) -> dict[str, Any]:
     ]
     encoders = [dict(zip(names, row, strict=True)) for row in jobs]
     for one in encoders:
+        one["checkpoint"] = json.loads(one["checkpoint"])["options"].get("checkpoint")
         one["current"] = newest is not None and one["configuration"] == newest[0]
     current = [one for one in encoders if one["current"]]
     states = [one["state"] for one in current]
