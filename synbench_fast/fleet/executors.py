@@ -25,7 +25,7 @@ from synbench_fast.fleet.tasks import WORKER, answer, make_worker
 __all__ = ["Event", "Executor", "InProcess", "Local", "Slot"]
 
 ENDING_SECONDS = 5.0  # for a worker that has closed its end
-STUCK_SECONDS = 60.0  # for one that was killed; giving memory of a GPU back takes some
+STUCK_SECONDS = 30.0  # for one that was killed; giving memory of a GPU back takes some
 
 Task = dict[str, Any]
 

@@ -178,9 +178,8 @@ def run_fleet(
                 if not hasattr(executor, "slots"):
                     got = type(executor).__name__
                     raise SynbenchError(f"executor: expected an Executor from {name!r}, got {got}")
-            here = (
-                executor is None and ray is None
-            )  # the processes that load share this one's memory of files
+            # Processes of this machine find in memory what another one has read.
+            here = executor is None and ray is None
             if executor is None and ray is not None:
                 executor = RayExecutor(ray, devices, workers, threads=threads)
             elif executor is None:

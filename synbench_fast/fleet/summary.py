@@ -53,7 +53,7 @@ def _summary(db: sqlite3.Connection, folder: str) -> dict[str, Any]:
     names = [
         "id",
         "spec",
-        "checkpoint",
+        "request",
         "configuration",
         "state",
         "reason",
@@ -68,7 +68,7 @@ def _summary(db: sqlite3.Connection, folder: str) -> dict[str, Any]:
     ]
     encoders = [dict(zip(names, row, strict=True)) for row in jobs]
     for one in encoders:
-        one["checkpoint"] = json.loads(one["checkpoint"]).get("options", {}).get("checkpoint")
+        one["checkpoint"] = json.loads(one.pop("request")).get("options", {}).get("checkpoint")
         one["current"] = newest is not None and one["configuration"] == newest[0]
     current = [one for one in encoders if one["current"]]
     states = [one["state"] for one in current]
