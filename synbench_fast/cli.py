@@ -5,6 +5,7 @@ Exit code 0 only if every encoder was scored, 1 if one was not, 2 for a usage er
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import subprocess
@@ -20,6 +21,7 @@ from synbench_fast import arguments
 from synbench_fast.arguments import UsageError
 from synbench_fast.cli_compare import compare_command
 from synbench_fast.cli_fleet import fleet_options, score_fleet, status_command
+from synbench_fast.cli_help import Command
 from synbench_fast.cli_inherit import inherit
 from synbench_fast.cli_options import (
     BatchSize,
@@ -42,8 +44,6 @@ from synbench_fast.cli_options import (
     Seed,
     Std,
     TableOrJson,
-    Threads,
-    Traceback,
     TrustRemoteCode,
     encoder_options,
     score_options,
@@ -64,11 +64,16 @@ class _Commands(TyperGroup):
 
     def main(self, *args: Any, **extra: Any) -> Any:
         standalone = extra.pop("standalone_mode", True)
+        logging.getLogger("huggingface_hub.utils._http").addFilter(_worth_saying)
         extra |= {"standalone_mode": False, "prog_name": "synbench-fast"}
         try:
             code = super().main(*args, **extra)
         except (KeyboardInterrupt, typer.Abort):
             code = 130
+        except SystemExit as error:
+            # Of the parser where the reader of standard output has gone, as in `synbench-fast ls | head`; else of code
+            # that a spec names: whatever that says, no result is no success.
+            code = 1 if isinstance(error.__context__, BrokenPipeError) else fail(first_line(error), 1)
         except UsageError as error:
             code = fail(str(error), 2)
         except SynbenchError as error:
@@ -89,6 +94,13 @@ class _Commands(TyperGroup):
         return super().resolve_command(ctx, args)
 
 
+def _worth_saying(record: logging.LogRecord) -> bool:
+    """Not the attempts of the hub's library: that it gave up, and why, is said once. Its own settings bring them back."""
+    if os.environ.get("HF_HUB_VERBOSITY") or os.environ.get("HF_DEBUG"):
+        return True
+    return re.search(r"thrown while requesting|^Retrying in", record.getMessage()) is None
+
+
 app = typer.Typer(
     cls=_Commands,
     add_completion=False,
@@ -96,8 +108,8 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["--help", "-h"], "max_content_width": 110},
     help="Judge pretrained representations without data: SynBench scores from synthetic Gaussian tasks.",
-    epilog="To begin, without any library or download: "
-    "synbench-fast run builtin:conv --preset quick --input-shape 3,16,16",
+    epilog="To begin, without any library or download:\n\n\b\n"
+    "  synbench-fast run builtin:conv --preset quick --input-shape 3,16,16",
 )
 
 
@@ -126,11 +138,13 @@ def _root(
         raise typer.Exit(2)
 
 
-@app.command()
+@app.command(cls=Command)
 def run(
     models: Annotated[
         list[str] | None,
-        typer.Argument(metavar="MODEL...", help="Encoders, such as timm:resnet50 (see `synbench-fast ls`)."),
+        typer.Argument(
+            metavar="[MODEL...]", help="Encoders, such as timm:resnet50 (see `synbench-fast ls`)."
+        ),
     ] = None,
     eps: Annotated[
         str,
@@ -199,7 +213,10 @@ def run(
     random_init: RandomInit = False,
     published_preprocessing: PublishedPreprocessing = False,
     trust_remote_code: TrustRemoteCode = False,
-    threads: Threads = None,
+    threads: Annotated[
+        str | None,
+        typer.Option(metavar="N", help="CPU threads; by default all, with --models 1 for each worker."),
+    ] = None,
     fleet: Annotated[
         list[str] | None,
         typer.Option(
@@ -253,7 +270,13 @@ def run(
         typer.Option("--format", metavar="table|json|csv", help="json: one document per line and encoder."),
     ] = "table",
     quiet: Quiet = False,
-    traceback: Traceback = False,
+    traceback: Annotated[
+        bool,
+        typer.Option(
+            "--traceback",
+            help="Show where an unexpected error came from; with --models it is in the store's folder logs.",
+        ),
+    ] = False,
 ) -> None:
     """Score encoders. The result goes to standard output, progress to standard error."""
     if not models and not fleet:
@@ -330,6 +353,9 @@ def _score_all(
                             from synbench_fast.score import score
 
                             result = score(spec, progress=advance, **options)
+                except SystemExit as error:  # of the user's factory: it ends its encoder, not the others
+                    code = fail(f"{spec}: {first_line(error)}", 1)
+                    continue
                 except Exception as error:
                     code = fail(reason(spec, error), 1)
                     if trace and not isinstance(error, SynbenchError):
@@ -354,13 +380,13 @@ def _score_all(
     return code
 
 
-app.command("compare")(compare_command)
+app.command("compare", cls=Command)(compare_command)
 
 
-@app.command("ls")
+@app.command("ls", cls=Command)
 def list_command(
     pattern: Annotated[
-        str | None, typer.Argument(metavar="PATTERN", help="Shell pattern or part of a name.")
+        str | None, typer.Argument(metavar="[PATTERN]", help="Shell pattern or part of a name.")
     ] = None,
     output: TableOrJson = "table",
 ) -> None:
@@ -413,7 +439,7 @@ def list_command(
         )
 
 
-@app.command()
+@app.command(cls=Command)
 def info(output: TableOrJson = "table") -> None:
     """Print versions, devices and backends."""
     kind = arguments.choice("--format", output, ("table", "json"))
@@ -460,7 +486,7 @@ def _unused(one: Any) -> str:
     return ", not used: the name is built in" if one.name in own.get(one.group, ()) else ""
 
 
-app.command("status")(status_command)
+app.command("status", cls=Command)(status_command)
 # The list of commands cuts longer lines off.
 for _name, _command, _short in (
     ("sensitivity", sensitivity_command, "Say how scores and ranking move with the choices of a run."),
@@ -472,10 +498,10 @@ for _name, _command, _short in (
     ("report", report_command, "Show stored results as a leaderboard and an HTML page."),
     ("export", export_command, "Hand stored results to MLflow, wandb or a model card."),
 ):
-    app.command(_name, short_help=_short)(_command)
+    app.command(_name, cls=Command, short_help=_short)(_command)
 
 
-@app.command()
+@app.command(cls=Command)
 def demo(
     out: Annotated[str, typer.Option(metavar="DIR", help="Where the plot and results go.")] = "synbench-demo",
     seed: Annotated[str, typer.Option(metavar="N", help="Of training, samples and attacks.")] = "0",

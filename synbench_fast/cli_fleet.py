@@ -142,18 +142,30 @@ def _deliver(
                 code = fail(str(error), 1)
                 continue
             for warning in result.warnings:
-                say(f"warning: {job.spec}: {warning}")
+                say(f"warning: {job.name}: {warning}")
             results.add(result)
     results.close()
     failed = [job for job in jobs if job.state != "done"]
     for job in failed:
         reason = str(job.reason)
-        code = fail(reason if job.spec in reason else f"{job.spec}: {reason}", 1)
+        code = fail(reason if job.name in reason else f"{job.name}: {reason}", 1)
     if not quiet:
-        say(
-            f"scored {len(jobs) - len(failed)} of {len(jobs)} encoders, {len(failed)} failed: {folder / 'results'}"
-        )
+        say(_summary(jobs, len(failed), folder))
     return code
+
+
+def _summary(jobs: list[Any], failed: int, folder: Path) -> str:
+    """How many are scored, and how many of them this run found so."""
+    from synbench_fast.fleet.database import FILE
+
+    before = sum(job.before for job in jobs)
+    if before == len(jobs):
+        what = "the encoder is" if before == 1 else f"all {before} encoders are"
+        return f"nothing to do: {what} scored already in {folder / FILE}: {folder / 'results'}"
+    earlier = f", {before} of them already before" if before else ""
+    return (
+        f"scored {len(jobs) - failed} of {len(jobs)} encoders{earlier}, {failed} failed: {folder / 'results'}"
+    )
 
 
 def _deliver_best(found: Any, stream: Any, kind: str, folder: Path, every: bool, quiet: bool) -> int:
@@ -163,13 +175,16 @@ def _deliver_best(found: Any, stream: Any, kind: str, folder: Path, every: bool,
 
     results = sink(kind, stream, every_threshold=every)
     for one in found.left:
-        results.add(Result.load(folder / "results" / one.result))
+        result = Result.load(folder / "results" / one.result)
+        for warning in result.warnings:
+            say(f"warning: {one.encoder}: {warning}")
+        results.add(result)
     results.close()
     code = 0
     for spec, reason in found.failures.items():
         code = fail(reason if spec in reason else f"{spec}: {reason}", 1)
     if not quiet:
-        for line in found.lines()[-2:]:
+        for line in found.lines()[len(found.stages) :]:
             say(line)
     return code
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from typing import Annotated, Any
 
 import typer
@@ -21,7 +22,7 @@ def inherit(
     encoders: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="ENCODER...",
+            metavar="[ENCODER...]",
             help="Networks with their classifier: digits:standard (default of digits-rib), digits:adversarial, "
             "digits:untrained, timm:NAME, torchvision:NAME, python:FILE.py:FACTORY.",
         ),
@@ -131,8 +132,8 @@ def inherit(
         "skip_unreadable": skip_unreadable,
         "mixed_precision": mixed_precision,
         "score": score,
-        "score_eps": arguments.numbers("--score-eps", score_eps, low=0, below=1)[0],
-        "score_threshold": arguments.numbers("--score-threshold", score_threshold, low=0, below=1)[0],
+        "score_eps": _one("--score-eps", score_eps),
+        "score_threshold": _one("--score-threshold", score_threshold),
         "score_samples": arguments.integer("--score-samples", score_samples, low=4),
         "distance": distance,
         "distance_samples": arguments.integer("--distance-samples", distance_samples, low=2),
@@ -172,6 +173,7 @@ def inherit(
     options["out"] = folder
 
     from synbench_fast.display import result_stream
+    from synbench_fast.documents import write_atomically
     from synbench_fast.inheritance.report import write_csv
     from synbench_fast.inheritance.tables import print_report
 
@@ -195,8 +197,9 @@ def inherit(
             if folder is not None:
                 report.save(folder / "inherit.json")
                 write_page(folder / "inherit.html", report)
-                with open(folder / "inherit.csv", "w", encoding="utf-8", newline="") as file:
-                    write_csv(file, report)
+                table = io.StringIO()
+                write_csv(table, report)
+                write_atomically(folder / "inherit.csv", table.getvalue())
         except Exception as error:
             code = fail(str(error) if isinstance(error, SynbenchError) else reason("inherit", error), 1)
             if traceback and not isinstance(error, SynbenchError):
@@ -215,6 +218,13 @@ def inherit(
             more = "" if len(report.failed) == 1 else f", the first is {report.failed[0]}"
             line = f"inherit: {len(report.failed)} of {total} fine-tunings failed{more or f': {report.failed[0]}'}"
             raise typer.Exit(fail(line, 1))
+
+
+def _one(option: str, text: str) -> float:
+    values = arguments.numbers(option, text, low=0, below=1)
+    if len(values) > 1:
+        raise UsageError(f"{option}: expected one number, got {text!r}")
+    return values[0]
 
 
 def _pairs(texts: list[str]) -> dict[str, str]:

@@ -107,7 +107,11 @@ Scales = Annotated[
 ]
 Samples = Annotated[
     str | None,
-    typer.Option(metavar="N", help="Samples per scale; by default the preset's, or 2 per feature if more."),
+    typer.Option(
+        metavar="N",
+        help="Samples per scale, for paper per half; by default the preset's, or 2 per feature if more "
+        "(not for paper).",
+    ),
 ]
 Preset = Annotated[
     str,

@@ -169,7 +169,12 @@ def probe(
     samples: Annotated[str | None, typer.Option(metavar="N", help="Use at most N samples.")] = None,
     batch_size: Annotated[str, typer.Option(metavar="N", help="Images per forward pass.")] = "128",
     device: Device = "auto",
-    seed: Seed = "0",
+    seed: Annotated[
+        str,
+        typer.Option(
+            metavar="N", help="Of the split, the attacks' starts, and the weights with --random-init."
+        ),
+    ] = "0",
     input_shape: InputShape = None,
     mean: Mean = None,
     std: Std = None,

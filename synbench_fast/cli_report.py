@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from synbench_fast import arguments
 from synbench_fast.arguments import UsageError
+from synbench_fast.errors import SynbenchError
 from synbench_fast.messages import fail, say
+
+if TYPE_CHECKING:
+    from synbench_fast.report.collection import Failure
 
 __all__ = ["export_command", "report_command"]
 
@@ -62,7 +66,10 @@ def report_command(
 
     code = 0
     with result_stream() as stream:
-        board = tables.leaderboard(load_results(place), **wanted)
+        failures, problem = _failures(Path(place))
+        if problem:
+            code = fail(problem, 1)
+        board = tables.leaderboard(load_results(place, failures), **wanted)
         for problem in board.collection.problems:
             code = fail(problem, 1)
         for path, write in ((csv, tables.write_csv), (markdown, tables.write_markdown)):
@@ -85,6 +92,22 @@ def report_command(
     raise typer.Exit(code)
 
 
+def _failures(folder: Path) -> tuple[list[Failure], str]:
+    """Encoders that a run with --models could not score, and what is wrong with its store."""
+    from synbench_fast.fleet.database import FILE
+    from synbench_fast.fleet.summary import named, read_summary
+    from synbench_fast.report.collection import Failure
+
+    if not (folder / FILE).is_file():
+        return [], ""
+    try:
+        encoders = read_summary(folder)["encoders"]
+    except SynbenchError as error:
+        return [], str(error)
+    failed = [one for one in encoders if one["current"] and one["state"] == "failed"]
+    return [Failure(encoder=named(one), reason=str(one["reason"])) for one in failed], ""
+
+
 def export_command(
     folder: _Dir = None,
     to: Annotated[
@@ -94,8 +117,11 @@ def export_command(
         str | None, typer.Option(metavar="SPEC", help="Only this encoder; a model card needs one.")
     ] = None,
     project: Annotated[
-        str, typer.Option(metavar="NAME", help="Experiment of MLflow, project of Weights & Biases.")
-    ] = "synbench-fast",
+        str | None,
+        typer.Option(
+            metavar="NAME", help="Experiment of MLflow, project of Weights & Biases; default synbench-fast."
+        ),
+    ] = None,
     uri: Annotated[
         str | None,
         typer.Option(metavar="URI", help="Tracking store of MLflow; by default the client's own setting."),
@@ -126,6 +152,9 @@ def export_command(
             raise UsageError(f"{option}: expected only with --to {owner}, got it with --to {kind}")
     if out is not None and kind == "mlflow":
         raise UsageError("--out: expected only with --to wandb or model-card, got it with --to mlflow")
+    if project is not None and kind == "model-card":
+        raise UsageError("--project: expected only with --to mlflow or wandb, got it with --to model-card")
+    project = "synbench-fast" if project is None else project
 
     from synbench_fast.display import result_stream
     from synbench_fast.report import export

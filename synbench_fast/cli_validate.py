@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from typing import Annotated, Any
 
 import typer
@@ -19,7 +20,6 @@ from synbench_fast.cli_options import (
     Quiet,
     RandomInit,
     Scales,
-    Seed,
     Std,
     Threads,
     Traceback,
@@ -48,7 +48,7 @@ def validate(
     encoders: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="ENCODER...",
+            metavar="[ENCODER...]",
             help="At least 3, as for run; zoo:small, zoo:all or zoo:NAME are small ones that are trained here.",
         ),
     ] = None,
@@ -109,7 +109,9 @@ def validate(
     ] = "200",
     batch_size: Annotated[str, typer.Option(metavar="N", help="Of the probes.")] = "128",
     device: Device = "auto",
-    seed: Seed = "0",
+    seed: Annotated[
+        str, typer.Option(metavar="N", help="Of the samples, splits, resamples, attacks and weights.")
+    ] = "0",
     input_shape: InputShape = None,
     mean: Mean = None,
     std: Std = None,
@@ -165,12 +167,13 @@ def validate(
         if given is not None:
             options[name] = arguments.integer(f"--{name.replace('_', '-')}", given, low=low)
     if zoo_epochs is not None:
-        options["zoo_epochs"] = arguments.number("--zoo-epochs", zoo_epochs, above=0)
+        options["zoo_epochs"] = arguments.number("--zoo-epochs", zoo_epochs, above=0, below=1e9)
     shown = arguments.choice("--coefficient", coefficient, _COEFFICIENTS)
     kind = arguments.choice("--format", output, ("table", "json", "csv"))
     folder = None if out is None else arguments.folder("--out", out)
 
     from synbench_fast.display import result_stream
+    from synbench_fast.documents import write_atomically
     from synbench_fast.validity.tables import print_report, write_csv
 
     with result_stream() as stream:
@@ -180,8 +183,9 @@ def validate(
             report = run(models, sets, progress=(lambda line: None) if quiet else say, **options)
             if folder is not None:
                 report.save(folder / "validity.json")
-                with open(folder / "validity.csv", "w", encoding="utf-8", newline="") as file:
-                    write_csv(file, report)
+                table = io.StringIO()
+                write_csv(table, report)
+                write_atomically(folder / "validity.csv", table.getvalue())
         except Exception as error:
             code = fail(str(error) if isinstance(error, SynbenchError) else reason("validate", error), 1)
             if traceback and not isinstance(error, SynbenchError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
 import time
 from pathlib import Path
 from typing import Any
@@ -60,6 +61,10 @@ class FakeWorker:
     def _trouble(options: dict[str, Any], decision: dict[str, Any]) -> None:
         trouble = options.get("trouble", "")
         if trouble == "crash" or (trouble == "crash-once" and _first(options)):
+            os._exit(3)
+        if trouble == "orphan":
+            child = subprocess.Popen(["sleep", "1000"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            Path(options["flag"]).write_text(str(child.pid))
             os._exit(3)
         if trouble == "killed":
             os.kill(os.getpid(), signal.SIGKILL)

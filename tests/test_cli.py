@@ -169,6 +169,26 @@ def test_help_explains_every_option(name: str) -> None:
     assert [one.name for one in parameters if not (one.help or "").strip(" .")] == []
 
 
+@pytest.mark.parametrize("name", ["", *sorted(set(_commands()) - {"bench"})])
+@pytest.mark.parametrize("width", [80, 120])
+def test_help_reads_as_a_person_would_write_it(name: str, width: int) -> None:
+    shown = CliRunner().invoke(cli.app, [*name.split(), "--help"], env={"COLUMNS": str(width)}).stdout
+    for left_over in ("<", "list[", "TEXT", "]...]", "...]...", "....", "None"):
+        assert left_over not in shown
+    assert max(map(len, shown.splitlines())) <= width
+    for one in _commands()[name].params if name else []:
+        if one.param_type_name == "argument":
+            assert f" [OPTIONS] {one.metavar}\n" in shown
+            assert re.search(rf"^  {re.escape(one.metavar.strip('[]'))}  \S", shown, re.M)
+
+
+def test_the_first_command_to_try_is_on_one_line() -> None:
+    shown = CliRunner().invoke(cli.app, ["--help"], env={"COLUMNS": "80"}).stdout
+    assert shown.splitlines()[-1].strip().startswith("synbench-fast run builtin:conv ")
+    done = invoke(*shown.splitlines()[-1].split()[1:], "--format", "nothing")
+    assert done.stderr.startswith("error: --format")
+
+
 def test_the_list_of_commands_is_not_cut_off() -> None:
     done = CliRunner().invoke(cli.app, [], env={"COLUMNS": "80"})
     assert done.exit_code == 2 and "..." not in done.stderr.partition("Commands:")[2]
@@ -698,7 +718,72 @@ def test_a_reader_that_goes_away_is_no_traceback(tmp_path: Path) -> None:
     os.close(write)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 1
-    assert "Traceback" not in errors and "Exception" not in errors
+    assert "Traceback" not in errors and "Exception" not in errors and "error" not in errors
+
+
+def test_an_encoder_that_leaves_takes_nobody_with_it(
+    calls: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """sys.exit(0) in a user's factory is no success."""
+
+    def score(spec: str, **_: Any) -> Result:
+        if spec == "python:leaves:make":
+            sys.exit(0)
+        return example(spec)
+
+    monkeypatch.setattr(sys.modules["synbench_fast.score"], "score", score)
+    done = invoke("run", "python:leaves:make", "builtin:conv", "--quiet", "--format", "json")
+    assert done.exit_code == 1 and Result.from_json(done.stdout).encoder.spec == "builtin:conv"
+    assert "error: python:leaves:make: SystemExit: 0\n" in done.stderr
+    monkeypatch.setattr(cli, "encoder_options", lambda *_: sys.exit(0))
+    done = invoke("run", "builtin:conv")
+    assert (done.exit_code, done.stderr) == (1, "error: SystemExit: 0\n")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("inherit --score-eps 0,0.2", "--score-eps: expected one number, got '0,0.2'"),
+        ("inherit --score-threshold 0.6,0.7", "--score-threshold: expected one number, got '0.6,0.7'"),
+        (
+            "export results --to model-card --project mine",
+            "--project: expected only with --to mlflow or wandb, got it with --to model-card",
+        ),
+        (
+            "validate zoo:small --data digits --zoo-epochs 0",
+            "--zoo-epochs: expected a number between 0 and 1e+09, got '0'",
+        ),
+    ],
+)
+def test_what_would_be_left_unread_is_refused(words: str, message: str) -> None:
+    done = invoke(*words.split())
+    assert (done.exit_code, done.stdout, done.stderr) == (2, "", f"error: {message}\n")
+
+
+HUB = """
+import logging, os, sys
+from huggingface_hub.utils import _http
+from synbench_fast.cli import main
+main(["ls", "builtin:identity"])
+_http.logger.warning("'[Errno 111] Connection refused' thrown while requesting HEAD https://hub/x/config.json")
+_http.logger.warning("Retrying in 1s [Retry 1/5].")
+_http.logger.warning("Rate limited. Waiting 61.0s before retry [Retry 1/5].")
+"""
+
+
+@pytest.mark.parametrize("verbosity", ["", "warning"])
+def test_attempts_of_the_hubs_library_are_not_told_unless_it_is_asked_to(verbosity: str) -> None:
+    pytest.importorskip("huggingface_hub")
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_VERBOSITY": verbosity or "warning"}
+    if not verbosity:
+        del environment["HF_HUB_VERBOSITY"]
+    environment.pop("HF_DEBUG", None)
+    done = subprocess.run(
+        [sys.executable, "-c", HUB], env=environment, capture_output=True, text=True, check=True, timeout=60
+    )
+    assert "Rate limited. Waiting 61.0s" in done.stderr
+    for line in ("Connection refused", "Retrying in 1s"):
+        assert (line in done.stderr) == bool(verbosity)
 
 
 def run_python(code: str) -> str:

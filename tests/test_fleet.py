@@ -19,7 +19,7 @@ import pytest
 from checks import refused
 from fleet_fakes import FAKE, FakeWorker, add, contents, fakes, run_fakes
 
-from synbench_fast.fleet import scheduler
+from synbench_fast.fleet import executors, scheduler
 from synbench_fast.fleet.executors import InProcess, Local, ended
 from synbench_fast.fleet.places import Snapshot
 from synbench_fast.fleet.scheduler import Fleet
@@ -71,6 +71,19 @@ def test_an_encoder_is_loaded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert seen == [one["spec"] for one in fakes(4)]
 
 
+def test_what_comes_next_is_said_when_an_encoder_is_loaded(tmp_path: Path) -> None:
+    """As many as there are workers, in order, none that is done or taken."""
+    run_fakes(tmp_path, fakes(2)[:1], InProcess(worker=FAKE))
+    said: list[list[str]] = []
+    run_fakes(
+        tmp_path,
+        fakes(4),
+        InProcess(worker=FAKE),
+        ahead=lambda found: said.append([one["spec"] for one in found]),
+    )
+    assert said == [["fake:002"], ["fake:003"], []]
+
+
 def test_finished_work_is_not_done_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     requests = fakes(3)
     run_fakes(tmp_path, requests, InProcess(worker=FAKE))
@@ -114,6 +127,40 @@ def test_no_retries(tmp_path: Path) -> None:
     assert reasons(tmp_path)["fake:000"].endswith("is in run-1-0.log")
 
 
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_what_a_worker_left_behind_ends_with_it(tmp_path: Path) -> None:
+    flag = tmp_path / "child"
+    states = run_fakes(tmp_path, fakes(1, trouble="orphan", flag=str(flag)), 1, retries=0)
+    assert states == {"fake:000": "failed"}
+    assert reasons(tmp_path)["fake:000"].startswith("the worker ended with exit code 3;")
+    stat, patience = Path(f"/proc/{flag.read_text()}/stat"), time.monotonic() + 10
+    while stat.exists() and stat.read_text().split()[2] != "Z" and time.monotonic() < patience:
+        time.sleep(0.01)
+    assert not stat.exists() or stat.read_text().split()[2] == "Z"
+
+
+def test_a_worker_that_nothing_ends_is_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As one that waits inside a driver: the others go on."""
+    stuck: list[subprocess.Popen[bytes]] = []
+    kill = Local._kill
+
+    def shielded(process: subprocess.Popen[bytes]) -> None:
+        if not stuck:
+            stuck.append(process)
+        if process not in stuck:
+            kill(process)
+
+    monkeypatch.setattr(executors, "STUCK_SECONDS", 0.2)
+    monkeypatch.setattr(Local, "_kill", staticmethod(shielded))
+    try:
+        states = run_fakes(tmp_path, fakes(1, trouble="hang") + fakes(2)[1:], 1, timeout=0.5)
+        assert states == {"fake:000": "failed", "fake:001": "done"}
+        assert stuck[0].poll() is None
+    finally:
+        kill(stuck[0])
+        stuck[0].wait()
+
+
 def test_a_hanging_encoder_runs_out_of_time(tmp_path: Path) -> None:
     requests = fakes(1, trouble="hang") + fakes(2)[1:]
     states = run_fakes(tmp_path, requests, 1, timeout=0.5)
@@ -141,6 +188,22 @@ def test_a_batch_that_does_not_fit_is_halved_for_all_units(tmp_path: Path) -> No
     series = store.job(1).prepared["tasks"][0]["series"]  # type: ignore[index]
     final = [payload.decode() for key, payload in contents(tmp_path).items() if key[0] == series]
     assert json.loads(result)["points"] == final and len(final) == 4
+
+
+def test_a_batch_that_does_not_fit_while_another_run_is_at_the_encoder(tmp_path: Path) -> None:
+    """What the other run makes of the larger batch is kept and does not count; nobody fails."""
+    other = Store(tmp_path)
+    other.begin()
+    (id,) = add(other, fakes(1, trouble="memory"))
+    assert other.claim_job(id, "waiting")
+    assert other.plan(id, "cpu", FakeWorker("cpu").load(fakes(1, trouble="memory")[0], None))
+    (taken,) = other.claim_units(id, 1)
+    states = run_fakes(tmp_path, fakes(1, trouble="memory"), InProcess(worker=FAKE))
+    assert states == {"fake:000": "done"}
+    assert other.finish_unit(taken.id, b"late", 64, {})
+    prepared = other.job(id).prepared
+    assert prepared is not None and prepared["decision"]["batch_size"] == 16
+    assert b"late" not in [payload for _, payload, _ in other.payloads(id)]
 
 
 def test_a_damaged_payload_is_computed_again(tmp_path: Path) -> None:
@@ -174,6 +237,20 @@ def test_two_versions_of_an_encoder_never_mix(tmp_path: Path) -> None:
     assert {key: mixed[key] for key in one} == one
     assert {payload for key, payload in mixed.items() if key not in one} == {None}
     assert taken.series == stale["tasks"][0]["series"]
+
+
+def test_libraries_of_two_versions_are_named(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.begin()
+    (id,) = add(store, fakes(1))
+    stale = FakeWorker("cpu").load(fakes(1, version=1)[0], None)
+    stale["tasks"][0]["identity"]["versions"] = {"torch": "2.6.0"}
+    assert store.claim_job(id, "waiting") and store.plan(id, "cpu", stale)
+    store.claim_units(id, 1)
+    run_fakes(tmp_path, fakes(1), InProcess(worker=FAKE))
+    assert reasons(tmp_path)["fake:000"] == (
+        "versions: expected the same in every run on this store, got torch 2.6.0 and torch none"
+    )
 
 
 def test_encoders_stay_on_one_kind_of_device(tmp_path: Path) -> None:

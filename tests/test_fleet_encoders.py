@@ -127,6 +127,22 @@ def test_the_order_of_units_and_a_second_worker_change_no_bit(tmp_path: Path) ->
     worker.close()
 
 
+def test_a_worker_holds_the_buffers_of_one_task(tmp_path: Path) -> None:
+    """Those of the tasks before it, and of plans that have been extended, would fill a GPU."""
+    options = {**OPTIONS, "input_shape": (3, 4, 4)}
+    suite = load_suite("priors")
+    (job,) = run_fleet(["builtin:conv?dim=8"], tmp_path, options=options, suite=suite, executor=InProcess())
+    worker = EncoderWorker("cpu")
+    worker.load(job.request, job.prepared)
+    stored = Store(tmp_path).payloads(job.id)
+    assert len({unit.task for unit, _, _ in stored}) > 1
+    for unit, payload, _ in [*stored, stored[0]]:
+        blocks = job.prepared["tasks"][unit.task]["blocks"]  # type: ignore[index]
+        assert worker.run({**unit.plain(), "blocks": blocks})[0] == payload
+        assert worker._loaded is not None and len(worker._loaded.pipelines) == 1
+    worker.close()
+
+
 def test_encoders_that_misbehave(tmp_path: Path) -> None:
     """Two processes; the good ones among them lose nothing."""
     names = ["Good", "NotANumber", "Width", "Hangs", "Exits", "Leaves", "Talks"]

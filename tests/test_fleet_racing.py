@@ -107,6 +107,25 @@ def test_as_many_places_as_encoders(in_process: list[tuple[str, float]], tmp_pat
 def test_nothing_that_can_be_scored(in_process: list[tuple[str, float]], tmp_path: Path) -> None:
     found = race(["builtin:broken"], tmp_path, best=1, options={**OPTIONS, "precision": 0.1})
     assert isinstance(found, Race) and found.standings == [] and len(found.failures) == 1
+    assert found.lines()[-1] == "nothing could be scored" and "nan" not in "".join(found.lines())
+
+
+def test_the_last_one_left_fails(
+    in_process: list[tuple[str, float]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What those that are out had is told all the same."""
+    run = racing.run_fleet
+
+    def crash(models: Sequence[Any], folder: Path, **rest: Any) -> list[Job]:
+        if rest["options"]["precision"] < 0.1 and MODELS[-1] in models:
+            models = [one.replace("linear", "broken") for one in models]
+        return list(run(models, folder, **rest))
+
+    monkeypatch.setattr(racing, "run_fleet", crash)
+    found = race([MODELS[0], MODELS[-1]], tmp_path, best=1, options={**OPTIONS, "precision": 0.02})
+    assert [(one.encoder, one.out_after) for one in found.standings] == [(MODELS[0], 0.16)]
+    assert found.left == [] and len(found.failures) == 1
+    assert found.lines()[-1] == "0 encoders for 1 places at eps 0, above accuracy 0.6"
 
 
 def test_the_true_best_are_kept_with_95_percent() -> None:

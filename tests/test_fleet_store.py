@@ -25,6 +25,7 @@ from synbench_fast.fleet.configuration import (
     job_key,
     make_request,
     series_of,
+    source_of,
 )
 from synbench_fast.fleet.payload import decode_point, encode_point
 from synbench_fast.fleet.plan import cover
@@ -178,6 +179,29 @@ def test_keys_follow_what_is_asked_for(tmp_path: Path) -> None:
         make_request("builtin:conv", {"devise": "cpu"})
 
 
+def test_files_that_a_spec_names_in_passing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Weights beside an ONNX graph, and paths that begin at home."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "model.onnx").touch()
+    (tmp_path / "make.py").touch()
+    specs = [f"onnx:{tmp_path / 'model.onnx'}", "onnx:~/model.onnx", "python:~/make.py:make"]
+    requests = [make_request(spec, {}) for spec in specs]
+    before = [job_key(one) for one in requests]
+    (tmp_path / "model.onnx.data").write_bytes(b"1")
+    (tmp_path / "make.py").write_text("# changed")
+    assert not set(before) & {job_key(one) for one in requests}
+    assert source_of(specs[2]) == source_of(f"python:{tmp_path / 'make.py'}:make") != ""
+
+
+def test_names_of_files_in_another_encoding(tmp_path: Path) -> None:
+    with refused("encoder: expected a name in UTF-8, got 'onnx:caf\\udce9.onnx'"):
+        make_request("onnx:caf\udce9.onnx", {})
+    store = opened(tmp_path)
+    add(store, [make_request("builtin:conv", {"checkpoint": "caf\udce9.pt"})])
+    (encoder,) = read_summary(tmp_path)["encoders"]
+    assert encoder["checkpoint"] == "caf\udce9.pt"
+
+
 def test_half_the_batch_is_another_series() -> None:
     identity = {"a": 1.5}
     decision = {"batch_size": 4, "asked": False}
@@ -227,18 +251,54 @@ def test_a_silent_run_loses_what_it_held(tmp_path: Path) -> None:
     assert not two.finish_unit(units[0].id, b"again", 64, {})
 
 
+@pytest.mark.parametrize("ahead", [3600.0, -3600.0])
+def test_clocks_of_two_machines_may_differ(ahead: float, tmp_path: Path) -> None:
+    """After the first heartbeat that is seen to change, it is the observer's clock that says who is silent."""
+    one, two = Clock(), Clock()
+    two.now += ahead
+    first, second = opened(tmp_path, one), opened(tmp_path, two)
+    (id,) = add(first, fakes(1))
+    for _ in range(3):
+        for clock in (one, two):
+            clock.now += 30
+        first.beat(["cpu"])
+        second.beat(["cpu"])
+    assert first.claim_job(id, "waiting")
+    for _ in range(5):
+        for clock in (one, two):
+            clock.now += 30
+        assert second.beat(["cpu"]) == [first.run] and not second.claim_job(id, "waiting")
+        assert first.beat(["cpu"]) == [second.run]
+    for _ in range(3):  # it says no more
+        two.now += 30
+        second.beat(["cpu"])
+    assert second.claim_job(id, "waiting")
+
+
+def test_half_written_results_go_once_they_are_old(tmp_path: Path) -> None:
+    (tmp_path / "results").mkdir()
+    old, recent = (tmp_path / "results" / f".{name}.json.1-a.tmp" for name in ("old", "recent"))
+    for path in (old, recent):
+        path.touch()
+    os.utime(old, (1e9, 1e9))
+    opened(tmp_path)
+    assert not old.exists() and recent.exists()
+
+
 def test_a_dead_process_loses_what_it_held_at_once(tmp_path: Path) -> None:
     program = (
         "import os, signal\nfrom pathlib import Path\nfrom fleet_fakes import *\n"
         f"store = Store(Path({str(tmp_path)!r}))\nstore.begin()\nids = add(store, fakes(1))\n"
-        "assert store.claim_job(ids[0], 'waiting')\nos.kill(os.getpid(), signal.SIGKILL)"
+        "assert store.claim_job(ids[0], 'waiting')\n"
+        "store.beat(['cpu'], [('0', 'cpu', 'ready', 'fake:000', 1.0, 2, 128, 4.0)])\nos.kill(os.getpid(), signal.SIGKILL)"
     )
     paths = os.pathsep.join(sys.path)
     done = subprocess.run(
         [sys.executable, "-c", program], env={**os.environ, "PYTHONPATH": paths}, check=False
     )
     assert done.returncode == -9
-    assert not read_summary(tmp_path)["runs"][0]["alive"]
+    summary = read_summary(tmp_path)
+    assert not summary["runs"][0]["alive"] and summary["workers"] == []  # what it was at, nobody is
     store = Store(tmp_path)
     store.begin()
     assert store.claim_job(1, "waiting")
@@ -369,6 +429,24 @@ def test_network_file_systems_get_a_rollback_journal(tmp_path: Path, monkeypatch
     store = opened(tmp_path / "there")
     assert mode(store) == "delete"
     assert planned(store, fakes(1)[0]) == 1
+
+
+def test_a_journal_that_was_asked_for_stays(tmp_path: Path) -> None:
+    """A later command without --journal must not bring back what the file system cannot hold."""
+    Store(tmp_path, journal="delete").close()
+    store = Store(tmp_path)
+    assert (database.mode(store.db), store.beat_seconds) == ("delete", 10.0)
+    store.close()
+    assert database.mode(Store(tmp_path, journal="wal").db) == "wal"
+    with refused("journal: expected one of auto, wal, delete, got 'wall', did you mean wal?"):
+        Store(tmp_path / "other", journal="wall")
+
+
+def test_the_order_of_a_requests_fields_means_nothing(tmp_path: Path) -> None:
+    store = opened(tmp_path)
+    (request,) = fakes(1)
+    again = {**dict(reversed(request.items())), "options": dict(reversed(request["options"].items()))}
+    assert add(store, [request]) == add(store, [again])
 
 
 def test_the_file_system_of_a_folder(tmp_path: Path) -> None:

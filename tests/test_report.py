@@ -20,10 +20,12 @@ import numpy as np
 import pytest
 import torch
 from checks import refused
+from fleet_fakes import add, fakes
 from result_example import example
 
 import synbench_fast as sb
 from synbench_fast import cli
+from synbench_fast.fleet.store import Store
 from synbench_fast.report import export, html, ranking, reader, tables
 from synbench_fast.report.collection import Failure, boards, load_results
 from synbench_fast.results import Result
@@ -415,6 +417,31 @@ def test_boards_without_the_budget_say_so(folder: Path) -> None:
     assert "nothing at the budgets and thresholds asked for" in stream.getvalue()
     assert [len(one["members"]["spec"]) for one in data_of(html.page(found))["boards"]] == [5, 1]
     assert [row["score_eps0.2_a0.6"] is None for row in found.rows()] == [False] * 5 + [True]
+
+
+def test_failures_of_a_run_store_are_listed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A leaderboard of what was scored alone would not say that something is missing."""
+    store = Store(tmp_path)
+    store.begin()
+    earlier = add(store, fakes(1, version=1))
+    broken, fine = add(store, fakes(2))
+    for id in (*earlier, broken):
+        store.fail_job(id, "weights: gone")
+    example().save(store.results / "a.json")
+    store.finish_job(fine, "a.json")
+    store.end()
+    store.close()
+    assert cli.main(["report", str(tmp_path), "--format", "csv"]) == 0
+    rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+    assert [(row["encoder"], row["status"], row["reason"]) for row in rows] == [
+        ("builtin:conv", "scored", ""), ("fake:000", "failed", "weights: gone"),
+    ]  # fmt: skip
+    assert data_of((tmp_path / "report.html").read_text())["failures"] == [["fake:000", "weights: gone"]]
+    for path in tmp_path.glob("store.sqlite*"):
+        path.write_bytes(b"damaged" * 1000)
+    assert cli.main(["report", str(tmp_path), "--html", "none"]) == 1
+    out, err = capsys.readouterr()
+    assert "builtin:conv" in out and err.startswith("error: ") and "got a damaged file" in err
 
 
 def test_failures_alone(tmp_path: Path) -> None:

@@ -321,6 +321,26 @@ def test_boards_are_apart_and_suites_have_tasks(browser: Any, tmp_path: Path) ->
     assert browser.get_log("browser") == []
 
 
+def test_one_score_without_an_interval_has_a_place(browser: Any, tmp_path: Path) -> None:
+    """The axis has no length of its own then."""
+    one = varied(0)
+    scores = [
+        dataclasses.replace(s, stderr=math.nan, ci95_low=math.nan, ci95_high=math.nan) for s in one.scores
+    ]
+    dataclasses.replace(one, scores=scores).save(tmp_path / "0.json")
+    opened(browser, tmp_path)
+    assert "NaN" not in browser.execute_script("return document.querySelector('#scatter').innerHTML")
+    marks = browser.execute_script("return document.querySelector('#leaderboard .bar s').style.left")
+    assert 0 < float(marks.rstrip("%")) < 100
+    assert browser.get_log("browser") == []
+
+
+def test_a_row_is_headed_by_its_encoder(browser: Any, six: Path) -> None:
+    opened(browser, six)
+    heads = browser.find_elements("css selector", "#leaderboard tbody [role=rowheader]")
+    assert [one.text for one in heads] == names(browser)
+
+
 def test_failures_alone_are_shown(browser: Any, tmp_path: Path) -> None:
     opened(browser, tmp_path, (Failure(encoder="timm:gone", reason="no weights"),))
     assert browser.find_element("css selector", "#failures").text.split("\n")[-1] == "timm:gone no weights"

@@ -592,7 +592,7 @@ def test_demo_is_the_small_zoo(monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
         (["zoo:small", "--data", "digits", "--coefficient", "x"], "error: --coefficient: expected one of"),
         (
             ["--demo", "--zoo-epochs", "0"],
-            "error: --zoo-epochs: expected a number between 0 and inf, got '0'",
+            "error: --zoo-epochs: expected a number between 0 and 1e+09, got '0'",
         ),
     ],
 )

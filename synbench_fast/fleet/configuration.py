@@ -31,6 +31,7 @@ __all__ = [
     "halved",
     "job_key",
     "make_request",
+    "named_files",
     "series_of",
 ]
 
@@ -54,6 +55,10 @@ def make_request(spec: str, options: Mapping[str, Any], suite: Any | None = None
     """
     from synbench_fast.score import score
 
+    try:
+        spec.encode()
+    except UnicodeEncodeError:  # the name of a file in another encoding; a store keeps text
+        raise SynbenchError(f"encoder: expected a name in UTF-8, got {spec!a}") from None
     parameters = inspect.signature(score).parameters
     given: dict[str, Any] = {
         name: one.default for name, one in parameters.items() if name not in ("encoder", "progress")
@@ -106,20 +111,23 @@ def halved(prepared: dict[str, Any]) -> dict[str, Any] | None:
     return {**prepared, "decision": decision, "tasks": tasks}
 
 
-def _named(request: dict[str, Any]) -> list[Path]:
-    """Local files that a request names."""
+def named_files(request: dict[str, Any]) -> list[Path]:
+    """Local files and folders that a request names."""
     source, _, name = request["spec"].partition("?")[0].partition(":")
     names = [request["options"]["checkpoint"]]
     if source in ("onnx", "torchscript", "hf"):
         names.append(name)
     elif source == "python":
         names.append(name.rpartition(":")[0])
-    return [Path(one) for one in names if one and Path(one).exists()]
+    paths = [Path(one).expanduser() for one in names if one]
+    if source == "onnx":  # the weights that an exporter put beside the graph
+        paths += [Path(f"{paths[-1]}{ending}") for ending in (".data", "_data")]
+    return [one for one in paths if one.exists()]
 
 
 def _files(request: dict[str, Any]) -> list[tuple[str, int, int]]:
     found = []
-    for path in _named(request):
+    for path in named_files(request):
         inside = sorted(path.rglob("*")) if path.is_dir() else [path]
         found += [(str(one), one.stat().st_size, one.stat().st_mtime_ns) for one in inside if one.is_file()]
     return found
@@ -137,7 +145,7 @@ def source_of(spec: str) -> str:
         except (ImportError, ValueError):
             found = None
         where = (found.origin if found is not None else None) or ""
-    path = Path(where)
+    path = Path(where).expanduser()
     return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
 
 

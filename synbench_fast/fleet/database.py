@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from synbench_fast.errors import SynbenchError
+from synbench_fast.errors import SynbenchError, suggest
 
 __all__ = ["FILE", "JOURNALS", "connect", "explained", "journal_for", "mode", "transaction"]
 
@@ -76,11 +76,19 @@ CREATE INDEX unit_finished ON units(finished) WHERE finished IS NOT NULL;
 """
 
 
-def journal_for(folder: Path, wanted: str = "auto") -> str:
-    """ "wal", or "delete" (the rollback journal) for a folder on a network's file system."""
+def journal_for(folder: Path, wanted: str = "auto", found: str | None = None) -> str:
+    """ "wal", or "delete" (the rollback journal) for a folder on a network's file system.
+
+    `found`: the journal of the store that is there. One that was asked to be "delete" stays so: a run that is not
+    told does not know what the file system's type hides.
+    """
+    if wanted not in JOURNALS:
+        raise SynbenchError(
+            f"journal: expected one of {', '.join(JOURNALS)}, got {wanted!r}{suggest(str(wanted), JOURNALS)}"
+        )
     if wanted != "auto":
         return wanted
-    return "delete" if _file_system(folder) in NETWORKS else "wal"
+    return "delete" if found == "delete" or _file_system(folder) in NETWORKS else "wal"
 
 
 def _file_system(folder: Path) -> str:
@@ -116,7 +124,8 @@ def connect(folder: Path, *, create: bool, journal: str = "auto") -> sqlite3.Con
         try:
             db.execute("PRAGMA trusted_schema=OFF")
             if create:
-                db.execute(f"PRAGMA journal_mode={journal_for(folder, journal)}")
+                made = db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] > 0
+                db.execute(f"PRAGMA journal_mode={journal_for(folder, journal, mode(db) if made else None)}")
                 db.execute("PRAGMA synchronous=" + ("NORMAL" if mode(db) == "wal" else "FULL"))
                 with transaction(db):
                     if db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0:

@@ -9,6 +9,7 @@ from typing import Any, TextIO
 
 from synbench_fast.display import print_table
 from synbench_fast.fleet.places import Place, Snapshot
+from synbench_fast.fleet.summary import named
 from synbench_fast.printable import printable
 
 __all__ = ["Watch", "duration", "print_status", "watching"]
@@ -158,4 +159,4 @@ def print_status(stream: TextIO, summary: dict[str, Any]) -> None:
     failed = [one for one in summary["encoders"] if one["current"] and one["state"] == "failed"]
     if failed:
         stream.write("\n")
-        print_table(stream, ["failed", "why"], [[one["spec"], one["reason"]] for one in failed], left=2)
+        print_table(stream, ["failed", "why"], [[named(one), one["reason"]] for one in failed], left=2)

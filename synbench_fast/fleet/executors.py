@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
@@ -23,6 +23,9 @@ from typing import Any, Protocol
 from synbench_fast.fleet.tasks import WORKER, answer, make_worker
 
 __all__ = ["Event", "Executor", "InProcess", "Local", "Slot"]
+
+ENDING_SECONDS = 5.0  # for a worker that has closed its end
+STUCK_SECONDS = 30.0  # for one that was killed; giving memory of a GPU back takes some
 
 Task = dict[str, Any]
 
@@ -179,11 +182,12 @@ class Local:
     def _lost(self, slot: str) -> Event:
         one = self._processes.pop(slot)
         one.connection.close()
-        try:
-            code = one.process.wait(5)
-        except subprocess.TimeoutExpired:
-            self._kill(one.process)
-            code = one.process.wait()
+        patience = time.monotonic() + ENDING_SECONDS
+        # Not waited for yet: until then its number, which is that of its group, belongs to nobody else.
+        while not _over(one.process) and time.monotonic() < patience:
+            time.sleep(0.01)
+        self._kill(one.process)  # what it started and left behind, or itself
+        code = self._ended(one.process)
         return Event(slot, "lost", reason=f"{ended(code)}; what it printed is in {self.log(slot).name}")
 
     @staticmethod
@@ -192,16 +196,31 @@ class Local:
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, signal.SIGKILL)
 
+    @staticmethod
+    def _ended(process: subprocess.Popen[bytes]) -> int:
+        """Its exit code. One that a driver holds on to, so that not even SIGKILL ends it, is left behind."""
+        with suppress(subprocess.TimeoutExpired):
+            return process.wait(STUCK_SECONDS)
+        return -signal.SIGKILL
+
     def stop(self, slot: str) -> None:
         one = self._processes.pop(slot, None)
         if one is not None:
             self._kill(one.process)
             one.connection.close()
-            one.process.wait()
+            self._ended(one.process)
 
     def close(self) -> None:
         for slot in list(self._processes):
             self.stop(slot)
+
+
+def _over(process: subprocess.Popen[bytes]) -> bool:
+    """Whether a child has ended; where the system can, its exit code stays to be asked for."""
+    if hasattr(os, "waitid"):
+        with suppress(ChildProcessError):
+            return os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+    return process.poll() is not None
 
 
 def ended(code: int) -> str:
@@ -212,15 +231,3 @@ def ended(code: int) -> str:
     name = known.get(-code, f"signal {-code}")
     why = ", as the system does when memory runs out" if -code == signal.SIGKILL else ""
     return f"the worker was killed by {name}{why}"
-
-
-def spread(devices: Iterable[str], per_device: Callable[[str], int]) -> list[str]:
-    """Each device as often as it has workers, in turn, so that the first tasks go to all of them."""
-    left = {one: per_device(one) for one in devices}
-    slots: list[str] = []
-    while any(left.values()):
-        for one in left:
-            if left[one]:
-                slots.append(one)
-                left[one] -= 1
-    return slots

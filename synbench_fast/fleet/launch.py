@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from synbench_fast import plugins
+from synbench_fast.checks import check_integer
 from synbench_fast.devices import find_device, gpu_count
 from synbench_fast.errors import SynbenchError, suggest
 from synbench_fast.fleet.configuration import (
@@ -21,6 +23,7 @@ from synbench_fast.fleet.configuration import (
 from synbench_fast.fleet.executors import Executor, Local
 from synbench_fast.fleet.places import Snapshot
 from synbench_fast.fleet.processes import LEASE_SECONDS
+from synbench_fast.fleet.readahead import ReadAhead
 from synbench_fast.fleet.scheduler import RETRIES, Fleet
 from synbench_fast.fleet.store import Job, Store
 from synbench_fast.prepare import check_settings
@@ -51,7 +54,7 @@ def place_workers(
             gpus = [f"cuda:{index}" for index in range(gpu_count()[0])]
             found = dict.fromkeys(gpus, 1) or {"cpu": room}
         elif text == "cuda":
-            find_device("cuda", True)
+            _check_gpu("cuda", 0)
             found = {f"cuda:{index}": 1 for index in range(gpu_count()[0])}
         elif match := re.fullmatch(r"cpu(?::([0-9]{1,6}))?", text):
             if match[1] and (int(match[1]) == 0 or workers is not None):
@@ -59,7 +62,7 @@ def place_workers(
                 raise SynbenchError(f"devices: expected {wanted}, got {text!r}")
             found = {"cpu": int(match[1] or room)}
         elif re.fullmatch(r"cuda:[0-9]{1,6}", text):
-            find_device(text, True)
+            _check_gpu(text, int(text[5:]))
             found = {text: 1}
         else:
             raise SynbenchError(
@@ -73,6 +76,12 @@ def place_workers(
         names = list(counts)
         return [names[number % len(names)] for number in range(workers)]
     return [device for device, count in counts.items() for _ in range(count)]
+
+
+def _check_gpu(name: str, index: int) -> None:
+    """SynbenchError unless the GPU is here. It is not used: this process would hold some of its memory all the time."""
+    if index >= gpu_count()[0]:
+        find_device(name, True)
 
 
 def find_executor(name: str) -> Callable[..., Executor]:
@@ -132,6 +141,9 @@ def run_fleet(
     Raises:
         SynbenchError: an argument that is wrong, a store that cannot be used, no worker that starts.
     """
+    if workers is not None:
+        check_integer("workers", workers, 1, "an integer of at least 1")
+    check_integer("retries", retries, 0, "an integer of at least 0")
     common = dict(options or {})
     requests = []
     for one in models:
@@ -156,7 +168,9 @@ def run_fleet(
         ids = store.add_jobs(
             (job_key(one), configuration_of(one), family_of(one), one["spec"], one) for one in requests
         )
-        if any(store.job(id).state not in ("done", "failed") for id in ids):
+        states = {id: store.job(id).state for id in ids}
+        before = {id for id, state in states.items() if state == "done"}
+        if any(state not in ("done", "failed") for state in states.values()):
             if make is not None:
                 executor = make(
                     devices, workers, threads=threads, logs=path / "logs", label=f"run-{run}-worker"
@@ -164,14 +178,30 @@ def run_fleet(
                 if not hasattr(executor, "slots"):
                     got = type(executor).__name__
                     raise SynbenchError(f"executor: expected an Executor from {name!r}, got {got}")
+            # Processes of this machine find in memory what another one has read.
+            here = executor is None and ray is None
             if executor is None and ray is not None:
                 executor = RayExecutor(ray, devices, workers, threads=threads)
             elif executor is None:
                 executor = Local(placed, path / "logs", label=f"run-{run}-worker")
             assert executor is not None and not isinstance(executor, str)
-            Fleet(store, executor, ids, timeout=timeout, retries=retries, report=report, said=said).run()
+            reader = ReadAhead() if here else None
+            try:
+                Fleet(
+                    store,
+                    executor,
+                    ids,
+                    timeout=timeout,
+                    retries=retries,
+                    report=report,
+                    said=said,
+                    ahead=None if reader is None else reader.want,
+                ).run()
+            finally:
+                if reader is not None:
+                    reader.close()
         else:
             store.end()
-        return [store.job(id) for id in ids]
+        return [replace(store.job(id), before=id in before) for id in ids]
     finally:
         store.close()

@@ -119,7 +119,7 @@ def _nearby() -> list[str]:
 def _read(path: str) -> list[Named]:
     """The encoders of a file of specs."""
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        text = Path(path).read_text(encoding="utf-8-sig")  # some editors begin a file with a mark
     except OSError as error:
         raise SynbenchError(f"{path}: expected a file that can be read, got: {error.strerror}") from None
     except UnicodeDecodeError:

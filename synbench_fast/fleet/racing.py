@@ -91,6 +91,8 @@ class Race:
             f"half-width {stage.half_width:g}: {stage.encoders} scored, {len(stage.out)} out"
             for stage in self.stages
         ]
+        if not self.standings:
+            return [*found, "nothing could be scored"]
         left = len(self.left)
         saved = 1 - self.images / self.images_without if self.images_without else 0.0
         place = f"at eps {self.eps:g}, above accuracy {self.threshold:g}"
@@ -149,6 +151,7 @@ def race(
     failures: dict[str, str] = {}
     superseded: set[Path] = set()
     places = list(range(len(running)))
+    eps = threshold = math.nan
     for factor in STAGES:
         half_width = min(0.5, factor * last)
         jobs = run_fleet(
@@ -167,9 +170,11 @@ def race(
                 latest[i] = job, Result.load(path)
                 alive.append(i)
             else:
-                failures[job.spec] = str(job.reason)
+                failures[job.name] = str(job.reason)
                 latest.pop(i, None)
-        eps, threshold = _point(options, [latest[i][1] for i in alive])
+        if alive:
+            first = latest[alive[0]][1]
+            eps, threshold = first.eps[0], min(first.thresholds)  # that decide
         dropped: list[int] = []
         if len(alive) > best:
             scores, errors, rho = standings([latest[i][1] for i in alive], eps, threshold)
@@ -178,7 +183,7 @@ def race(
             ]
         out_after |= dict.fromkeys(dropped, half_width)
         stages.append(
-            Stage(half_width=half_width, encoders=len(alive), out=[latest[i][0].spec for i in dropped])
+            Stage(half_width=half_width, encoders=len(alive), out=[latest[i][0].name for i in dropped])
         )
         if said is not None:
             said(f"half-width {half_width:g}: {len(alive)} scored, {len(dropped)} out")
@@ -191,13 +196,6 @@ def race(
 def _reach(pairs: int, level: float) -> float:
     # From the logarithm: 1 - (1 - level)^(1/P) itself has no digits left for many pairs.
     return -NormalDist().inv_cdf(-math.expm1(math.log1p(-level) / pairs) / 2)
-
-
-def _point(options: Mapping[str, Any], results: Sequence[Result]) -> tuple[float, float]:
-    """The budget and threshold that decide."""
-    if not results:
-        return math.nan, math.nan
-    return results[0].eps[0], min(results[0].thresholds)
 
 
 def _told(
@@ -216,7 +214,7 @@ def _told(
         score = result.score(eps, threshold)
         found.append(
             Standing(
-                encoder=job.spec,
+                encoder=job.name,
                 score=score.score,
                 stderr=score.stderr,
                 images=result.cost.images,

@@ -38,6 +38,8 @@ class Fleet:
             unexpected.
         report: called now and then, and at the end.
         said: called with one line about what happened.
+        ahead: called with the requests of jobs that nobody has taken, those that come next, whenever an encoder has
+            been loaded.
     """
 
     def __init__(
@@ -50,15 +52,17 @@ class Fleet:
         retries: int = RETRIES,
         report: Callable[[Snapshot], None] | None = None,
         said: Callable[[str], None] | None = None,
+        ahead: Callable[[list[dict[str, Any]]], None] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._store, self._executor, self._jobs = store, executor, list(jobs)
         self._timeout, self._retries = timeout, retries
         self._report = report or (lambda snapshot: None)
         self._said = said or (lambda line: None)
+        self._ahead = ahead
         self._clock = clock
         self._places = {one.name: Place(one) for one in executor.slots}
-        self._names = {id: store.job(id).spec for id in jobs}
+        self._names = {id: store.job(id).name for id in jobs}
         self._states: dict[int, str] = {}
         self._units: dict[int, tuple[int, int]] = {}
         self._spent: dict[int, float] = {}
@@ -320,17 +324,20 @@ class Fleet:
             elif job.prepared["decision"] != data["decision"]:  # decided anew meanwhile
                 place.job = None
             elif self._busy(id) > 1:
-                self._fail(id, "weights: expected the same in every worker, got two versions")
+                self._fail(id, _unlike("worker", job.prepared, data))
             else:
                 self._plan(place, id, data)
         elif job.state == "waiting":
             self._plan(place, id, data)
         else:
             self._states[id] = job.state
+        if self._ahead is not None:
+            waiting = [one for one in self._jobs if self._states[one] == "waiting"]
+            self._ahead([self._store.job(one).request for one in waiting[: len(self._places)]])
 
     def _plan(self, place: Place, id: int, prepared: dict[str, Any]) -> None:
         if not self._store.plan(id, place.kind, prepared):
-            self._fail(id, "weights: expected the same in every run on this store, got two versions")
+            self._fail(id, _unlike("run on this store", self._store.job(id).prepared, prepared))
             return
         self._read_blocks(id)
         self._kinds[id] = place.kind
@@ -399,10 +406,12 @@ class Fleet:
         smaller = halved(job.prepared) if job.prepared is not None else None
         if job.state != "planned":
             return
-        if smaller is None or not self._store.plan(id, job.kind or "", smaller):
+        if smaller is None:
             self._fail(id, reason)
             return
-        self._said(f"{job.spec}: {reason}; all of it again with {smaller['decision']['batch_size']}")
+        # Other runs see from the series that it was decided anew, as other workers of this one do.
+        self._store.plan(id, job.kind or "", smaller, anyway=True)
+        self._said(f"{job.name}: {reason}; all of it again with {smaller['decision']['batch_size']}")
         for place in self._places.values():
             if place.job == id:
                 place.job = None
@@ -467,3 +476,16 @@ class Fleet:
                 done, total = self._units.get(id, (0, 0))
                 at = f"{done} of {total} units" if total else "loading"
                 self._fail(id, f"timeout: expected at most {self._timeout:g} s, got {seconds:.1f} s at {at}")
+
+
+def _unlike(place: str, one: dict[str, Any] | None, other: dict[str, Any]) -> str:
+    """Why an encoder that was loaded twice is not the same: libraries of other versions, else other weights."""
+    found = [
+        {} if each is None else each["tasks"][0].get("identity", {}).get("versions", {})
+        for each in (one, other)
+    ]
+    names = [name for name in {**found[0], **found[1]} if found[0].get(name) != found[1].get(name)]
+    if not names:
+        return f"weights: expected the same in every {place}, got two versions"
+    both = (", ".join(f"{name} {versions.get(name, 'none')}" for name in names) for versions in found)
+    return f"versions: expected the same in every {place}, got {' and '.join(both)}"

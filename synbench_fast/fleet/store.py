@@ -15,7 +15,7 @@ import re
 import sqlite3
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,10 +28,15 @@ from synbench_fast.fleet.summary import read_summary
 
 __all__ = ["Job", "Store", "Unit", "read_summary"]
 
+_ABANDONED_SECONDS = 3600.0  # a file that has been half written for so long is nobody's
+
 
 @dataclass(frozen=True)
 class Job:
-    """One encoder under one configuration. `prepared`: what the first worker to load it found out."""
+    """One encoder under one configuration. `prepared`: what the first worker to load it found out.
+
+    `before`: it was done when the run began that gives it back.
+    """
 
     id: int
     key: str
@@ -42,6 +47,13 @@ class Job:
     prepared: dict[str, Any] | None
     reason: str | None
     result: str | None
+    before: bool = False
+
+    @property
+    def name(self) -> str:
+        """What tells it from others: its spec, and the checkpoint where there is one."""
+        checkpoint = self.request.get("options", {}).get("checkpoint")
+        return self.spec if checkpoint is None else f"{self.spec} {checkpoint}"
 
 
 @dataclass(frozen=True)
@@ -57,6 +69,15 @@ class Unit:
 
     def plain(self) -> dict[str, Any]:
         return vars(self).copy()
+
+
+@dataclass(frozen=True)
+class _Heard:
+    """Another run's last heartbeat, when it was first seen here, and whether it came after one seen before."""
+
+    heartbeat: float
+    at: float
+    again: bool
 
 
 class Store:
@@ -80,6 +101,7 @@ class Store:
         self.results.mkdir(parents=True, exist_ok=True)
         self.db = connect(folder, create=True, journal=journal)
         self._lease, self._clock = lease_seconds, clock
+        self._heard: dict[int, _Heard] = {}  # of other runs
         # A rollback journal is written and synchronised each time, over a network as a rule.
         self.beat_seconds = 2.0 if mode(self.db) == "wal" else 10.0
         self.run = 0
@@ -111,7 +133,9 @@ class Store:
             alone = db.execute("SELECT count(*) FROM runs WHERE ended IS NULL").fetchone()[0] == 1
         if alone:  # what a run that was killed had begun to write
             for path in self.results.glob(".*.tmp"):
-                path.unlink(missing_ok=True)
+                with suppress(OSError):
+                    if abs(time.time() - path.stat().st_mtime) > _ABANDONED_SECONDS:
+                        path.unlink()
         return self.run
 
     def beat(self, kinds: Iterable[str], workers: Iterable[Sequence[Any]] = ()) -> list[int]:
@@ -145,13 +169,28 @@ class Store:
         db.execute("UPDATE runs SET ended = ? WHERE id = ?", (self._clock(), run))
 
     def _release_dead(self, db: sqlite3.Connection) -> None:
-        late = self._clock() - self._lease
         alive = db.execute(
             "SELECT id, host, pid, process, heartbeat FROM runs WHERE ended IS NULL"
         ).fetchall()
         for run, host, pid, mark, heartbeat in alive:
-            if run != self.run and (heartbeat < late or gone(host, pid, mark)):
+            if run != self.run and (self._silent(run, heartbeat) or gone(host, pid, mark)):
                 self._release(db, run)
+
+    def _silent(self, run: int, heartbeat: float) -> bool:
+        """Whether a run has said nothing for a lease, by this machine's clock.
+
+        Clocks of two machines may differ by more than a lease. What a heartbeat says counts only until a second one
+        is seen; from then on it is when they came, here.
+        """
+        now = self._clock()
+        before = self._heard.get(run)
+        if before is None:
+            self._heard[run] = _Heard(heartbeat, now, again=False)
+            return heartbeat < now - self._lease
+        if heartbeat != before.heartbeat:
+            self._heard[run] = _Heard(heartbeat, now, again=True)
+            return False
+        return before.at <= now - self._lease or (not before.again and heartbeat < now - self._lease)
 
     def kinds_elsewhere(self) -> set[str]:
         """Kinds of devices that the other live runs offer."""
@@ -179,7 +218,7 @@ class Store:
                     "SELECT id, result, spec, request FROM jobs WHERE key = ?", (key,)
                 ).fetchone()
                 # The key stands for the request; what another hand put under it, such as other code, is never run.
-                if stored_spec != spec or stored != json.dumps(request):
+                if stored_spec != spec or _plain(stored, self.folder) != request:
                     raise SynbenchError(
                         f"{self.folder / FILE}: expected the request that job {id} is found by, got another"
                     )
@@ -256,11 +295,12 @@ class Store:
             db.execute("UPDATE jobs SET attempts = attempts + 1 WHERE id = ?", (id,))
             return int(db.execute("SELECT attempts FROM jobs WHERE id = ?", (id,)).fetchone()[0])
 
-    def plan(self, id: int, kind: str, prepared: dict[str, Any]) -> bool:
+    def plan(self, id: int, kind: str, prepared: dict[str, Any], *, anyway: bool = False) -> bool:
         """Write down what a worker found out when it loaded a job, and which units make it up.
 
         `prepared["tasks"]`: of each task its `series`, `scales`, `samples` and `least` (see `plan.cover`). A job
-        that was planned otherwise is planned anew, unless other runs are at its units: then False.
+        that was planned otherwise is planned anew, unless other runs are at its units: then False. With `anyway`
+        what these make is kept, and no part of the plan.
         """
         with self._writing() as db:
             busy = db.execute(
@@ -268,7 +308,7 @@ class Store:
                 "AND run != ? AND payload IS NULL",
                 (id, self.run),
             ).fetchone()[0]
-            if busy:
+            if busy and not anyway:
                 return False
             db.execute("DELETE FROM plan WHERE job = ?", (id,))
             tasks = []

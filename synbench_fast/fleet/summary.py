@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sqlite3
 import time
@@ -12,7 +13,13 @@ from synbench_fast.errors import SynbenchError, first_line
 from synbench_fast.fleet.database import FILE, connect, explained
 from synbench_fast.fleet.processes import LEASE_SECONDS, gone
 
-__all__ = ["read_summary"]
+__all__ = ["named", "read_summary"]
+
+
+def named(encoder: dict[str, Any]) -> str:
+    """What tells an encoder of a summary from others, as `Job.name`."""
+    spec, checkpoint = encoder["spec"], encoder["checkpoint"]
+    return str(spec if checkpoint is None else f"{spec} {checkpoint}")
 
 
 def read_summary(folder: str | os.PathLike[str]) -> dict[str, Any]:
@@ -27,7 +34,7 @@ def read_summary(folder: str | os.PathLike[str]) -> dict[str, Any]:
         try:
             db.execute("BEGIN")
             return _summary(db, str(path))
-        except (TypeError, ValueError, IndexError, AttributeError, OverflowError) as error:
+        except (TypeError, ValueError, LookupError, AttributeError, OverflowError, RecursionError) as error:
             raise SynbenchError(
                 f"{path / FILE}: expected the values that a run writes, got others ({first_line(error)})"
             ) from None
@@ -39,13 +46,14 @@ def _summary(db: sqlite3.Connection, folder: str) -> dict[str, Any]:
     now = time.time()
     newest = db.execute("SELECT configuration FROM jobs ORDER BY asked DESC, id DESC LIMIT 1").fetchone()
     jobs = db.execute(
-        "SELECT jobs.id, spec, configuration, state, reason, jobs.attempts, kind, result, began, jobs.finished, "
+        "SELECT jobs.id, spec, request, configuration, state, reason, jobs.attempts, kind, result, began, jobs.finished, "
         "count(unit), coalesce(sum(payload IS NOT NULL), 0), coalesce(sum(images), 0) FROM jobs "
         "LEFT JOIN plan ON plan.job = jobs.id LEFT JOIN units ON units.id = plan.unit GROUP BY jobs.id ORDER BY jobs.id"
     ).fetchall()
     names = [
         "id",
         "spec",
+        "request",
         "configuration",
         "state",
         "reason",
@@ -60,13 +68,13 @@ def _summary(db: sqlite3.Connection, folder: str) -> dict[str, Any]:
     ]
     encoders = [dict(zip(names, row, strict=True)) for row in jobs]
     for one in encoders:
+        one["checkpoint"] = json.loads(one.pop("request")).get("options", {}).get("checkpoint")
         one["current"] = newest is not None and one["configuration"] == newest[0]
     current = [one for one in encoders if one["current"]]
     states = [one["state"] for one in current]
     recent = db.execute(
         "SELECT count(*), coalesce(sum(images), 0), min(finished) FROM units WHERE finished > ?", (now - 60,)
     ).fetchone()
-    alive = {run for (run,) in db.execute("SELECT id FROM runs WHERE ended IS NULL")}
     runs = [
         {"id": id, "host": host.split()[0], "pid": pid, "began": began, "heartbeat": heartbeat, "alive": True}
         | ({} if not gone(host, pid, mark) and heartbeat > now - LEASE_SECONDS else {"alive": False})
@@ -74,6 +82,7 @@ def _summary(db: sqlite3.Connection, folder: str) -> dict[str, Any]:
             "SELECT id, host, pid, process, began, heartbeat FROM runs WHERE ended IS NULL ORDER BY id"
         )
     ]
+    alive = {one["id"] for one in runs if one["alive"]}
     workers = db.execute(
         "SELECT run, slot, device, state, encoder, since, units, images, seconds FROM workers ORDER BY run, slot"
     ).fetchall()

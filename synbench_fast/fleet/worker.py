@@ -180,7 +180,8 @@ class EncoderWorker:
         block = Block(unit["scale_index"], unit["start"], unit["count"])
         pipeline = loaded.pipelines.get(key)
         if pipeline is None or (key, block) in loaded.done:
-            loaded.done = {one for one in loaded.done if one[0] != key}
+            # Units come task by task: buffers and recordings of another would be held for nothing.
+            loaded.done, loaded.pipelines = set(), {}
             pipeline = loaded.pipelines[key] = self._pipeline(loaded, unit["task"], blocks)
         probe = pipeline.probe
         before = probe.seconds

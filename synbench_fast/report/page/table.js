@@ -128,7 +128,7 @@ function arrange() {
     }
   }
   if (view.low > view.high) [view.low, view.high] = [0, 1];
-  const pad = 0.04 * (view.high - view.low);
+  const pad = 0.04 * (view.high - view.low) || 0.05; // a single score without an interval
   [view.low, view.high] = [view.low - pad, view.high + pad];
 }
 
@@ -142,7 +142,7 @@ function makeRow(position) {
       box.checked = picked;
       row.append(el("td", { class: "pick k-pick" }, box));
     } else {
-      row.append(el("td", { class: `k-${one.key}${one.left ? " left" : ""}` }, one.cell ? one.cell(b, i) : one.text(b, i)));
+      row.append(el("td", { class: `k-${one.key}${one.left ? " left" : ""}`, role: one.key === "encoder" ? "rowheader" : null }, one.cell ? one.cell(b, i) : one.text(b, i)));
     }
   }
   return row;
