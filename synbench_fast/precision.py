@@ -12,6 +12,7 @@ so by the envelope theorem a fixed one is right to first order; the samples are 
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -124,23 +125,33 @@ def tf32_allowed(device: torch.device, allowed: bool) -> Iterator[None]:
     """On a GPU, matrix products and convolutions of float32 may use TF32 inside, or may not; as before after.
 
     The two older switches are used because every supported torch has them and its compiler reads them; torch
-    with the newer ones follows, and those are put back too.
+    with the newer ones follows, and those are put back too. That some releases advise the newer ones, from 2.9 on, is
+    nothing that a caller could act on.
     """
     if device.type != "cuda":
         yield
         return
-    older = _older_switches()
-    newer = [(one, one.fp32_precision) for one in _newer_switches()]
-    torch.set_float32_matmul_precision("high" if allowed else "highest")
-    torch.backends.cudnn.allow_tf32 = allowed
+    with _without_advice():
+        older = _older_switches()
+        newer = [(one, one.fp32_precision) for one in _newer_switches()]
+        torch.set_float32_matmul_precision("high" if allowed else "highest")
+        torch.backends.cudnn.allow_tf32 = allowed
     try:
         yield
     finally:
-        if older is not None:
-            torch.set_float32_matmul_precision(older[0])
-            torch.backends.cudnn.allow_tf32 = older[1]
-        for switch, value in newer:
-            switch.fp32_precision = value
+        with _without_advice():
+            if older is not None:
+                torch.set_float32_matmul_precision(older[0])
+                torch.backends.cudnn.allow_tf32 = older[1]
+            for switch, value in newer:
+                switch.fp32_precision = value
+
+
+@contextmanager
+def _without_advice() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*new API settings to control TF32", UserWarning)
+        yield
 
 
 def _older_switches() -> tuple[str, bool] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -161,6 +162,26 @@ def test_switches_stay_alone_without_a_gpu() -> None:
     there = switches()
     with tf32_allowed(CPU, True):
         assert switches() == there
+
+
+def test_the_advice_of_torch_on_its_switches_is_not_passed_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Releases from 2.9 on give it once in a process, from whichever switch is touched first."""
+    advice = "Please use the new API settings to control TF32 behavior, such as torch.backends.cudnn.conv"
+
+    def advising(function: Any) -> Any:
+        def call(*arguments: Any) -> Any:
+            warnings.warn(advice, UserWarning, stacklevel=2)
+            return function(*arguments)
+
+        return call
+
+    for name in ("get_float32_matmul_precision", "set_float32_matmul_precision"):
+        monkeypatch.setattr(torch, name, advising(getattr(torch, name)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(UserWarning, match="expected"), tf32_allowed(GPU, True):
+            assert torch.backends.cudnn.allow_tf32
+            warnings.warn("those of the caller are expected", UserWarning, stacklevel=1)
 
 
 # The difference
