@@ -295,6 +295,6 @@ def command_of(encoder: Any, options: dict[str, Any]) -> str:
     given = dict(options)
     defaults = {"integral": "exact", "center": 0.5, "thresholds": None, "backend": "auto", "average": "auto"}
     for key, value in defaults.items():
-        if given[key] == value:
+        if isinstance(given[key], type(value)) and given[key] == value:  # arrays do not compare to one answer
             given[key] = None
     return replay_command(encoder, given)
