@@ -157,6 +157,11 @@ class Known(nn.Linear):
 def make_net():
     return Known(6, 5)
 
+def make_scaled():
+    made = nn.Linear(6, 5)
+    made.input_shape, made.std = (6,), (0.25,)
+    return made
+
 def make_callable():
     return lambda x: x.flatten(1)[:, :2]
 
@@ -193,6 +198,11 @@ def test_python_factory_from_the_current_directory(factories):
     again = load_encoder(f"python:{factories}.py:make_net", seed=4)
     assert again.info.weights_sha256 == info.weights_sha256
     assert load_encoder(f"python:{factories}:make_net", seed=5).info.weights_sha256 != info.weights_sha256
+
+
+def test_python_factory_with_a_deviation_alone(factories):
+    info = load_encoder(f"python:{factories}:make_scaled").info
+    assert (info.mean, info.std) == ((0.0,), (0.25,))
 
 
 def test_python_factory_of_a_callable(factories):
