@@ -125,6 +125,8 @@ def eps_star(
     eps = np.array([first.eps[i] for i in order])
     if len(eps) < 2:
         raise SynbenchError(f"eps: expected a result with at least 2 budgets, got {len(eps)}")
+    if len(set(first.eps)) < len(eps):
+        raise SynbenchError(f"eps: expected distinct budgets, got {first.eps}")
     if len(eps) > _MOST_EPS:
         raise SynbenchError(f"eps: expected at most {_MOST_EPS} budgets, got {len(eps)}")
     table = np.array([[one.score(e, threshold).score for e in eps] for one in results])
@@ -144,6 +146,11 @@ def eps_star(
         freedom, errors = len(results) - 1, "repeats"
         matrix = np.cov(table, rowvar=False) / len(results)
     elif first.score_covariance is not None:
+        size = len(eps) * len(first.thresholds)
+        if [len(row) for row in first.score_covariance] != [size] * size:
+            raise SynbenchError(
+                f"score_covariance: expected [{size}, {size}] in the result, got another shape"
+            )
         at = first.thresholds.index(first.score(threshold=threshold).threshold)
         rows = [i * len(first.thresholds) + at for i in order]  # eps, then thresholds
         # Its entries are estimated one by one; what makes it no covariance is below their errors.

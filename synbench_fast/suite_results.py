@@ -128,7 +128,12 @@ class SuiteResult(Document):
     def score(self, eps: float | None = None, threshold: float | None = None) -> SuiteScore:
         """Mean and worst at one budget and threshold; by default the first budget and the lowest threshold."""
         found = self.results[0].score(eps, threshold)
-        return next(one for one in self.scores if (one.eps, one.threshold) == (found.eps, found.threshold))
+        for one in self.scores:
+            if (one.eps, one.threshold) == (found.eps, found.threshold):
+                return one
+        raise SynbenchError(
+            f"scores: expected an entry at eps {found.eps:g}, threshold {found.threshold:g}, got none"
+        )
 
     def summary(self) -> str:
         """A few lines for a person: the tasks' scores at the lowest threshold, their mean and the worst."""

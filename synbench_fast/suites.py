@@ -81,7 +81,7 @@ class TaskDefinition:
             return default
         if isinstance(self.scales, bool):
             raise SynbenchError(f"scales: expected their number or values, got {self.scales}")
-        return spread_scales(self.scales) if isinstance(self.scales, int) else tuple(self.scales)
+        return spread_scales(self.scales) if isinstance(self.scales, int) else self.scales
 
 
 @dataclass(frozen=True)

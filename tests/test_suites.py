@@ -445,6 +445,18 @@ def test_files_that_are_no_suites(tmp_path: Path) -> None:
         SuiteResult.load(tmp_path / "x.json")
 
 
+def test_a_suite_without_its_scores_is_one_line() -> None:
+    suite = SuiteResult.from_dict({**suite_example().to_dict(), "scores": []})
+    with refused("scores: expected an entry at eps 0, threshold 0.6, got none"):
+        suite.summary()
+
+
+@pytest.mark.parametrize("scales", [0.5, "abc"])
+def test_scales_of_a_definition_are_checked(scales: Any) -> None:
+    with refused("tasks: task 'a': scales: expected a sequence of values, got"):
+        sb.load_suite([sb.TaskDefinition("a", scales=scales)])
+
+
 def test_table_and_csv() -> None:
     suite = suite_example()
     stream = io.StringIO()
