@@ -104,7 +104,8 @@ def score(
             Gaussian) or "paper" (published protocol).
         preset: "quick" (12 scales x 512), "standard" (25 x 1 024) or "paper" (49 x 2 048).
         precision: largest half-width of any score's 95 % interval: samples are added, where they help most, until
-            none is wider. `samples` is then what a scale begins with, by default 256 or 2 F. Not for "paper".
+            none is wider. `samples` is then what a scale begins with, by default 256 or 2 F. Not for "paper", and for
+            estimators of other packages only if they are `unbiased` (see `plugins`).
         average: over the scales that are "sampled", or over the "published" 49 by a smooth fit of t(s) to the
             sampled ones (at least 5; "consistent" only). "auto" is published with the scales of the presets quick
             and standard and the consistent estimator, else sampled.

@@ -509,4 +509,7 @@ def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     )
     assert error.count("\n") == 1
     assert cli.main([*words, "full", "--input-shape", "1,8,8"]) == 1
-    assert "full: task 'channel': pattern: expected an input of two channels" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "full: task 'channel': pattern: expected an input of two channels" in error
+    others = "published, low, high, patch, natural, prior-0.4"
+    assert error.endswith(f"; a .toml file of tasks (docs/tasks.md) can hold the others: {others}\n")
