@@ -83,6 +83,22 @@ def test_onnx_weights_beside_the_file_count(tmp_path):
     assert sha == hashlib.sha256(file.read_bytes() + b"weights").hexdigest()
 
 
+def test_onnx_output_that_is_no_tensor(tmp_path):
+    onnx = pytest.importorskip("onnx")
+    file = tmp_path / "m.onnx"
+    graph(file, ["N", 6])
+    model = onnx.load(file)
+    model.graph.node.append(onnx.helper.make_node("SequenceConstruct", ["y", "z"], ["both"]))
+    both = onnx.helper.make_tensor_sequence_value_info("both", onnx.TensorProto.FLOAT, ["N", 5])
+    model.graph.output.append(both)
+    onnx.save(model, file)
+    assert load_encoder(f"onnx:{file}").info.feature_dim == 5
+    fails(
+        "expected an output that is a tensor, got 'both' of type seq(tensor(float))",
+        f"onnx:{file}?output=both",
+    )
+
+
 def test_onnx_errors(tmp_path):
     file = tmp_path / "m.onnx"
     graph(file, ["N", "C", 6])
