@@ -327,7 +327,7 @@ void transform(const std::vector<Axis>& axes, i64 signals, i64 size, const Plane
 #endif
   i64 outer = 1;
   for (const Axis& axis : axes) {
-    along(axis, signals * outer, size / outer / axis.length, x, room);
+    if (axis.length > 1) along(axis, signals * outer, size / outer / axis.length, x, room);
     outer *= axis.length;
   }
 }
@@ -349,9 +349,12 @@ void filter_spectrum(float* x, i64 count, i64 channels, const std::vector<i64>& 
   // go together until their lines along the longest axis fill a vector.
   const i64 pairs = (channels + 1) / 2, lines = size / longest;
   const i64 together = longest <= kLongest ? (kWidest + lines - 1) / lines : 1;
+  i64 vectors = 0;  // of room: four lines of vectors, or of floats where a line is alone
+  for (const i64 length : shape)
+    vectors = std::max(vectors, 4 * padded(length) / (together * size > length ? 1 : kWidest));
   parallel_for(count * pairs, together, resolve_threads(threads), [&](i64 from, i64 to) {
     const std::unique_ptr<float[]> planes(new float[static_cast<std::size_t>(2 * together * size)]);
-    const std::unique_ptr<Eight[]> room(new Eight[static_cast<std::size_t>(4 * padded(longest))]);
+    const std::unique_ptr<Eight[]> room(new Eight[static_cast<std::size_t>(vectors)]);
     const Planes<float> a{planes.get(), planes.get() + together * size};
     for (i64 first = from; first < to; first += together) {
       const i64 signals = std::min(together, to - first);

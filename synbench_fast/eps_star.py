@@ -104,18 +104,18 @@ def eps_star(
             Of several, the scores are averaged, and their spread gives the covariance.
         threshold: one of the result's threshold accuracies.
         covariance: [E, E] sampling covariance of the scores over the result's eps, in its order. Without it
-            `result.score_covariance` is used if the result has one. Without either, the errors are taken to have any correlation of at least 0: the variance of a
-            difference is then at most the sum of both variances, and the quantile is that of Bonferroni,
-            z(1 - 0.05/(E - 1)). Errors of scores from the same samples are positively correlated, so that
-            set is too large rather than too small.
+            `result.score_covariance` is used if the result has one. Without either, the errors are taken to have
+            any correlation of at least 0: the variance of a difference is then at most the sum of both variances,
+            and the quantile is that of Bonferroni, z(1 - 0.05/(E - 1)). Errors of scores from the same samples are
+            positively correlated, so that set is too large rather than too small.
         seed: of the draws behind the quantiles, where there is a covariance.
 
     Returns:
         EpsStar.
 
     Raises:
-        SynbenchError: fewer than two budgets, a threshold the result does not have, no score above 0 there, a
-            covariance of another shape, not symmetric, or with a negative eigenvalue; results that do not
+        SynbenchError: fewer than two budgets or one twice, a threshold the result does not have, no score above 0
+            there, a covariance of another shape, not symmetric, or with a negative eigenvalue; results that do not
             belong together.
     """
     check_integer("seed", seed, 0, "an integer in [0, 2^64)", 2**64)
