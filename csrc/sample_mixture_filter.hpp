@@ -11,7 +11,8 @@
 
 namespace synbench {
 
-// x [count, channels, shape...] in place; gain [shape...]. Needs 4 * product(shape) floats per thread.
+// x [count, channels, shape...] in place; gain [shape...]. Needs 2 * product(shape) floats per thread, or those of a few
+// samples where the axes are short, and 32 for each element of the longest axis, or 4 if it is the only one.
 void filter_spectrum(float* x, std::int64_t count, std::int64_t channels, const std::vector<std::int64_t>& shape,
                      const float* gain, int threads);
 

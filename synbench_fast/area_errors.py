@@ -42,7 +42,7 @@ def propagate(by_t: Tensor, by_t_rob: Tensor, t_var: Tensor, t_rob_var: Tensor, 
 
 
 def classifier_variance(point: CurvePoint) -> Tensor:
-    """[E] what the noise of the classifiers adds to the variance of t: c0 + t^2/(2 N) is that at fixed ones."""
+    """[E] what the noise of the classifiers adds to the variance of t: (1 + t^2/2)/N is that at fixed ones."""
     t = torch.from_numpy(point.t)
     fixed = (1 + t.square() / 2) / point.count
     return (torch.from_numpy(point.stderr).square() - fixed).clamp_min(0)

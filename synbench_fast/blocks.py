@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from synbench_fast.checks import ESTIMATORS
 from synbench_fast.estimators import gaussian_curve
 from synbench_fast.margins import GROUP
 from synbench_fast.results import CurvePoint
@@ -41,7 +42,8 @@ def combined(blocks: Sequence[Block], points: Sequence[CurvePoint], prior: float
     t and t_rob are weighted means. `consistent` weighs block b by N_b (1 - df/nu) = N_b g/kappa, what its noise
     leaves of its samples, so that a block with few samples more than features counts little; `counted` by N_b.
     These weights hardly depend on the outcome, as inverse variances would, which are larger where t came out
-    small. Accuracy and bound are those of the combined t; `counted` averages its counts.
+    small. Accuracy and bound are those of the combined t; `counted` averages its counts. Estimators of other packages
+    are averaged in everything, by N_b.
 
     Args:
         blocks, points: at least one, of one scale, estimator and list of budgets.
@@ -52,6 +54,8 @@ def combined(blocks: Sequence[Block], points: Sequence[CurvePoint], prior: float
         return first
     counts = np.array([one.count for one in points], dtype=np.float64)
     share = (counts / counts.sum())[:, None]
+    if first.estimator not in ESTIMATORS:
+        return _averaged(blocks, points, share)
     weight = share * np.ones_like(first.t)
     if first.counted_cov is None:
         weight = share * np.stack([_left_by_noise(one) for one in points])
@@ -93,6 +97,43 @@ def combined(blocks: Sequence[Block], points: Sequence[CurvePoint], prior: float
         point,
         counted_accuracy=point.accuracy[:sampled] + beyond,
         influence=_in_place(blocks, points, weight[:, :sampled]),
+    )
+
+
+def _averaged(blocks: Sequence[Block], points: Sequence[CurvePoint], share: Array) -> CurvePoint:
+    """Means of all that the points estimate, with the errors of independent estimates."""
+
+    def mean(name: str) -> Array:
+        return np.asarray((share * np.stack([getattr(one, name) for one in points])).sum(0))
+
+    def error(name: str) -> Array:
+        return np.asarray(np.sqrt(np.square(share * np.stack([getattr(one, name) for one in points])).sum(0)))
+
+    def covariance(name: str) -> Array | None:
+        matrices = [getattr(one, name) for one in points]
+        if any(one is None for one in matrices):
+            return None
+        return np.asarray(np.tensordot(np.square(share[:, 0]), np.stack(matrices), 1))
+
+    known = ("t", "t_rob", "accuracy", "robust_accuracy", "ridge", "kappa")
+    values: dict[str, Any] = {name: mean(name) for name in known}
+    errors = ("stderr", "accuracy_stderr", "robust_accuracy_stderr", "bound_stderr")
+    values |= {name: error(name) for name in errors}
+    # The bound is given correct, so it is its product with the accuracy that is a mean over samples.
+    values["bound"] = np.asarray(
+        (share * np.stack([one.accuracy * one.bound for one in points])).sum(0) / values["accuracy"]
+    )
+    values |= {name: covariance(name) for name in ("t_cov", "t_rob_cov", "cross_cov", "counted_cov")}
+    paired = all(one.influence is not None for one in points) and all(b.start % GROUP == 0 for b in blocks)
+    sampled = len(points[0].influence) if paired and points[0].influence is not None else 0
+    counted = all(one.counted_accuracy is not None for one in points)
+    return replace(
+        points[0],
+        **values,
+        count=sum(one.count for one in points),
+        rank=max(one.rank for one in points),
+        counted_accuracy=mean("counted_accuracy") if counted else None,
+        influence=_in_place(blocks, points, np.tile(share, sampled)) if paired else None,
     )
 
 

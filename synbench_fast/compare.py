@@ -217,6 +217,19 @@ def _check_comparable(results: Sequence[Result], names: Sequence[str], unpaired:
                 f"{name}: expected the influences of its samples, got none (estimator {result.estimator!r}, or a "
                 "document of version 1); unpaired compares it without"
             )
+        if not unpaired and not _complete(result):
+            raise SynbenchError(
+                f"{name}: expected points of its curve, and influences, for every scale and eps, got others"
+            )
+
+
+def _complete(result: Result) -> bool:
+    """Whether the curve and the influences of a result have an entry for every scale and budget."""
+    assert result.influence is not None
+    scales, budgets = len(result.task.scales), len(result.eps)
+    points = [(one.scale, one.eps) for one in result.curve]
+    rows = [len(one) for one in result.influence.t]
+    return points == [(s, e) for s in result.task.scales for e in result.eps] and rows == [budgets] * scales
 
 
 def _short(value: object) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import os
-import secrets
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from synbench_fast.documents import replacing
 from synbench_fast.errors import SynbenchError
 from synbench_fast.results import Result
 
@@ -101,7 +101,9 @@ def plot_curves(
     panels[0].legend(frameon=False, loc="lower left", fontsize=9)
     if title is not None:
         figure.suptitle(title, fontsize=11)
-    return _save(figure, Path(path))
+    with replacing(path) as temporary:
+        figure.savefig(temporary, format="png")
+    return Path(path)
 
 
 def _curves(
@@ -117,18 +119,3 @@ def _curves(
         bound = [point.raw_bound if raw else point.bound for point in points]
         rows.append(expected_bound(accuracy, bound, thresholds))
     return np.stack(rows)
-
-
-def _save(figure: Any, target: Path) -> Path:
-    temporary = target.with_name(f".{target.name[:200]}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
-    try:
-        try:
-            figure.savefig(temporary, format="png")
-            os.replace(temporary, target)
-        finally:
-            temporary.unlink(missing_ok=True)
-    except OSError as error:
-        raise SynbenchError(
-            f"{target}: expected a file that can be written, got: {error.strerror}"
-        ) from error
-    return target

@@ -21,6 +21,7 @@ import secrets
 import types
 import typing
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any, Self, TypeVar
@@ -38,6 +39,7 @@ __all__ = [
     "nan_field",
     "parse",
     "read_text",
+    "replacing",
     "write_atomically",
 ]
 
@@ -175,16 +177,19 @@ def decode(kind: type[_T], document: object) -> _T:
     return value
 
 
-def write_atomically(path: str | os.PathLike[str], text: str) -> Path:
-    """Write UTF-8 `text` to `path`: even after a crash it is the old file or the whole new one."""
+@contextmanager
+def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """The path of a temporary file to write: it becomes `path` at the end of the block, and is gone if that fails.
+
+    Even after a crash `path` is the old file or the whole new one.
+    """
     target = Path(path)
+    if not target.name:
+        raise SynbenchError(f"path: expected that of a file, got {str(path)!r}")
     temporary = target.with_name(f".{target.name[:200]}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
     try:
         try:
-            with open(temporary, "x", encoding="utf-8", newline="\n") as stream:
-                stream.write(text)
-                stream.flush()
-                os.fsync(stream.fileno())
+            yield temporary
             os.replace(temporary, target)
         except BaseException:
             temporary.unlink(missing_ok=True)
@@ -193,7 +198,15 @@ def write_atomically(path: str | os.PathLike[str], text: str) -> Path:
         raise SynbenchError(
             f"{target}: expected a file that can be written, got: {error.strerror}"
         ) from error
-    return target
+
+
+def write_atomically(path: str | os.PathLike[str], text: str) -> Path:
+    """Write UTF-8 `text` to `path`, see `replacing`."""
+    with replacing(path) as temporary, open(temporary, "x", encoding="utf-8", newline="\n") as stream:
+        stream.write(text)
+        stream.flush()
+        os.fsync(stream.fileno())
+    return Path(path)
 
 
 def kind_of(value: object) -> str:

@@ -104,18 +104,18 @@ def eps_star(
             Of several, the scores are averaged, and their spread gives the covariance.
         threshold: one of the result's threshold accuracies.
         covariance: [E, E] sampling covariance of the scores over the result's eps, in its order. Without it
-            `result.score_covariance` is used if the result has one. Without either, the errors are taken to have any correlation of at least 0: the variance of a
-            difference is then at most the sum of both variances, and the quantile is that of Bonferroni,
-            z(1 - 0.05/(E - 1)). Errors of scores from the same samples are positively correlated, so that
-            set is too large rather than too small.
+            `result.score_covariance` is used if the result has one. Without either, the errors are taken to have
+            any correlation of at least 0: the variance of a difference is then at most the sum of both variances,
+            and the quantile is that of Bonferroni, z(1 - 0.05/(E - 1)). Errors of scores from the same samples are
+            positively correlated, so that set is too large rather than too small.
         seed: of the draws behind the quantiles, where there is a covariance.
 
     Returns:
         EpsStar.
 
     Raises:
-        SynbenchError: fewer than two budgets, a threshold the result does not have, no score above 0 there, a
-            covariance of another shape, not symmetric, or with a negative eigenvalue; results that do not
+        SynbenchError: fewer than two budgets or one twice, a threshold the result does not have, no score above 0
+            there, a covariance of another shape, not symmetric, or with a negative eigenvalue; results that do not
             belong together.
     """
     check_integer("seed", seed, 0, "an integer in [0, 2^64)", 2**64)
@@ -125,6 +125,8 @@ def eps_star(
     eps = np.array([first.eps[i] for i in order])
     if len(eps) < 2:
         raise SynbenchError(f"eps: expected a result with at least 2 budgets, got {len(eps)}")
+    if len(set(first.eps)) < len(eps):
+        raise SynbenchError(f"eps: expected distinct budgets, got {first.eps}")
     if len(eps) > _MOST_EPS:
         raise SynbenchError(f"eps: expected at most {_MOST_EPS} budgets, got {len(eps)}")
     table = np.array([[one.score(e, threshold).score for e in eps] for one in results])
@@ -144,6 +146,11 @@ def eps_star(
         freedom, errors = len(results) - 1, "repeats"
         matrix = np.cov(table, rowvar=False) / len(results)
     elif first.score_covariance is not None:
+        size = len(eps) * len(first.thresholds)
+        if [len(row) for row in first.score_covariance] != [size] * size:
+            raise SynbenchError(
+                f"score_covariance: expected [{size}, {size}] in the result, got another shape"
+            )
         at = first.thresholds.index(first.score(threshold=threshold).threshold)
         rows = [i * len(first.thresholds) + at for i in order]  # eps, then thresholds
         # Its entries are estimated one by one; what makes it no covariance is below their errors.

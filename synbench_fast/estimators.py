@@ -1,9 +1,10 @@
-"""The two estimators of the accuracy-robustness curve: moments and features of one scale in, CurvePoint out."""
+"""The estimators of the accuracy-robustness curve: moments and features of one scale in, CurvePoint out."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,7 +31,11 @@ __all__ = [
     "start_consistent",
     "start_counted",
     "start_paper",
+    "takes_blocks",
 ]
+
+_MEANS = ("accuracy", "robust_accuracy", "bound", "t", "t_rob", "ridge", "kappa")
+_ERRORS = ("stderr", "accuracy_stderr", "robust_accuracy_stderr", "bound_stderr")
 
 
 def splits(estimator: str) -> int:
@@ -39,6 +44,12 @@ def splits(estimator: str) -> int:
     if other is not None:
         return other.splits
     return 2 if estimator == "paper" else 1
+
+
+def takes_blocks(estimator: str) -> bool:
+    """Whether the points of blocks of samples may be averaged, see `blocks`."""
+    other = plugin_estimator(estimator)
+    return estimator != "paper" if other is None else other.unbiased
 
 
 def plugin_point(
@@ -54,19 +65,34 @@ def plugin_point(
     """The point of an estimator of another package, checked for its form.
 
     Raises:
-        SynbenchError: what it returned is no CurvePoint with an entry per budget; and what it raises itself.
+        SynbenchError: what it returned is no CurvePoint with a number for each budget in every array, finite ones for
+            accuracy, robust accuracy and t; and what it raises itself.
     """
     other = plugin_estimator(name)
     assert other is not None
     _check_stats(stats, "train")
     point = other.point(stats, eps, sample=sample, test=test, prior=prior, backend=backend)
-    if not isinstance(point, CurvePoint) or any(
-        np.shape(getattr(point, key)) != (len(eps),) for key in ("eps", "accuracy", "bound", "t", "stderr")
-    ):
+    if not isinstance(point, CurvePoint):
         raise SynbenchError(
             f"estimator {name}: expected a CurvePoint with {len(eps)} budgets, got {type(point).__name__}"
         )
-    return replace(point, estimator=name)
+    arrays: dict[str, Any] = {"eps": np.asarray(eps, dtype=np.float64)}
+    for key in (*_MEANS, *_ERRORS):
+        try:
+            arrays[key] = np.asarray(getattr(point, key), dtype=np.float64)
+        except (TypeError, ValueError, RuntimeError):  # the last one of tensors
+            arrays[key] = np.empty((0, 0))
+        if arrays[key].shape != (len(eps),):
+            raise SynbenchError(
+                f"estimator {name}: {key}: expected {len(eps)} numbers, one for each budget, got shape "
+                f"{list(np.shape(getattr(point, key)))}"
+            )
+        if key in ("accuracy", "robust_accuracy", "t") and not np.isfinite(arrays[key]).all():
+            raise SynbenchError(
+                f"estimator {name}: {key}: expected finite values, got {arrays[key].tolist()}"
+            )
+    count = len((sample if test is None else test)[1])
+    return replace(point, estimator=name, count=count, feature_dim=stats.mean.shape[1], **arrays)
 
 
 def _check_stats(stats: FeatureStats, role: str) -> None:

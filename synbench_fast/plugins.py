@@ -55,12 +55,17 @@ class Estimator:
     Args:
         point: from the moments of the training features, those features [N, F] and their labels [N] (as `sample`), E
             budgets, and by keyword `test` (the same of the test half, None with one half), `prior` and `backend`, to
-            the CurvePoint of one scale, with an entry for each budget. Its `estimator` is replaced by the name.
+            the CurvePoint of one scale, with an entry for each budget. Its `estimator`, `feature_dim` and `count` are
+            replaced by the name and by what was given.
         splits: 1, or 2 where a test half is to be drawn as well.
+        unbiased: whether its points are on average the same for any number of samples. Then those of several blocks of
+            samples may be averaged, each counting by its samples, with errors of independent estimates; that is how
+            `precision` adds samples. Not so for a classifier that gets better with more of them.
     """
 
     point: Callable[..., CurvePoint]
     splits: int = 1
+    unbiased: bool = False
 
 
 _loaded: dict[tuple[str, str], tuple[Plugin, Any]] = {}

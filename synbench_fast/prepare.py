@@ -22,6 +22,7 @@ from synbench_fast.devices import capability, check_capability, find_device
 from synbench_fast.encoders import Encoder, EncoderInfo, load_encoder
 from synbench_fast.encoders.base import is_out_of_memory
 from synbench_fast.errors import SynbenchError, first_line, suggest
+from synbench_fast.estimators import takes_blocks
 from synbench_fast.forward import Compile, check_compile
 from synbench_fast.ops.dispatch import available
 from synbench_fast.precision import DTYPES, Precision, candidates, check_precision
@@ -260,9 +261,11 @@ def _check_half_width(precision: float | None, estimator: str) -> float | None:
         return None
     if isinstance(precision, bool) or not isinstance(precision, numbers.Real) or not 0 < precision < 1:
         raise SynbenchError(f"precision: expected a half-width in (0, 1), got {precision!r}")
-    if estimator not in ("consistent", "counted"):
-        why = ", whose number of samples is its protocol" if estimator == "paper" else ""
-        raise SynbenchError(f"precision: expected estimator consistent or counted, got {estimator}{why}")
+    if not takes_blocks(estimator):
+        why = "whose number of samples is its protocol"
+        if estimator != "paper":
+            why = "which does not declare itself unbiased; samples sets their number"
+        raise SynbenchError(f"precision: expected estimator consistent or counted, got {estimator}, {why}")
     return float(precision)
 
 

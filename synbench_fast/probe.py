@@ -21,6 +21,7 @@ from synbench_fast.estimators import (
     start_consistent,
     start_counted,
     start_paper,
+    takes_blocks,
 )
 from synbench_fast.ops.dispatch import OPERATIONS, resolve
 from synbench_fast.ops.feature_stats import FeatureStats, feature_stats
@@ -183,9 +184,10 @@ class Probe:
     def extend(self, scale_index: int, count: int) -> Block:
         """Ask for `count` more samples of a scale, evaluated together; returns their block.
 
-        Raises SynbenchError for `paper`, whose classifiers are those of all its samples, and for fewer than 4.
+        Raises SynbenchError for `paper`, whose classifiers are those of all its samples, for estimators of other
+        packages that are not `unbiased`, and for fewer than 4.
         """
-        if self.estimator not in ("consistent", "counted"):
+        if not takes_blocks(self.estimator):
             raise SynbenchError(f"extend: expected estimator consistent or counted, got {self.estimator}")
         count = check_integer("count", count, 4, "an integer of at least 4")
         block = Block(scale_index, self._blocks[scale_index][-1].stop, count)
@@ -511,9 +513,9 @@ class Probe:
         found = variance[:, known].numpy()
         widest = CONFIDENCE_95 * float(found.sum(0).max()) ** 0.5
         samples = np.array([one.count for one in points], dtype=np.float64)
-        lost = np.array(
-            [one.rank + 2 if self.estimator == "consistent" else 2 for one in points], dtype=np.float64
-        )
+        # A block has twice as many: more than features for the classifier, and samples of the rarer class.
+        rarer = min(self.task.prior, 1 - self.task.prior)
+        lost = np.array([max(one.rank + 2, 1 / rarer) for one in points], dtype=np.float64)
         return widest, further_samples(found, samples, lost, (half_width / CONFIDENCE_95) ** 2, most)
 
     def _of_scales(self) -> list[CurvePoint]:

@@ -36,6 +36,8 @@ def replay_command(spec: str, options: Mapping[str, Any]) -> str:
 
 def _argument(value: Any, whole: bool) -> str:
     """One value as the command line takes it. 2.0 is "2", unless that would be read as a count."""
+    if hasattr(value, "tolist"):  # of NumPy or Torch
+        value = value.tolist()
     if isinstance(value, numbers.Integral):
         return str(int(value))
     if isinstance(value, numbers.Real):

@@ -303,6 +303,9 @@ class Result(Document):
 
     def score(self, eps: float | None = None, threshold: float | None = None) -> Score:
         """The score at one budget and threshold; by default the first budget and the lowest threshold."""
+        for name in ("eps", "thresholds"):
+            if not getattr(self, name):
+                raise SynbenchError(f"{name}: expected at least one value in the result, got none")
         wanted_eps = self.eps[0] if eps is None else _listed("eps", eps, self.eps)
         wanted = (
             min(self.thresholds) if threshold is None else _listed("threshold", threshold, self.thresholds)

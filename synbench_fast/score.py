@@ -21,6 +21,7 @@ from synbench_fast.prepare import (
     PRESETS,
     MakeTasks,
     Prepared,
+    Settings,
     check_preset,
     check_scales,
     prepare,
@@ -30,12 +31,14 @@ from synbench_fast.replay import replay_command
 from synbench_fast.results import (
     Cost,
     EncoderRecord,
+    Environment,
     PrecisionRecord,
     Preprocessing,
     Result,
     TaskRecord,
 )
 from synbench_fast.run import run_encoder
+from synbench_fast.scores import Curve
 from synbench_fast.task import GaussianTask
 
 __all__ = [
@@ -43,9 +46,9 @@ __all__ = [
     "command_of",
     "encoder_record",
     "peak_memory",
+    "result_of",
     "score",
     "score_tasks",
-    "task_record",
     "task_scales",
 ]
 
@@ -101,7 +104,8 @@ def score(
             Gaussian) or "paper" (published protocol).
         preset: "quick" (12 scales x 512), "standard" (25 x 1 024) or "paper" (49 x 2 048).
         precision: largest half-width of any score's 95 % interval: samples are added, where they help most, until
-            none is wider. `samples` is then what a scale begins with, by default 256 or 2 F. Not for "paper".
+            none is wider. `samples` is then what a scale begins with, by default 256 or 2 F. Not for "paper", and for
+            estimators of other packages only if they are `unbiased` (see `plugins`).
         average: over the scales that are "sampled", or over the "published" 49 by a smooth fit of t(s) to the
             sampled ones (at least 5; "consistent" only). "auto" is published with the scales of the presets quick
             and standard and the consistent estimator, else sampled.
@@ -205,21 +209,11 @@ def _score_task(
     probe, curve = done.probe, done.curve
     seconds |= done.seconds
     seconds["total"] = time.perf_counter() - begun
-    return Result(
+    return result_of(
+        settings,
+        probe,
+        curve,
         encoder=encoder_record(prepared.encoder.info, probe.feature_dim or 0),
-        task=task_record(task, probe),
-        estimator=settings.estimator,
-        integral=probe.integral,
-        seed=settings.seed,
-        eps=list(settings.eps),
-        thresholds=list(settings.thresholds),
-        scores=curve.scores,
-        curve=curve.curve,
-        score_covariance=curve.score_covariance,
-        influence=curve.influence,
-        robust_area=curve.robust_area,
-        fits=curve.fits,
-        half_width=settings.half_width,
         precision=PrecisionRecord(requested=settings.dtype, dtype=done.precision.name, checks=done.checks),
         cost=Cost(
             images=probe.images,
@@ -236,8 +230,49 @@ def _score_task(
         ),
         environment=environment.describe(),
         backends=environment.chosen_backends(place.type, settings.backend),
-        warnings=prepared.notes + done.warnings + curve.warnings,
+        warnings=[*prepared.notes, *done.warnings],
         command=command_of(prepared.given, prepared.options),
+    )
+
+
+def result_of(
+    settings: Settings,
+    probe: Probe,
+    curve: Curve,
+    *,
+    encoder: EncoderRecord,
+    precision: PrecisionRecord,
+    cost: Cost,
+    environment: Environment,
+    backends: dict[str, str],
+    warnings: list[str],
+    command: str,
+) -> Result:
+    """The result of one task from what it was asked for, what was drawn, what came out, and how it was run.
+
+    `warnings` are those of the run; the curve's follow them.
+    """
+    return Result(
+        encoder=encoder,
+        task=_task_record(probe),
+        estimator=settings.estimator,
+        integral=probe.integral,
+        seed=settings.seed,
+        eps=list(settings.eps),
+        thresholds=list(settings.thresholds),
+        scores=curve.scores,
+        curve=curve.curve,
+        score_covariance=curve.score_covariance,
+        influence=curve.influence,
+        robust_area=curve.robust_area,
+        fits=curve.fits,
+        half_width=settings.half_width,
+        precision=precision,
+        cost=cost,
+        environment=environment,
+        backends=backends,
+        warnings=[*warnings, *curve.warnings],
+        command=command,
     )
 
 
@@ -259,8 +294,9 @@ def encoder_record(info: EncoderInfo, feature_dim: int) -> EncoderRecord:
     )
 
 
-def task_record(task: GaussianTask, probe: Probe) -> TaskRecord:
+def _task_record(probe: Probe) -> TaskRecord:
     """What a result says of the task that `probe` drew samples of."""
+    task = probe.task
     return TaskRecord(
         shape=task.shape,
         scales=list(task.scale_values),
@@ -295,6 +331,6 @@ def command_of(encoder: Any, options: dict[str, Any]) -> str:
     given = dict(options)
     defaults = {"integral": "exact", "center": 0.5, "thresholds": None, "backend": "auto", "average": "auto"}
     for key, value in defaults.items():
-        if given[key] == value:
+        if isinstance(given[key], type(value)) and given[key] == value:  # arrays do not compare to one answer
             given[key] = None
     return replay_command(encoder, given)

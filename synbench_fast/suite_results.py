@@ -79,7 +79,10 @@ def combine(
     s, error, count = np.asarray(score, dtype=float), np.asarray(stderr, dtype=float), len(names)
     normal = NormalDist()
     one_sided, simultaneous = normal.inv_cdf(1 - _TAIL), normal.inv_cdf(1 - _TAIL / count)
-    together = [float(error[[n == word for n in noise]].sum()) for word in dict.fromkeys(noise)]
+    shared: dict[int, list[int]] = {}
+    for place, word in enumerate(noise):
+        shared.setdefault(word, []).append(place)
+    together = [float(error[places].sum()) for places in shared.values()]
     mean, mean_stderr = float(s.mean()), math.sqrt(sum(one * one for one in together)) / count
     known = bool(np.isfinite(s).all())
     worst = int(s.argmin()) if known else 0
@@ -128,7 +131,12 @@ class SuiteResult(Document):
     def score(self, eps: float | None = None, threshold: float | None = None) -> SuiteScore:
         """Mean and worst at one budget and threshold; by default the first budget and the lowest threshold."""
         found = self.results[0].score(eps, threshold)
-        return next(one for one in self.scores if (one.eps, one.threshold) == (found.eps, found.threshold))
+        for one in self.scores:
+            if (one.eps, one.threshold) == (found.eps, found.threshold):
+                return one
+        raise SynbenchError(
+            f"scores: expected an entry at eps {found.eps:g}, threshold {found.threshold:g}, got none"
+        )
 
     def summary(self) -> str:
         """A few lines for a person: the tasks' scores at the lowest threshold, their mean and the worst."""

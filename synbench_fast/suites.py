@@ -72,6 +72,14 @@ class TaskDefinition:
             self.covariance,
         )
 
+    def fits(self, shape: tuple[int, ...]) -> bool:
+        """Whether inputs of this shape have the pattern and the covariance."""
+        try:
+            self.task(shape, scales=(1.0,), prior=0.5, center=0.5)
+        except SynbenchError:
+            return False
+        return True
+
     @staticmethod
     def _or(value: float | None, default: float) -> float:
         return default if value is None else float(value)
@@ -81,7 +89,7 @@ class TaskDefinition:
             return default
         if isinstance(self.scales, bool):
             raise SynbenchError(f"scales: expected their number or values, got {self.scales}")
-        return spread_scales(self.scales) if isinstance(self.scales, int) else tuple(self.scales)
+        return spread_scales(self.scales) if isinstance(self.scales, int) else self.scales
 
 
 @dataclass(frozen=True)
@@ -120,14 +128,15 @@ class Suite:
                 accuracy exceeds `threshold`, the lowest, at no scale for one of the budgets.
         """
         tasks: list[GaussianTask] = []
+        made: dict[GaussianTask, str] = {}
         for one in self.tasks:
             where = f"{self.name}: task {one.name!r}"
             try:
                 task = one.task(shape, scales=scales, prior=prior, center=center)
             except SynbenchError as error:
-                raise SynbenchError(f"{where}: {error}") from None
-            if task in tasks:
-                twin = self.tasks[tasks.index(task)].name
+                raise SynbenchError(f"{where}: {error}{self._way_out(shape)}") from None
+            twin = made.setdefault(task, one.name)
+            if twin != one.name:
                 raise SynbenchError(
                     f"{where}: expected a task unlike the others, got {twin!r} again for shape {shape}"
                 )
@@ -140,6 +149,17 @@ class Suite:
                 )
             tasks.append(task)
         return tasks
+
+    def _way_out(self, shape: tuple[int, ...]) -> str:
+        """What to do where a suite of this package has a task that inputs of this shape do not have."""
+        if self.name not in SUITES:
+            return ""
+        others = [one.name for one in self.tasks if one.fits(shape)]
+        return (
+            f"; a .toml file of tasks (docs/tasks.md) can hold the others: {', '.join(others)}"
+            if others
+            else ""
+        )
 
 
 _PUBLISHED = TaskDefinition("published")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Sequence
+import numbers
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor
 
 from synbench_fast import gaussian
-from synbench_fast.checks import check_eps
+from synbench_fast.checks import as_numbers, check_eps
 from synbench_fast.covariances import check_covariance, root, spectrum
 from synbench_fast.errors import SynbenchError
 from synbench_fast.ops.robust_solve_torch import plugin_of_spectrum
@@ -74,10 +75,12 @@ class GaussianTask:
     covariance: str = "white"
 
     def __post_init__(self) -> None:
-        shape = tuple(self.shape)
+        shape = tuple(self.shape) if isinstance(self.shape, Iterable) else ()
         if not shape or not all(isinstance(n, int) and n > 0 for n in shape):
             raise SynbenchError(f"shape: expected positive integers, got {self.shape!r}")
-        scales = spread_scales(49) if self.scales is None else tuple(float(s) for s in self.scales)
+        if isinstance(self.scales, numbers.Real | str):
+            raise SynbenchError(f"scales: expected a sequence of values, got {self.scales!r}")
+        scales = spread_scales(49) if self.scales is None else as_numbers(self.scales, "scales")
         if not scales:
             raise SynbenchError("scales: expected at least 1 scale, got none")
         if not all(math.isfinite(s) and SCALE_STEP <= s <= 1e5 for s in scales):
@@ -87,10 +90,10 @@ class GaussianTask:
             raise SynbenchError(
                 f"scales: expected increasing values at least 0.0001 apart, got {list(scales)}"
             )
-        if not 0 < self.prior < 1:
-            raise SynbenchError(f"prior: expected a value in (0, 1), got {self.prior}")
-        if not math.isfinite(self.center):
-            raise SynbenchError(f"center: expected a finite value, got {self.center}")
+        if not isinstance(self.prior, numbers.Real) or not 0 < self.prior < 1:
+            raise SynbenchError(f"prior: expected a value in (0, 1), got {self.prior!r}")
+        if not isinstance(self.center, numbers.Real) or not math.isfinite(self.center):
+            raise SynbenchError(f"center: expected a finite value, got {self.center!r}")
         pattern, covariance = check_pattern(self.pattern, shape), check_covariance(self.covariance, shape)
         if pattern.startswith("classes:") and covariance != "white":
             raise SynbenchError(

@@ -106,6 +106,23 @@ def test_every_interval_is_as_narrow_as_asked(estimator: str, half_width: float)
     assert not any("precision" in text for text in result.warnings)
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"input_shape": (300,), "dim": 150, "estimator": "counted", "scales": 6, "precision": 0.04},
+        {"prior": 0.006, "samples": 366, "scales": (2.0, 3.0, 4.0), "thresholds": 0.9985, "precision": 0.2},
+    ],
+    ids=["many features", "few of one class"],
+)
+def test_a_further_block_can_be_evaluated(changes: dict[str, Any]) -> None:
+    """However little is missing: more samples than features, and samples of both classes."""
+    dim = changes.pop("dim", 4)
+    options = {"input_shape": (12,), "eps": 0.0, "thresholds": 0.6, **changes}
+    result = sb.score(f"builtin:linear?dim={dim}", **options)
+    assert widest(result) <= options["precision"]
+    assert max(result.task.samples) > min(result.task.samples)
+
+
 def test_samples_are_only_appended_and_the_batch_size_changes_nothing() -> None:
     loose, tight = (sb.score(LINEAR, precision=h, **SMALL) for h in (0.05, 0.01))
     assert all(a <= b for a, b in zip(loose.task.samples, tight.task.samples, strict=True))

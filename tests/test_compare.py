@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -166,6 +167,18 @@ def test_other_refusals(results: list[Result]) -> None:
     with refused("expected the influences of its samples, got none (estimator 'paper'"):
         sb.compare(*paper)
     assert not sb.compare(*paper, unpaired=True).differences[0].tie
+    one = results[0]
+    assert one.influence is not None
+    for damaged in (
+        replace(one, curve=one.curve[1:]),
+        replace(one, influence=replace(one.influence, t=[])),
+        replace(one, influence=replace(one.influence, t=[rows[:1] for rows in one.influence.t])),
+    ):
+        with refused(
+            "(2): expected points of its curve, and influences, for every scale and eps, got others"
+        ):
+            sb.compare(one, damaged)
+        assert len(sb.compare(one, damaged, unpaired=True).differences) == 2
     hopeless = [scored(relu, thresholds=(0.99999999,)) for _ in range(2)]
     with refused("expected a score with a standard error at eps 0, threshold 1", "got nan"):
         sb.compare(*hopeless)

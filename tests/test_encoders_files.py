@@ -83,6 +83,22 @@ def test_onnx_weights_beside_the_file_count(tmp_path):
     assert sha == hashlib.sha256(file.read_bytes() + b"weights").hexdigest()
 
 
+def test_onnx_output_that_is_no_tensor(tmp_path):
+    onnx = pytest.importorskip("onnx")
+    file = tmp_path / "m.onnx"
+    graph(file, ["N", 6])
+    model = onnx.load(file)
+    model.graph.node.append(onnx.helper.make_node("SequenceConstruct", ["y", "z"], ["both"]))
+    both = onnx.helper.make_tensor_sequence_value_info("both", onnx.TensorProto.FLOAT, ["N", 5])
+    model.graph.output.append(both)
+    onnx.save(model, file)
+    assert load_encoder(f"onnx:{file}").info.feature_dim == 5
+    fails(
+        "expected an output that is a tensor, got 'both' of type seq(tensor(float))",
+        f"onnx:{file}?output=both",
+    )
+
+
 def test_onnx_errors(tmp_path):
     file = tmp_path / "m.onnx"
     graph(file, ["N", "C", 6])
@@ -157,6 +173,11 @@ class Known(nn.Linear):
 def make_net():
     return Known(6, 5)
 
+def make_scaled():
+    made = nn.Linear(6, 5)
+    made.input_shape, made.std = (6,), (0.25,)
+    return made
+
 def make_callable():
     return lambda x: x.flatten(1)[:, :2]
 
@@ -193,6 +214,11 @@ def test_python_factory_from_the_current_directory(factories):
     again = load_encoder(f"python:{factories}.py:make_net", seed=4)
     assert again.info.weights_sha256 == info.weights_sha256
     assert load_encoder(f"python:{factories}:make_net", seed=5).info.weights_sha256 != info.weights_sha256
+
+
+def test_python_factory_with_a_deviation_alone(factories):
+    info = load_encoder(f"python:{factories}:make_scaled").info
+    assert (info.mean, info.std) == ((0.0,), (0.25,))
 
 
 def test_python_factory_of_a_callable(factories):

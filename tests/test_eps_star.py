@@ -183,6 +183,10 @@ def test_mistakes() -> None:
         sb.eps_star(fine, threshold=0.8)
     with refused("eps: expected a result with at least 2 budgets, got 1"):
         sb.eps_star(scored([0.5], eps=(0.0,)))
+    with refused("eps: expected distinct budgets, got [0.0, 0.2, 0.2, 0.4]"):
+        sb.eps_star(scored([0.5, 0.9, 0.9, 0.6], eps=(0.0, 0.2, 0.2, 0.4)))
+    with refused("score_covariance: expected [5, 5] in the result, got another shape"):
+        sb.eps_star(dataclasses.replace(fine, score_covariance=[[1.0]]))
     many = np.linspace(0, 0.9, 101)
     with refused("eps: expected at most 100 budgets, got 101"):
         sb.eps_star(scored(list(many), eps=list(many)))

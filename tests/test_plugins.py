@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,10 +18,13 @@ from checks import refused
 
 import synbench_fast as sb
 from synbench_fast import cli, plugins
+from synbench_fast.blocks import combined
 from synbench_fast.encoders import registry
+from synbench_fast.fleet.executors import InProcess
 from synbench_fast.fleet.launch import run_fleet
 
 CODE = """
+import numpy as np
 import torch
 from dataclasses import replace
 from synbench_fast import TaskDefinition
@@ -55,7 +59,27 @@ def halves(stats, eps, *, sample, test, prior, backend):
 
 
 one_half = Estimator(point)
+def plugged_in(stats, eps, *, sample, test, prior, backend):
+    return paper_point(stats, *sample, eps, prior=prior, backend=backend)
+
+
+def tensors(stats, eps, **options):
+    made = point(stats, eps, **options)
+    return replace(made, t=torch.from_numpy(made.t), count=0, feature_dim=0)
+
+
+def short(stats, eps, **options):
+    return replace(point(stats, eps, **options), t_rob=np.zeros(1))
+
+
+def unknown(stats, eps, **options):
+    return replace(point(stats, eps, **options), accuracy=np.full(len(eps), np.nan))
+
+
 two_halves = Estimator(halves, splits=2)
+no_bias = Estimator(point, unbiased=True)
+few_samples = Estimator(plugged_in)
+of_tensors, too_short, not_known = Estimator(tensors), Estimator(short), Estimator(unknown)
 no_point = Estimator(lambda *arguments, **options: None)
 made = []
 
@@ -77,7 +101,9 @@ ENTRIES = {
                  "wrong": "tiny_plugin:suite"},
     "tasks": {"tinysuite": "tiny_plugin:suite", "empty": "tiny_plugin:suite_of_nothing"},
     "estimators": {"onehalf": "tiny_plugin:one_half", "twohalves": "tiny_plugin:two_halves",
-                   "nopoint": "tiny_plugin:no_point"},
+                   "nopoint": "tiny_plugin:no_point", "nobias": "tiny_plugin:no_bias",
+                   "few": "tiny_plugin:few_samples", "tensors": "tiny_plugin:of_tensors",
+                   "short": "tiny_plugin:too_short", "unknown": "tiny_plugin:not_known"},
     "executors": {"tinyexec": "tiny_plugin:executor", "noexec": "tiny_plugin:no_executor"},
 }  # fmt: skip
 
@@ -106,7 +132,7 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
 
 def test_nothing_is_imported_before_its_name_is_used(installed: Path) -> None:
     assert [one.name for one in plugins.listing("encoders")][:2] == ["tiny", "timm"]
-    assert len(plugins.listing()) == 4 + 2 + 3 + 2
+    assert len(plugins.listing()) == 4 + 2 + 8 + 2
     assert "tiny:small" not in sb.list_encoders()
     sb.score("builtin:conv?dim=8", input_shape=(1, 8, 8), scales=1, samples=64)
     assert "tiny_plugin" not in sys.modules
@@ -167,10 +193,86 @@ def test_estimators(installed: Path) -> None:
         sb.evaluate_features(x, y, estimator="twohalves")
     with refused("estimator nopoint: expected a CurvePoint with 10 budgets, got NoneType"):
         sb.score("builtin:identity", estimator="nopoint", **options)
-    with refused("precision: expected estimator consistent or counted, got onehalf"):
+    with refused(
+        "precision: expected estimator consistent or counted, got onehalf, which does not declare itself unbiased; "
+        "samples sets their number"
+    ):
         sb.score("builtin:identity", estimator="onehalf", precision=0.1, input_shape=(8,))
     with refused("extend: expected estimator consistent or counted, got onehalf"):
         sb.Probe(sb.GaussianTask((4,), scales=(1.0,)), estimator="onehalf").extend(0, 8)
+
+
+def test_points_are_checked(installed: Path) -> None:
+    options = {"input_shape": (8,), "scales": (1.0, 2.0), "samples": 128, "eps": 0.0, "thresholds": 0.6}
+    made = sb.score("builtin:identity", estimator="tensors", **options)
+    assert made.scores == sb.score("builtin:identity", estimator="onehalf", **options).scores
+    assert sb.Result.from_json(made.to_json()).scores == made.scores
+    with refused(
+        "estimator short: t_rob: expected 9 numbers, one for each budget, got shape [1] (at scale 1)"
+    ):
+        sb.score("builtin:identity", estimator="short", **options)
+    with refused("estimator unknown: accuracy: expected finite values, got [nan"):
+        sb.score("builtin:identity", estimator="unknown", **options)
+
+
+def test_fewer_samples_than_features_in_a_coarse_precision(installed: Path) -> None:
+    """What the arithmetic does is measured with classifiers that these samples allow."""
+    options = {"input_shape": (1, 4, 4), "scales": (2.0,), "samples": 16, "estimator": "few", "seed": 1}
+    result = sb.score("builtin:linear?dim=24", dtype="bfloat16", **options)
+    (check,) = result.precision.checks
+    assert check.dtype == "bfloat16" and check.largest is not None
+
+
+def test_blocks_of_an_unbiased_estimator(installed: Path) -> None:
+    options = {"input_shape": (8,), "scales": 6, "eps": (0.0, 0.2), "thresholds": (0.6, 0.9), "seed": 2}
+    result = sb.score("builtin:linear?dim=6", estimator="nobias", precision=0.03, **options)
+    assert max(one.ci95_high - one.score for one in result.scores) <= 0.03
+    assert min(result.task.samples) < max(result.task.samples)
+    assert result.half_width == 0.03 and result.cost.images == sum(result.task.samples)
+    own = sb.score("builtin:linear?dim=6", precision=0.03, average="sampled", **options)
+    for mine, other in zip(result.scores, own.scores, strict=True):
+        assert abs(mine.score - other.score) < 3 * np.hypot(mine.stderr, other.stderr)
+
+
+def test_means_of_blocks(installed: Path) -> None:
+    """Each counts by its samples, with errors of independent estimates; the bound is a mean of correct samples."""
+    probe = sb.Probe(sb.GaussianTask((6,), scales=(1.0,)), estimator="nobias", samples=128, seed=1)
+    second = probe.extend(0, 64)
+    for batch in probe.batches():
+        probe.update(batch, batch.x)
+    one, two = (probe.point(block) for block in probe.blocks)
+    both = combined(probe.blocks, [one, two], 0.5)
+    assert (both.count, both.estimator, second.count) == (192, "nobias", 64)
+    np.testing.assert_allclose(both.t, (2 * one.t + two.t) / 3)
+    np.testing.assert_allclose(both.accuracy, (2 * one.accuracy + two.accuracy) / 3)
+    product = (2 * one.accuracy * one.bound + two.accuracy * two.bound) / 3
+    np.testing.assert_allclose(both.accuracy * both.bound, product)
+    np.testing.assert_allclose(both.stderr, np.hypot(2 * one.stderr, two.stderr) / 3)
+    assert one.t_cov is not None and two.t_cov is not None and both.t_cov is not None
+    np.testing.assert_allclose(both.t_cov, (4 * one.t_cov + two.t_cov) / 9)
+    assert one.influence is not None and both.influence is not None
+    np.testing.assert_allclose(both.influence[:, :2], 2 / 3 * one.influence)
+    alone = combined(probe.blocks, [replace(one, t_cov=None), replace(two, influence=None)], 0.5)
+    assert alone.t_cov is None and alone.influence is None
+
+
+@pytest.mark.parametrize(("estimator", "further"), [("onehalf", 128), ("nobias", 64)])
+def test_more_samples_in_a_fleet(installed: Path, tmp_path: Path, estimator: str, further: int) -> None:
+    """Points of a biased estimator cannot be averaged: it draws all samples anew."""
+    threads = torch.get_num_threads()
+    options = {"scales": (2.0,), "thresholds": 0.6, "estimator": estimator}
+    for samples in (64, 128):
+        (job,) = run_fleet(
+            ["tiny:small"], tmp_path, options={**options, "samples": samples}, executor=InProcess()
+        )
+        assert job.state == "done"
+    torch.set_num_threads(threads)
+    with closing(sqlite3.connect(tmp_path / "store.sqlite")) as database:
+        assert [row[0] for row in database.execute("select count from units order by id")] == [64, further]
+    results = [sb.Result.load(one) for one in (tmp_path / "results").glob("*.json")]
+    (last,) = (one for one in results if one.task.samples == [128])
+    alone = sb.score("tiny:small", threads=1, samples=128, **options)
+    assert (last.scores == alone.scores) == (estimator == "onehalf")
 
 
 def test_in_workers_of_a_fleet(installed: Path, tmp_path: Path) -> None:

@@ -323,6 +323,12 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(
         )
 
 
+@pytest.mark.parametrize("path", ["", ".", "/"])
+def test_a_path_of_no_file_is_one_line(path: str) -> None:
+    with pytest.raises(SynbenchError, match=f"^path: expected that of a file, got '{re.escape(path)}'$"):
+        example().save(path)
+
+
 def test_a_new_file_follows_the_umask(tmp_path: Path) -> None:
     old = os.umask(0o027)
     try:
@@ -345,6 +351,13 @@ def test_score_accessor() -> None:
         SynbenchError, match=r"^scores: expected an entry at eps 0, threshold 0\.6, got none$"
     ):
         example(scores=[]).score()
+
+
+@pytest.mark.parametrize("name", ["eps", "thresholds"])
+def test_a_result_of_nothing_is_one_line(name: str) -> None:
+    document = {**example().to_dict(), name: []}
+    with pytest.raises(SynbenchError, match=f"^{name}: expected at least one value in the result, got none$"):
+        Result.from_dict(document).score()
 
 
 def test_summary_shows_scores_errors_area_and_cost() -> None:

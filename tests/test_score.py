@@ -557,6 +557,20 @@ def test_mistakes_are_named(changes: dict[str, Any], parts: list[str]) -> None:
         sb.score("builtin:identity", **{**SMALL, **changes})
 
 
+@pytest.mark.parametrize("kind", [np.array, torch.tensor], ids=["numpy", "torch"])
+def test_numbers_of_other_libraries(kind: Callable[..., Any]) -> None:
+    """As those of Python, also in the line that repeats the run."""
+    given = {"eps": (0.0, 0.25), "thresholds": (0.625, 0.75), "scales": (1.0, 2.5)}
+    plain = sb.score("builtin:linear?dim=4", **{**SMALL, **given})
+    others = {name: kind(value) for name, value in given.items()}
+    again = sb.score("builtin:linear?dim=4", **{**SMALL, **others})
+    assert again.scores == plain.scores
+    assert again.command == plain.command
+    assert "--eps 0,0.25 " in again.command and "--thresholds 0.625,0.75 " in again.command
+    alone = sb.score("builtin:linear?dim=4", **{**SMALL, "eps": kind(0.25)})
+    assert "--eps 0.25 " in alone.command
+
+
 @pytest.mark.parametrize("device", ["cuda", "cuda:0"])
 def test_a_gpu_that_is_not_there(device: str) -> None:
     if torch.cuda.is_available():

@@ -445,6 +445,18 @@ def test_files_that_are_no_suites(tmp_path: Path) -> None:
         SuiteResult.load(tmp_path / "x.json")
 
 
+def test_a_suite_without_its_scores_is_one_line() -> None:
+    suite = SuiteResult.from_dict({**suite_example().to_dict(), "scores": []})
+    with refused("scores: expected an entry at eps 0, threshold 0.6, got none"):
+        suite.summary()
+
+
+@pytest.mark.parametrize("scales", [0.5, "abc"])
+def test_scales_of_a_definition_are_checked(scales: Any) -> None:
+    with refused("tasks: task 'a': scales: expected a sequence of values, got"):
+        sb.load_suite([sb.TaskDefinition("a", scales=scales)])
+
+
 def test_table_and_csv() -> None:
     suite = suite_example()
     stream = io.StringIO()
@@ -497,4 +509,7 @@ def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     )
     assert error.count("\n") == 1
     assert cli.main([*words, "full", "--input-shape", "1,8,8"]) == 1
-    assert "full: task 'channel': pattern: expected an input of two channels" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "full: task 'channel': pattern: expected an input of two channels" in error
+    others = "published, low, high, patch, natural, prior-0.4"
+    assert error.endswith(f"; a .toml file of tasks (docs/tasks.md) can hold the others: {others}\n")

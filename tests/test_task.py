@@ -162,6 +162,12 @@ def test_any_part_of_a_scale_can_be_drawn_alone() -> None:
         ),
         ({"shape": (3, 9, 3), "pattern": "low"}, ["pattern: expected spatial axes of 4 elements or more"]),
         ({"shape": (3, 1, 1), "pattern": "low"}, ["pattern: expected spatial axes of 4 elements or more"]),
+        ({"shape": 7}, ["shape: expected positive integers, got 7"]),
+        ({"scales": 5}, ["scales: expected a sequence of values, got 5"]),
+        ({"scales": "abc"}, ["scales: expected a sequence of values, got 'abc'"]),
+        ({"scales": ["a"]}, ["scales: expected a number or a sequence of numbers, got ['a']"]),
+        ({"prior": "x"}, ["prior: expected a value in (0, 1), got 'x'"]),
+        ({"center": None}, ["center: expected a finite value, got None"]),
         ({"shape": (7,), "pattern": "high"}, ["pattern: expected spatial axes of 8 elements or more"]),
         ({"shape": (3, 1, 1), "pattern": "patch"}, ["pattern: expected a spatial axis, got 'patch'"]),
         ({"pattern": "classes:3:1:1"}, ["pattern: expected classes:K:I:J with I < J < K"]),
@@ -478,3 +484,83 @@ def test_the_compiled_filter_checks_its_arrays() -> None:
         _core.filter_spectrum(x[:, :, :6], gain, threads=1)
     with pytest.raises(ValueError, match="gain: expected C-contiguous float32 with at least one element"):
         _core.filter_spectrum(x, gain.astype(np.float64), threads=1)
+
+
+def in_steps(re: Array, im: Array) -> tuple[Array, Array]:
+    """The filter's transform along the first axis in float32, one operation after the other as its source has them."""
+    length, zero = len(re), np.float32(0)
+    radices, rest = [], length
+    for radix in (4, 2, 3, *range(5, length + 1, 2)):
+        while rest % radix == 0:
+            radices.append(radix)
+            rest //= radix
+
+    def root(k: int, n: int) -> tuple[np.float32, np.float32]:
+        angle = -2.0 * math.pi * (k % n) / n
+        return np.float32(math.cos(angle)), np.float32(math.sin(angle))
+
+    stride, left = 1, length
+    for radix in radices:
+        parts = left // radix
+        xr, xi = (one.reshape(radix, parts, stride, -1) for one in (re, im))
+        yr, yi = (np.empty((parts, radix, stride, xr.shape[-1]), np.float32) for _ in range(2))
+        for p in range(parts):
+            if radix == 4:
+                (sr, tr, ur, zr), (si, ti, ui, zi) = (
+                    (x[0, p] + x[2, p], x[0, p] - x[2, p], x[1, p] + x[3, p], x[1, p] - x[3, p])
+                    for x in (xr, xi)
+                )
+                sums = [(sr + ur, si + ui), (tr + zi, ti - zr), (sr - ur, si - ui), (tr - zi, ti + zr)]
+            elif radix == 2:
+                sums = [
+                    (xr[0, p] + xr[1, p], xi[0, p] + xi[1, p]),
+                    (xr[0, p] - xr[1, p], xi[0, p] - xi[1, p]),
+                ]
+            else:
+                sums = []
+                for k in range(radix):
+                    r, i = zero + xr[0, p], zero + xi[0, p]
+                    for j in range(1, radix):
+                        wr, wi = root(j * k, radix)
+                        r, i = r + (xr[j, p] * wr - xi[j, p] * wi), i + (xr[j, p] * wi + xi[j, p] * wr)
+                    sums.append((r, i))
+            for k, (r, i) in enumerate(sums):
+                wr, wi = root(p * k, left)
+                plain = k == 0 or (p == 0 and radix not in (2, 4))
+                yr[p, k], yi[p, k] = (r, i) if plain else (r * wr - i * wi, r * wi + i * wr)
+        re, im = yr, yi
+        stride, left = stride * radix, parts
+    return re.reshape(length, -1), im.reshape(length, -1)
+
+
+@pytest.mark.parametrize(
+    ("count", "channels", "space"),
+    [(5, 3, (7, 9)), (9, 2, (6, 35)), (1, 3, (16, 20)), (2, 4, (3, 5, 8)), (3, 1, (32,)), (11, 2, (22,)),
+     (1, 1, (1040,)), (2, 3, (1, 12)), (2, 1, (1,)), (1, 2, (33, 3))],
+)  # fmt: skip
+def test_the_filter_to_the_bit(count: int, channels: int, space: tuple[int, ...]) -> None:
+    """Results do not depend on what a processor does side by side, so they can be written down."""
+    from synbench_fast import _core
+
+    generator = np.random.default_rng(0)
+    x = generator.standard_normal((count, channels, *space), dtype=np.float32)
+    gain = generator.random(space, dtype=np.float32)
+    expected = np.empty_like(x)
+    scale = np.float32(1 / math.prod(space))
+    for sample in range(count):
+        for first in range(0, channels, 2):
+            two = first + 1 < channels
+            re, im = x[sample, first], x[sample, first + 1] if two else np.zeros(space, np.float32)
+            for step in range(2):
+                for axis in range(len(space)):
+                    moved = [np.moveaxis(one, axis, 0) for one in (re, im)]
+                    shape = moved[0].shape
+                    flat = in_steps(*(np.ascontiguousarray(one).reshape(len(one), -1) for one in moved))
+                    re, im = (np.moveaxis(one.reshape(shape), 0, axis) for one in flat)
+                if step == 0:
+                    re, im = im * (gain * scale), re * (gain * scale)
+            expected[sample, first] = im
+            if two:
+                expected[sample, first + 1] = re
+    _core.filter_spectrum(x.reshape(count, channels, -1), gain, threads=1)
+    assert x.tobytes() == expected.tobytes()

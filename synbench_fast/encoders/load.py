@@ -225,7 +225,7 @@ def _normalisation(
     shape: tuple[int, ...],
     spec: str,
 ) -> tuple[tuple[float, ...] | None, tuple[float, ...] | None]:
-    if mean is None and std is None and loaded.mean is None:
+    if all(one is None for one in (mean, std, loaded.mean, loaded.std)):
         return None, None
     own_mean, own_std = loaded.mean or (0.0,), loaded.std or (1.0,)
     for argument, given, own in (("mean", mean, own_mean), ("std", std, own_std)):

@@ -40,12 +40,18 @@ class _Session:
                 f"got {self.input.type}"
             )
         self.dtype = _DTYPES[self.input.type]
-        outputs = [one.name for one in session.get_outputs()]
+        kinds = {one.name: one.type for one in session.get_outputs()}
+        outputs = list(kinds)
         self.output = request.options.get("output", outputs[0])
         if self.output not in outputs:
             raise SynbenchError(
                 f"encoder: expected an output out of {', '.join(outputs)} in {self.spec!r}, "
                 f"got {self.output!r}" + suggest(self.output, outputs)
+            )
+        if not kinds[self.output].startswith("tensor("):
+            raise SynbenchError(
+                f"encoder {self.spec}: expected an output that is a tensor, got {self.output!r} of type "
+                f"{kinds[self.output]}"
             )
         shape = list(self.input.shape)
         self.batch = shape[0] if shape and isinstance(shape[0], int) and shape[0] > 0 else None

@@ -22,6 +22,7 @@ from synbench_fast.checks import ESTIMATORS
 from synbench_fast.documents import decode, encode
 from synbench_fast.encoders.registry import REGISTRY
 from synbench_fast.errors import SynbenchError
+from synbench_fast.estimators import takes_blocks
 from synbench_fast.fleet.configuration import library_of, series_of, source_of
 from synbench_fast.fleet.payload import decode_point, encode_point
 from synbench_fast.fleet.tasks import OutOfMemory
@@ -39,7 +40,7 @@ from synbench_fast.results import (
     Result,
 )
 from synbench_fast.run import arithmetic, recast, settle, too_wide
-from synbench_fast.score import command_of, encoder_record, peak_memory, task_record
+from synbench_fast.score import command_of, encoder_record, peak_memory, result_of
 from synbench_fast.suites import Suite, TaskDefinition, collect
 from synbench_fast.task import GaussianTask
 
@@ -116,7 +117,7 @@ class EncoderWorker:
                     "series": series_of(identity, decision),
                     "scales": list(task.scale_values),
                     "samples": samples,
-                    "least": None if settings.estimator == "paper" else max(4, 2 * width),
+                    "least": max(4, 2 * width) if takes_blocks(settings.estimator) else None,
                     "task": {name: getattr(task, name) for name in TASK},
                 }
             )
@@ -388,21 +389,11 @@ def _result(
     seconds["total"] = sum(own.values()) + worked
     warnings = dict.fromkeys([*prepared["warnings"], *(text for one in costs for text in one["warnings"])])
     options = {**_options(request, device.partition(":")[0])}
-    return Result(
+    return result_of(
+        settings,
+        probe,
+        curve,
         encoder=encoder,
-        task=task_record(probe.task, probe),
-        estimator=settings.estimator,
-        integral=probe.integral,
-        seed=settings.seed,
-        eps=list(settings.eps),
-        thresholds=list(settings.thresholds),
-        scores=curve.scores,
-        curve=curve.curve,
-        score_covariance=curve.score_covariance,
-        influence=curve.influence,
-        robust_area=curve.robust_area,
-        fits=curve.fits,
-        half_width=settings.half_width,
         precision=PrecisionRecord(
             requested=settings.dtype,
             dtype=decision["dtype"],
@@ -425,7 +416,7 @@ def _result(
         ),
         environment=decode(Environment, prepared["environment"]),
         backends=prepared["backends"],
-        warnings=[*warnings, *notes, *curve.warnings],
+        warnings=[*warnings, *notes],
         command=command_of(request["spec"], options),
     )
 
