@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -104,7 +105,7 @@ def check_errors(
         return mean_area(values[:, 0], values[:, 1], e, a)
 
     at = np.stack([t, t_rob], axis=1).reshape(-1)
-    slopes = np.array([by_differences(lambda x: of(x, e, a), at) for e in range(2) for a in range(2)])
+    slopes = np.array([by_differences(partial(of, e=e, a=a), at) for e in range(2) for a in range(2)])
     slopes = slopes.reshape(4, *shape)
     parts = [slopes[:, s] @ joint_covariance(p, 2) @ slopes[:, s].T for s, p in enumerate(points)]
     largest = max(float(one.max()) for one in parts)
