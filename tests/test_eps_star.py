@@ -294,3 +294,15 @@ def test_command_goes_on_after_an_encoder_that_fails() -> None:
     assert done.exit_code == 1
     assert done.stderr.startswith("error: encoder: expected a model of builtin, got 'builtin:cov'")
     assert "builtin:identity" in done.stdout
+
+
+def test_defaults_of_python_and_of_the_command_are_the_same() -> None:
+    import typer
+
+    from synbench_fast.eps_star import EPS_GRID, EPS_STAR_THRESHOLD
+
+    command = typer.main.get_command(cli.app).commands["eps-star"]  # type: ignore[attr-defined]
+    defaults = {one.name: one.default for one in command.params}
+    listed = tuple(float(one) for one in defaults["eps"].split(","))
+    assert listed == EPS_GRID == tuple(round(0.1 * i, 1) for i in range(9))
+    assert float(defaults["threshold"]) == EPS_STAR_THRESHOLD == 0.7
