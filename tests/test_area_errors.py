@@ -238,3 +238,22 @@ def test_error_of_the_robust_area_of_counts_adds_up() -> None:
         1.0, 1.0, 0.1, 0.5, counted_cov=np.eye(2)[None], robust_accuracy_stderr=np.array([0.03]),
     )  # fmt: skip
     assert robust_area_stderr(one, np.array([0.5]), 0.5) == pytest.approx(0.015)
+
+
+def test_slopes_without_a_signal_are_those_of_the_crossing() -> None:
+    none, error = torch.zeros(1, dtype=torch.float64), torch.tensor([0.2], dtype=torch.float64)
+    by_t, by_rob = expected_slopes(none, none, error, LEVELS, 0.5)
+    for a, threshold in enumerate(THRESHOLDS):
+        there = crossing(1.0, threshold, 0.5)
+        expected = slopes(there * (1 + 1e-9), there, threshold, 0.5)[0] * norm.cdf(-there / 0.2)
+        assert float(by_t[0, a]) == pytest.approx(expected, rel=1e-5)
+    assert by_rob.tolist() == [[0.0, 0.0, 0.0]]
+
+
+@pytest.mark.parametrize("counts", [True, False])
+def test_what_is_not_known_is_passed_on_where_it_counts(counts: bool) -> None:
+    value = torch.tensor([1.0, math.inf, math.nan, 0.0], dtype=torch.float64)
+    deviation = torch.tensor([math.inf, 0.5, math.nan, 0.0], dtype=torch.float64)
+    found = _rectified(value, deviation, torch.tensor([counts] * 4)).tolist()
+    expected = [math.inf, 0.5, math.nan, 0.0] if counts else [0.0] * 4
+    np.testing.assert_array_equal(found, expected)
