@@ -13,6 +13,7 @@ import torch
 from scipy.stats import norm
 from torch import Tensor
 
+from synbench_fast.area_errors import expected_slopes
 from synbench_fast.averages import Averages, over_fit, over_sampled, scale_slopes
 from synbench_fast.estimators import gaussian_curve
 from synbench_fast.ops.score_auc import score_auc
@@ -190,3 +191,39 @@ def test_slopes_of_several_encoders(prior: float, fitted: bool) -> None:
 
         expected = by_differences(total, t[m])
         np.testing.assert_allclose(found[m], expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("prior", [0.5, 0.4])
+def test_errors_decide_how_likely_a_scale_counts(prior: float) -> None:
+    """Where t is near the threshold, slopes are weighed by that chance, with the errors that the fit leaves."""
+    t = np.stack([0.3 * SCALES, 0.25 * SCALES + 0.01 * SCALES**2])
+    t_rob, error = 0.8 * t, 0.2 * np.ones_like(t)
+    level = torch.tensor([0.7], dtype=torch.float64)
+    found = scale_slopes(SCALES, t, t_rob, error, 0.7, prior, WANTED)
+    for m in range(2):
+        fit, fit_rob = (fit_scales(SCALES, one, error[m], WANTED) for one in (t[m], t_rob[m]))
+        spread = np.sqrt(np.square(fit.matrix) @ np.square(error[m]))
+        there_rob = fit.value if prior == 0.5 else fit_rob.value
+        by_t, _ = expected_slopes(
+            *(torch.from_numpy(x) for x in (fit.value, there_rob, spread)), level, prior
+        )
+        np.testing.assert_allclose(found[m], fit.matrix.T @ by_t[:, 0].numpy(), rtol=1e-10)
+    points = points_of(prior, 0.1)
+    averages = over_fit(points, SCALES, WANTED, area, THRESHOLDS, 2, QUADRATURE, prior)
+    for e in range(2):
+        given = [np.array([getattr(p, name)[e] for p in points]) for name in ("t", "stderr", "t_rob")]
+        rob_error = np.sqrt([np.asarray(p.t_rob_cov)[e, e] for p in points])
+        fit = fit_scales(SCALES, given[0], given[1], WANTED)
+        fit_rob = fit_scales(SCALES, given[2], rob_error, WANTED)
+        spread = np.sqrt(np.square(fit.matrix) @ np.square(given[1]))
+        both = expected_slopes(
+            *(torch.from_numpy(x) for x in (fit.value, fit_rob.value, spread)), THRESHOLDS, prior
+        )
+        slopes = [
+            one.matrix.T @ by.numpy() / len(WANTED) for one, by in zip((fit, fit_rob), both, strict=True)
+        ]
+        for s, p in enumerate(points):
+            joint = joint_covariance(p, 2)[np.ix_([e, 2 + e], [e, 2 + e])]
+            for a in range(2):
+                slope = np.array([slopes[0][s, a], slopes[1][s, a]])
+                assert float(averages.variance[s, e, a]) == pytest.approx(slope @ joint @ slope, rel=1e-9)
