@@ -282,3 +282,11 @@ def test_weights_go_by_the_fitted_t() -> None:
     np.testing.assert_allclose(fit.coefficients, coefficients, rtol=1e-10)
     np.testing.assert_allclose(fit.value, basis @ coefficients, rtol=1e-10)
     assert fit.p_value == pytest.approx(chi2.sf(left @ left, 9), rel=1e-9)
+
+
+def test_without_a_residual_nothing_speaks_against_the_fit() -> None:
+    """Three scales whose errors are known, and three terms."""
+    error = np.array([0.1, math.nan, 0.1, math.nan, 0.1])
+    fit = fit_scales(NODES[:5], 0.5 * NODES[:5], error, ALL)
+    assert fit.p_value == 1.0 and len(fit.coefficients) == 3
+    np.testing.assert_allclose(fit.value, 0.5 * ALL, atol=1e-9)
