@@ -240,14 +240,16 @@ def test_error_of_the_robust_area_of_counts_adds_up() -> None:
     assert robust_area_stderr(one, np.array([0.5]), 0.5) == pytest.approx(0.015)
 
 
-def test_slopes_without_a_signal_are_those_of_the_crossing() -> None:
+@pytest.mark.parametrize("prior", [0.5, 0.45])
+def test_slopes_without_a_signal_are_those_of_the_crossing(prior: float) -> None:
     none, error = torch.zeros(1, dtype=torch.float64), torch.tensor([0.2], dtype=torch.float64)
-    by_t, by_rob = expected_slopes(none, none, error, LEVELS, 0.5)
+    by_t, by_rob = expected_slopes(none, none, error, LEVELS, prior)
     for a, threshold in enumerate(THRESHOLDS):
-        there = crossing(1.0, threshold, 0.5)
-        expected = slopes(there * (1 + 1e-9), there, threshold, 0.5)[0] * norm.cdf(-there / 0.2)
-        assert float(by_t[0, a]) == pytest.approx(expected, rel=1e-5)
-    assert by_rob.tolist() == [[0.0, 0.0, 0.0]]
+        there = crossing(1.0, threshold, prior)
+        of_t, of_rob, _, _ = slopes(there * (1 + 1e-9), there * (1 + 1e-9), threshold, prior)
+        likely = norm.cdf(-there / 0.2)
+        assert float(by_t[0, a]) == pytest.approx(of_t * likely, rel=1e-5)
+        assert float(by_rob[0, a]) == pytest.approx(of_rob * likely, rel=1e-5, abs=1e-12)
 
 
 @pytest.mark.parametrize("counts", [True, False])

@@ -531,3 +531,15 @@ def test_budgets_are_found_to_rounding(off: float, found: bool) -> None:
     else:
         with pytest.raises(SynbenchError, match=r"^eps: expected one of 0, 0\.2, got 0\.2"):
             example().score(eps=0.2 + off)
+
+
+def test_a_task_without_samples_has_none() -> None:
+    task = dataclasses.replace(example().task, samples=[])
+    assert task.size() == "2 scales x 0 samples"
+    assert example(task=task).rows()[0]["samples"] == 0
+
+
+def test_the_version_that_is_written() -> None:
+    """A change of it needs a way to read the one before."""
+    document = example().to_dict()
+    assert (document["schema"], document["schema_version"]) == ("synbench-fast/result", 4)
