@@ -452,3 +452,13 @@ def test_margins_that_do_not_vary_have_no_influence() -> None:
     t, influence = margin_ratio(u, y)
     assert float(t[0]) == 0.0 and influence[:, 0].tolist() == [0.0] * 6
     assert float(t[1]) > 0 and bool((influence[:, 1] != 0).all())
+
+
+def test_without_a_signal_a_scale_adds_nothing_to_the_score() -> None:
+    """Also where the commoner class alone exceeds the threshold, with a bound next to infinite."""
+    from synbench_fast.precision import _term
+
+    t = torch.tensor([0.0, 1.0], dtype=torch.float64)
+    k = gaussian.threshold_shift(gaussian.log_prior_offset(0.3), t.square())
+    none, some = _term(t, k, 0.3, 0.6).tolist()
+    assert none == 0.0 and some > 0

@@ -290,3 +290,15 @@ def test_without_a_residual_nothing_speaks_against_the_fit() -> None:
     fit = fit_scales(NODES[:5], 0.5 * NODES[:5], error, ALL)
     assert fit.p_value == 1.0 and len(fit.coefficients) == 3
     np.testing.assert_allclose(fit.value, 0.5 * ALL, atol=1e-9)
+
+
+def test_a_scale_without_an_error_is_no_scale() -> None:
+    rng = np.random.default_rng(2)
+    t, error = 0.7 * NODES + 0.1 * rng.standard_normal(12), np.linspace(2.0, 4.0, 12)
+    unknown = error.copy()
+    unknown[3] = math.nan
+    rest = np.arange(12) != 3
+    found, expected = fit_scales(NODES, t, unknown, ALL), fit_scales(NODES[rest], t[rest], error[rest], ALL)
+    np.testing.assert_allclose(found.value, expected.value, rtol=1e-10)
+    np.testing.assert_allclose(found.matrix[:, rest], expected.matrix, rtol=1e-8, atol=1e-12)
+    assert found.p_value == pytest.approx(expected.p_value, rel=1e-9)

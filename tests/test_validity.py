@@ -7,6 +7,7 @@ import dataclasses
 import io
 import json
 import math
+import time
 from pathlib import Path
 from typing import Any
 
@@ -671,9 +672,11 @@ def test_an_accuracy_that_is_the_same_on_one_data_set_is_left_out_for_that() -> 
 
 def test_a_report_keeps_what_it_was_made_of() -> None:
     varied = np.arange(8.0)
+    begun = time.perf_counter()
     report = analyse(
-        measured(varied, [varied]), sets(1), "full", resamples=123, splits=7, seed=9, begun=0.0, command="x"
+        measured(varied, [varied]), sets(1), "full", resamples=123, splits=7, seed=9, begun=begun, command="x"
     )
+    assert 0 <= report.seconds <= time.perf_counter() - begun
     assert (report.suite, report.resamples, report.splits, report.seed, report.command) == (
         "full", 123, 7, 9, "x",
     )  # fmt: skip
