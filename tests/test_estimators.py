@@ -751,13 +751,14 @@ def test_a_run_with_counted_margins() -> None:
         assert one.stderr > 0
 
 
+@pytest.mark.parametrize("apart", [0.25, 0.1])
 @pytest.mark.parametrize("prior", [0.5, 0.35])
-def test_counted_is_its_definition(prior: float) -> None:
+def test_counted_is_its_definition(prior: float, apart: float) -> None:
     """Every number of the point from the margins of the classifiers, and slopes by finite differences."""
     rng = np.random.default_rng(8)
     n, eps = 150, (0.0, 0.3, 0.6)
     y = (np.arange(n) < n * prior).astype(np.int64)
-    x = rng.standard_normal((n, 5)) @ np.diag([1.0, 0.8, 0.6, 0.4, 0.2]) + 0.25 * (2 * y[:, None] - 1)
+    x = rng.standard_normal((n, 5)) @ np.diag([1.0, 0.8, 0.6, 0.4, 0.2]) + apart * (2 * y[:, None] - 1)
     stats = feature_stats(torch.from_numpy(x), torch.from_numpy(y))
     base = consistent_point(stats, eps, prior=prior)
     found = sb.evaluate_features(x, y, eps=eps, estimator="counted", prior=prior)
@@ -819,6 +820,16 @@ def test_counted_is_its_definition(prior: float) -> None:
         assert found.robust_accuracy_stderr[e] == pytest.approx(
             math.sqrt(robust * (1 - robust) / n + of_robust**2 * robust_extra), rel=1e-6
         )
-        assert extra > 0 and (e > 0 or robust_extra > 0)
+        assert extra > 0 and (e > 0 or robust_extra > 0) and (t > 1) == (apart > 0.2)
     for name in ("t", "t_rob", "stderr", "t_cov", "t_rob_cov", "ridge", "kappa"):
         np.testing.assert_array_equal(getattr(found, name), getattr(base, name))
+
+
+def test_paper_with_margins_that_do_not_vary() -> None:
+    """Two points as the test half: what an attack takes is in units of a deviation that there is not."""
+    x, y, _ = drawn(200, 3, t=2.0)
+    points = np.stack([x[0][y[0] == k].mean(0) for k in (0, 1)])
+    labels = np.arange(10) % 2
+    found = sb.evaluate_features(x[0], y[0], points[labels], labels, eps=(0.0, 0.3), estimator="paper")
+    assert found.accuracy.tolist() == [1.0, 1.0]
+    np.testing.assert_array_equal(found.t_rob, found.t)

@@ -691,3 +691,21 @@ def test_a_report_keeps_what_it_was_made_of() -> None:
     knn = report.predictor("knn")
     assert (knn.kind, knn.sees, knn.task, knn.eps, knn.threshold) == ("baseline", "labels", "", None, None)
     assert {one.data for one in report.correlations} == {"set 0", "overall"}
+
+
+def test_what_is_the_same_in_a_subset_is_left_out_of_it() -> None:
+    varied = np.arange(9.0)
+    keys = [("published", 0.0, 0.6), ("low", 0.0, 0.6)]
+    rows = np.stack([varied**2, np.where(varied < 7, 1.0, varied)])
+    found = several(dict(zip(keys, rows, strict=True)), [varied, -varied])
+    found = [
+        dataclasses.replace(one, targets={**one.targets, "l2 0.25": [float(i), float(i > 6)]})
+        for i, one in enumerate(found)
+    ]
+    whole = analyse(found, sets(), "s", resamples=100, splits=2, seed=0, begun=0.0)
+    assert len(whole.targets) == 2 and len(whole.predictors) == 2 + len(BASELINES)
+    part = whole.subset([f"e{i}" for i in range(7)])
+    assert [one.name for one in part.targets] == ["clean"]
+    assert "score low eps=0 a=0.6" not in {one.name for one in part.predictors}
+    assert len(part.predictors) == 1 + len(BASELINES) and part.command == ""
+    assert part.held_out and not whole.subset([f"e{i}" for i in range(5)]).held_out
