@@ -271,3 +271,26 @@ def test_ranks_count_those_that_are_better() -> None:
     assert [one.score for one in found] == list(values)
     assert [(one.best_rank, one.worst_rank) for one in found] == [(1, 1), (2, 3), (2, 3), (4, 5), (4, 5)]
     assert [one.stderr for one in found] == [0.01] * 5
+
+
+def test_errors_of_paired_differences_follow_their_correlation(results: list[Result]) -> None:
+    named = {one.encoder.spec: one for one in results}
+    for one in sb.compare(*results).differences:
+        a, b = (named[name].score(one.eps, one.threshold).stderr for name in (one.first, one.second))
+        variance = a**2 + b**2 - 2 * one.correlation * a * b
+        assert one.stderr == pytest.approx(math.sqrt(variance), rel=1e-9)
+
+
+def test_results_of_one_name_are_numbered() -> None:
+    found = sb.compare(
+        with_scores(0.5, 0.5, 0.5, 0.5),
+        with_scores(0.6, 0.5, 0.5, 0.5, spec="builtin:linear"),
+        with_scores(0.7, 0.5, 0.5, 0.5),
+        unpaired=True,
+    )
+    pairs = [(one.first, one.second) for one in found.differences[:3]]
+    assert pairs == [
+        ("builtin:conv (1)", "builtin:linear"),
+        ("builtin:conv (1)", "builtin:conv (2)"),
+        ("builtin:linear", "builtin:conv (2)"),
+    ]
