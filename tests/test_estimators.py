@@ -833,3 +833,16 @@ def test_paper_with_margins_that_do_not_vary() -> None:
     found = sb.evaluate_features(x[0], y[0], points[labels], labels, eps=(0.0, 0.3), estimator="paper")
     assert found.accuracy.tolist() == [1.0, 1.0]
     np.testing.assert_array_equal(found.t_rob, found.t)
+
+
+@pytest.mark.parametrize("prior", [0.5, 0.3])
+def test_counted_without_a_signal_has_no_nan(prior: float) -> None:
+    for seed in range(100):
+        x, y, _ = drawn(60, 8, t=1e-6, prior=prior, seed=seed)
+        point = sb.evaluate_features(x[0], y[0], eps=(0.0, 0.2), estimator="counted", prior=prior)
+        if np.all(point.t == 0):
+            break
+    else:
+        raise AssertionError("no data set without a detected signal")
+    assert np.all(point.bound == np.inf) and np.all(np.isnan(point.bound_stderr))
+    assert np.all(np.isfinite(point.accuracy_stderr)) and np.all(np.isfinite(point.robust_accuracy_stderr))
