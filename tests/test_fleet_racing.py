@@ -310,3 +310,22 @@ def test_levels_hold_for_all_pairs_and_stages(
     assert asked == [(10, 0.05 / 4), (1, 0.05 / 4)]
     # No half-width beyond a half is asked for.
     assert [width for spec, width in in_process if spec == MODELS[0]][-4:] == [0.5, 0.5, 0.4, 0.2]
+
+
+@pytest.mark.parametrize(("factor", "out"), [(0.99, False), (1.01, True)])
+@pytest.mark.parametrize("correlation", [-0.4, 0.0, 0.7])
+def test_better_by_more_than_the_limit_in_errors_of_the_difference(
+    correlation: float, factor: float, out: bool
+) -> None:
+    errors = np.array([0.01, 0.03])
+    rho = np.array([[1.0, correlation], [correlation, 1.0]])
+    error = np.sqrt(0.01**2 + 0.03**2 - 2 * correlation * 0.01 * 0.03)
+    scores = np.array([0.5 + factor * 3.0 * error, 0.5])
+    assert outside(scores, errors, rho, 1, 3.0).tolist() == [False, out]
+
+
+def test_a_race_of_nobody_saves_nothing() -> None:
+    found = racing._told(1, 0.0, 0.6, 0.01, [], {}, {}, {"c": "why"})
+    assert found.lines() == [
+        "images: 0, about 0% fewer than scoring all", "0 encoders for 1 places at eps 0, above accuracy 0.6",
+    ]  # fmt: skip
