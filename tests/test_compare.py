@@ -14,11 +14,13 @@ import numpy as np
 import pytest
 import torch
 from checks import refused
+from result_example import example
+from scipy.stats import norm
 from typer.testing import CliRunner
 
 import synbench_fast as sb
 from synbench_fast import cli
-from synbench_fast.results import Result
+from synbench_fast.results import Result, Score
 
 OPTIONS: dict[str, Any] = {
     "input_shape": (24,),
@@ -224,3 +226,84 @@ def test_command_mistakes(files: list[str], tmp_path: Path) -> None:
     ) and f"got the directory '{tmp_path}'; its files are {tmp_path}/*.json" in error
     code, _, error = run_cli("compare", files[0], str(tmp_path / "none.json"))
     assert code != 0 and error.count("\n") == 1 and "none.json" in error
+
+
+def test_the_largest_difference_is_that_of_correlated_scores_in_any_unit() -> None:
+    """Equal correlations shrink every difference and its error alike, so the range is that of independent scores."""
+    from itertools import combinations
+
+    from synbench_fast.compare import DRAWS, _largest
+
+    pairs = list(combinations(range(3), 2))
+    covariance = 0.8 + 0.2 * np.eye(3)
+    for unit in (1e-3, 1.0, 50.0):
+        error = np.full(3, unit * math.sqrt(0.4))
+        largest = _largest(unit**2 * covariance, pairs, error)
+        assert largest.shape == (DRAWS,) == (20_000,)
+        assert np.quantile(largest, 0.95) == pytest.approx(3.314493 / math.sqrt(2), rel=0.015)
+    # A difference without an error is none of them.
+    none = _largest(covariance, pairs, np.array([0.0, math.sqrt(0.4), 0.0]))
+    assert np.quantile(none, 0.95) == pytest.approx(1.96, rel=0.02)
+
+
+def with_scores(*scores: float, stderr: float = 0.01, **changes: Any) -> Result:
+    """Made-up scores at eps 0 and 0.2, each above 0.6 and 0.7."""
+    points = [(e, a) for e in (0.0, 0.2) for a in (0.6, 0.7)]
+    listed = [
+        Score(eps=e, threshold=a, score=value, stderr=stderr, ci95_low=0.0, ci95_high=1.0)
+        for (e, a), value in zip(points, scores, strict=True)
+    ]
+    return example(scores=listed, **changes)
+
+
+def test_a_single_difference_has_the_interval_and_p_value_of_the_normal_distribution() -> None:
+    first, second = with_scores(0.72, 0.5, 0.4, 0.3), with_scores(0.70, 0.5, 0.5, 0.3, stderr=0.02)
+    found = sb.compare(first, second, unpaired=True, thresholds=(0.6, 0.7)).differences
+    assert [(one.eps, one.threshold) for one in found] == [(0.0, 0.6), (0.0, 0.7), (0.2, 0.6), (0.2, 0.7)]
+    error = math.hypot(0.01, 0.02)
+    for one, gap in zip(found, (0.02, 0.0, -0.1, 0.0), strict=True):
+        assert one.difference == pytest.approx(gap) and one.stderr == pytest.approx(error)
+        assert one.p_value == pytest.approx(2 * norm.sf(abs(gap) / error), rel=1e-9)
+        assert one.ci95_low == pytest.approx(gap - norm.ppf(0.975) * error)
+        assert one.ci95_high == pytest.approx(gap + norm.ppf(0.975) * error)
+        assert one.tie == (abs(gap) < norm.ppf(0.975) * error)
+    assert [one.verdict for one in found] == ["tie", "tie", f"{found[0].second} is better", "tie"]
+
+
+def test_scores_without_errors_differ_or_do_not() -> None:
+    first, second = with_scores(0.7, 0.5, 0.4, 0.3, stderr=0.0), with_scores(0.7, 0.5, 0.5, 0.3, stderr=0.0)
+    one, other = sb.compare(first, second, unpaired=True).differences
+    assert (one.p_value, one.tie, other.p_value, other.tie) == (1.0, True, 0.0, False)
+
+
+def test_ranks_count_those_that_are_better() -> None:
+    """Five unpaired scores, of which the second and third, and the fourth and fifth, are ties."""
+    values = (0.9, 0.7, 0.69, 0.5, 0.495)
+    results = [with_scores(value, 0.1, 0.1, 0.1) for value in values]
+    found = sb.compare(*reversed(results), eps=0.0, thresholds=0.6, unpaired=True).ranking
+    assert [one.score for one in found] == list(values)
+    assert [(one.best_rank, one.worst_rank) for one in found] == [(1, 1), (2, 3), (2, 3), (4, 5), (4, 5)]
+    assert [one.stderr for one in found] == [0.01] * 5
+
+
+def test_errors_of_paired_differences_follow_their_correlation(results: list[Result]) -> None:
+    named = {one.encoder.spec: one for one in results}
+    for one in sb.compare(*results).differences:
+        a, b = (named[name].score(one.eps, one.threshold).stderr for name in (one.first, one.second))
+        variance = a**2 + b**2 - 2 * one.correlation * a * b
+        assert one.stderr == pytest.approx(math.sqrt(variance), rel=1e-9)
+
+
+def test_results_of_one_name_are_numbered() -> None:
+    found = sb.compare(
+        with_scores(0.5, 0.5, 0.5, 0.5),
+        with_scores(0.6, 0.5, 0.5, 0.5, spec="builtin:linear"),
+        with_scores(0.7, 0.5, 0.5, 0.5),
+        unpaired=True,
+    )
+    pairs = [(one.first, one.second) for one in found.differences[:3]]
+    assert pairs == [
+        ("builtin:conv (1)", "builtin:linear"),
+        ("builtin:conv (1)", "builtin:conv (2)"),
+        ("builtin:linear", "builtin:conv (2)"),
+    ]

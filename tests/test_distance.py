@@ -558,3 +558,45 @@ def test_nuclear_norms_check_their_arrays() -> None:
     ):
         with pytest.raises(ValueError, match=words):
             _core.nuclear_norms(*arrays, 1)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"tolerance": 0.0}, "tolerance: expected a number between 0 and 1, got 0.0"),
+        ({"tolerance": -0.5}, "tolerance: expected a number between 0 and 1, got -0.5"),
+        ({"regularisation": math.inf}, "regularisation: expected a finite number above 0, got inf"),
+        ({"label_weight": -1e-9}, "label_weight: expected a finite number of at least 0, got -1e-09"),
+        ({"feature_weight": math.nan}, "feature_weight: expected a finite number of at least 0, got nan"),
+    ],
+)
+def test_limits_of_the_options(options: dict[str, Any], message: str) -> None:
+    with refused(message):
+        dataset_distance((X, Y), (X, Y), **options)
+
+
+def test_the_least_that_is_allowed() -> None:
+    """One sample, one iteration, one term: half the squared length of a shift by 1 in six features."""
+    found = dataset_distance((X, Y), (X + 1, Y), samples=1, iterations=1, label_weight=0.0)
+    assert found.samples == (1, 1) and found.value == pytest.approx(3.0, rel=1e-12)
+
+
+def test_what_a_distance_tells_of_itself() -> None:
+    a, b = labelled(40, seed=1), labelled(30, seed=2, shift=0.5)
+    found = dataset_distance(a, b, regularisation=0.05, samples=25, seed=3)
+    places = [module.subsample("a", n, 25, 3) for n in (40, 30)]
+    assert [len(one) for one in places] == [25, 25] and found.samples == (25, 25)
+    cost = brute_cost(a, b)[places[0]][:, places[1]]
+    assert found.scale == pytest.approx(float(cost.mean()), rel=1e-9)
+    assert found.epsilon == pytest.approx(0.05 * found.scale, rel=1e-12)
+    assert found.converged and found.residual <= 1e-3 and found.seconds > 0
+    exact = dataset_distance(a, b, exact=True)
+    assert (exact.epsilon, exact.samples, exact.iterations) == (0.0, (40, 30), 0) and exact.residual < 1e-9
+
+
+def test_at_most_5000_samples_are_transported_unless_asked() -> None:
+    assert len(module.subsample("a", 5000, None, 0)) == 5000
+    assert torch.equal(module.subsample("a", 5000, None, 0), torch.arange(5000))
+    many = module.subsample("a", 7000, None, 0)
+    assert len(many) == 5000 and bool((many.diff() > 0).all()) and int(many[-1]) > 5000
+    assert len(module.subsample("a", 7000, 7000, 0)) == 7000

@@ -298,3 +298,43 @@ def test_command_goes_on_after_an_encoder_that_fails() -> None:
     assert done.exit_code == 1
     assert done.stderr.startswith("error: encoder: expected a model of builtin, got 'builtin:cov'")
     assert "builtin:identity" in done.stdout
+
+
+def test_defaults_of_python_and_of_the_command_are_the_same() -> None:
+    import typer
+
+    from synbench_fast.eps_star import EPS_GRID, EPS_STAR_THRESHOLD
+
+    command = typer.main.get_command(cli.app).commands["eps-star"]  # type: ignore[attr-defined]
+    defaults = {one.name: one.default for one in command.params}
+    listed = tuple(float(one) for one in defaults["eps"].split(","))
+    assert listed == EPS_GRID == tuple(round(0.1 * i, 1) for i in range(9))
+    assert float(defaults["threshold"]) == EPS_STAR_THRESHOLD == 0.7
+
+
+@pytest.mark.parametrize(("factor", "inside"), [(0.95, True), (1.05, False)])
+@pytest.mark.parametrize("runs", [3, 6])
+def test_spreads_of_few_runs_take_student(runs: int, factor: float, inside: bool) -> None:
+    """Of two budgets: one-sided, with a degree of freedom less than there are runs."""
+    from scipy.stats import t
+
+    moves = np.linspace(-1, 1, runs) * 0.02
+    error = moves.std(ddof=1) / math.sqrt(runs)
+    gap = factor * t.ppf(0.95, runs - 1) * error
+    found = sb.eps_star(
+        [scored([0.8 - gap + move, 0.8], eps=(0.0, 0.2), seed=i) for i, move in enumerate(moves)]
+    )
+    assert (found.errors, found.runs) == ("repeats", runs)
+    assert members(found) == ([0.0, 0.2] if inside else [0.2])
+
+
+def test_notes_in_full() -> None:
+    falling = sb.eps_star(scored([0.9, 0.5, 0.4], eps=(0.0, 0.2, 0.4), estimator="paper"))
+    assert falling.notes == ["no maximum inside: the score falls from eps = 0"]
+    later = sb.eps_star(scored([0.9, 0.5, 0.4], eps=(0.1, 0.2, 0.4), estimator="paper"))
+    assert later.notes == ["no maximum inside: the score falls from eps = 0.1, the smallest budget given"]
+    rising = sb.eps_star(scored([0.4, 0.5, 0.9], eps=(0.0, 0.2, 0.4)))
+    assert rising.notes == [
+        "no maximum inside: the score is largest at 0.4, the largest budget given",
+        "with consistent and a threshold of at least 0.5 the score rises with eps by sampling error only",
+    ]

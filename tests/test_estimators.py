@@ -18,6 +18,7 @@ from synbench_fast import gaussian
 from synbench_fast.area_errors import area_covariance, area_terms, robust_area_stderr
 from synbench_fast.estimators import consistent_point, paper_point
 from synbench_fast.ops.feature_stats import feature_stats
+from synbench_fast.ops.robust_solve import robust_solve
 from synbench_fast.results import CurvePoint
 
 EPS = (0.0, 0.05, 0.2, 0.5, 0.9)
@@ -748,3 +749,100 @@ def test_a_run_with_counted_margins() -> None:
     for one, two in zip(counted.scores, assumed.scores, strict=True):
         assert abs(one.score - two.score) < 4 * one.stderr
         assert one.stderr > 0
+
+
+@pytest.mark.parametrize("apart", [0.25, 0.1])
+@pytest.mark.parametrize("prior", [0.5, 0.35])
+def test_counted_is_its_definition(prior: float, apart: float) -> None:
+    """Every number of the point from the margins of the classifiers, and slopes by finite differences."""
+    rng = np.random.default_rng(8)
+    n, eps = 150, (0.0, 0.3, 0.6)
+    y = (np.arange(n) < n * prior).astype(np.int64)
+    x = rng.standard_normal((n, 5)) @ np.diag([1.0, 0.8, 0.6, 0.4, 0.2]) + apart * (2 * y[:, None] - 1)
+    stats = feature_stats(torch.from_numpy(x), torch.from_numpy(y))
+    base = consistent_point(stats, eps, prior=prior)
+    found = sb.evaluate_features(x, y, eps=eps, estimator="counted", prior=prior)
+    solved = robust_solve(
+        stats.half_difference, stats.covariance, eps, dof=stats.dof, c0=stats.c0, weights=True
+    )
+    margins = (x - stats.midpoint.numpy()) @ solved.weights.numpy().T
+    side = np.where(y == 1, 1.0, -1.0)[:, None]
+    means = [margins[y == k].mean(0) for k in (0, 1)]
+    centred = side * (margins - np.where(y[:, None] == 1, means[1], means[0]))
+    z = centred / np.sqrt((centred**2).mean(0))
+    per_class = np.where(y == 1, 1 / y.sum(), 1 / (n - y.sum()))[:, None] / 2
+    assert base.t_cov is not None and base.t_rob_cov is not None and found.counted_cov is not None
+
+    def slope(function: Any, at: float) -> float:
+        return float(function(at + 1e-6) - function(at - 1e-6)) / 2e-6
+
+    for e in range(3):
+        t, t_rob = float(base.t[e]), float(base.t_rob[e])
+        offset = math.log((1 - prior) / prior) / 2
+        k = offset / t_rob
+        reach = z[:, e] + np.where(y == 1, t - k, t + k)
+        right, positive = reach > 0, np.maximum(0, reach)
+        a, ratio = right.mean(), positive.mean() / t
+        moved = z[:, e] * per_class[:, 0] - t * (z[:, e] ** 2 - 1) / (2 * n)
+        by_a = (right - a) / n
+        by_ratio = (positive - positive.mean()) / (n * t) - ratio * z[:, e] * per_class[:, 0] / t
+        more = (right & (y == 1)).mean() - (right & (y == 0)).mean()
+        by_ratio -= more * (side[:, 0] * z[:, e] * per_class[:, 0] - k * moved / t) / t
+        spread = np.cov(np.stack([by_a, by_ratio]), bias=True) * n + n * np.outer(
+            [by_a.mean(), by_ratio.mean()], [by_a.mean(), by_ratio.mean()]
+        )
+        np.testing.assert_allclose(found.counted_cov[e], spread, rtol=1e-6, atol=1e-12)
+        assert (found.accuracy[e], found.bound[e]) == pytest.approx((a, ratio / a))
+        robust_reach = z[:, e] + np.where(y == 1, t_rob - k, t_rob + k)
+        robust = (robust_reach > 0).mean()
+        assert found.robust_accuracy[e] == pytest.approx(robust)
+
+        def accuracy(t: float, k: float) -> float:
+            return float(prior * norm.cdf(t - k) + (1 - prior) * norm.cdf(t + k))
+
+        def bound(t: float, k: float) -> float:
+            both = (p * (v * norm.cdf(v) + norm.pdf(v)) for p, v in ((prior, t - k), (1 - prior, t + k)))
+            return float(sum(both)) / (t * accuracy(t, k))
+
+        extra = max(0.0, base.t_cov[e, e] - (1 + t**2 / 2) / n)
+        # The classifiers' part of the error moves t_rob in proportion to t, and k against it.
+        of_accuracy = slope(lambda v, t=t, k=k: accuracy(v, k * t / v), t)
+        of_bound = slope(lambda v, t=t, k=k: bound(v, k * t / v), t)
+        assert found.accuracy_stderr[e] == pytest.approx(
+            math.sqrt(spread[0, 0] + of_accuracy**2 * extra), rel=1e-6
+        )
+        gradient = np.array([-ratio / a**2, 1 / a])
+        assert found.bound_stderr[e] == pytest.approx(
+            math.sqrt(gradient @ spread @ gradient + of_bound**2 * extra), rel=1e-6
+        )
+        robust_extra = max(0.0, base.t_rob_cov[e, e] - stats.c0 - t_rob**2 / (2 * n))
+        of_robust = slope(lambda v, k=k: accuracy(v, k), t_rob)
+        assert found.robust_accuracy_stderr[e] == pytest.approx(
+            math.sqrt(robust * (1 - robust) / n + of_robust**2 * robust_extra), rel=1e-6
+        )
+        assert extra > 0 and (e > 0 or robust_extra > 0) and (t > 1) == (apart > 0.2)
+    for name in ("t", "t_rob", "stderr", "t_cov", "t_rob_cov", "ridge", "kappa"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(base, name))
+
+
+def test_paper_with_margins_that_do_not_vary() -> None:
+    """Two points as the test half: what an attack takes is in units of a deviation that there is not."""
+    x, y, _ = drawn(200, 3, t=2.0)
+    points = np.stack([x[0][y[0] == k].mean(0) for k in (0, 1)])
+    labels = np.arange(10) % 2
+    found = sb.evaluate_features(x[0], y[0], points[labels], labels, eps=(0.0, 0.3), estimator="paper")
+    assert found.accuracy.tolist() == [1.0, 1.0]
+    np.testing.assert_array_equal(found.t_rob, found.t)
+
+
+@pytest.mark.parametrize("prior", [0.5, 0.3])
+def test_counted_without_a_signal_has_no_nan(prior: float) -> None:
+    for seed in range(100):
+        x, y, _ = drawn(60, 8, t=1e-6, prior=prior, seed=seed)
+        point = sb.evaluate_features(x[0], y[0], eps=(0.0, 0.2), estimator="counted", prior=prior)
+        if np.all(point.t == 0):
+            break
+    else:
+        raise AssertionError("no data set without a detected signal")
+    assert np.all(point.bound == np.inf) and np.all(np.isnan(point.bound_stderr))
+    assert np.all(np.isfinite(point.accuracy_stderr)) and np.all(np.isfinite(point.robust_accuracy_stderr))

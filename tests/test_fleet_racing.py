@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from checks import refused
+from result_example import example
 
 import synbench_fast as sb
 from synbench_fast import cli
@@ -263,3 +265,86 @@ def test_fifty_encoders_from_the_command_line(tmp_path: Path, capsys: pytest.Cap
     assert cli.main(raced) == 0
     again = [Result.from_json(line) for line in capsys.readouterr().out.splitlines()]
     assert [one.scores for one in again] == [one.scores for one in found]
+
+
+def finished(number: int, score: float, half: float, images: int) -> tuple[Job, Result]:
+    """A result whose intervals reach `half` at the first point, twice that at the second; the others are unknown."""
+    widths = (half, 2 * half, float("nan"), float("nan"))
+    base = example(f"builtin:linear?dim={number}")
+    scores = [
+        replace(one, score=score - place / 10, stderr=half / 2, ci95_high=score - place / 10 + width)
+        for place, (one, width) in enumerate(zip(base.scores, widths, strict=True))
+    ]
+    result = replace(base, scores=scores, cost=replace(base.cost, images=images))
+    spec = base.encoder.spec
+    return Job(number, spec, spec, {}, "done", "cpu", None, None, f"{number}.json"), result
+
+
+def test_what_a_race_tells() -> None:
+    """Those left first, the best first; what the others would have cost from how wide their intervals still are."""
+    latest = {
+        0: finished(0, 0.5, 0.02, 100),
+        1: finished(1, 0.9, 0.005, 1000),
+        2: finished(2, 0.95, 0.005, 2000),
+        3: finished(3, 0.7, 0.001, 300),
+    }
+    stages = [racing.Stage(half_width=0.08, encoders=4, out=["a", "b"])]
+    found = racing._told(2, 0.0, 0.6, 0.01, stages, latest, {0: 0.08, 3: 0.04}, {"c": "why"})
+    assert [one.encoder.rpartition("=")[2] for one in found.standings] == ["2", "1", "3", "0"]
+    assert [one.out_after for one in found.standings] == [None, None, 0.04, 0.08]
+    assert [(one.score, one.stderr, one.images, one.result) for one in found.left] == [
+        (0.95, 0.0025, 2000, "2.json"), (0.9, 0.0025, 1000, "1.json"),
+    ]  # fmt: skip
+    assert found.settled and found.images == 3400
+    # The first is out at 0.04, four times what was asked for; the last is narrower than that already.
+    assert found.images_without == 100 * 16 + 1000 + 2000 + 300
+    assert found.lines() == [
+        "half-width 0.08: 4 scored, 2 out",
+        "images: 3400, about 31% fewer than scoring all",
+        "the best 2 at eps 0, above accuracy 0.6",
+    ]
+    assert found.failures == {"c": "why"} and found.stages == stages
+    assert not racing._told(3, 0.0, 0.6, 0.01, [], latest, {0: 0.08, 3: 0.04}, {}).settled
+
+
+def test_the_point_that_decides() -> None:
+    result = example(eps=[0.3, 0.0], thresholds=[0.8, 0.6])
+    assert racing._point({}, [result]) == (0.3, 0.6)
+    assert all(np.isnan(racing._point({}, [])))
+
+
+def test_levels_hold_for_all_pairs_and_stages(
+    in_process: list[tuple[str, float]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[int, float]] = []
+    real = racing._reach
+
+    def reach(pairs: int, level: float) -> float:
+        asked.append((pairs, level))
+        return real(pairs, level)
+
+    monkeypatch.setattr(racing, "_reach", reach)
+    race(MODELS[:5], tmp_path, best=1, options={**OPTIONS, "precision": 0.2})
+    race(MODELS[:1], tmp_path, best=1, options={**OPTIONS, "precision": 0.2})
+    assert asked == [(10, 0.05 / 4), (1, 0.05 / 4)]
+    # No half-width beyond a half is asked for.
+    assert [width for spec, width in in_process if spec == MODELS[0]][-4:] == [0.5, 0.5, 0.4, 0.2]
+
+
+@pytest.mark.parametrize(("factor", "out"), [(0.99, False), (1.01, True)])
+@pytest.mark.parametrize("correlation", [-0.4, 0.0, 0.7])
+def test_better_by_more_than_the_limit_in_errors_of_the_difference(
+    correlation: float, factor: float, out: bool
+) -> None:
+    errors = np.array([0.01, 0.03])
+    rho = np.array([[1.0, correlation], [correlation, 1.0]])
+    error = np.sqrt(0.01**2 + 0.03**2 - 2 * correlation * 0.01 * 0.03)
+    scores = np.array([0.5 + factor * 3.0 * error, 0.5])
+    assert outside(scores, errors, rho, 1, 3.0).tolist() == [False, out]
+
+
+def test_a_race_of_nobody_saves_nothing() -> None:
+    found = racing._told(1, 0.0, 0.6, 0.01, [], {}, {}, {"c": "why"})
+    assert found.lines() == [
+        "images: 0, about 0% fewer than scoring all", "0 encoders for 1 places at eps 0, above accuracy 0.6",
+    ]  # fmt: skip

@@ -299,3 +299,47 @@ def test_mistakes(change: Callable[[list[Cell]], list[Cell]], message: str) -> N
 def test_too_few_resamples() -> None:
     with refused("resamples: expected at least 100, got 99"):
         correlate_cells(simulate(3, 3), resamples=99)
+
+
+def test_no_coefficient_is_beyond_1() -> None:
+    """Where rounding alone would put it."""
+    draws = np.random.default_rng(0)
+    x = draws.standard_normal(40)
+    weights = draws.integers(0, 3, (500, 40)).astype(float)
+    for y, sign in ((3 * x + 1, 1.0), (-x, -1.0)):
+        for values in weighted_coefficients(x, y, weights).values():
+            np.testing.assert_allclose(values, sign, atol=1e-9)
+            assert np.abs(values).max() == 1.0
+
+
+def test_methods_and_factors_are_told_apart() -> None:
+    """Two methods of opposite relation: each has its own coefficient, and both together nearly none."""
+    cells = [
+        dataclasses.replace(one, pretraining_after=0.8 + sign * (one.pretraining_after - 0.8))
+        for one in simulate(6, 6, ("ft", "lp"), noise=0.001)
+        for sign in (1 if one.method == "ft" else -1,)
+    ]
+    found = correlate_cells(cells, resamples=200)
+    assert row(found, *FORGETTING, method="ft").value < -0.9
+    assert row(found, *FORGETTING, method="lp").value > 0.9
+    assert abs(row(found, *FORGETTING).value) < 0.1
+    assert found.resampled == ["6 encoders", "6 data sets"]
+    assert found.warnings[-2:] == [
+        "6 encoders are few clusters: intervals are probably too narrow",
+        "6 data sets are few clusters: intervals are probably too narrow",
+    ]
+    assert not correlate_cells(simulate(10, 10), resamples=100).warnings
+
+
+def test_what_is_the_same_within_every_encoder_is_named() -> None:
+    """Distances that differ between encoders alone have a coefficient over all cells, and none within."""
+    cells = [
+        dataclasses.replace(one, distance={PRETRAINING: float(one.encoder.removeprefix("encoder"))})
+        for one in simulate(4, 4, scored=False)
+    ]
+    found = correlate_cells(cells, resamples=100)
+    assert {one.within for one in found.correlations} == {""}
+    assert (
+        "distance to pre-training: expected values that differ between cells, got equal ones within every encoder"
+        in found.warnings
+    )

@@ -464,3 +464,22 @@ def test_no_room_for_both_kinds_of_weights(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(Encoder, "recast", recast)
     with refused("memory: expected room for the encoder in float32 and in float16, got OutOfMemoryError"):
         sb.score("builtin:conv?dim=16", **SMALL, dtype="fp16")
+
+
+def test_margins_that_do_not_vary_have_no_influence() -> None:
+    """One budget without any margin beside one that has them."""
+    y = torch.arange(6) % 2
+    u = torch.stack([torch.full((6,), 3.0), torch.tensor([1.0, 2.0, 0.5, 3.0, 0.0, 4.0])], 1)
+    t, influence = margin_ratio(u, y)
+    assert float(t[0]) == 0.0 and influence[:, 0].tolist() == [0.0] * 6
+    assert float(t[1]) > 0 and bool((influence[:, 1] != 0).all())
+
+
+def test_without_a_signal_a_scale_adds_nothing_to_the_score() -> None:
+    """Also where the commoner class alone exceeds the threshold, with a bound next to infinite."""
+    from synbench_fast.precision import _term
+
+    t = torch.tensor([0.0, 1.0], dtype=torch.float64)
+    k = gaussian.threshold_shift(gaussian.log_prior_offset(0.3), t.square())
+    none, some = _term(t, k, 0.3, 0.6).tolist()
+    assert none == 0.0 and some > 0

@@ -491,3 +491,68 @@ def test_csv_reads_back(tmp_path: Path) -> None:
         rows = list(csv.DictReader(stream))
     assert rows[0]["encoder"] == 'python:a,"b"'
     assert float(rows[3]["score"]) == example().scores[3].score
+
+
+def test_names_of_files_stay_what_they_are() -> None:
+    """Stores and directories of results find one by its name."""
+    assert example().file_name() == "builtin_conv-9e1f1a683e91.json"
+    base = example()
+    changes: list[dict[str, Any]] = [
+        {"thresholds": [0.6, 0.75]},
+        {"encoder": dataclasses.replace(base.encoder, spec="builtin:conv2")},
+        {"task": dataclasses.replace(base.task, average="published")},
+        {"task": dataclasses.replace(base.task, pattern="low")},
+        {"task": dataclasses.replace(base.task, center=0.25)},
+    ]
+    names = [example(**one).file_name() for one in changes]
+    assert len({base.file_name(), *names}) == 1 + len(changes)
+
+
+@pytest.mark.parametrize(
+    ("count", "words"),
+    [(None, "unknown"), (0, "0"), (99_999, "99999"), (100_000, "0.1 M"), (25_600_000, "25.6 M")],
+)
+def test_parameters_in_words(count: int | None, words: str) -> None:
+    result = example(encoder=dataclasses.replace(example().encoder, parameters=count))
+    assert result.summary().splitlines()[0] == f"builtin:conv: F = 256, {words} parameters"
+
+
+def test_the_worst_of_a_comparison_has_a_known_difference_and_error() -> None:
+    known = check().points[0]
+    unknown = [
+        dataclasses.replace(known, t_difference=math.nan),
+        dataclasses.replace(known, t_difference=9.0, t_stderr=0.0),
+        dataclasses.replace(known, t_difference=9.0, t_stderr=math.nan),
+    ]
+    assert check(points=[*unknown, known]).largest == known
+    assert check(points=unknown).largest is None
+    assert check(points=[], reason="").summary().endswith(": t does not differ")
+
+
+def test_errors_beside_values() -> None:
+    from synbench_fast.results import with_error
+
+    assert with_error(0.81234, 0.00451) == "0.8123 ± 0.0045"
+    assert with_error(0.81234, 0.00451, 2) == "0.81 ± 0.00"
+    assert with_error(0.81234, math.nan) == with_error(0.81234, math.inf) == "0.8123"
+
+
+@pytest.mark.parametrize(("off", "found"), [(0.9e-9, True), (1.1e-9, False)])
+def test_budgets_are_found_to_rounding(off: float, found: bool) -> None:
+    if found:
+        assert example().score(eps=0.2 + off).eps == 0.2
+    else:
+        with pytest.raises(SynbenchError, match=r"^eps: expected one of 0, 0\.2, got 0\.2"):
+            example().score(eps=0.2 + off)
+
+
+def test_a_task_without_samples_has_none() -> None:
+    task = dataclasses.replace(example().task, samples=[])
+    assert task.size() == "2 scales x 0 samples"
+    assert example(task=task).rows()[0]["samples"] == 0
+
+
+def test_the_version_that_is_written() -> None:
+    """A change of it needs a way to read the one before."""
+    document = example().to_dict()
+    assert (document["schema"], document["schema_version"]) == ("synbench-fast/result", 4)

@@ -650,3 +650,75 @@ def test_robustness_and_accuracy_trade_off_as_the_budget_grows() -> None:
           for e, r in itertools.product((0.0, 0.6), (0.0, 0.6))}  # fmt: skip
     assert at[0.6, 0.6] > at[0.0, 0.6] + 0.01
     assert at[0.0, 0.0] > at[0.6, 0.0]
+
+
+def test_what_the_attack_library_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """AutoPGD once for each budget above 0, from the smallest up, towards the likeliest wrong classes in turn."""
+    from synbench_fast.robust_probe import attack as module
+
+    evasion = pytest.importorskip("art.attacks.evasion")
+    asked: list[dict[str, Any]] = []
+    toward: list[list[list[float]]] = []
+
+    class Recorded(evasion.AutoProjectedGradientDescent):  # type: ignore[misc]
+        def __init__(self, estimator: Any, **options: Any) -> None:
+            asked.append(options)
+            super().__init__(estimator, **options)
+
+        def generate(self, x: Any, y: Any) -> Any:
+            toward.append(np.asarray(y).tolist())
+            return x  # nothing is lost
+
+    monkeypatch.setattr(evasion, "AutoProjectedGradientDescent", Recorded)
+    logits = torch.tensor([[5.0, 1.0, 3.0, 2.0], [0.0, 7.0, 2.0, 1.0], [4.0, 9.0, 0.0, 1.0]])
+    x, y = torch.zeros(3, 1, 2, 2), torch.tensor([0, 1, 0])  # the last one is wrong from the start
+    x[:, 0, 0, 0] = torch.tensor([0.1, 0.2, 0.3])
+
+    def answer(given: torch.Tensor) -> torch.Tensor:
+        return logits[[(round(float(one) * 10) - 1) % 3 for one in given[:, 0, 0, 0]]] + 0 * given.sum()
+
+    steps: list[int] = []
+    options: dict[str, Any] = dict(
+        classes=4, steps=11, targets=2, batch_size=5, seed=0, progress=steps.append
+    )  # fmt: skip
+    found = module.survivors(
+        answer, x, y, torch.tensor([True, True, False]), norm="l2", budgets=(0.3, 0.0, 0.1), **options
+    )
+    assert found.tolist() == [[True, True, False]] * 3 and steps == [1, 2, 3]
+    common = {
+        "max_iter": 11, "nb_random_init": 1, "batch_size": 5, "loss_type": None, "verbose": False, "norm": 2,
+    }  # fmt: skip
+    assert asked == [{**common, "eps": budget, "eps_step": 2 * budget} for budget in (0.1, 0.3)]
+    first = [[1.0, 0, -1, 0], [0, 1, -1, 0]]  # the likeliest wrong class of both is the third
+    second = [[1.0, 0, 0, -1], [0, 1, 0, -1]]
+    assert toward == [first, second] * 2
+    module.survivors(answer, x, y, torch.tensor([True, True, False]), norm="linf", budgets=(0.2,), **options)
+    assert asked[-1]["norm"] == math.inf and asked[-1]["eps"] == 0.2
+
+
+@pytest.mark.parametrize(
+    ("change", "moved", "norm", "left"),
+    [
+        (0.1, 0.5, "l2", False),
+        (0.1002, 0.5, "l2", True),
+        (-0.1002, 0.5, "linf", True),
+        (0.05, 1.0 + 2e-6, "l2", True),
+        (0.05, -2e-6, "l2", True),
+        (0.05, 1.0, "linf", False),
+    ],
+)
+def test_an_attack_that_leaves_its_ball_is_an_error(
+    change: float, moved: float, norm: str, left: bool
+) -> None:
+    from synbench_fast.robust_probe.attack import _check_budget
+
+    changes = np.array([[[change, 0.0]], [[0.0, 0.01]]])
+    if norm == "l2":
+        changes[0] = change / math.sqrt(2)
+    values = np.full((2, 1, 2), 0.5)
+    values[1, 0, 1] = moved
+    if not left:
+        _check_budget(changes, values, norm, 0.1)
+        return
+    with pytest.raises(RuntimeError, match=rf"^the attack library left its {norm} ball of radius 0\.1: "):
+        _check_budget(changes, values, norm, 0.1)

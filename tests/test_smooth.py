@@ -233,3 +233,72 @@ def test_comparison_needs_one_average() -> None:
     sampled = sb.score("builtin:linear?dim=3", average="sampled", **options)
     with refused("expected task.average 'published' as in builtin:linear?dim=6, got 'sampled'"):
         sb.compare(one, sampled)
+
+
+def with_a_fourth_term(gain: float) -> tuple[Array, Array]:
+    """t [S] and its errors for which the fourth term takes away `gain` of chi-squared, and nothing else is left."""
+    v = NODES**2 / (NODES**2 + 2.5**2) * (1 + 2.5**2 / 4.9**2)
+    basis = NODES[:, None] * np.polynomial.chebyshev.chebvander(2 * v - 1, 3)
+    beyond = basis[:, 3] - basis[:, :3] @ np.linalg.lstsq(basis[:, :3], basis[:, 3])[0]
+    error = 1e-6  # of t so small that it changes no weight
+    return 1e-5 * NODES + error * math.sqrt(gain) * beyond / np.linalg.norm(beyond), np.full(12, error)
+
+
+@pytest.mark.parametrize(("gain", "terms"), [(3.9, 3), (4.1, 4)])
+def test_a_term_costs_4_of_chi_squared(gain: float, terms: int) -> None:
+    from scipy.stats import chi2
+
+    fit = fit_scales(NODES, *with_a_fourth_term(gain), ALL)
+    assert len(fit.coefficients) == terms
+    left = gain if terms == 3 else 0.0
+    assert fit.p_value == pytest.approx(chi2.sf(left, 12 - terms), abs=1e-6)
+
+
+def test_there_are_at_most_8_terms() -> None:
+    rng = np.random.default_rng(0)
+    assert len(fit_scales(NODES, rng.standard_normal(12), np.full(12, 1e-4), ALL).coefficients) == 8
+    # and always a residual that says how well they fit
+    few = NODES[:6]
+    fit = fit_scales(few, rng.standard_normal(6), np.full(6, 1e-4), ALL)
+    assert len(fit.coefficients) == 5 and fit.p_value < 1e-6
+
+
+def test_weights_go_by_the_fitted_t() -> None:
+    """Least squares three times: by the errors as they are, then twice by the errors that the fitted t has."""
+    from scipy.stats import chi2
+
+    rng = np.random.default_rng(4)
+    t = 0.8 * NODES + 0.3 * rng.standard_normal(12)
+    error = np.sqrt((1 + t**2 / 2) / 12)
+    v = NODES**2 / (NODES**2 + 2.5**2) * (1 + 2.5**2 / 4.9**2)
+    basis = NODES[:, None] * np.polynomial.chebyshev.chebvander(2 * v - 1, 2)
+    weight = 1 / error
+    for last in (False, False, True):
+        coefficients = np.linalg.lstsq(basis * weight[:, None], t * weight)[0]
+        left = (t - basis @ coefficients) * weight
+        if not last:
+            weight = np.sqrt((1 + t**2 / 2) / (1 + (basis @ coefficients) ** 2 / 2)) / error
+    fit = fit_scales(NODES, t, error, NODES)
+    np.testing.assert_allclose(fit.coefficients, coefficients, rtol=1e-10)
+    np.testing.assert_allclose(fit.value, basis @ coefficients, rtol=1e-10)
+    assert fit.p_value == pytest.approx(chi2.sf(left @ left, 9), rel=1e-9)
+
+
+def test_without_a_residual_nothing_speaks_against_the_fit() -> None:
+    """Three scales whose errors are known, and three terms."""
+    error = np.array([0.1, math.nan, 0.1, math.nan, 0.1])
+    fit = fit_scales(NODES[:5], 0.5 * NODES[:5], error, ALL)
+    assert fit.p_value == 1.0 and len(fit.coefficients) == 3
+    np.testing.assert_allclose(fit.value, 0.5 * ALL, atol=1e-9)
+
+
+def test_a_scale_without_an_error_is_no_scale() -> None:
+    rng = np.random.default_rng(2)
+    t, error = 0.7 * NODES + 0.1 * rng.standard_normal(12), np.linspace(2.0, 4.0, 12)
+    unknown = error.copy()
+    unknown[3] = math.nan
+    rest = np.arange(12) != 3
+    found, expected = fit_scales(NODES, t, unknown, ALL), fit_scales(NODES[rest], t[rest], error[rest], ALL)
+    np.testing.assert_allclose(found.value, expected.value, rtol=1e-10)
+    np.testing.assert_allclose(found.matrix[:, rest], expected.matrix, rtol=1e-8, atol=1e-12)
+    assert found.p_value == pytest.approx(expected.p_value, rel=1e-9)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import json
 import math
@@ -513,3 +514,33 @@ def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert "full: task 'channel': pattern: expected an input of two channels" in error
     others = "published, low, high, patch, natural, prior-0.4"
     assert error.endswith(f"; a .toml file of tasks (docs/tasks.md) can hold the others: {others}\n")
+
+
+def test_mean_and_worst_by_hand() -> None:
+    """Two tasks of one noise, one of another."""
+    one = combine(
+        [0.5, 0.4, 0.9], [0.03, 0.04, 0.06], [7, 7, 9], names=["a", "b", "c"], eps=0.2, threshold=0.7
+    )
+    error = math.hypot(0.03 + 0.04, 0.06) / 3
+    assert (one.eps, one.threshold, one.worst_task) == (0.2, 0.7, "b")
+    assert (one.mean, one.mean_stderr) == pytest.approx((0.6, error))
+    half = norm.ppf(0.975) * error
+    assert (one.mean_ci95_low, one.mean_ci95_high) == pytest.approx((0.6 - half, 0.6 + half))
+    assert (one.worst, one.worst_stderr) == (0.4, 0.04)
+    assert one.worst_ci95_low == pytest.approx(min(0.5 - 1.95996 * 0.03, 0.4 - 1.95996 * 0.04), abs=1e-6)
+    each = norm.ppf(1 - 0.025 / 3)
+    assert one.worst_ci95_high == pytest.approx(0.4 + each * 0.04)
+
+
+def test_name_of_a_suite_of_results() -> None:
+    base = suite_example()
+    others = [
+        dataclasses.replace(base, suite="other"),
+        dataclasses.replace(base, tasks=["a", "c"]),
+        dataclasses.replace(base, results=[example(), example(seed=1)]),
+    ]
+    assert len({one.file_name() for one in (base, *others)}) == 4
+    assert dataclasses.replace(base, warnings=[]).file_name() == base.file_name()
+    assert base.file_name() == "builtin_conv-suite-f348b1fb58e0.json"
+    long = dataclasses.replace(base.results[0].encoder, spec="x:" + "y" * 300)
+    assert len(dataclasses.replace(base, results=[example(encoder=long)] * 2).file_name()) < 130

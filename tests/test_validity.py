@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import json
 import math
+import time
 from pathlib import Path
 from typing import Any
 
@@ -608,3 +610,102 @@ def test_command_says_which_encoder(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_run_module_is_reachable() -> None:
     assert sb.validate is run.validate
+
+
+def several(scores: dict[tuple[str, float, float], np.ndarray], clean: list[np.ndarray]) -> list[Measured]:
+    """Encoders with these scores, and baselines that differ between them."""
+    found = []
+    for i, one in enumerate(measured(clean[0], clean)):
+        baselines = {name: [float((i * (3 + j)) % 11)] * len(clean) for j, name in enumerate(BASELINES)}
+        values = {key: float(row[i]) for key, row in scores.items()}
+        found.append(dataclasses.replace(one, scores=values, baselines=baselines))
+    return found
+
+
+def test_families_of_candidates_and_what_their_choice_is_worth() -> None:
+    """Two tasks with two thresholds each, their mean, and the baselines; every number from the splits themselves."""
+    random = np.random.default_rng(3)
+    keys = [(task, 0.0, a) for task in ("published", "low", "mean") for a in (0.6, 0.8)]
+    rows = random.standard_normal((len(keys), 12))
+    clean = [rows[2] + 0.5 * random.standard_normal(12), random.standard_normal(12)]
+    report = analyse(
+        several(dict(zip(keys, rows, strict=True)), clean), sets(), "s", resamples=100, splits=9, seed=4, begun=0.0
+    )  # fmt: skip
+    here = [one for one in report.held_out if (one.chosen_on, one.tested_on) == ("set 0", "set 1")]
+    assert [(one.family, one.candidates) for one in here] == [
+        ("any task", 4), ("published", 2), ("low", 2), ("mean", 2), *((name, 1) for name in BASELINES),
+    ]  # fmt: skip
+    halves = random_halves(12, splits=9, seed=4)
+    for family, members in (("any task", range(4)), ("low", range(2, 4)), ("mean", range(4, 6))):
+        one = next(each for each in here if each.family == family)
+        choices, apparent, encoders, both = [], [], [], []
+        for first, second in halves:
+            before = [stats.spearmanr(rows[m][first], clean[0][first])[0] for m in members]
+            best = members[int(np.argmax(before))]
+            choices.append(best)
+            apparent.append(max(before))
+            encoders.append(stats.spearmanr(rows[best][second], clean[0][second])[0])
+            both.append(stats.spearmanr(rows[best][second], clean[1][second])[0])
+        commonest = max(dict.fromkeys(choices), key=choices.count)
+        task, eps, a = keys[commonest]
+        assert one.choice == f"score {task} eps={eps:g} a={a:g}"
+        assert one.choice_share == pytest.approx(choices.count(commonest) / 9)
+        found = (one.apparent, one.encoders, one.both, one.both_sd, one.both_low, one.both_high)
+        expected = (
+            np.mean(apparent), np.mean(encoders), np.mean(both), np.std(both),
+            np.quantile(both, 0.05), np.quantile(both, 0.95),
+        )  # fmt: skip
+        assert found == pytest.approx(expected)
+
+
+def test_an_accuracy_that_is_the_same_on_one_data_set_is_left_out_for_that() -> None:
+    varied = np.arange(8.0)
+    found = measured(varied, [varied, varied])
+    found = [
+        dataclasses.replace(one, targets={**one.targets, "l2 0.25": [0.25, float(i)]})
+        for i, one in enumerate(found)
+    ]
+    report = analyse(found, sets(), "s", resamples=100, splits=2, seed=0, begun=0.0)
+    assert [one.name for one in report.targets] == ["clean"]
+    assert "l2 0.25 accuracy: left out, the same for all encoders on set 0: 0.25" in report.warnings
+
+
+def test_a_report_keeps_what_it_was_made_of() -> None:
+    varied = np.arange(8.0)
+    begun = time.perf_counter()
+    report = analyse(
+        measured(varied, [varied]), sets(1), "full", resamples=123, splits=7, seed=9, begun=begun, command="x"
+    )
+    assert 0 <= report.seconds <= time.perf_counter() - begun
+    assert (report.suite, report.resamples, report.splits, report.seed, report.command) == (
+        "full", 123, 7, 9, "x",
+    )  # fmt: skip
+    (data,) = report.data
+    assert (data.name, data.classes, data.train, data.test) == ("set 0", 2, 16, 4)
+    assert [(one.name, one.features) for one in report.encoders] == [(f"e{i}", 4) for i in range(8)]
+    score = report.predictors[0]
+    assert (score.name, score.kind, score.sees, score.task, score.eps, score.threshold) == (
+        "score published eps=0 a=0.6", "score", "nothing", "published", 0.0, 0.6,
+    )  # fmt: skip
+    assert score.values == [list(varied)]
+    knn = report.predictor("knn")
+    assert (knn.kind, knn.sees, knn.task, knn.eps, knn.threshold) == ("baseline", "labels", "", None, None)
+    assert {one.data for one in report.correlations} == {"set 0", "overall"}
+
+
+def test_what_is_the_same_in_a_subset_is_left_out_of_it() -> None:
+    varied = np.arange(9.0)
+    keys = [("published", 0.0, 0.6), ("low", 0.0, 0.6)]
+    rows = np.stack([varied**2, np.where(varied < 7, 1.0, varied)])
+    found = several(dict(zip(keys, rows, strict=True)), [varied, -varied])
+    found = [
+        dataclasses.replace(one, targets={**one.targets, "l2 0.25": [float(i), float(i > 6)]})
+        for i, one in enumerate(found)
+    ]
+    whole = analyse(found, sets(), "s", resamples=100, splits=2, seed=0, begun=0.0)
+    assert len(whole.targets) == 2 and len(whole.predictors) == 2 + len(BASELINES)
+    part = whole.subset([f"e{i}" for i in range(7)])
+    assert [one.name for one in part.targets] == ["clean"]
+    assert "score low eps=0 a=0.6" not in {one.name for one in part.predictors}
+    assert len(part.predictors) == 1 + len(BASELINES) and part.command == ""
+    assert part.held_out and not whole.subset([f"e{i}" for i in range(5)]).held_out

@@ -204,7 +204,7 @@ class Protocol:
                 eps=(options["eps"],),
                 thresholds=(options["threshold"],),
                 scales=options["scales"],
-                samples=options["samples"],
+                samples=max(options["samples"], 2 * model.head.in_features),
                 seed=options["seed"],
             )
             one = result.score(options["eps"], options["threshold"])
