@@ -141,7 +141,7 @@ class _Table:
             area = one.robust_area
             rows.append(
                 [
-                    one.encoder.spec,
+                    one.encoder.title,
                     str(one.encoder.feature_dim),
                     "-" if one.encoder.parameters is None else str(one.encoder.parameters),
                     *(with_error(score.score, score.stderr) for score in scores),
@@ -161,7 +161,7 @@ class _Table:
         for one in self._results:
             for check in one.precision.checks:
                 if check.used:
-                    self._stream.write(printable(f"{one.encoder.spec}: {check.summary()}") + "\n")
+                    self._stream.write(printable(f"{one.encoder.title}: {check.summary()}") + "\n")
         self._stream.flush()
 
 

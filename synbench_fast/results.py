@@ -72,6 +72,11 @@ class EncoderRecord:
     random_init: bool
     checkpoint: str | None
 
+    @property
+    def title(self) -> str:
+        """What tells it from others in a table: its spec, and the checkpoint where there is one."""
+        return self.spec if self.checkpoint is None else f"{self.spec} {self.checkpoint}"
+
 
 @dataclass(frozen=True, kw_only=True)
 class TaskRecord:
@@ -325,7 +330,7 @@ class Result(Document):
         checked = [f"  {one.summary()}" for one in self.precision.checks if one.used]
         return "\n".join(
             [
-                f"{self.encoder.spec}: F = {self.encoder.feature_dim}, "
+                f"{self.encoder.title}: F = {self.encoder.feature_dim}, "
                 f"{_count(self.encoder.parameters)} parameters",
                 f"  score above accuracy {min(self.thresholds):g}: {', '.join(parts)}",
                 f"  robust area: {with_error(area.value, area.stderr)} of {area.raw:.4f} ({area.ratio:.1%})",

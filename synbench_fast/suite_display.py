@@ -72,17 +72,17 @@ class _Table(SuiteSink):
         columns += [f"score eps={e:g}" + (f" a={a:g}" if len(thresholds) > 1 else "") for e, a in shown]
         rows = []
         for suite in self._suites:
-            spec = suite.encoder.spec
+            title = suite.encoder.title
             for name, result in zip(suite.tasks, suite.results, strict=True):
                 scores = [result.score(*key) for key in shown]
-                rows.append([spec, name, *(with_error(one.score, one.stderr) for one in scores)])
+                rows.append([title, name, *(with_error(one.score, one.stderr) for one in scores)])
             both = [suite.score(*key) for key in shown]
-            rows.append([spec, "mean", *(with_error(one.mean, one.mean_stderr) for one in both)])
+            rows.append([title, "mean", *(with_error(one.mean, one.mean_stderr) for one in both)])
             worst = [
                 f"{one.worst_task} {one.worst:.4f} [{one.worst_ci95_low:.4f}, {one.worst_ci95_high:.4f}]"
                 for one in both
             ]
-            rows.append([spec, "worst", *worst])
+            rows.append([title, "worst", *worst])
         print_table(self._stream, columns, rows, left=2)
         drawn = [count for suite in self._suites for count in suite.results[0].task.samples]
         task = replace(first.task, samples=drawn)

@@ -141,7 +141,7 @@ class SuiteResult(Document):
     def summary(self) -> str:
         """A few lines for a person: the tasks' scores at the lowest threshold, their mean and the worst."""
         first = self.results[0]
-        lines = [f"{self.encoder.spec}: suite {self.suite}, score above accuracy {min(first.thresholds):g}"]
+        lines = [f"{self.encoder.title}: suite {self.suite}, score above accuracy {min(first.thresholds):g}"]
         for name, result in zip(self.tasks, self.results, strict=True):
             scores = (result.score(eps) for eps in first.eps)
             listed = ", ".join(f"eps {one.eps:g}: {with_error(one.score, one.stderr)}" for one in scores)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import csv
 import dataclasses
+import io
 import json
 import math
 import os
@@ -369,6 +370,23 @@ def test_summary_shows_scores_errors_area_and_cost() -> None:
         "  consistent, 2 scales x 1024 samples, 4.0 s on cpu, 512.0 images/s",
         "  warning: samples: 1024 is few for 256 features",
     ]
+
+
+def test_checkpoints_of_one_encoder_are_told_apart() -> None:
+    from synbench_fast.display import sink
+
+    encoder = example().encoder
+    results = [
+        example(encoder=dataclasses.replace(encoder, checkpoint=one)) for one in (None, "a/1.pt", "b\x1b.pt")
+    ]
+    assert results[1].summary().startswith("builtin:conv a/1.pt: F = 256, ")
+    stream = io.StringIO()
+    table = sink("table", stream)
+    for one in results:
+        table.add(one)
+    table.close()
+    names = [line.split("  ")[0] for line in stream.getvalue().splitlines()[1:4]]
+    assert names == ["builtin:conv", "builtin:conv a/1.pt", "builtin:conv b\\x1b.pt"]
 
 
 def test_printed_it_is_the_summary_and_its_repr_is_one_line() -> None:

@@ -486,6 +486,14 @@ def test_the_summary_names_every_task_and_the_worst() -> None:
     assert lines[0] == "builtin:conv: suite mine, score above accuracy 0.6"
     assert lines[1].startswith("  a: eps 0: 0.8400 ± 0.0100") and lines[2].startswith("  b: ")
     assert lines[3] == "  eps 0: mean 0.8000 ± 0.0100, worst 0.6000 (b), 95 % interval 0.5500 to 0.6500"
+    encoder = dataclasses.replace(example().encoder, checkpoint="1.pt")
+    other = dataclasses.replace(suite_example(), results=[example(encoder=encoder)] * 2)
+    assert other.summary().startswith("builtin:conv 1.pt: suite mine")
+    stream = io.StringIO()
+    table = suite_sink("table", stream)
+    table.add(other)
+    table.close()
+    assert stream.getvalue().splitlines()[1].startswith("builtin:conv 1.pt  a ")
 
 
 def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
