@@ -530,7 +530,10 @@ def test_operations_and_their_files() -> None:
         }
         gpu = [one for backend in OPERATIONS[operation] for one in launches.get(backend, [])]
         assert [quoted(cell) for cell in row[1:]] == [
-            [f"synbench_fast/ops/{operation}.py"],
+            [
+                f"synbench_fast/ops/{operation}.py",
+                *(path for path in [f"synbench_fast/ops/{operation}_torch.py"] if (ROOT / path).exists()),
+            ],
             [f"csrc/{operation}.hpp"] if compiled else [],
             [f"csrc/{operation}_cpu.cpp"] if compiled else [],
             [f"src/{operation}.cpp"] if compiled else [],

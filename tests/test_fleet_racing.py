@@ -307,10 +307,13 @@ def test_what_a_race_tells() -> None:
     assert not racing._told(3, 0.0, 0.6, 0.01, [], latest, {0: 0.08, 3: 0.04}, {}).settled
 
 
-def test_the_point_that_decides() -> None:
-    result = example(eps=[0.3, 0.0], thresholds=[0.8, 0.6])
-    assert racing._point({}, [result]) == (0.3, 0.6)
-    assert all(np.isnan(racing._point({}, [])))
+def test_the_point_that_decides(in_process: list[tuple[str, float]], tmp_path: Path) -> None:
+    """The first budget that was asked for, the lowest threshold."""
+    options = {**OPTIONS, "eps": (0.3, 0.0), "thresholds": (0.8, 0.6), "precision": 0.4}
+    found = race(MODELS[-2:], tmp_path, best=1, options=options)
+    assert (found.eps, found.threshold) == (0.3, 0.6)
+    scores = {one.encoder: one.score for one in found.standings}
+    assert scores == {spec: sb.score(spec, **options).score(0.3, 0.6).score for spec in MODELS[-2:]}
 
 
 def test_levels_hold_for_all_pairs_and_stages(
@@ -345,6 +348,5 @@ def test_better_by_more_than_the_limit_in_errors_of_the_difference(
 
 def test_a_race_of_nobody_saves_nothing() -> None:
     found = racing._told(1, 0.0, 0.6, 0.01, [], {}, {}, {"c": "why"})
-    assert found.lines() == [
-        "images: 0, about 0% fewer than scoring all", "0 encoders for 1 places at eps 0, above accuracy 0.6",
-    ]  # fmt: skip
+    assert found.lines() == ["nothing could be scored"]
+    assert (found.images, found.images_without, found.failures) == (0, 0, {"c": "why"})

@@ -552,8 +552,10 @@ def test_images_of_absurd_size() -> None:
 def test_class_names_that_only_look_like_numbers() -> None:
     from synbench_fast.inheritance.folders import _by_number
 
-    columns = _by_number(["a", "b", "c"])
+    columns = _by_number("V2", ["a", "b", "c"])
     assert columns("\u00b2") == () and columns("2") == (2,) and columns("-1") == ()
+    with refused("V2: expected folders 0 to 2"):
+        columns("\u0663")  # decimal, in another script
 
 
 def test_mapping_of_anything(tmp_path: Path) -> None:
