@@ -94,7 +94,7 @@ class Race:
         if not self.standings:
             return [*found, "nothing could be scored"]
         left = len(self.left)
-        saved = 1 - self.images / self.images_without if self.images_without else 0.0
+        saved = 1 - self.images / self.images_without
         place = f"at eps {self.eps:g}, above accuracy {self.threshold:g}"
         verdict = (
             f"the best {self.best} {place}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from synbench_fast.documents import replacing
 from synbench_fast.encoders.weights import state_sha256
 from synbench_fast.errors import SynbenchError, first_line
 from synbench_fast.robust_probe.data import optional
@@ -79,18 +79,14 @@ class Classifier(nn.Module):
         """Write the weights as safetensors, without pickle; a save that was stopped leaves no file at `path`."""
         library = optional("safetensors.torch", "safetensors", "inherit")
         state = {name: value.detach().cpu().contiguous() for name, value in self.state_dict().items()}
-        target = Path(path)
-        temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-        try:
-            library.save_file(state, str(temporary))
-            os.replace(temporary, target)
-        except Exception as error:  # the library has errors of its own for a disk that is full
-            raise SynbenchError(
-                f"{path}: expected a file that can be written, got {first_line(error)}"
-            ) from None
-        finally:
-            temporary.unlink(missing_ok=True)
-        return target
+        with replacing(path) as temporary:
+            try:
+                library.save_file(state, str(temporary))
+            except Exception as error:  # the library has errors of its own for a disk that is full
+                raise SynbenchError(
+                    f"{path}: expected a file that can be written, got: {first_line(error)}"
+                ) from None
+        return Path(path)
 
     def load(self, path: str | Path) -> Classifier:
         """Fill with weights that `save` wrote; names and shapes have to fit."""
