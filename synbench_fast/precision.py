@@ -12,11 +12,8 @@ so by the envelope theorem a fixed one is right to first order; the samples are 
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -35,7 +32,6 @@ __all__ = [
     "compare",
     "margin_ratio",
     "precision_of",
-    "tf32_allowed",
 ]
 
 CHECKED = 256  # samples that run in float32 as well
@@ -118,59 +114,6 @@ def candidates(
     if there and castable:
         return [DTYPES["bfloat16"], DTYPES["tf32"], DTYPES["float32"]]
     return [DTYPES["float32"]]
-
-
-@contextmanager
-def tf32_allowed(device: torch.device, allowed: bool) -> Iterator[None]:
-    """On a GPU, matrix products and convolutions of float32 may use TF32 inside, or may not; as before after.
-
-    The two older switches are used because every supported torch has them and its compiler reads them; torch
-    with the newer ones follows, and those are put back too. That some releases advise the newer ones, from 2.9 on, is
-    nothing that a caller could act on.
-    """
-    if device.type != "cuda":
-        yield
-        return
-    with _without_advice():
-        older = _older_switches()
-        newer = [(one, one.fp32_precision) for one in _newer_switches()]
-        torch.set_float32_matmul_precision("high" if allowed else "highest")
-        torch.backends.cudnn.allow_tf32 = allowed
-    try:
-        yield
-    finally:
-        with _without_advice():
-            if older is not None:
-                torch.set_float32_matmul_precision(older[0])
-                torch.backends.cudnn.allow_tf32 = older[1]
-            for switch, value in newer:
-                switch.fp32_precision = value
-
-
-@contextmanager
-def _without_advice() -> Iterator[None]:
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", ".*new API settings to control TF32", UserWarning)
-        yield
-
-
-def _older_switches() -> tuple[str, bool] | None:
-    try:
-        return torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
-    except RuntimeError:  # the caller has used the newer ones, with settings that the older cannot express
-        return None
-
-
-def _newer_switches() -> list[Any]:
-    backends = torch.backends
-    places = (
-        (backends.cuda, "matmul"),
-        (backends.cudnn, "conv"),
-        (backends.cudnn, "rnn"),
-        (backends.mkldnn, "matmul"),
-    )
-    found = [getattr(module, name, None) for module, name in places]
-    return [one for one in found if hasattr(one, "fp32_precision")]
 
 
 def margin_ratio(margins: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:

@@ -24,6 +24,7 @@ from synbench_fast.encoders.base import is_out_of_memory
 from synbench_fast.errors import SynbenchError, first_line, suggest
 from synbench_fast.estimators import takes_blocks
 from synbench_fast.forward import Compile, check_compile
+from synbench_fast.global_state import seeded
 from synbench_fast.ops.dispatch import available
 from synbench_fast.precision import DTYPES, Precision, candidates, check_precision
 from synbench_fast.probe import Probe
@@ -229,7 +230,8 @@ def prepare(encoder: Any, options: dict[str, Any]) -> Prepared:
         if loaded.module is None and wanted != "auto":
             loaded.to(dtype=DTYPES[wanted].dtype)
         if loaded.info.feature_dim is None:
-            loaded.probe()
+            with seeded(settings.seed):
+                loaded.probe()
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise

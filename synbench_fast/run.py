@@ -16,8 +16,9 @@ from synbench_fast.encoders import Encoder
 from synbench_fast.encoders.base import is_out_of_memory
 from synbench_fast.errors import SynbenchError, first_line
 from synbench_fast.forward import Compile, wants_channels_last
+from synbench_fast.global_state import tf32_allowed
 from synbench_fast.pipeline import Pipeline, Progress, batch_size
-from synbench_fast.precision import CHECKED, Precision, compare, tf32_allowed
+from synbench_fast.precision import CHECKED, Precision, compare
 from synbench_fast.probe import Probe
 from synbench_fast.results import PrecisionCheck
 from synbench_fast.scores import Curve

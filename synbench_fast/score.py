@@ -14,6 +14,7 @@ from synbench_fast import environment
 from synbench_fast.checks import check_integer
 from synbench_fast.encoders import EncoderInfo
 from synbench_fast.forward import Compile
+from synbench_fast.global_state import known_state, own_registrations
 from synbench_fast.ops.score_auc import Integral
 from synbench_fast.pipeline import Progress
 from synbench_fast.prepare import (
@@ -153,14 +154,8 @@ def score_tasks(
     threads = options["threads"]
     if threads is not None:
         check_integer("threads", threads, 1, "at least 1")
-    before = torch.get_num_threads()
-    if threads is not None:
-        torch.set_num_threads(threads)
-    try:
+    with own_registrations(), known_state(threads):
         return _score(encoder, options, progress or (lambda done, total, phase: None), tasks)
-    finally:
-        if threads is not None:
-            torch.set_num_threads(before)
 
 
 def _score(

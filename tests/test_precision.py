@@ -25,7 +25,6 @@ from synbench_fast.precision import (
     check_precision,
     compare,
     margin_ratio,
-    tf32_allowed,
 )
 from synbench_fast.probe import Probe
 from synbench_fast.results import Result
@@ -95,93 +94,6 @@ def test_tf32_where_there_is_none(device: torch.device, found: tuple[int, int]) 
 
 
 # Switches
-
-
-def switches() -> list[Any]:
-    """Every setting that decides about TF32, None where torch refuses to tell."""
-    backends = torch.backends
-    readers = [
-        torch.get_float32_matmul_precision,
-        lambda: backends.cuda.matmul.allow_tf32,
-        lambda: backends.cudnn.allow_tf32,
-        *(
-            lambda place=place: getattr(place, "fp32_precision", None)
-            for place in (
-                backends,
-                backends.cuda.matmul,
-                backends.cudnn,
-                getattr(backends.cudnn, "conv", None),
-            )
-        ),
-    ]
-    found: list[Any] = []
-    for read in readers:
-        try:
-            found.append(read())
-        except RuntimeError:
-            found.append(None)
-    return found
-
-
-@pytest.mark.parametrize("before", ["default", "older", "newer"])
-@pytest.mark.parametrize("fail", [False, True])
-def test_switches_are_set_and_put_back(before: str, fail: bool) -> None:
-    backends: Any = torch.backends
-    if before == "newer" and not hasattr(backends.cuda.matmul, "fp32_precision"):
-        pytest.skip("this torch has the older switches only")
-    initial = switches()
-    try:
-        if before == "older":
-            torch.set_float32_matmul_precision("high")
-            backends.cudnn.allow_tf32 = False
-        elif before == "newer":
-            backends.cuda.matmul.fp32_precision = "tf32"
-        there = switches()
-        for allowed in (True, False):
-            try:
-                with tf32_allowed(GPU, allowed):
-                    assert backends.cuda.matmul.allow_tf32 is allowed
-                    assert backends.cudnn.allow_tf32 is allowed
-                    if fail:
-                        raise KeyError
-            except KeyError:
-                assert fail
-            # what torch refused to tell of mixed settings it may tell now
-            assert [now for was, now in zip(there, switches(), strict=True) if was is not None] == [
-                was for was in there if was is not None
-            ]
-    finally:
-        torch.set_float32_matmul_precision("highest")
-        backends.cudnn.allow_tf32 = True
-        if hasattr(backends.cuda.matmul, "fp32_precision"):
-            backends.cuda.matmul.fp32_precision = "none"
-    assert switches() == initial
-
-
-def test_switches_stay_alone_without_a_gpu() -> None:
-    there = switches()
-    with tf32_allowed(CPU, True):
-        assert switches() == there
-
-
-def test_the_advice_of_torch_on_its_switches_is_not_passed_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Releases from 2.9 on give it once in a process, from whichever switch is touched first."""
-    advice = "Please use the new API settings to control TF32 behavior, such as torch.backends.cudnn.conv"
-
-    def advising(function: Any) -> Any:
-        def call(*arguments: Any) -> Any:
-            warnings.warn(advice, UserWarning, stacklevel=2)
-            return function(*arguments)
-
-        return call
-
-    for name in ("get_float32_matmul_precision", "set_float32_matmul_precision"):
-        monkeypatch.setattr(torch, name, advising(getattr(torch, name)))
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        with pytest.raises(UserWarning, match="expected"), tf32_allowed(GPU, True):
-            assert torch.backends.cudnn.allow_tf32
-            warnings.warn("those of the caller are expected", UserWarning, stacklevel=1)
 
 
 # The difference

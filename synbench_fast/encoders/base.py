@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from synbench_fast.errors import SynbenchError, first_line, suggest
+from synbench_fast.global_state import kept_state, known_state
 
-__all__ = ["POOLS", "Encoder", "EncoderInfo", "Layout", "Loaded", "Request", "pool_features", "seeded"]
+__all__ = ["POOLS", "Encoder", "EncoderInfo", "Layout", "Loaded", "Request", "pool_features"]
 
 POOLS = ("default", "avg", "max", "cls", "flatten")
 
@@ -103,25 +102,6 @@ class Loaded:
     place: Callable[[torch.device], None] | None = None
 
 
-@contextmanager
-def seeded(seed: int) -> Iterator[None]:
-    """Draws inside come from `seed`; the global generators of Python, NumPy and torch are put back after."""
-    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []  # type: ignore[no-untyped-call]
-    python_state, numpy_state = random.getstate(), np.random.get_state()
-    try:
-        with torch.random.fork_rng(devices=devices):
-            random.seed(seed)
-            np.random.seed(seed % 2**32)
-            # torch.manual_seed would also queue a reseeding of CUDA generators that are not initialised yet.
-            torch.default_generator.manual_seed(seed)
-            if devices:
-                torch.cuda.manual_seed_all(seed)
-            yield
-    finally:
-        random.setstate(python_state)
-        np.random.set_state(numpy_state)
-
-
 def check_pool(pool: str | None) -> str:
     """The pooling's name, or an error with the nearest one."""
     if pool is None:
@@ -191,9 +171,11 @@ class Encoder:
     synchronisation; their values are not looked at.
 
     `with encoder.scoring():` wraps a whole run: the module goes to eval mode and to the encoder's device and
-    dtype, and on leaving, the training flag of every submodule, the global random state and, for a module
-    that belongs to the caller, the very tensors it held before are put back. A call outside it does all that
-    for itself. `device` and `dtype` say what the forward pass expects; x is moved there if it lies elsewhere.
+    dtype, and on leaving, the training flag of every submodule and, for a module that belongs to the caller,
+    the very tensors it held before are put back. Global state such as autocast, the default dtype or the random
+    generators is known inside (see `global_state`), every forward pass leaves it so, and the caller's is put
+    back too. A call outside it does all that for itself. `device` and `dtype` say what the forward pass
+    expects; x is moved there if it lies elsewhere.
     """
 
     def __init__(self, loaded: Loaded, info: EncoderInfo, device: torch.device, dtype: torch.dtype) -> None:
@@ -293,8 +275,7 @@ class Encoder:
             yield self
             return
         with ExitStack() as stack:
-            devices = [self.device] if self.device.type == "cuda" else []
-            stack.enter_context(torch.random.fork_rng(devices=devices))
+            stack.enter_context(known_state())
             if self.module is not None:
                 stack.callback(
                     _restore_modes, [(m, getattr(m, "training", None)) for m in self.module.modules()]
@@ -330,7 +311,8 @@ class Encoder:
             raise SynbenchError(f"x: expected [{expected}] for {info.spec}, got {list(x.shape)}")
         x = x.to(self.device, self.dtype)
         # A tensor that a caller's module caches in inference mode could not be used in its later training.
-        with torch.no_grad() if self._borrowed or self.module is None else torch.inference_mode():
+        inference = not (self._borrowed or self.module is None)
+        with kept_state(), torch.inference_mode(inference), torch.no_grad():
             output = self._first(x) if info.feature_dim is None else forward(x)
             return self._checked(output, len(x))
 

@@ -13,13 +13,15 @@ from torch import Tensor, nn
 
 from synbench_fast import plugins
 from synbench_fast.encoders import registry
-from synbench_fast.encoders.base import Encoder, EncoderInfo, Loaded, Request, check_pool, seeded
+from synbench_fast.encoders.base import Encoder, EncoderInfo, Loaded, Request, check_pool
 from synbench_fast.encoders.weights import parameter_count, state_sha256
 from synbench_fast.errors import SynbenchError, suggest
+from synbench_fast.global_state import known_state, seeded
 
 __all__ = ["load_encoder"]
 
 
+@known_state()
 def load_encoder(
     encoder: str | nn.Module | Callable[[Tensor], Tensor],
     *,
@@ -118,7 +120,10 @@ def load_encoder(
         here.device if here is not None else torch.device("cpu"),
         here.dtype if here is not None else torch.float32,
     ).to(device, dtype)
-    return result if module is None and loaded.place is None else result.probe()
+    if module is not None or loaded.place is not None:
+        with seeded(seed):  # layers may draw their weights in the first forward pass
+            result.probe()
+    return result
 
 
 def _from_spec(request: Request) -> tuple[str, Loaded]:

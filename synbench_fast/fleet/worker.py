@@ -27,6 +27,7 @@ from synbench_fast.fleet.configuration import library_of, series_of, source_of
 from synbench_fast.fleet.payload import decode_point, encode_point
 from synbench_fast.fleet.tasks import OutOfMemory
 from synbench_fast.forward import compile_repays
+from synbench_fast.global_state import known_state, own_registrations
 from synbench_fast.pipeline import Pipeline, batch_size
 from synbench_fast.precision import DTYPES, Precision
 from synbench_fast.prepare import MOST_SAMPLES, Prepared, Settings, check_settings, prepare
@@ -83,7 +84,8 @@ class EncoderWorker:
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats(self.device)
         options = _options(request, str(self.device))
-        torch.set_num_threads(options["threads"])
+        self._stack.enter_context(own_registrations())
+        self._stack.enter_context(known_state(options["threads"]))
         ready = prepare(request["spec"], options)
         suite = _suite(request)
         tasks = ready.tasks(None if suite is None else lambda shape: _build(suite, ready, shape))
@@ -135,7 +137,7 @@ class EncoderWorker:
         }
 
     def close(self) -> None:
-        """Let go of the encoder."""
+        """Let go of the encoder, and of what it did to the process."""
         self._stack.close()
         self._loaded = None
 
@@ -219,6 +221,7 @@ class EncoderWorker:
         compile = True if ready.settings.compile is True else "decided" if decision["compile"] else False
         return Pipeline(probe, ready.encoder, size, compile=compile)
 
+    @known_state()
     def assemble(
         self,
         request: dict[str, Any],

@@ -8,12 +8,13 @@ from typing import Any
 
 from torch import nn
 
-from synbench_fast.encoders.base import Request, seeded
+from synbench_fast.encoders.base import Request
 from synbench_fast.encoders.download import fetching
 from synbench_fast.encoders.python import load as load_python
 from synbench_fast.encoders.registry import check_name, require
 from synbench_fast.encoders.weights import load_checkpoint
 from synbench_fast.errors import SynbenchError, first_line, suggest
+from synbench_fast.global_state import seeded
 from synbench_fast.inheritance.folders import Prepare
 from synbench_fast.inheritance.model import Classifier, split_head
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from synbench_fast.encoders.weights import state_sha256
 from synbench_fast.errors import SynbenchError
+from synbench_fast.global_state import tf32_allowed
 from synbench_fast.inheritance.bench import Bench
 from synbench_fast.inheritance.cells import PRETRAINING, Agreement, Cell, FailedCell, ScoreSummary
 from synbench_fast.inheritance.data import DataSuite, Part
@@ -22,7 +23,6 @@ from synbench_fast.inheritance.model import Classifier
 from synbench_fast.inheritance.networks import Network
 from synbench_fast.inheritance.store import CellStore
 from synbench_fast.inheritance.training import Diverged, Training, predictions
-from synbench_fast.precision import tf32_allowed
 from synbench_fast.robust_probe.data import optional
 from synbench_fast.score import score as synbench_score
 

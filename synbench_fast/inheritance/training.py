@@ -14,10 +14,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from synbench_fast.checks import check_integer
-from synbench_fast.encoders.base import seeded
 from synbench_fast.errors import SynbenchError, first_line
+from synbench_fast.global_state import seeded, tf32_allowed
 from synbench_fast.inheritance.cells import TrainingSummary
-from synbench_fast.precision import tf32_allowed
 
 if TYPE_CHECKING:
     from synbench_fast.inheritance.data import Part

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from synbench_fast.checks import check_eps, check_estimator, check_integer, check_seed, check_thresholds
-from synbench_fast.encoders.base import seeded
 from synbench_fast.errors import SynbenchError, first_line, suggest
+from synbench_fast.global_state import seeded
 from synbench_fast.integrations import named_numbers
 from synbench_fast.prepare import PRESETS, check_scales
 from synbench_fast.probe import Probe

@@ -16,8 +16,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from synbench_fast.encoders.base import seeded
 from synbench_fast.errors import SynbenchError, first_line
+from synbench_fast.global_state import seeded
 from synbench_fast.robust_probe.data import optional
 
 __all__ = ["check_differentiable", "survivors"]

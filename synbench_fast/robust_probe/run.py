@@ -20,6 +20,7 @@ from synbench_fast.checks import as_numbers, check_eps, check_integer, check_see
 from synbench_fast.devices import find_device
 from synbench_fast.encoders import Encoder, load_encoder
 from synbench_fast.errors import SynbenchError, suggest
+from synbench_fast.global_state import known_state, own_registrations
 from synbench_fast.results import EncoderRecord, Preprocessing
 from synbench_fast.robust_probe.attack import check_differentiable, survivors
 from synbench_fast.robust_probe.data import open_data, optional, split
@@ -116,14 +117,8 @@ def robust_linear_probe(
     options = {key: value for key, value in locals().items() if key not in ("encoder", "data", "progress")}
     if threads is not None:
         check_integer("threads", threads, 1, "at least 1")
-    before = torch.get_num_threads()
-    if threads is not None:
-        torch.set_num_threads(threads)
-    try:
+    with own_registrations(), known_state(threads):
         return _run(encoder, data, options, progress or (lambda done, total, phase: None))
-    finally:
-        if threads is not None:
-            torch.set_num_threads(before)
 
 
 def _run(encoder: Any, data: Any, options: dict[str, Any], progress: Advance) -> ProbeReport:

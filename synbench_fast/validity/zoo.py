@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from synbench_fast.demo.digits import Classifier, pgd
-from synbench_fast.encoders.base import seeded
 from synbench_fast.errors import SynbenchError, suggest
+from synbench_fast.global_state import seeded
 from synbench_fast.validity.datasets import PHOTO_SHAPE, DataSet
 
 __all__ = ["RECIPES", "SMALL", "Recipe", "ZooEncoder", "train_zoo"]

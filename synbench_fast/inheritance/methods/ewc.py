@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 
 from synbench_fast.errors import SynbenchError
+from synbench_fast.global_state import tf32_allowed
 from synbench_fast.inheritance.bench import Bench
 from synbench_fast.inheritance.cells import TrainingSummary
 from synbench_fast.inheritance.data import DataSuite, Part
 from synbench_fast.inheritance.methods import Method, check_range
 from synbench_fast.inheritance.model import Classifier
 from synbench_fast.inheritance.training import Penalty
-from synbench_fast.precision import tf32_allowed
 
 
 @dataclass(frozen=True)
