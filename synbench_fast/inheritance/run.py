@@ -15,6 +15,7 @@ from synbench_fast import environment
 from synbench_fast.checks import as_numbers, check_eps, check_integer, check_seed, check_thresholds
 from synbench_fast.devices import find_device
 from synbench_fast.errors import SynbenchError, suggest
+from synbench_fast.global_state import known_state, own_registrations
 from synbench_fast.inheritance.cells import Cell, FailedCell
 from synbench_fast.inheritance.data import DataSuite, check_suite
 from synbench_fast.inheritance.digits_rib import NAME as DIGITS
@@ -142,18 +143,17 @@ def inherit(
     }
     Training(**training)  # mistakes are named before anything is read
     opened: dict[Prepare, DataSuite] = {}
-    before = torch.get_num_threads()
     made: list[Cell | FailedCell] = []
     reused = 0
     store = CellStore(None if out is None else Path(out) / "cells")
-    try:
-        for name, encoder in named.items():
-            say(f"{name}: load")
+    for name, encoder in named.items():
+        say(f"{name}: load")
+        with own_registrations(), known_state():
             network = load_network(encoder, checkpoint=checkpoint, random_init=random_init, seed=seed)
             if network.prepare not in opened:
                 opened[network.prepare] = _open(suite, network.prepare, options)
             data_suite = opened[network.prepare]
-            torch.set_num_threads(threads or data_suite.threads or before)
+            torch.set_num_threads(threads or data_suite.threads or torch.get_num_threads())
             one = Protocol(
                 name,
                 network,
@@ -168,8 +168,6 @@ def inherit(
             )
             made += one.cells(chosen, [seed + number for number in range(seeds)])
             reused += one.reused
-    finally:
-        torch.set_num_threads(before)
     cells = [one for one in made if isinstance(one, Cell)]
     failed = [one for one in made if isinstance(one, FailedCell)]
     last = next(iter(opened.values()))

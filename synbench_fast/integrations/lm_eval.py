@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from synbench_fast.checks import check_eps, check_integer, check_seed, check_thresholds
 from synbench_fast.errors import SynbenchError, suggest
+from synbench_fast.global_state import kept_state
 from synbench_fast.integrations import missing
 from synbench_fast.integrations.monitor import SAMPLES, undisturbed
 from synbench_fast.prepare import PRESETS, check_scales
@@ -243,7 +244,7 @@ def _answer(self: Any, requests: list[Instance]) -> list[_Answer]:
     for request in requests:
         _, number, text = request.args
         settings = Settings.of({key: _plain(value) for key, value in json.loads(text).items()})
-        with undisturbed([model], next(iter(embeddings.parameters())).device, settings.seed):
+        with undisturbed([model], settings.seed):
             if text not in made:
                 encoder = EmbeddingEncoder(model, settings.pool)
                 made[text] = encoder, _probe(encoder, settings)
@@ -312,7 +313,8 @@ class EmbeddingEncoder:
     def __call__(self, x: Tensor) -> Tensor:
         embedded = (self._mean + self._deviation * x.double()).to(self.dtype)
         seen = torch.ones(x.shape[:2], dtype=torch.long, device=x.device)
-        output = self._run(inputs_embeds=embedded, attention_mask=seen, **self._options)
+        with kept_state():
+            output = self._run(inputs_embeds=embedded, attention_mask=seen, **self._options)
         hidden: Tensor = output.hidden_states[-1].float()
         return hidden.mean(1) if self.pool == "mean" else hidden[:, -1]
 

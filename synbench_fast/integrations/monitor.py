@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from synbench_fast.checks import check_eps, check_estimator, check_integer, check_seed, check_thresholds
 from synbench_fast.errors import SynbenchError, first_line, suggest
-from synbench_fast.global_state import seeded
+from synbench_fast.global_state import kept_state, known_state, seeded
 from synbench_fast.integrations import named_numbers
 from synbench_fast.prepare import PRESETS, check_scales
 from synbench_fast.probe import Probe
@@ -142,10 +142,10 @@ class Monitor:
         holder = encode if isinstance(encode, nn.Module) else module
         like = next((one for one in holder.parameters() if one.is_floating_point()), torch.empty(0))
         modules = [module, encode] if isinstance(encode, nn.Module) else [module]
-        with undisturbed(modules, like.device, self.options["seed"]):
+        with undisturbed(modules, self.options["seed"]):
             if self._width is None:
                 zeros = torch.zeros(2, *self.task.shape, dtype=like.dtype, device=like.device)
-                self._width = _features(encode(zeros)).shape[-1]
+                self._width = _features(encode, zeros).shape[-1]
             probe = Probe(
                 self.task,
                 samples=self.samples or max(SAMPLES, 2 * self._width),
@@ -154,7 +154,7 @@ class Monitor:
                 **self.options,
             )
             for batch in probe.batches(self.batch_size):
-                probe.update(batch, _features(encode(batch.x)))
+                probe.update(batch, _features(encode, batch.x))
             return probe.compute()
 
     def _find(self, module: nn.Module) -> Callable[[Tensor], Any]:
@@ -177,7 +177,9 @@ class Monitor:
         return found  # type: ignore[no-any-return]
 
 
-def _features(output: Any) -> Tensor:
+def _features(encode: Callable[[Tensor], Any], x: Tensor) -> Tensor:
+    with kept_state():
+        output = encode(x)
     if not isinstance(output, Tensor):
         raise SynbenchError(
             f"encoder: expected a Tensor [B, F] as output, got {type(output).__name__}; pass a function from the "
@@ -187,17 +189,17 @@ def _features(output: Any) -> Tensor:
 
 
 @contextmanager
-def undisturbed(modules: Sequence[nn.Module], device: torch.device, seed: int) -> Iterator[None]:
-    """Inside: every submodule in eval mode, no gradients, no autocast, random numbers from `seed`; then all as before.
+def undisturbed(modules: Sequence[nn.Module], seed: int) -> Iterator[None]:
+    """Inside: known global state (see `global_state`), random numbers from `seed`, no gradients, every submodule in eval
+    mode; then all as before.
 
     Training flags are set one by one and not by `Module.eval`, which modules may override with work on their weights.
     Compiled modules run as they were written, so that eval mode is not compiled as well.
     """
     with ExitStack() as stack:
+        stack.enter_context(known_state())
         stack.enter_context(seeded(seed))
         stack.enter_context(torch.no_grad())
-        for kind in {"cpu", device.type}:
-            stack.enter_context(torch.autocast(kind, enabled=False))
         if "torch._dynamo" in sys.modules:
             stack.enter_context(torch.compiler.set_stance("force_eager"))
         every = {id(one): one for root in modules for one in root.modules()}.values()

@@ -20,7 +20,7 @@ from synbench_fast.checks import as_numbers, check_eps, check_integer, check_see
 from synbench_fast.devices import find_device
 from synbench_fast.encoders import Encoder, load_encoder
 from synbench_fast.errors import SynbenchError, suggest
-from synbench_fast.global_state import known_state, own_registrations
+from synbench_fast.global_state import kept_state, known_state, own_registrations
 from synbench_fast.results import EncoderRecord, Preprocessing
 from synbench_fast.robust_probe.attack import check_differentiable, survivors
 from synbench_fast.robust_probe.data import open_data, optional, split
@@ -344,7 +344,8 @@ def pixels_to_features(encoder: Encoder) -> Callable[[Tensor], Tensor]:
             x = x - mean
         if std is not None:
             x = x / std
-        return encoder._checked(encoder._forward(x), len(x))
+        with kept_state():
+            return encoder._checked(encoder._forward(x), len(x))
 
     return features
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from synbench_fast.devices import find_device
 from synbench_fast.encoders import Encoder, load_encoder
 from synbench_fast.errors import SynbenchError, first_line
+from synbench_fast.global_state import own_registrations
 from synbench_fast.pipeline import Progress
 from synbench_fast.results import Result
 from synbench_fast.score import score
@@ -70,7 +71,7 @@ def vary_encoder(
     begun = time.perf_counter()
     label = label or labels([encoder])[0]
     options = dict(request.options)
-    with ExitStack() as stack:
+    with own_registrations(), ExitStack() as stack:
         record: Callable[[Result], Result]
         if isinstance(encoder, str):
             encoder, own, record = _hold(encoder, options, stack)

@@ -12,6 +12,7 @@ import torch
 from synbench_fast.devices import find_device
 from synbench_fast.encoders import load_encoder
 from synbench_fast.errors import SynbenchError
+from synbench_fast.global_state import known_state, own_registrations
 from synbench_fast.robust_probe import robust_linear_probe
 from synbench_fast.robust_probe.run import features_of, pixels_to_features
 from synbench_fast.suites import Suite, score_suite
@@ -53,6 +54,8 @@ class Measured:
     warnings: list[str] = field(default_factory=list)
 
 
+@own_registrations()
+@known_state()
 def look(
     name: str,
     encoder: Any,

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from synbench_fast.checks import as_numbers, check_eps, check_integer, check_seed, check_thresholds
 from synbench_fast.errors import SynbenchError
+from synbench_fast.global_state import known_state
 from synbench_fast.robust_probe.data import optional
 from synbench_fast.robust_probe.run import LIBRARY, check_between, check_budgets
 from synbench_fast.suites import Suite, load_suite
@@ -154,11 +155,8 @@ def validate(
         "device": device,
         "seed": seed,
     }
-    before = torch.get_num_threads()
-    if threads is not None:
-        torch.set_num_threads(threads)
     measured = []
-    try:
+    with known_state(threads):
         _train(named, opened, splitting, factor, say)
         own = {"device": "cpu", "seed": seed}
         settings = {
@@ -188,8 +186,6 @@ def validate(
                     probe_options=probe_options,
                     progress=say,
                 )
-    finally:
-        torch.set_num_threads(before)
     return analyse(
         measured,
         opened,
