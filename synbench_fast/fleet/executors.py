@@ -173,11 +173,15 @@ class Local:
             slot = by_connection[connection]
             try:
                 body = connection.recv()
-            except (EOFError, OSError):
+            except Exception:  # the other end is closed, or somebody else has written to it
                 events.append(self._lost(slot))
             else:
                 events.append(Event(slot, body.pop("event"), body))
-        return events
+        # What a worker started may hold its end open.
+        ended = [
+            slot for slot, one in self._processes.items() if _over(one.process) and not one.connection.poll()
+        ]
+        return events + [self._lost(slot) for slot in ended]
 
     def _lost(self, slot: str) -> Event:
         one = self._processes.pop(slot)

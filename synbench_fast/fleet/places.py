@@ -16,6 +16,7 @@ __all__ = ["Given", "Place", "Snapshot"]
 class Given:
     """A task that a worker has. `since`: when it began, or will have, once those before it are done."""
 
+    number: int  # which the answer has too
     kind: str
     job: int
     unit: Unit | None

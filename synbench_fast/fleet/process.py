@@ -11,7 +11,7 @@ import time
 from contextlib import suppress
 from multiprocessing.connection import Connection
 
-__all__ = ["main"]
+__all__ = ["end_with", "main"]
 
 DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of Linux
 
@@ -21,18 +21,24 @@ def main() -> None:
     descriptor, device, path = sys.argv[1:4]
     parent = os.getppid()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    _end_with(parent)
+    end_with(parent)
     from synbench_fast.fleet.tasks import answer, make_worker
 
-    connection = Connection(int(descriptor))
+    connection, process = Connection(int(descriptor)), os.getpid()
+    # What an encoder starts has no part in the connection: it neither answers nor keeps it open.
+    os.set_inheritable(connection.fileno(), False)
+    os.register_at_fork(after_in_child=connection.close)
     worker = make_worker(path, device)
     with suppress(EOFError, BrokenPipeError, ConnectionResetError):
         connection.send({"event": "ready", "kind": worker.kind})
         while True:
-            connection.send({"event": "answer", **answer(worker, connection.recv())})
+            made = answer(worker, connection.recv())
+            if os.getpid() != process:  # a copy that came back in the worker's place
+                os._exit(1)
+            connection.send({"event": "answer", **made})
 
 
-def _end_with(parent: int) -> None:
+def end_with(parent: int) -> None:
     """No worker outlives the process that started it, whatever the encoder is doing."""
     if sys.platform.startswith("linux"):
         with suppress(OSError, AttributeError):

@@ -71,6 +71,7 @@ class Fleet:
         self._kinds: dict[int, str] = {}
         self._load_seconds: dict[int, float] = {}
         self._unit_seconds: dict[int, float] = {}
+        self._given = 0  # tasks
         self._images = 0
         self._begun = self._beaten = self._reported = -1e9
         self._first_progress = 0.0
@@ -196,8 +197,9 @@ class Fleet:
         now = self._clock()
         if not place.tasks:
             place.since = now
-        place.tasks.append(Given(task["kind"], task["job"], unit, now))
-        self._executor.submit(place.slot.name, task)
+        self._given += 1
+        place.tasks.append(Given(self._given, task["kind"], task["job"], unit, now))
+        self._executor.submit(place.slot.name, {"number": self._given, **task})
 
     def _submit_unit(self, place: Place, id: int, unit: Unit) -> None:
         blocks = self._blocks[id][unit.task]
@@ -296,6 +298,10 @@ class Fleet:
             place.state, place.kind, place.since = "ready", event.body["kind"], self._clock()
         elif event.kind == "lost":
             self._lost(place, event.reason, event.blame)
+        elif not place.tasks or event.body.get("number") != place.tasks[0].number:
+            # Whatever answers there, each of its answers would be taken for that of another task.
+            self._executor.stop(place.slot.name)
+            self._lost(place, "the worker answered another task than it was given", True)
         else:
             given = place.tasks.popleft()
             place.starts, place.since = 0, self._clock()

@@ -1,12 +1,12 @@
 """What a worker is asked and answers, the same in every executor.
 
-A task is a dict with `kind`:
+A task is a dict with `number`, which is its own in a run, and `kind`:
 
     load      job, request, prepared (or None)        -> data: what `Worker.load` returns
     run       job, unit                               -> payload, images, costs
     assemble  job, request, prepared, points          -> file and text, or more
 
-An answer has `kind` and `job` of the task, `unit` (its id), `seconds`, and `ok`. If it is not ok: `reason`,
+An answer has `number`, `kind` and `job` of the task, `unit` (its id), `seconds`, and `ok`. If it is not ok: `reason`,
 `permanent` (trying again would not help), `memory` (there was not enough) and `damaged` (a unit whose payload
 cannot be read).
 """
@@ -58,7 +58,8 @@ def make_worker(path: str, device: str) -> Worker:
 def answer(worker: Worker, task: dict[str, Any]) -> dict[str, Any]:
     """Do a task. Whatever an encoder raises, also SystemExit, is an answer."""
     kind = task["kind"]
-    given: dict[str, Any] = {"kind": kind, "job": task["job"], "unit": task.get("unit", {}).get("id")}
+    given: dict[str, Any] = {name: task[name] for name in ("number", "kind", "job")}
+    given["unit"] = task.get("unit", {}).get("id")
     begun = time.perf_counter()
     try:
         if kind == "load":
