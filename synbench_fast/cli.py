@@ -55,6 +55,7 @@ from synbench_fast.cli_sensitivity import sensitivity_command
 from synbench_fast.cli_validate import validate
 from synbench_fast.errors import SynbenchError, first_line
 from synbench_fast.messages import fail, parser_message, print_trace, reason, say
+from synbench_fast.supervision import supervised
 
 __all__ = ["app", "main"]
 
@@ -116,11 +117,23 @@ app = typer.Typer(
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line `argv` (by default the process's) and return its exit code."""
     command = typer.main.get_command(app)
+    given = list(sys.argv[1:] if argv is None else argv)
+    ended = supervised() if argv is None and _runs_encoders(given) else None
     try:
-        code = command.main(args=list(sys.argv[1:] if argv is None else argv), standalone_mode=False)
+        code = command.main(args=given, standalone_mode=False)
     except KeyboardInterrupt:
         code = 130
-    return code if isinstance(code, int) else 0
+    code = code if isinstance(code, int) else 0
+    if ended is not None:
+        ended(code)
+    return code
+
+
+def _runs_encoders(given: list[str]) -> bool:
+    """Whether this command line runs code of encoders in its own process; a fleet has workers for that."""
+    commands = ("run", "eps-star", "probe", "sensitivity", "validate", "inherit")
+    fleet = any(one.partition("=")[0] == "--models" for one in given)
+    return given[:1] != [] and given[0] in commands and not fleet and not {"--help", "-h"} & set(given)
 
 
 @app.callback(invoke_without_command=True)
