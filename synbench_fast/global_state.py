@@ -97,7 +97,7 @@ def _without_device(value: Any) -> Any:
 def _leave_dispatch_modes(depth: int) -> None:
     """Those that were entered meanwhile, such as a FakeTensorMode, are left."""
     while torch._C._len_torch_dispatch_stack() > depth:
-        torch._C._pop_torch_dispatch_stack()
+        torch._C._pop_torch_dispatch_stack(None)
 
 
 # Where newer releases keep the precision of float32 products: (backend, operation), the general ones first.
@@ -132,7 +132,7 @@ def _write_products(value: Any) -> None:
     with _without_advice():
         if older is not None:
             torch.set_float32_matmul_precision(older[0])
-            torch.backends.cudnn.allow_tf32 = older[1]
+            torch._C._set_cudnn_allow_tf32(older[1])
     for place, wanted in zip(_PLACES, newer, strict=False):
         if _precision(*place) != wanted:
             _set_precision(*place, "none")  # what it inherits then may be what is wanted

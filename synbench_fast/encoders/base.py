@@ -188,6 +188,10 @@ class Encoder:
         self._pool = info.pool or "default"
         self._borrowed = loaded.borrowed
         self._place = loaded.place
+        # A tensor that a caller's module caches in inference mode could not be used in its later training; one that
+        # was made in inference mode runs nowhere else.
+        weights = [] if self.module is None else list(self.module.parameters())
+        self._inference = bool(weights) and (not self._borrowed or any(one.is_inference() for one in weights))
         self._active = False
         self._loaded: _Tensors | None = None  # the weights as they were before `recast`
         self.keeps_loaded = False  # whether a later run starts from them again
@@ -276,6 +280,8 @@ class Encoder:
             return
         with ExitStack() as stack:
             stack.enter_context(known_state())
+            if self._borrowed:  # weights made in inference mode are moved there too
+                stack.enter_context(torch.inference_mode(self._inference))
             if self.module is not None:
                 stack.callback(
                     _restore_modes, [(m, getattr(m, "training", None)) for m in self.module.modules()]
@@ -310,9 +316,7 @@ class Encoder:
             expected = ", ".join(["B", *map(str, info.input_shape)])
             raise SynbenchError(f"x: expected [{expected}] for {info.spec}, got {list(x.shape)}")
         x = x.to(self.device, self.dtype)
-        # A tensor that a caller's module caches in inference mode could not be used in its later training.
-        inference = not (self._borrowed or self.module is None)
-        with kept_state(), torch.inference_mode(inference), torch.no_grad():
+        with kept_state(), torch.inference_mode(self._inference), torch.no_grad():
             output = self._first(x) if info.feature_dim is None else forward(x)
             return self._checked(output, len(x))
 
