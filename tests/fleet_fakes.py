@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import signal
@@ -66,6 +67,15 @@ class FakeWorker:
             child = subprocess.Popen(["sleep", "1000"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
             Path(options["flag"]).write_text(str(child.pid))
             os._exit(3)
+        if trouble == "fork":
+            os.fork()  # a data worker whose child forgets to exit
+        if trouble in ("held", "held-natively"):
+            # A copy of the process that goes on when the worker has died.
+            fork = os.fork if trouble == "held" else ctypes.CDLL(None).fork
+            if child := fork():
+                Path(options["flag"]).write_text(str(child))
+                os._exit(3)
+            time.sleep(1000)
         if trouble == "killed":
             os.kill(os.getpid(), signal.SIGKILL)
         if trouble == "hang":

@@ -20,7 +20,7 @@ from checks import refused
 from fleet_fakes import FAKE, FakeWorker, add, contents, fakes, run_fakes
 
 from synbench_fast.fleet import executors, scheduler
-from synbench_fast.fleet.executors import InProcess, Local, ended
+from synbench_fast.fleet.executors import Event, InProcess, Local, ended
 from synbench_fast.fleet.places import Snapshot
 from synbench_fast.fleet.scheduler import Fleet
 from synbench_fast.fleet.store import Store, read_summary
@@ -137,6 +137,55 @@ def test_what_a_worker_left_behind_ends_with_it(tmp_path: Path) -> None:
     while stat.exists() and stat.read_text().split()[2] != "Z" and time.monotonic() < patience:
         time.sleep(0.01)
     assert not stat.exists() or stat.read_text().split()[2] == "Z"
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_copy_of_a_worker_answers_nothing(tmp_path: Path) -> None:
+    run_fakes(tmp_path / "whole", fakes(2), InProcess(worker=FAKE))
+    assert set(run_fakes(tmp_path / "forked", fakes(2, trouble="fork"), 1).values()) == {"done"}
+    assert contents(tmp_path / "forked") == contents(tmp_path / "whole")
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="a native fork")
+@pytest.mark.parametrize("trouble", ["held", "held-natively"])
+def test_a_worker_has_ended_though_a_copy_of_it_goes_on(tmp_path: Path, trouble: str) -> None:
+    flag = tmp_path / "child"
+    states = run_fakes(tmp_path, fakes(1, trouble=trouble, flag=str(flag)), 1, retries=0)
+    assert states == {"fake:000": "failed"}
+    assert reasons(tmp_path)["fake:000"].startswith("the worker ended with exit code 3;")
+    stat, patience = Path(f"/proc/{flag.read_text()}/stat"), time.monotonic() + 10
+    while stat.exists() and stat.read_text().split()[2] != "Z" and time.monotonic() < patience:
+        time.sleep(0.01)
+    assert not stat.exists() or stat.read_text().split()[2] == "Z"
+
+
+class Twice(InProcess):
+    """Gives its answer number `whose` twice, as a copy of a worker would."""
+
+    def __init__(self, whose: int) -> None:
+        super().__init__(worker=FAKE)
+        self.whose = whose
+
+    def poll(self, seconds: float) -> list[Event]:
+        events = super().poll(seconds)
+        for one in [one for one in events if one.kind == "answer"]:
+            self.whose -= 1
+            if self.whose == 0:
+                events.append(one)
+        return events
+
+
+def test_an_answer_to_another_task_is_nobodys(tmp_path: Path) -> None:
+    """Nor is one that comes when nothing was asked: that of the last task."""
+    run_fakes(tmp_path / "whole", fakes(2), InProcess(worker=FAKE))
+    said: list[str] = []
+    for number in range(1, 2 * (1 + 4 + 1) + 1):
+        executor = Twice(number)
+        states = run_fakes(tmp_path / str(number), fakes(2), executor, said=said.append)
+        assert set(states.values()) == {"done"} and executor.whose <= 0
+        assert contents(tmp_path / str(number)) == contents(tmp_path / "whole")
+    assert len(said) > 5
+    assert all("the worker answered another task than it was given; tried again" in one for one in said)
 
 
 def test_a_worker_that_nothing_ends_is_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
