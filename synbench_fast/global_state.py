@@ -208,6 +208,16 @@ def _write_directory(value: Any) -> None:
         os.chdir(value)
 
 
+def _read_gpu() -> int | None:
+    """The current one; None before there is any."""
+    return torch.cuda.current_device() if torch.cuda.is_initialized() else None  # type: ignore[no-untyped-call]
+
+
+def _write_gpu(value: Any) -> None:
+    if value is not None:
+        torch.cuda.set_device(value)
+
+
 def _write_filters(value: Any) -> None:
     warnings.resetwarnings()
     warnings.filters.extend(value)  # type: ignore[attr-defined]
@@ -262,7 +272,10 @@ _SETTINGS = [
     *_flag("linalg_preferred_backend", _KEEP),
     *_flag("qengine", _KEEP),
     _Setting(torch.backends.mha.get_fastpath_enabled, torch.backends.mha.set_fastpath_enabled, True),
+    # Torch does not tell; Python's own numbers show what the processor does with the smallest ones.
+    _Setting(lambda: sys.float_info.min / 2 == 0, torch.set_flush_denormal, False),
     _Setting(torch.get_num_threads, torch.set_num_threads),
+    _Setting(_read_gpu, _write_gpu),
     _Setting(
         np.geterr,
         lambda value: np.seterr(**value),
@@ -315,7 +328,6 @@ def known_state(threads: int | None = None) -> Iterator[None]:
                     setting.write(known)
         if threads is not None:
             torch.set_num_threads(threads)
-        torch.set_flush_denormal(False)
         with _tf32(False), seeded(0), kept_state():
             yield
 

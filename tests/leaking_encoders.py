@@ -111,6 +111,7 @@ LEAKS: dict[str, Callable[[], object]] = {
     "gradients": lambda: torch.set_grad_enabled(False),
     "inference": lambda: enter(torch.inference_mode()),
     "anomaly": lambda: torch.autograd.set_detect_anomaly(True, check_nan=False),
+    "smallest_numbers": lambda: torch.set_flush_denormal(True),
     "threads": lambda: torch.set_num_threads(torch.get_num_threads() + 1),
     "numpy_errors": lambda: np.seterr(all="raise"),
     "warnings": lambda: warnings.simplefilter("error"),

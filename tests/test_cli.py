@@ -711,6 +711,144 @@ def test_a_signal_leaves_whole_files_and_exit_code_130(tmp_path: Path) -> None:
     assert Result.load(written).encoder.spec == "builtin:conv"
 
 
+ENDINGS = """
+import atexit, ctypes, os, sys
+from torch import nn
+
+class Ends(nn.Module):
+    input_shape = (3, 4, 4)
+
+    def __init__(self, end):
+        super().__init__()
+        self.layer, self.end, self.calls = nn.Linear(48, 8), end, 0
+
+    def forward(self, x):
+        self.calls += 1
+        if self.calls > 2:
+            self.end()
+        return self.layer(x.flatten(1))
+
+def python():
+    return Ends(lambda: os._exit(0))
+
+def library():
+    return Ends(lambda: ctypes.CDLL(None).exit(0))
+
+def other_code():
+    return Ends(lambda: os._exit(130))
+
+def factory():
+    os._exit(0)
+
+def later():
+    atexit.register(os._exit, 0)
+    return Ends(lambda: 1 / 0)
+
+def background():
+    if os.fork() == 0:
+        os.closerange(0, 3)
+        os.execvp("sleep", ["sleep", "5"])
+    return Ends(lambda: os._exit(0))
+
+def killed():
+    return Ends(lambda: os.kill(os.getpid(), 9))
+
+def copies():
+    os.fork()
+    return Ends(os.fork)
+"""
+ENDED = "error: an encoder, or a library of it, ended the process before the results were complete"
+
+
+def console(tmp_path: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """The installed command, as a shell runs it, on the encoders of ENDINGS."""
+    (tmp_path / "endings.py").write_text(ENDINGS, encoding="utf-8")
+    return subprocess.run(
+        [sys.executable, "-m", "synbench_fast", *arguments],
+        cwd=tmp_path, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}, capture_output=True, text=True,
+        timeout=120, check=False,
+    )  # fmt: skip
+
+
+QUICK = (
+    "--scales",
+    "1,2",
+    "--thresholds",
+    "0.6",
+    "--samples",
+    "64",
+    "--batch-size",
+    "32",
+    "--quiet",
+    "--format",
+    "json",
+)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.parametrize(
+    ("name", "code", "line"),
+    [
+        ("python", 1, f"{ENDED} (exit code 0)"),
+        ("library", 1, f"{ENDED} (exit code 0)"),
+        ("other_code", 1, f"{ENDED} (exit code 130)"),
+        ("factory", 1, f"{ENDED} (exit code 0)"),
+        ("background", 1, f"{ENDED} (exit code 0)"),
+        (
+            "later",
+            1,
+            "error: python:endings.py:later: ZeroDivisionError: division by zero (--traceback shows where)",
+        ),
+        ("killed", -9, "error: the run was ended by SIGKILL, as the system does when memory runs out"),
+    ],
+)
+def test_no_encoder_ends_a_run_with_the_exit_code_of_success(
+    tmp_path: Path, name: str, code: int, line: str
+) -> None:
+    done = console(tmp_path, "run", "python:endings.py:copies", f"python:endings.py:{name}", *QUICK)
+    assert (done.returncode, done.stderr) == (code, f"{line}\n")
+    assert [json.loads(one)["encoder"]["name"] for one in done.stdout.splitlines()] == ["endings.py:copies"]
+
+
+def test_every_command_that_runs_encoders_is_watched(tmp_path: Path) -> None:
+    for command in (["sensitivity", "python:endings.py:python"], ["eps-star", "python:endings.py:python"]):
+        done = console(tmp_path, *command, "--scales", "1,3", "--samples", "64", "--quiet")
+        assert (done.returncode, done.stderr) == (1, f"{ENDED} (exit code 0)\n"), command
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("group", [False, True])
+def test_a_signal_to_the_command_reaches_the_run(tmp_path: Path, number: int, group: bool) -> None:
+    """To the process alone, as from `kill`, and to its group, as from a terminal."""
+    (tmp_path / "slow.py").write_text(
+        "import os, pathlib, time\n\ndef make():\n    pathlib.Path('child').write_text(str(os.getpid()))\n"
+        "    pathlib.Path('ready').touch()\n    time.sleep(60)\n",
+        encoding="utf-8",
+    )
+    with interruptible():
+        process = subprocess.Popen(
+            [sys.executable, "-m", "synbench_fast", "run", "builtin:identity", "python:slow.py:make",
+             "--input-shape", "3,4,4", *QUICK],
+            cwd=tmp_path, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}, stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE, text=True, start_new_session=True,
+        )  # fmt: skip
+    while not (tmp_path / "ready").exists():
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.01)
+    (os.killpg if group else os.kill)(process.pid, number)
+    out, errors = process.communicate(timeout=60)
+    assert json.loads(out)["encoder"]["spec"] == "builtin:identity"
+    if number == signal.SIGINT:
+        assert (process.returncode, errors) == (130, "interrupted: what was finished is kept\n")
+    else:
+        assert (process.returncode, errors) == (-number, "")
+    child, patience = Path("/proc") / (tmp_path / "child").read_text(), time.monotonic() + 10
+    while child.exists() and time.monotonic() < patience:
+        time.sleep(0.01)
+    assert not child.exists()
+
+
 def test_a_reader_that_goes_away_is_no_traceback(tmp_path: Path) -> None:
     read, write = os.pipe()
     os.close(read)
