@@ -65,7 +65,7 @@ def _write_autocast(value: Any) -> None:
     torch.set_autocast_cache_enabled(cached)
     while (now := _read_autocast()[2]) != depth:
         torch.autocast_increment_nesting() if now < depth else torch.autocast_decrement_nesting()
-    torch.clear_autocast_cache()  # weights cast in there, without gradients, are nothing to train with
+    torch.clear_autocast_cache()  # older releases keep weights that were cast without gradients
 
 
 _NO_AUTOCAST = (tuple((False, half) for half in AUTOCAST.values()), True, 0)

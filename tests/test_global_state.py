@@ -104,6 +104,25 @@ def test_nor_does_it_if_the_encoder_fails(leak: str) -> None:
     assert [name for name in there if now[name] != there[name]] == []
 
 
+@pytest.mark.parametrize("leak", [one for one in FORWARD if one not in ("fork", "generators")])
+def test_every_forward_pass_begins_in_one_state(leak: str) -> None:
+    """That of the batches before does not matter, so neither does their order."""
+    seen: list[Any] = []
+
+    class Watching(leaking_encoders.Network):
+        def forward(self, x: Tensor) -> Tensor:
+            seen.append([one.read() for one in global_state._SETTINGS])
+            seen[-1].append(torch.is_inference_mode_enabled())
+            return super().forward(x)
+
+    network = Watching(LEAKS[leak])
+    for encoder in (network, lambda x: network(x)):
+        seen.clear()
+        network.calls = 0
+        sb.score(encoder, **SMALL)
+        assert len(seen) > 4 and all(one == seen[0] for one in seen)
+
+
 def test_encoders_used_by_hand_leave_nothing_either(expected: np.ndarray) -> None:
     there = state()
     for leak in set(FORWARD) - {"fork"}:
@@ -248,8 +267,8 @@ def test_weights_that_autocast_holds_are_not_those_that_were_cast_without_gradie
             self.layer = nn.Linear(192, 8)
 
         def forward(self, x: Tensor) -> Tensor:
-            with torch.autocast("cpu", dtype=torch.bfloat16):
-                made: Tensor = self.layer(x.flatten(1))
+            leaking_encoders.enter(torch.autocast("cpu", dtype=torch.bfloat16))
+            made: Tensor = self.layer(x.flatten(1))
             return made.float()
 
     network = Mixed()
