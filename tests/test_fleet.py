@@ -350,21 +350,44 @@ def test_an_interrupted_run_gives_everything_back(tmp_path: Path) -> None:
 
 
 DRIVER = """
-import sys
+import os, signal, sys
 from pathlib import Path
 from fleet_fakes import fakes, run_fakes
-folder, count = Path(sys.argv[1]), int(sys.argv[2])
+folder, count, killed = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+replace = os.replace
+def kill_once(source, target):
+    global killed
+    killed -= 1
+    if killed == 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+    replace(source, target)
+os.replace = kill_once
 run_fakes(folder, fakes(count, units=6, seconds=0.01), 2)
 """
 
 
-def drive(folder: Path, count: int) -> subprocess.Popen[bytes]:
+def drive(folder: Path, count: int, killed: int = 0) -> subprocess.Popen[bytes]:
+    """A process that runs `count` encoders; with `killed` it is killed inside the save of that result."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    return subprocess.Popen([sys.executable, "-c", DRIVER, str(folder), str(count)], env=environment)
+    command = [sys.executable, "-c", DRIVER, str(folder), str(count), str(killed)]
+    return subprocess.Popen(command, env=environment)
 
 
 def children(pid: int) -> list[int]:
     return [int(one) for one in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="processes are told apart by /proc")
+def test_a_driver_killed_inside_its_save_leaves_nothing_to_the_next(tmp_path: Path) -> None:
+    whole = expected(tmp_path / "whole", fakes(3, units=6))
+    folder = tmp_path / "killed"
+    for killed in (2, 1):
+        assert drive(folder, 3, killed).wait() == -signal.SIGKILL
+        assert sum(name.endswith(".tmp") for name in results(folder)) == 1
+    assert drive(folder, 3).wait() == 0
+    assert results(folder) == results(tmp_path / "whole") and contents(folder) == whole
+    assert drive(folder, 3).wait() == 0  # nothing is left to write
+    assert results(folder) == results(tmp_path / "whole")
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 import torch
-from checks import refused
+from checks import killed_inside_its_save, refused
 from inheritance_cases import (
     TRAINING,
     equal,
@@ -223,6 +223,18 @@ def test_a_save_of_weights_that_was_stopped_is_made_again(
         make_classifier().load(path)
     with refused("a/b.safetensors: expected a file that can be written, got"):
         original.save(tmp_path / "a" / "b.safetensors")
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="processes are told apart by /proc")
+def test_what_killed_saves_of_cells_and_weights_left_goes(original: Classifier, tmp_path: Path) -> None:
+    options: dict[str, Any] = {"out": tmp_path, "seeds": 1, "methods": ("lp",), "weights": True}
+    left = []
+    for folder in ("cells", "weights"):
+        (tmp_path / folder).mkdir()
+        left.append(killed_inside_its_save(tmp_path / folder / "killed"))
+    run_toy(original, **options)
+    assert not any(path.exists() for path in left)
+    assert {path.suffix for path in tmp_path.rglob("*.*")} == {".json", ".safetensors"}
 
 
 def test_features_that_allow_no_score_leave_the_accuracies(
