@@ -1,4 +1,4 @@
-"""Independent arithmetic that several test files compare with, the check of one-line errors, and killed writers."""
+"""Independent arithmetic that several test files compare with, the check of one-line errors, and other processes."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -29,6 +30,25 @@ def refused(*parts: str) -> Iterator[None]:
     assert "\n" not in text
     for part in parts:
         assert part in text, text
+
+
+PATIENCE = 600.0  # seconds; only what hangs takes as long, on however busy a machine
+
+
+def until(reached: Callable[[], bool]) -> bool:
+    """Whether `reached` becomes true."""
+    end = time.monotonic() + PATIENCE
+    while not reached() and time.monotonic() < end:
+        time.sleep(0.01)
+    return reached()
+
+
+def over(pid: int) -> bool:
+    """Whether a process has ended, also where nothing has collected it."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "ZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return True
 
 
 WRITER = """

@@ -6,11 +6,10 @@ import ctypes
 import mmap
 import os
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from checks import until
 
 from synbench_fast.fleet import readahead
 from synbench_fast.fleet.configuration import make_request
@@ -28,13 +27,6 @@ def resident(path: Path) -> float:
         del start
         assert code == 0
         return sum(one & 1 for one in flags) / len(flags)
-
-
-def until(reached: Callable[[], bool]) -> bool:
-    patience = time.monotonic() + 20
-    while not reached() and time.monotonic() < patience:
-        time.sleep(0.01)
-    return reached()
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="asks Linux what is in memory")

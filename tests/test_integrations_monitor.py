@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from checks import refused
+from checks import PATIENCE, refused
 from torch import Tensor, nn
 
 import synbench_fast as sb
@@ -319,7 +319,7 @@ def test_a_module_that_is_sharded_over_processes(tmp_path: Path) -> None:
         for rank in range(2)
     ]
     for one in running:
-        _, text = one.communicate(timeout=300)
+        _, text = one.communicate(timeout=PATIENCE)
         assert one.returncode == 0, text
     first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2))
     assert first == second

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from checks import refused
+from checks import PATIENCE, refused
 from torch import Tensor, nn
 
 import synbench_fast as sb
@@ -415,7 +415,7 @@ def test_two_processes_equal_one(tmp_path: Path) -> None:
         for rank in range(2)
     ]
     for one in running:
-        _, text = one.communicate(timeout=300)
+        _, text = one.communicate(timeout=PATIENCE)
         assert one.returncode == 0, text
     for rank in range(2):
         found = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
