@@ -198,12 +198,12 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     target = Path(path)
     if not target.name:
         raise SynbenchError(f"path: expected that of a file, got {str(path)!r}")
-    _remove_leftovers_once(os.path.abspath(target.parent))
     # A name has at most 255 bytes, of which the rest takes up to 60.
     name = os.fsencode(target.name)[:180].decode("utf-8", "ignore")
     owner = f"{_host_digest()}-{os.getpid()}-{process_mark(os.getpid())}"
     temporary = target.with_name(f".{name}.{owner}-{secrets.token_hex(4)}.tmp")
     try:
+        _remove_leftovers_once(os.path.abspath(target.parent))
         try:
             yield temporary
             os.replace(temporary, target)
@@ -223,7 +223,10 @@ def remove_leftovers(folder: Path) -> None:
     process has ended, and never before. Of another machine's process nothing is known here: the file goes a day after
     it was last written to.
     """
-    for path in folder.glob(".*.tmp"):
+    paths: list[Path] = []
+    with suppress(OSError):  # a folder that cannot be listed is left as it is
+        paths = list(folder.glob(".*.tmp"))
+    for path in paths:
         named = _TEMPORARY.fullmatch(path.name)
         if named is None:
             continue

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from checks import killed_inside_its_save, writing
+from checks import killed_inside_its_save, refused, writing
 from result_example import example
 
 import synbench_fast as sb
@@ -441,6 +441,13 @@ def test_every_name_that_a_file_can_have(name: str, tmp_path: Path) -> None:
 def test_a_path_of_no_file_is_one_line(path: str) -> None:
     with pytest.raises(SynbenchError, match=f"^path: expected that of a file, got '{re.escape(path)}'$"):
         example().save(path)
+
+
+@pytest.mark.parametrize("folder", ["x" * 300, "not/there", "file"])
+def test_a_folder_that_cannot_be_listed_is_one_line(folder: str, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with refused(f"{folder}/r.json: expected a file that can be written, got: "):
+        example().save(tmp_path / folder / "r.json")
 
 
 def test_a_new_file_follows_the_umask(tmp_path: Path) -> None:
