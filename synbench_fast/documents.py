@@ -52,7 +52,7 @@ __all__ = [
 LARGEST_INTEGER = 2**64 - 1  # a seed may be that large; beyond it no field means anything
 
 _ABANDONED_SECONDS = 86400.0  # a file of another machine that has not grown for so long is nobody's
-# NAME is that of the file to come; files of earlier versions name no machine.
+# .NAME OF THE FILE TO COME.MACHINE-PROCESS-ITS START-RANDOM.tmp; earlier versions named the process alone.
 _TEMPORARY = re.compile(
     r"\..*\.(?:(?P<host>[0-9a-f]{16})-(?P<pid>[0-9]+)-(?P<mark>[0-9]*)|[0-9]+)-[0-9a-f]{8}\.tmp", re.DOTALL
 )
@@ -220,8 +220,8 @@ def remove_leftovers(folder: Path) -> None:
     """Remove what killed processes had begun to write in `folder` by `replacing`; other files stay.
 
     A temporary file names its writer's machine and process. Where that is this machine, the file goes once the
-    process has ended, and never before. Of another machine's process nothing is known here: the file goes a day after
-    it was last written to.
+    process has ended, and never before. Of a process of another machine, or of this one before it was started anew,
+    nothing is known: the file goes a day after it was last written to.
     """
     paths: list[Path] = []
     with suppress(OSError):  # a folder that cannot be listed is left as it is

@@ -41,8 +41,8 @@ class SynBenchScore(Metric):
 
     `compute` gives a dict of scalars, as `log_dict` takes it, under the names of `synbench-fast export`:
     score_eps0_a0.6, stderr_..., ci95_low_..., ci95_high_..., robust_area, robust_area_ratio, robust_area_stderr.
-    `result` gives the whole curve. With `only` it gives one of these numbers, as MetricTracker.best_metric,
-    MinMaxMetric and arithmetic with metrics need it.
+    With `only` it gives one of these numbers, as MetricTracker.best_metric, MinMaxMetric and arithmetic with metrics
+    need it. `result` gives the whole curve.
 
     One batch has no score, so that `forward` updates and returns an empty dict.
 
