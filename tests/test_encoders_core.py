@@ -187,9 +187,7 @@ def test_a_tensor_cached_while_scoring_can_be_trained_with():
     assert torch.equal(net.weight.grad, torch.full((3,), 4.0))
 
 
-def test_an_owned_encoder_runs_in_inference_mode_and_restores_the_random_state():
-    encoder = load_encoder("builtin:linear", input_shape=(4,))
-    assert encoder(torch.zeros(1, 4)).is_inference()
+def test_an_encoder_restores_the_random_state():
     noisy = load_encoder(lambda x: x + torch.rand_like(x), input_shape=(4,))
     torch.manual_seed(0)
     state = torch.get_rng_state()
@@ -292,11 +290,25 @@ def test_repr():
         (lambda x: {"features": x}, "expected a Tensor [B, F] as output, got dict"),
         (lambda x: x.long(), "expected floating-point features, got torch.int64"),
         (lambda x: x[:1], "expected output [2, F] for a batch of 2, got [1, 3]"),
+        (lambda x: x.new_zeros(3 * len(x), 4), "expected output [2, F] for a batch of 2, got [6, 4]"),
+        (lambda x: x.sum(), "expected output [2, F] for a batch of 2, got []"),
         (lambda x: x[:, :0], "expected at least one feature, got output [2, 0]"),
     ],
 )
 def test_output_that_is_not_features(make, message):
     fails(f"encoder module:Raw: {message}", Raw(make), input_shape=(3,))
+
+
+@pytest.mark.parametrize("pool", ["avg", "max", "cls", "flatten"])
+@pytest.mark.parametrize("shape", [(), (6,), (6, 4), (6, 7, 4), (1, 2, 4), (4, 2, 3, 3)])
+def test_rows_are_counted_before_they_are_pooled(pool, shape):
+    fails(f"expected output [2, F] for a batch of 2, got {list(shape)}",
+          Raw(lambda x: x.new_zeros(shape)), input_shape=(3,), pool=pool)  # fmt: skip
+
+
+def test_flattening_needs_more_than_the_batch():
+    fails("pool: expected 'default' for module:Raw, whose output [2] is already pooled, got 'flatten'",
+          Raw(lambda x: x[:, 0]), input_shape=(3,), pool="flatten")  # fmt: skip
 
 
 def test_feature_dim_may_not_change():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -153,7 +153,7 @@ def pool_features(output: Tensor, pool: str, layout: Layout, spec: str) -> Tenso
 
     avg, max: over patch tokens (the prefix is left out) or positions; cls: the first token; flatten: all.
     """
-    if pool == "flatten":
+    if pool == "flatten" and output.ndim > 1:
         return output.flatten(1)
     if output.ndim < 3:
         raise SynbenchError(
@@ -173,6 +173,17 @@ def pool_features(output: Tensor, pool: str, layout: Layout, spec: str) -> Tenso
         values = output
         axes = tuple(range(1, output.ndim - 1)) if layout.channels_last else tuple(range(2, output.ndim))
     return values.mean(axes) if pool == "avg" else values.amax(axes)
+
+
+def check_rows(spec: str, shape: Sequence[int], batch: int) -> None:
+    """SynbenchError unless an output of `shape` has one row for each of the `batch` inputs of a forward pass.
+
+    It is asked before anything is pooled, joined or cut: rows that belong to no input must not pass for features.
+    """
+    if not shape or shape[0] != batch:
+        raise SynbenchError(
+            f"encoder {spec}: expected output [{batch}, F] for a batch of {batch}, got {list(shape)}"
+        )
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -329,10 +340,11 @@ class Encoder:
             expected = ", ".join(["B", *map(str, info.input_shape)])
             raise SynbenchError(f"x: expected [{expected}] for {info.spec}, got {list(x.shape)}")
         x = x.to(self.device, self.dtype)
-        # A tensor that a caller's module caches in inference mode could not be used in its later training.
-        with torch.no_grad() if self._borrowed or self.module is None else torch.inference_mode():
+        # Not inference mode: an encoder may differentiate inside its forward pass, and what it caches there may be
+        # used in its later training. All sources run in the same mode, so that one encoder has one score.
+        with torch.no_grad():
             output = self._first(x) if info.feature_dim is None else forward(x)
-            return self._checked(output, len(x))
+            return self._checked(output, len(x)).detach()
 
     def _first(self, x: Tensor) -> Any:
         """The forward pass that shows whether the encoder and this input fit together at all."""
@@ -360,6 +372,7 @@ class Encoder:
                 )
             )
         output: Tensor = made
+        check_rows(spec, output.shape, batch)
         if self._pool != "default":
             output = pool_features(output, self._pool, self._layout, spec)
         elif output.ndim > 3 and all(size == 1 for size in output.shape[2:]):
@@ -369,10 +382,6 @@ class Encoder:
             raise SynbenchError(
                 f"encoder {spec}: expected output [B, F], got {shape}"
                 + (f"; pass pool={' or '.join(map(repr, POOLS[1:]))}" if output.ndim > 2 else "")
-            )
-        if shape[0] != batch:
-            raise SynbenchError(
-                f"encoder {spec}: expected output [{batch}, F] for a batch of {batch}, got {shape}"
             )
         if shape[1] == 0:
             raise SynbenchError(f"encoder {spec}: expected at least one feature, got output {shape}")
