@@ -46,6 +46,28 @@ def test_suggest_names_the_nearest_and_nothing_when_none_is_near():
     assert suggest("zzz", ["vit"]) == ""
 
 
+@pytest.mark.parametrize(
+    ("name", "candidates", "near"),
+    [
+        ("dim", ["dim"], ""),  # the name is right, something else is wrong
+        ("timm:foo", ["timm:iformer_t", "timm:gernet_s"], ""),  # the source is no likeness
+        ("timm:my_model", ["timm:tf_mixnet_l"], ""),
+        ("timm:resnet5", ["timm:tf_mixnet_l", "timm:resnet50"], "timm:resnet50"),
+        ("tim:resnet50", ["timm:resnet50"], "timm:resnet50"),
+        ("timm:vit_base", ["timm:gcvit_base", "timm:vit_base_mci_224"], "timm:vit_base_mci_224"),
+        ("vit", ["vit_so150m_patch16_reg4_gap_256"], ""),
+        ("--foo", ["--std", "--eps"], ""),
+        ("--sampels", ["--samples"], "--samples"),
+        ("--input", ["--input-shape"], "--input-shape"),
+        ("encoder", ["sequencer2d_s"], ""),
+        ("agv", ["avg"], "avg"),
+        ("", ["avg"], ""),
+    ],
+)
+def test_suggestions_help_or_are_left_out(name, candidates, near):
+    assert suggest(name, candidates) == (f", did you mean {near}?" if near else "")
+
+
 def test_first_line_is_one_short_line():
     assert first_line(ValueError("\n a \n b")) == "ValueError: a"
     assert first_line(ValueError()) == "ValueError"
@@ -110,6 +132,8 @@ def test_builtin_errors():
         "expected builtin:NAME[?dim=N], got 'dm=3' in 'builtin:linear?dm=3', did you mean dim?",
         "builtin:linear?dm=3",
     )
+    assert "did you mean" not in fails("got 'dim=' in 'builtin:conv?dim='", "builtin:conv?dim=")
+    assert "did you mean" not in fails("got 'builtin:random'", "builtin:random")
     fails("expected builtin:identity, which has no options", "builtin:identity?dim=3")
     fails("the identity has no weights", "builtin:identity", checkpoint="x.pt")
     fails(
@@ -369,9 +393,11 @@ def test_pool_over_maps_and_layouts():
     tokens = torch.randn(2, 6, 4)
     torch.testing.assert_close(pool_features(tokens, "avg", Layout(prefix=2), "m"), tokens[:, 2:].mean(1))
     with pytest.raises(SynbenchError, match="which has no class token, got 'cls'"):
-        pool_features(tokens, "cls", Layout(prefix=0), "m")
+        pool_features(tokens, "cls", Layout(prefix=3, class_token=False), "m")
     with pytest.raises(SynbenchError, match="which has no class token, got 'cls'"):
         pool_features(maps, "cls", Layout(), "m")
+    with pytest.raises(SynbenchError, match=r"whose output \[2, 6, 4\] has no tokens of patches, got 'max'"):
+        pool_features(tokens, "max", Layout(prefix=6), "m")
 
 
 def test_pool_errors():
@@ -428,6 +454,8 @@ def test_encoder_argument_errors(tmp_path):
     fails("got 'a/net.onnx', did you mean onnx:a/net.onnx?", "a/net.onnx")
     fails("got 'net.py', did you mean python:net.py:FACTORY?", "net.py")
     fails("got 'models.txt', did you mean --models models.txt?", "models.txt")
+    assert "did you mean" not in fails(f"got '{tmp_path}'; sources are timm,", str(tmp_path))
+    (tmp_path / "config.json").write_text("{}")
     fails(f"did you mean hf:{tmp_path}?", str(tmp_path))
 
 
