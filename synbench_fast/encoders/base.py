@@ -76,10 +76,12 @@ class Request:
 class Layout:
     """How to read an output that is not [B, F] yet.
 
-    prefix: leading tokens that are not patches (class token, registers); None if that is not known.
+    prefix: leading tokens that are not patches (class token, registers).
+    class_token: whether the first of them is a class token; None if that is not known.
     """
 
-    prefix: int | None = None
+    prefix: int = 0
+    class_token: bool | None = None
     channels_last: bool = False
 
 
@@ -101,6 +103,17 @@ class Loaded:
     weights_sha256: str | None = None
     parameters: int | None = None
     place: Callable[[torch.device], None] | None = None
+
+
+_CLASS_TOKENS = ("cls_token", "class_embedding")
+
+
+def class_tokens(module: nn.Module) -> int:
+    """How many class tokens a module of a library learns, by the names that the libraries give them."""
+    for name, parameter in module.named_parameters():
+        if name.rpartition(".")[2] in _CLASS_TOKENS:
+            return parameter.numel() // parameter.shape[-1]
+    return 0
 
 
 @contextmanager
@@ -161,13 +174,18 @@ def pool_features(output: Tensor, pool: str, layout: Layout, spec: str) -> Tenso
             f"got {pool!r}"
         )
     if pool == "cls":
-        if output.ndim != 3 or layout.prefix == 0:
+        if output.ndim != 3 or layout.class_token is False:
             raise SynbenchError(
                 f"pool: expected 'avg', 'max' or 'flatten' for {spec}, which has no class token, got 'cls'"
             )
         return output[:, 0]
     if output.ndim == 3:
-        values = output[:, layout.prefix or 0 :]
+        if layout.prefix >= output.shape[1]:
+            raise SynbenchError(
+                f"pool: expected 'default', 'cls' or 'flatten' for {spec}, whose output {list(output.shape)} has no "
+                f"tokens of patches, got {pool!r}"
+            )
+        values = output[:, layout.prefix :]
         axes: tuple[int, ...] = (1,)
     else:
         values = output

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from synbench_fast.documents import kind_of, parse
-from synbench_fast.encoders.base import Layout, Loaded, Request
+from synbench_fast.encoders.base import Layout, Loaded, Request, class_tokens, pool_features
 from synbench_fast.encoders.download import fetching
 from synbench_fast.encoders.registry import require
 from synbench_fast.encoders.weights import load_checkpoint
@@ -34,6 +34,8 @@ _TEXT = frozenset(
 )
 # Models that read frames as [B, T, C, H, W]; the input here is [B, C, T, H, W], as normalisation wants it.
 _VIDEO = ("videomae", "vivit", "timesformer", "vjepa2")
+# Models whose output is [B, height, width, C].
+_MAPS_LAST = ("dinat", "edgetam_vision_model", "sam2_hiera_det_model", "sam2_vision_model")
 _SERIES_ENCODERS = ("time_series_transformer", "informer")
 
 
@@ -111,8 +113,9 @@ def load(request: Request) -> Loaded:
         )
     image = main.startswith("pixel_values")
     shape, hint = _input_shape(own, main, constants)
+    layout = _layout(model, own, main)
     return Loaded(
-        forward=_forward(model, own, main, request.pool, pooler, request.input_shape or shape),
+        forward=_forward(model, own, main, request.pool, pooler, request.input_shape or shape, layout),
         module=model,
         name=request.name,
         input_shape=shape,
@@ -120,7 +123,7 @@ def load(request: Request) -> Loaded:
         mean=constants.get("mean") if image else None,
         std=constants.get("std") if image else None,
         revision=getattr(config, "_commit_hash", None),
-        layout=Layout(prefix=_prefix_tokens(model, own), channels_last=main == "past_values"),
+        layout=layout,
         random_init=request.random_init,
     )
 
@@ -263,21 +266,25 @@ def _input_shape(config: Any, main: str, constants: dict[str, Any]) -> tuple[tup
     return None, f"(100, {mels or 80}), frames and bands"
 
 
-def _class_token(model: nn.Module) -> bool:
-    return any(
-        name.rpartition(".")[2] in ("cls_token", "class_embedding") for name, _ in model.named_parameters()
+def _layout(model: nn.Module, config: Any, main: str) -> Layout:
+    tokens = class_tokens(model)
+    distilled = any(name.endswith("distillation_token") for name, _ in model.named_parameters())
+    registers = int(getattr(config, "num_register_tokens", None) or 0)
+    return Layout(
+        prefix=tokens + registers + int(distilled),
+        class_token=tokens > 0,
+        channels_last=main == "past_values" or getattr(config, "model_type", "") in _MAPS_LAST,
     )
 
 
-def _prefix_tokens(model: nn.Module, config: Any) -> int:
-    if not _class_token(model):
-        return 0
-    distilled = any(name.endswith("distillation_token") for name, _ in model.named_parameters())
-    return 1 + int(getattr(config, "num_register_tokens", None) or 0) + int(distilled)
-
-
 def _forward(
-    model: nn.Module, config: Any, main: str, pool: str, pooler: bool, shape: tuple[int, ...] | None
+    model: nn.Module,
+    config: Any,
+    main: str,
+    pool: str,
+    pooler: bool,
+    shape: tuple[int, ...] | None,
+    layout: Layout,
 ) -> Callable[[Tensor], Any]:
     """x -> pooled features for pool='default', else last_hidden_state for `pool_features`."""
     accepted = inspect.signature(model.forward).parameters
@@ -288,7 +295,6 @@ def _forward(
         extra["interpolate_pos_encoding"] = True
     if kind == "vjepa2" and "skip_predictor" in accepted:
         extra["skip_predictor"] = True
-    tokens = _class_token(model)
 
     def run(x: Tensor) -> Any:
         if kind in _SERIES_ENCODERS:
@@ -310,11 +316,12 @@ def _forward(
             return pooled
         if not isinstance(hidden, Tensor):
             return output
-        if hidden.ndim == 4:
-            return hidden.mean(2).flatten(1) if main == "past_values" else hidden.mean((2, 3))
-        if hidden.ndim == 3:
-            return hidden[:, 0] if tokens else hidden.mean(1)
-        return hidden
+        if main == "past_values" and hidden.ndim == 4:
+            return hidden.mean(2).flatten(1)
+        if hidden.ndim < 3:
+            return hidden
+        first = hidden.ndim == 3 and layout.class_token
+        return pool_features(hidden, "cls" if first else "avg", layout, kind)
 
     return features
 
