@@ -1,8 +1,11 @@
 """Encoders and weights that come from files: ONNX, TorchScript, Python factories, checkpoints."""
 
+import argparse
+import datetime
 import hashlib
 import os
 import pickle
+import re
 
 import numpy as np
 import pytest
@@ -428,6 +431,23 @@ class Malicious:
 
     def __reduce__(self):
         return os.mkdir, (self.target,)
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+@pytest.mark.parametrize(
+    ("beside", "named"),
+    [
+        (argparse.Namespace(lr=0.1), "argparse.Namespace"),
+        (np.float64(0.3), r"numpy\.(_core|core)\.multiarray\.scalar"),
+        (datetime.date(2024, 1, 1), "datetime.date"),
+    ],
+)
+def test_a_checkpoint_with_more_than_tensors_names_it(tmp_path, trained, beside, named, legacy):
+    file = tmp_path / "w.pt"
+    content = {"state_dict": trained.state_dict(), "args": beside}
+    torch.save(content, file, _use_new_zipfile_serialization=not legacy)
+    text = fails("cannot be read without executing code", "builtin:conv", checkpoint=str(file))
+    assert re.search(rf"\(it holds {named}; save the state dict alone\)$", text), text
 
 
 @pytest.mark.parametrize("writer", [torch.save, lambda obj, file: file.write_bytes(pickle.dumps(obj))])
