@@ -1,5 +1,8 @@
 """Encoders of timm, torchvision and open_clip, with random or self-made weights."""
 
+import re
+from pathlib import Path
+
 import pytest
 import torch
 from encoder_cases import fails, go_offline, reference
@@ -149,6 +152,19 @@ def test_timm_published_weights(monkeypatch):
     model.reset_classifier(0)
     assert info.weights_sha256 == state_sha256(model.state_dict())
     assert (info.revision, info.random_init) == ("r160_in1k", False)
+
+
+def test_the_published_encoders_are_named_with_tags_that_timm_has():
+    page = (Path(__file__).parent.parent / "docs" / "method.md").read_text()
+    named = set(re.findall(r"timm:(\w+\.\w+)", page))
+    assert {
+        f"vit_{size}_patch16_224.augreg_in21k_ft_in1k" for size in ("tiny", "small", "base", "large")
+    } == named
+    known = set(timm.list_models(pretrained=True))
+    assert named <= known and {name.replace("_ft_in1k", "") for name in named} <= known
+    # These are the weights of 2022: the file of the augreg study that timm pointed to then.
+    url = timm.get_pretrained_cfg("vit_base_patch16_224.augreg_in21k_ft_in1k").url
+    assert "B_16-i21k-300ep-lr_0.001-aug_medium1-wd_0.1-do_0.0-sd_0.0--imagenet2012-steps_20k-lr_0.01" in url
 
 
 def test_timm_errors(tmp_path, monkeypatch):
