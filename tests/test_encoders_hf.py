@@ -220,8 +220,9 @@ def test_hf_checkpoint(tmp_path):
         ),
         ({"size": 40, "image_mean": 0.5, "image_std": 0.25}, (3, 40, 40), (0.5,) * 3, (0.25,) * 3),
         ({"size": 40, "do_normalize": False, **CONSTANTS}, (3, 40, 40), None, None),
-        ({"size": {"shortest_edge": 64}}, (3, 64, 64), None, None),
-        ({"feature_size": 1}, (3, 32, 32), None, None),
+        # What a file leaves out is the default of the model's processor.
+        ({"size": {"shortest_edge": 64}}, (3, 64, 64), (0.5,) * 3, (0.5,) * 3),
+        ({"feature_size": 1}, (3, 32, 32), (0.5,) * 3, (0.5,) * 3),
     ],
 )
 def test_hf_preprocessor(tmp_path, content, shape, mean, std):
