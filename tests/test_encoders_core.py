@@ -297,6 +297,10 @@ def test_repr():
 # ---------------------------------------------------------------- the output
 
 
+DENSE = "expected a dense Tensor of float16 or wider as output, got"
+
+
+@pytest.mark.filterwarnings("ignore:.*nested tensors:UserWarning")
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -313,12 +317,18 @@ def test_repr():
         (lambda x: x.detach().numpy(), "expected a Tensor [B, F] as output, got ndarray"),
         (lambda x: {"features": x}, "expected a Tensor [B, F] as output, got dict"),
         (lambda x: x.long(), "expected floating-point features, got torch.int64"),
+        (lambda x: x.to_sparse(), f"{DENSE} torch.float32, torch.sparse_coo,"),
+        (lambda x: x.to_mkldnn(), f"{DENSE} torch.float32, torch._mkldnn,"),
+        (lambda x: torch.nested.as_nested_tensor(list(x)), f"{DENSE} torch.float32, nested, on cpu"),
+        (lambda x: x.to("meta"), f"{DENSE} torch.float32, torch.strided, on meta"),
+        (lambda x: x.to(torch.float8_e4m3fn), f"{DENSE} torch.float8_e4m3fn, torch.strided,"),
+        (lambda x: x * 1j, "expected floating-point features, got torch.complex64"),
         (lambda x: x[:1], "expected output [2, F] for a batch of 2, got [1, 3]"),
         (lambda x: x.new_zeros(3 * len(x), 4), "expected output [2, F] for a batch of 2, got [6, 4]"),
         (lambda x: x.sum(), "expected output [2, F] for a batch of 2, got []"),
         (lambda x: x[:, :0], "expected at least one feature, got output [2, 0]"),
     ],
-)
+)  # fmt: skip
 def test_output_that_is_not_features(make, message):
     fails(f"encoder module:Raw: {message}", Raw(make), input_shape=(3,))
 

@@ -390,6 +390,13 @@ class Encoder:
                 )
             )
         output: Tensor = made
+        narrow = output.is_floating_point() and output.dtype.itemsize < 2
+        if output.is_nested or output.layout is not torch.strided or output.is_meta or narrow:
+            layout = "nested" if output.is_nested else str(output.layout)
+            raise SynbenchError(
+                f"encoder {spec}: expected a dense Tensor of float16 or wider as output, got "
+                f"{output.dtype}, {layout}, on {output.device}"
+            )
         check_rows(spec, output.shape, batch)
         if self._pool != "default":
             output = pool_features(output, self._pool, self._layout, spec)
