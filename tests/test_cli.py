@@ -330,7 +330,7 @@ def test_what_is_not_given_is_left_to_score(calls: list[Any]) -> None:
         ),
         (
             ["a:b", "--device", "cuda:x"],
-            "--device: expected auto, cpu, cuda, mps, xpu or cuda:N, got 'cuda:x', did you mean cuda?",
+            "--device: expected auto, cpu, cuda, mps, xpu or cuda:N, got 'cuda:x'",
         ),
         (["a:b", "--scales", "0"], "--scales: expected an integer of at least 1, got '0'"),
         *(

@@ -362,6 +362,8 @@ def test_mistakes_are_one_line() -> None:
         metric.update(x, torch.tensor([0, 1, 2, 1]), 0.8)
     with refused("scale: expected one of the task's 5 from 0.8 to 4, got 0.81, did you mean 0.8?"):
         metric.update(x, y, 0.81)
+    with pytest.raises(ValueError, match=r"got 5000$"):  # no scale is near
+        metric.update(x, y, 5000)
     with refused("scale: expected one of the task's 5", "got nan"):
         metric.update(x, y, float("nan"))
     with refused("scale: expected one value or 4 values, got [2]"):

@@ -174,6 +174,23 @@ def test_hub_configuration_is_data(tmp_path: Path) -> None:
             load_encoder(f"hf:{tmp_path}", random_init=True)
 
 
+def test_a_processors_code_needs_the_flag(tmp_path: Path) -> None:
+    pytest.importorskip("transformers")
+    marked = tmp_path / "executed"
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "vit", "image_size": 8, "patch_size": 4}))
+    content = {
+        "image_processor_type": "Evil",
+        "auto_map": {"AutoImageProcessor": "evil.Evil"},
+        "image_mean": [0.25] * 3,
+        "image_std": [0.5] * 3,
+    }
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(content))
+    (tmp_path / "evil.py").write_text(f"open({str(marked)!r}, 'w').close()")
+    info = load_encoder(f"hf:{tmp_path}", random_init=True).info
+    assert (info.mean, info.std) == ((0.25,) * 3, (0.5,) * 3)
+    assert not marked.exists()
+
+
 def _onnx(path: Path, location: str, domain: str = "") -> str:
     onnx = pytest.importorskip("onnx")
     pytest.importorskip("onnxruntime")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -76,10 +76,12 @@ class Request:
 class Layout:
     """How to read an output that is not [B, F] yet.
 
-    prefix: leading tokens that are not patches (class token, registers); None if that is not known.
+    prefix: leading tokens that are not patches (class token, registers).
+    class_token: whether the first of them is a class token; None if that is not known.
     """
 
-    prefix: int | None = None
+    prefix: int = 0
+    class_token: bool | None = None
     channels_last: bool = False
 
 
@@ -101,6 +103,17 @@ class Loaded:
     weights_sha256: str | None = None
     parameters: int | None = None
     place: Callable[[torch.device], None] | None = None
+
+
+_CLASS_TOKENS = ("cls_token", "class_embedding")
+
+
+def class_tokens(module: nn.Module) -> int:
+    """How many class tokens a module of a library learns, by the names that the libraries give them."""
+    for name, parameter in module.named_parameters():
+        if name.rpartition(".")[2] in _CLASS_TOKENS:
+            return parameter.numel() // parameter.shape[-1]
+    return 0
 
 
 @contextmanager
@@ -153,7 +166,7 @@ def pool_features(output: Tensor, pool: str, layout: Layout, spec: str) -> Tenso
 
     avg, max: over patch tokens (the prefix is left out) or positions; cls: the first token; flatten: all.
     """
-    if pool == "flatten":
+    if pool == "flatten" and output.ndim > 1:
         return output.flatten(1)
     if output.ndim < 3:
         raise SynbenchError(
@@ -161,18 +174,34 @@ def pool_features(output: Tensor, pool: str, layout: Layout, spec: str) -> Tenso
             f"got {pool!r}"
         )
     if pool == "cls":
-        if output.ndim != 3 or layout.prefix == 0:
+        if output.ndim != 3 or layout.class_token is False:
             raise SynbenchError(
                 f"pool: expected 'avg', 'max' or 'flatten' for {spec}, which has no class token, got 'cls'"
             )
         return output[:, 0]
     if output.ndim == 3:
-        values = output[:, layout.prefix or 0 :]
+        if layout.prefix >= output.shape[1]:
+            raise SynbenchError(
+                f"pool: expected 'default', 'cls' or 'flatten' for {spec}, whose output {list(output.shape)} has no "
+                f"tokens of patches, got {pool!r}"
+            )
+        values = output[:, layout.prefix :]
         axes: tuple[int, ...] = (1,)
     else:
         values = output
         axes = tuple(range(1, output.ndim - 1)) if layout.channels_last else tuple(range(2, output.ndim))
     return values.mean(axes) if pool == "avg" else values.amax(axes)
+
+
+def check_rows(spec: str, shape: Sequence[int], batch: int) -> None:
+    """SynbenchError unless an output of `shape` has one row for each of the `batch` inputs of a forward pass.
+
+    It is asked before anything is pooled, joined or cut: rows that belong to no input must not pass for features.
+    """
+    if not shape or shape[0] != batch:
+        raise SynbenchError(
+            f"encoder {spec}: expected output [{batch}, F] for a batch of {batch}, got {list(shape)}"
+        )
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -329,10 +358,11 @@ class Encoder:
             expected = ", ".join(["B", *map(str, info.input_shape)])
             raise SynbenchError(f"x: expected [{expected}] for {info.spec}, got {list(x.shape)}")
         x = x.to(self.device, self.dtype)
-        # A tensor that a caller's module caches in inference mode could not be used in its later training.
-        with torch.no_grad() if self._borrowed or self.module is None else torch.inference_mode():
+        # Not inference mode: an encoder may differentiate inside its forward pass, and what it caches there may be
+        # used in its later training. All sources run in the same mode, so that one encoder has one score.
+        with torch.no_grad():
             output = self._first(x) if info.feature_dim is None else forward(x)
-            return self._checked(output, len(x))
+            return self._checked(output, len(x)).detach()
 
     def _first(self, x: Tensor) -> Any:
         """The forward pass that shows whether the encoder and this input fit together at all."""
@@ -360,6 +390,14 @@ class Encoder:
                 )
             )
         output: Tensor = made
+        narrow = output.is_floating_point() and output.dtype.itemsize < 2
+        if output.is_nested or output.layout is not torch.strided or output.is_meta or narrow:
+            layout = "nested" if output.is_nested else str(output.layout)
+            raise SynbenchError(
+                f"encoder {spec}: expected a dense Tensor of float16 or wider as output, got "
+                f"{output.dtype}, {layout}, on {output.device}"
+            )
+        check_rows(spec, output.shape, batch)
         if self._pool != "default":
             output = pool_features(output, self._pool, self._layout, spec)
         elif output.ndim > 3 and all(size == 1 for size in output.shape[2:]):
@@ -369,10 +407,6 @@ class Encoder:
             raise SynbenchError(
                 f"encoder {spec}: expected output [B, F], got {shape}"
                 + (f"; pass pool={' or '.join(map(repr, POOLS[1:]))}" if output.ndim > 2 else "")
-            )
-        if shape[0] != batch:
-            raise SynbenchError(
-                f"encoder {spec}: expected output [{batch}, F] for a batch of {batch}, got {shape}"
             )
         if shape[1] == 0:
             raise SynbenchError(f"encoder {spec}: expected at least one feature, got output {shape}")

@@ -180,7 +180,7 @@ def _spec_for(name: str) -> str:
     }
     if (usage := usages.get(os.path.splitext(name)[1])) is not None:
         return f", did you mean {usage}?"
-    if os.path.isdir(name):
+    if os.path.isfile(os.path.join(name, "config.json")):
         return f", did you mean hf:{name}?"
     specs = registry.list_encoders()
     exact = [spec for spec in specs if spec.partition(":")[2] == name]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -57,6 +58,12 @@ def existing_file(argument: str, path: str) -> Path:
     if not file.is_file():
         raise SynbenchError(f"{argument}: expected an existing file, got {path}")
     return file
+
+
+def _foreign(error: Exception) -> str:
+    """What else than tensors a pickle holds, in torch's words for it, such as argparse.Namespace."""
+    named = re.search(r"\bGLOBAL ([\w.]+)", str(error))
+    return f"it holds {named[1]}; save the state dict alone" if named else type(error).__name__
 
 
 def _update(digest: Any, tensor: Tensor) -> None:
@@ -119,7 +126,7 @@ def read_checkpoint(path: str) -> dict[str, Tensor]:
         except Exception as error:
             raise SynbenchError(
                 f"checkpoint: expected safetensors or a torch.save of a plain state dict, got {path}, "
-                f"which cannot be read without executing code ({type(error).__name__})"
+                f"which cannot be read without executing code ({_foreign(error)})"
             ) from error
     for _ in range(_WRAPPED):  # a pickle may contain itself
         if not isinstance(content, Mapping):

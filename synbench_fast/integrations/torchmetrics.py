@@ -167,10 +167,10 @@ class SynBenchScore(Metric):
         if bool(wrong.any()):
             row = int(torch.nonzero(wrong)[0, 0])
             got, near = float(values.reshape(-1)[row]), float(known[nearest.indices[row]])
-            hint = f", did you mean {near:g}?" if math.isfinite(got) else ""
+            hint = f", did you mean {near:.9g}?" if abs(got - near) <= 0.2 * near else ""
             raise SynbenchError(
                 f"scale: expected one of the task's {len(known)} from {float(known[0]):g} to {float(known[-1]):g}, "
-                f"got {got:g}{hint}"
+                f"got {got:.9g}{hint}"
             )
         return nearest.indices if values.ndim else int(nearest.indices[0])
 
