@@ -13,6 +13,7 @@ from synbench_fast.encoders.base import Loaded, Request
 from synbench_fast.encoders.registry import require
 from synbench_fast.encoders.weights import existing_file, file_sha256
 from synbench_fast.errors import SynbenchError, first_line, suggest
+from synbench_fast.local_files import onnx_data
 
 __all__ = ["load"]
 
@@ -101,13 +102,12 @@ def load(request: Request) -> Loaded:
     """Input shape from the graph; a fixed batch size in it is served by cutting and padding each batch.
 
     Features are the first output unless `?output=NAME` names another. The fingerprint covers the file and
-    the weights an exporter put beside it (FILE.data, FILE_data).
+    the files that its tensors lie in, as the graph names them.
     """
     request.refuse("random_init", "checkpoint", reason="the weights are those in the file")
     runtime = require("onnxruntime", "onnx", request.spec)
     file = existing_file("encoder", request.name)
     session = _Session(runtime, file, request)
-    beside = [Path(f"{file}{ending}") for ending in (".data", "_data")]
     own, wanted = session.input_shape, request.input_shape
     if own is not None and wanted is not None and own != wanted:
         raise SynbenchError(
@@ -118,6 +118,6 @@ def load(request: Request) -> Loaded:
         module=None,
         name=request.name,
         input_shape=own,
-        weights_sha256=file_sha256([file, *(path for path in beside if path.is_file())]),
+        weights_sha256=file_sha256([file, *onnx_data(file)]),
         place=session.place,
     )
