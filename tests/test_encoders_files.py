@@ -153,14 +153,6 @@ def test_onnx_output_by_name(tmp_path):
     fails("expected onnx:FILE[?output=NAME], got 'out=z'", f"onnx:{file}?out=z")
 
 
-def test_onnx_weights_beside_the_file_count(tmp_path):
-    file = tmp_path / "m.onnx"
-    graph(file, ["N", 6])
-    (tmp_path / "m.onnx.data").write_bytes(b"weights")
-    sha = load_encoder(f"onnx:{file}").info.weights_sha256
-    assert sha == hashlib.sha256(file.read_bytes() + b"weights").hexdigest()
-
-
 def test_onnx_output_that_is_no_tensor(tmp_path):
     onnx = pytest.importorskip("onnx")
     file = tmp_path / "m.onnx"

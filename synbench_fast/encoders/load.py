@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from synbench_fast import plugins
 from synbench_fast.encoders import registry
 from synbench_fast.encoders.base import Encoder, EncoderInfo, Loaded, Request, check_pool, seeded
-from synbench_fast.encoders.weights import parameter_count, state_sha256
+from synbench_fast.encoders.weights import module_sha256, parameter_count
 from synbench_fast.errors import SynbenchError, suggest
 
 __all__ = ["load_encoder"]
@@ -46,7 +46,8 @@ def load_encoder(
         mean, std: normalisation per entry of the input's first axis, in units of images in [0, 1]; one value
             counts for all. Default the encoder's own constants; mean=[0], std=[1] switches them off.
         pool: 'default' (the model's own), or 'avg', 'max', 'cls', 'flatten' over its tokens or maps.
-        checkpoint: local weights, safetensors or a torch.save of a state dict; read without executing code.
+        checkpoint: local weights, safetensors or a torch.save of a state dict; read without executing code. FILE#KEY
+            chooses out of a file that has several sets of weights.
         random_init: no download: weights drawn from `seed`, the global random state stays as it is.
         trust_remote_code: let a hub model bring its own Python code (hf), or run a TorchScript archive, which is
             code.
@@ -89,7 +90,7 @@ def load_encoder(
     module = loaded.module
     sha = loaded.weights_sha256
     if sha is None:
-        sha = state_sha256(module.state_dict()) if module is not None else ""
+        sha = module_sha256(module) if module is not None else ""
     info = EncoderInfo(
         spec=request.spec,
         source=prefix,

@@ -13,6 +13,7 @@ from synbench_fast.encoders.base import Layout, Loaded, Request, check_rows
 from synbench_fast.encoders.registry import require
 from synbench_fast.encoders.weights import existing_file, file_sha256
 from synbench_fast.errors import SynbenchError, first_line, suggest
+from synbench_fast.local_files import onnx_data
 
 __all__ = ["load"]
 
@@ -116,13 +117,12 @@ def load(request: Request) -> Loaded:
     normalisation and patterns are per channel. onnxruntime works on as many CPU threads as torch does here.
 
     Features are the first output unless `?output=NAME` names another. The fingerprint covers the file and
-    the weights an exporter put beside it (FILE.data, FILE_data).
+    the files that its tensors lie in, as the graph names them.
     """
     request.refuse("random_init", "checkpoint", reason="the weights are those in the file")
     runtime = require("onnxruntime", "onnx", request.spec)
     file = existing_file("encoder", request.name)
     session = _Session(runtime, file, request)
-    beside = [Path(f"{file}{ending}") for ending in (".data", "_data")]
     own, wanted = session.sizes, request.input_shape
     agrees = wanted is None or (
         len(wanted) == len(own) and all(size in (None, n) for size, n in zip(own, wanted, strict=True))
@@ -139,7 +139,7 @@ def load(request: Request) -> Loaded:
         module=None,
         name=request.name,
         input_shape=complete if complete and len(complete) == len(own) else None,
-        weights_sha256=file_sha256([file, *(path for path in beside if path.is_file())]),
+        weights_sha256=file_sha256([file, *onnx_data(file)]),
         layout=Layout(channels_last=session.channels_last),
         place=session.place,
     )
