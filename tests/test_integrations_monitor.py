@@ -199,7 +199,7 @@ def test_samples_follow_the_width() -> None:
         return x[..., None, None]  # maps of one position count as features
 
     assert Monitor(lambda _: encode, (150,), scales=(2.0,), batch_size=64).measure(nn.Identity(), 0)
-    assert seen == [2, 64, 64, 64, 64, 44]  # 300 samples, 2 F
+    assert seen == [2, 8, 8, 5, 8, 64, 64, 64, 64, 44]  # the width, the check, 300 samples: 2 F
     seen.clear()
     assert Monitor(lambda _: encode, (4,), scales=(2.0,), batch_size=256).measure(nn.Identity(), 0)
     assert seen == [2, 256]
