@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from synbench_fast.encoders.base import is_out_of_memory
 from synbench_fast.errors import SynbenchError, first_line
 
 __all__ = ["check_purity"]
+
+Array = NDArray[np.float64]
+Pair = tuple[Array, Array]  # features of the same samples from two forward passes
 
 SAMPLES = 8  # of a forward pass, so that four of them are little beside a run
 STEP = 3  # from one window to the next: odd, so that samples that a batch groups by 2, 4 or 8 get other companions
@@ -50,7 +55,6 @@ def check_purity(
     Raises:
         SynbenchError: features of A differ the second time by more than rounding.
     """
-    kept = [] if seen is None else [seen[:SAMPLES].detach().to("cpu", copy=True)]
     size = max(2, min(size, SAMPLES))
     while True:
         try:
@@ -65,33 +69,31 @@ def check_purity(
                     f"{first_line(error)}"
                 ]
             size //= 2
-    if not all(_well_formed(one, passes[0]) for one in kept or passes):
-        return []  # the run names what is wrong, and where
-    if not all(_well_formed(one, passes[0]) for one in passes):
+    if seen is not None:
+        passes.append(seen[:size].detach().to("cpu", copy=True))
+    like = passes[0]
+    if not all(one.ndim == 2 and one.is_floating_point() and one.shape[1] == like.shape[1] for one in passes):
+        return []  # the run names what is wrong
+    values = torch.cat(passes).double().numpy()
+    first, later, *others = np.split(values, np.cumsum([len(one) for one in passes])[:-1])
+    if not np.isfinite(values).all():
+        if seen is None or not np.isfinite(others[-1]).all():
+            return []  # the run names the sample
         return [_depends("other values than finite ones", f"in a batch of {size} or fewer")]
-    first, later, *shorter, again = passes
-    eps = max(torch.finfo(one).eps for one in (dtype, first.dtype))
-    if tf32:
-        eps = max(eps, TF32_EPS)
-    every = torch.cat([*passes, *kept]).double()
-    share = _largest_move([(first, again)], every, eps / 2)  # both ran the same kernels
-    if share:
+    again = others.pop(-1 if seen is None else -2)
+    step = _step(size)
+    apart = [(first[step:], later[: size - step]), *((first[: len(one)], one) for one in others)]
+    eps = max(torch.finfo(one).eps for one in (dtype, like.dtype))
+    repeated, moved = _largest_moves([(first, again)], apart, values, max(eps, TF32_EPS) if tf32 else eps)
+    if repeated:
         raise SynbenchError(
             f"encoder {spec}: expected the same features whenever the same batch comes, got one that moves by "
-            f"{share:.2g} times its deviation from call to call; noise such as dropout is left on, or a state is kept "
-            "between calls"
+            f"{repeated:.2g} times its deviation from call to call; noise such as dropout is left on, or a state is "
+            "kept between calls"
         )
-    step = _step(size)
-    pairs = [(first[step:], later[: size - step])]
-    pairs += [(first[: len(one)], one) for one in shorter]
-    pairs += [(first[: len(one)], one[:size]) for one in kept]
-    share = _largest_move(pairs, every, eps)
-    if share:
-        return [
-            _depends(
-                f"one that moves by {share:.2g} times its deviation", "with the batch that the sample is in"
-            )
-        ]
+    if moved:
+        what = f"one that moves by {moved:.2g} times its deviation"
+        return [_depends(what, "with the batch that the sample is in")]
     return [_depends(f"a failure ({failure})", f"in a batch of {step}")] if failure else []
 
 
@@ -129,33 +131,32 @@ def _step(size: int) -> int:
     return min(STEP, size - 1)
 
 
-def _well_formed(features: Tensor, like: Tensor) -> bool:
-    return (
-        features.ndim == 2
-        and features.is_floating_point()
-        and features.shape[1:] == like.shape[1:]
-        and bool(torch.isfinite(features).all())
-    )
+def _largest_moves(
+    repeated: Sequence[Pair], apart: Sequence[Pair], values: Array, eps: float
+) -> tuple[float, float]:
+    """How far the feature moves that moves most, relative to its deviation over all `values`; 0 if by rounding alone.
 
-
-def _largest_move(pairs: Sequence[tuple[Tensor, Tensor]], every: Tensor, eps: float) -> float:
-    """How far the feature moves that moves most, relative to its deviation over `every` row; 0 if by rounding alone.
-
-    Rounding may move a feature of deviation d and root mean square r by
+    Once for rows that came twice in the same batch and once for rows of different batches. Rounding may move a
+    feature of deviation d and root mean square r between different batches by
 
         STORED eps (d + r) + fine (SUMMED d + CANCELLED max r),    fine = min(eps, eps of float32)
 
     because values are stored with eps and products are summed at least in float32, and because a feature that is
-    zero but for rounding has the errors of what it was the difference of.
+    zero but for rounding has the errors of what it was the difference of; in the same batch, which runs the same
+    kernels, by half of that.
     """
-    deviation = every.std(0, correction=0)
-    size = every.square().mean(0).sqrt()
+    deviation = values.std(0)
+    size = np.sqrt(np.square(values).mean(0))
     fine = min(eps, torch.finfo(torch.float32).eps)
     allowed = STORED * eps * (deviation + size) + fine * (SUMMED * deviation + CANCELLED * size.max())
-    largest = 0.0
-    for one, other in pairs:
-        moved = (one.double() - other.double()).square().mean(0).sqrt()
-        beyond = moved > allowed  # so its deviation is not zero
-        if bool(beyond.any()):
-            largest = max(largest, float((moved[beyond] / deviation[beyond]).max()))
-    return largest
+
+    def largest(pairs: Sequence[Pair], room: float) -> float:
+        found = 0.0
+        for one, other in pairs:
+            moved = np.sqrt(np.square(one - other).mean(0))
+            beyond = moved > room * allowed  # so its deviation is not zero
+            if beyond.any():
+                found = max(found, float((moved[beyond] / deviation[beyond]).max()))
+        return found
+
+    return largest(repeated, 0.5), largest(apart, 1.0)
