@@ -182,6 +182,7 @@ class Pipeline:
                 self._shrink(min(self.size.next(), parts.left(at)), first_line(error))
                 continue
             if (filled.batch.scale_index, filled.batch.split, filled.batch.start) == (0, 0, 0):
+                features = features.clone()  # the check may write over what the encoder returned
                 self._impure = self._check(features)
             self.probe.update(filled.batch, features)
             self._release(filled)

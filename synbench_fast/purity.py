@@ -21,7 +21,7 @@ SAMPLES = 8  # of a forward pass, so that four of them are little beside a run
 STEP = 3  # from one window to the next: odd, so that samples that a batch groups by 2, 4 or 8 get other companions
 TF32_EPS = 2.0**-10  # products in TF32 keep as many bits as float16
 
-# What rounding may do to a feature, in units of eps, see `_largest_move`. Networks with untrained weights moved
+# What rounding may do to a feature, in units of eps, see `_largest_moves`. Networks with untrained weights moved
 STORED = 16  # up to 10 units from float32 to bfloat16,
 SUMMED = 4096  # up to 1 300 units of a feature's deviation between batch sizes in float64,
 CANCELLED = 8  # and up to 1.3 units of the largest feature there.
@@ -40,8 +40,8 @@ def check_purity(
     """Run the same samples in other batches, and again; returns the warning if features depend on their batch.
 
     With n samples per forward pass, the passes are A = samples 0 .. n - 1, as many that begin a few samples later,
-    these few samples, and A again. How far a feature moves between two passes is the root mean square of its difference
-    over the samples that they share, relative to its deviation over all passes.
+    these few samples, and A again. How far a feature moves between two passes is the root mean square of its
+    difference over the samples that they share, relative to its deviation over all passes.
 
     Args:
         encode: x [B, *shape] to features [B, F]; every x that it gets is its own.
@@ -50,7 +50,8 @@ def check_purity(
         spec: the encoder's name in messages.
         dtype: that the encoder computes in; that of its features counts where it is coarser.
         tf32: whether products of float32 may be rounded to TF32.
-        seen: features of a batch of the run that begins with the same samples, which are compared as well.
+        seen: features of a batch of the run that begins with the same samples, which are compared as well;
+            no memory of the encoder, which may write into it.
 
     Raises:
         SynbenchError: features of A differ the second time by more than rounding.
