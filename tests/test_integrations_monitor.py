@@ -199,10 +199,11 @@ def test_samples_follow_the_width() -> None:
         return x[..., None, None]  # maps of one position count as features
 
     assert Monitor(lambda _: encode, (150,), scales=(2.0,), batch_size=64).measure(nn.Identity(), 0)
-    assert seen == [2, 64, 64, 64, 64, 44]  # 300 samples, 2 F
+    check = [8, 8, 3, 8]
+    assert seen == [2, *check, 64, 64, 64, 64, 44]  # the width, the check, 300 samples: 2 F
     seen.clear()
     assert Monitor(lambda _: encode, (4,), scales=(2.0,), batch_size=256).measure(nn.Identity(), 0)
-    assert seen == [2, 256]
+    assert seen == [2, *check, 256]
 
 
 def test_a_step_is_due_once() -> None:

@@ -221,7 +221,8 @@ class Encoder:
     `with encoder.scoring():` wraps a whole run: the module goes to eval mode and to the encoder's device and
     dtype, and on leaving, the training flag of every submodule, the global random state and, for a module
     that belongs to the caller, the very tensors it held before are put back. A call outside it does all that
-    for itself. `device` and `dtype` say what the forward pass expects; x is moved there if it lies elsewhere.
+    for itself. `device` and `dtype` say what the forward pass expects; it gets a copy of x there, which it may keep
+    or change.
     """
 
     def __init__(self, loaded: Loaded, info: EncoderInfo, device: torch.device, dtype: torch.dtype) -> None:
@@ -356,7 +357,7 @@ class Encoder:
         if tuple(x.shape[1:]) != info.input_shape or x.ndim != len(info.input_shape) + 1:
             expected = ", ".join(["B", *map(str, info.input_shape)])
             raise SynbenchError(f"x: expected [{expected}] for {info.spec}, got {list(x.shape)}")
-        x = x.to(self.device, self.dtype)
+        x = x.to(self.device, self.dtype, copy=True)  # its own: the encoder may keep or change it
         # Not inference mode: an encoder may differentiate inside its forward pass, and what it caches there may be
         # used in its later training. All sources run in the same mode, so that one encoder has one score.
         with torch.no_grad():
