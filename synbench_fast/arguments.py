@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 from synbench_fast.errors import SynbenchError, suggest
+from synbench_fast.local_files import split_checkpoint
 
 __all__ = [
     "UsageError",
+    "checkpoint",
     "choice",
     "count_or_numbers",
     "device",
@@ -115,8 +118,14 @@ def device(option: str, text: str) -> str:
 
 def existing_file(option: str, text: str) -> str:
     """Path of a file that exists."""
-    if not Path(text).is_file():
+    if not os.path.isfile(text):  # False for a name that no file can have
         raise UsageError(f"{option}: expected an existing file, got {text!r}")
+    return text
+
+
+def checkpoint(option: str, text: str) -> str:
+    """FILE or FILE#KEY, of a file that exists."""
+    existing_file(option, str(split_checkpoint(text)[0]))
     return text
 
 

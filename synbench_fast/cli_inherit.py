@@ -150,9 +150,10 @@ def inherit(
     ):
         if text is not None:
             options[name] = text
-    for name, text in (("objectnet_map", objectnet_map), ("checkpoint", checkpoint)):
-        if text is not None:
-            options[name] = arguments.existing_file(f"--{name.replace('_', '-')}", text)
+    if objectnet_map is not None:
+        options["objectnet_map"] = arguments.existing_file("--objectnet-map", objectnet_map)
+    if checkpoint is not None:
+        options["checkpoint"] = arguments.checkpoint("--checkpoint", checkpoint)
     if only is not None:
         options["only"] = only.split(",")
     for name, text, low in (

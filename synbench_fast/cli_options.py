@@ -75,7 +75,10 @@ Pool = Annotated[
 ]
 Checkpoint = Annotated[
     str | None,
-    typer.Option(metavar="FILE", help="Local weights, loaded without executing code; needs one encoder."),
+    typer.Option(
+        metavar="FILE[#KEY]",
+        help="Local weights, loaded without executing code; needs one encoder. KEY chooses one of several in a file.",
+    ),
 ]
 RandomInit = Annotated[
     bool,
@@ -163,7 +166,7 @@ def encoder_options(
 
         options["pool"] = arguments.choice("--pool", pool, POOLS)
     if checkpoint is not None:
-        options["checkpoint"] = arguments.existing_file("--checkpoint", checkpoint)
+        options["checkpoint"] = arguments.checkpoint("--checkpoint", checkpoint)
     if threads is not None:
         options["threads"] = arguments.integer("--threads", threads, low=1)
     return options

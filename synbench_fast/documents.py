@@ -13,20 +13,24 @@ null in the document, and reads back as that value.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import math
 import numbers
 import os
+import re
 import secrets
+import time
 import types
 import typing
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
 from synbench_fast.errors import SynbenchError
+from synbench_fast.processes import gone, here, process_mark
 
 __all__ = [
     "LARGEST_INTEGER",
@@ -39,12 +43,19 @@ __all__ = [
     "nan_field",
     "parse",
     "read_text",
+    "remove_leftovers",
     "replacing",
     "write_atomically",
 ]
 
 
 LARGEST_INTEGER = 2**64 - 1  # a seed may be that large; beyond it no field means anything
+
+_ABANDONED_SECONDS = 86400.0  # a file of another machine that has not grown for so long is nobody's
+# .NAME OF THE FILE TO COME.MACHINE-PROCESS-ITS START-RANDOM.tmp; earlier versions named the process alone.
+_TEMPORARY = re.compile(
+    r"\..*\.(?:(?P<host>[0-9a-f]{16})-(?P<pid>[0-9]+)-(?P<mark>[0-9]*)|[0-9]+)-[0-9a-f]{8}\.tmp", re.DOTALL
+)
 
 
 class Mismatch(Exception):
@@ -181,13 +192,18 @@ def decode(kind: type[_T], document: object) -> _T:
 def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     """The path of a temporary file to write: it becomes `path` at the end of the block, and is gone if that fails.
 
-    Even after a crash `path` is the old file or the whole new one.
+    Even after a crash `path` is the old file or the whole new one. A process that is killed in the block leaves the
+    temporary file behind; the next one that writes to the same folder removes it, see `remove_leftovers`.
     """
     target = Path(path)
     if not target.name:
         raise SynbenchError(f"path: expected that of a file, got {str(path)!r}")
-    temporary = target.with_name(f".{target.name[:200]}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+    # A name has at most 255 bytes, of which the rest takes up to 60.
+    name = os.fsencode(target.name)[:180].decode("utf-8", "ignore")
+    owner = f"{_host_digest()}-{os.getpid()}-{process_mark(os.getpid())}"
+    temporary = target.with_name(f".{name}.{owner}-{secrets.token_hex(4)}.tmp")
     try:
+        _remove_leftovers_once(os.path.abspath(target.parent))
         try:
             yield temporary
             os.replace(temporary, target)
@@ -198,6 +214,40 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         raise SynbenchError(
             f"{target}: expected a file that can be written, got: {error.strerror}"
         ) from error
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what killed processes had begun to write in `folder` by `replacing`; other files stay.
+
+    A temporary file names its writer's machine and process. Where that is this machine, the file goes once the
+    process has ended, and never before. Of a process of another machine, or of this one before it was started anew,
+    nothing is known: the file goes a day after it was last written to.
+    """
+    paths: list[Path] = []
+    with suppress(OSError):  # a folder that cannot be listed is left as it is
+        paths = list(folder.glob(".*.tmp"))
+    for path in paths:
+        named = _TEMPORARY.fullmatch(path.name)
+        if named is None:
+            continue
+        with suppress(OSError):
+            if named["mark"] and named["host"] == _host_digest():
+                over = gone(here(), int(named["pid"]), named["mark"])
+            else:
+                over = abs(time.time() - path.lstat().st_mtime) > _ABANDONED_SECONDS
+            if over:
+                path.unlink()
+
+
+@cache
+def _remove_leftovers_once(folder: str) -> None:
+    """Once per process: a folder of thousands of results is not listed for each of them."""
+    remove_leftovers(Path(folder))
+
+
+def _host_digest() -> str:
+    """16 hexadecimal digits that stand for this machine, see `here`."""
+    return hashlib.blake2b(here().encode("utf-8", "surrogateescape"), digest_size=8).hexdigest()
 
 
 def write_atomically(path: str | os.PathLike[str], text: str) -> Path:

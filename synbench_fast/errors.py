@@ -24,12 +24,28 @@ class SynbenchError(ValueError):
 
 
 def suggest(name: str, candidates: Iterable[str]) -> str:
-    """`', did you mean X?'` for the candidate nearest to `name`, or `''` when none is near (case ignored)."""
-    lowered: dict[str, str] = {}
+    """`', did you mean X?'` for the candidate that `name` begins or misspells, or `''` if there is none.
+
+    Case, the dashes of an option and the source of a spec are ignored: what `name` shares with every candidate is no
+    likeness. A candidate that is `name` itself helps nobody.
+    """
+    source = name[: name.rfind(":") + 1].lower()
+
+    def bare(text: str) -> str:
+        return text.lower().removeprefix(source).lstrip("-")
+
+    known: dict[str, str] = {}
     for candidate in candidates:
-        lowered.setdefault(candidate.lower(), candidate)
-    near = difflib.get_close_matches(name.lower(), lowered, n=1, cutoff=0.6)
-    return f", did you mean {lowered[near[0]]}?" if near else ""
+        if candidate == name:
+            return ""
+        known.setdefault(bare(candidate), candidate)
+    wanted = bare(name)
+    begun = [one for one in known if one.startswith(wanted)] if len(wanted) > 2 else []
+    # In a short name one wrong letter is a large share.
+    near = difflib.get_close_matches(wanted, begun, n=1, cutoff=0.5) or difflib.get_close_matches(
+        wanted, known, n=1, cutoff=0.7 if len(wanted) > 4 else 0.6
+    )
+    return f", did you mean {known[near[0]]}?" if near else ""
 
 
 def first_line(error: BaseException, limit: int = 200) -> str:

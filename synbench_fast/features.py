@@ -24,7 +24,10 @@ __all__ = ["auc_ratio", "evaluate_features"]
 
 
 def _as_tensor(value: Any, name: str) -> Tensor:
-    """NumPy, Torch and CuPy arrays as tensors, without a copy where the library allows it."""
+    """NumPy, Torch and CuPy arrays as tensors, without a copy where the library allows it.
+
+    Arrays of another byte order are converted, and longdouble is rounded to float64.
+    """
     if isinstance(value, Tensor):
         return value.detach()
     try:
@@ -34,6 +37,10 @@ def _as_tensor(value: Any, name: str) -> Tensor:
         array = np.asarray(value)
         if array.dtype == object:
             raise TypeError("object array")
+        if array.dtype.kind == "f" and array.dtype.itemsize > 8:  # longdouble, which torch does not have
+            with np.errstate(over="ignore"):  # the caller looks for infinities
+                array = array.astype(np.float64)
+        array = array.astype(array.dtype.newbyteorder("="), copy=False)
         if not array.flags.writeable or any(step < 0 for step in array.strides):
             array = array.copy()
         return torch.from_numpy(array)

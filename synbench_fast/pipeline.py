@@ -22,6 +22,7 @@ from synbench_fast.encoders.base import is_out_of_memory
 from synbench_fast.errors import first_line
 from synbench_fast.forward import Compile, Forward, compile_repays, graph_repays
 from synbench_fast.probe import Batch, Probe
+from synbench_fast.purity import check_purity
 from synbench_fast.streams import Lane, Mark, Span, mark, wait
 
 __all__ = ["Pipeline", "Progress", "batch_size"]
@@ -122,6 +123,7 @@ class Pipeline:
         encoder: on the probe's device.
         size: of the batches; halved when memory is short.
         compile: whether torch.compile is used: True, False, or "auto" where it repays itself.
+        tf32: whether the encoder's products of float32 may be rounded to TF32, which `check_purity` is to know.
         progress: called with (images done, images in all, "encode"); on a GPU as batches are started.
     """
 
@@ -132,10 +134,13 @@ class Pipeline:
         size: BatchSize,
         *,
         compile: Compile = "auto",
+        tf32: bool = False,
         progress: Progress | None = None,
     ) -> None:
         self.probe, self.size = probe, size
         self.forward = Forward(encoder)
+        self._encoder, self._tf32 = encoder, tf32
+        self._impure: list[str] = []
         self._graphable = encoder.module is not None  # a callable may do on the host what a graph leaves out
         self._compile = compile
         self._progress = progress or (lambda done, total, phase: None)
@@ -146,12 +151,17 @@ class Pipeline:
         self._chosen = False
         self._done = 0
 
+    @property
+    def warnings(self) -> list[str]:
+        """What a reader of the result should know of its forward passes."""
+        return self._impure + self.forward.warnings
+
     def run(self, blocks: Sequence[Block]) -> None:
         """All batches of these blocks, in their order.
 
         Raises:
-            SynbenchError: no room for one sample, or for the batch size that was asked for; and what
-                `Probe.update` and the encoder raise.
+            SynbenchError: no room for one sample, or for the batch size that was asked for; features that differ
+                from call to call; and what `Probe.update` and the encoder raise.
         """
         parts = _Parts(blocks, self.probe.splits)  # samples are numbered part after part
         at, end = 0, parts.samples
@@ -171,6 +181,9 @@ class Pipeline:
                 filled = None  # it holds a buffer that is to go
                 self._shrink(min(self.size.next(), parts.left(at)), first_line(error))
                 continue
+            if (filled.batch.scale_index, filled.batch.split, filled.batch.start) == (0, 0, 0):
+                features = features.clone()  # the check may write over what the encoder returned
+                self._impure = self._check(features)
             self.probe.update(filled.batch, features)
             self._release(filled)
             if not self.size.settled:
@@ -210,6 +223,18 @@ class Pipeline:
             if self._device.type != "cuda" and features.device.type == "cuda":
                 torch.cuda.synchronize(features.device)
         return features, span
+
+    def _check(self, features: Tensor) -> list[str]:
+        """Whether the encoder is a function of single samples, seen at the first batch of a task."""
+        return check_purity(
+            self._encoder,
+            lambda count: self.probe.batch(0, 0, 0, count).x,
+            len(features),
+            spec=self._encoder.info.spec,
+            dtype=self.probe.dtype,
+            tf32=self._tf32,
+            seen=features,
+        )
 
     def _choose_forward(self, x: Tensor, buffers: Sequence[Tensor]) -> None:
         """Once the batch size is known: compile, or record a graph, if that repays itself."""

@@ -96,7 +96,14 @@ def settle(
             try:
                 if not as_it_is and (checks or layout or encoder.dtype != precision.dtype):
                     recast(encoder, precision, layout)
-                pipeline = Pipeline(probe, encoder, batch_size(probe, size), compile=compile, progress=report)
+                pipeline = Pipeline(
+                    probe,
+                    encoder,
+                    batch_size(probe, size),
+                    compile=compile,
+                    tf32=precision.tf32,
+                    progress=report,
+                )
                 if precision.reduced and encoder.module is not None:
                     middle = blocks.pop(len(blocks) // 2)
                     probe.keep_features(middle)
@@ -174,7 +181,7 @@ def run_encoder(
         curve=curve,
         precision=settled.precision,
         checks=settled.checks,
-        warnings=settled.warnings + pipeline.forward.warnings,
+        warnings=settled.warnings + pipeline.warnings,
         seconds=seconds,
         elapsed=worked if on_gpu else sum(seconds[name] for name in ("sample", "encode", "statistics")),
         batch_size=pipeline.size.next(),
@@ -276,7 +283,8 @@ def _float32_features(encoder: Encoder, probe: Probe, scale_index: int, count: i
         while start < count:
             wanted = min(room.next(), count - start)
             try:
-                parts.append(encoder(probe.batch(scale_index, probe.splits - 1, start, wanted).x))
+                made = encoder(probe.batch(scale_index, probe.splits - 1, start, wanted).x)
+                parts.append(made.clone())  # an encoder may return one buffer every time
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise

@@ -1,9 +1,15 @@
-"""Independent arithmetic that several test files compare with, and the check of one-line errors."""
+"""Independent arithmetic that several test files compare with, the check of one-line errors, and other processes."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -24,6 +30,59 @@ def refused(*parts: str) -> Iterator[None]:
     assert "\n" not in text
     for part in parts:
         assert part in text, text
+
+
+PATIENCE = 600.0  # seconds; only what hangs takes as long, on however busy a machine
+
+
+def until(reached: Callable[[], bool]) -> bool:
+    """Whether `reached` becomes true."""
+    end = time.monotonic() + PATIENCE
+    while not reached() and time.monotonic() < end:
+        time.sleep(0.01)
+    return reached()
+
+
+def over(pid: int) -> bool:
+    """Whether a process has ended, also where nothing has collected it."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "ZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+
+
+WRITER = """
+import sys
+from synbench_fast.documents import replacing
+with replacing(sys.argv[1]) as temporary:
+    temporary.write_text("half")
+    print(temporary, flush=True)
+    sys.stdin.read()
+"""
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[tuple[subprocess.Popen[str], Path]]:
+    """A process inside its save of `path`, and the file that it writes; at the end of the block it is killed."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-c", WRITER, str(path)]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+    ) as process:
+        try:
+            assert process.stdout is not None
+            yield process, Path(process.stdout.readline().rstrip("\n"))
+        finally:
+            process.kill()
+
+
+def killed_inside_its_save(path: Path) -> Path:
+    """What a process leaves that was killed while it wrote `path`."""
+    with writing(path) as (process, temporary):
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert temporary.read_text() == "half" and not path.exists()
+    return temporary
 
 
 def classifiers(m: Array, covariance: Array, eps: Sequence[float], cut: float = 0.0) -> tuple[Array, float]:

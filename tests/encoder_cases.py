@@ -1,7 +1,8 @@
-"""What the encoder tests share: checking one-line errors, seeded references, life without a network."""
+"""What the encoder tests share: checking one-line errors, seeded references, ONNX files, life without a network."""
 
 import urllib.error
 
+import numpy as np
 import pytest
 import torch
 
@@ -37,3 +38,18 @@ def reference(make, seed):
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         return make().eval()
+
+
+def save_nodes(path, shape, out_shape, nodes, **constants):
+    """An ONNX file from x to y."""
+    onnx = pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    helper, kind = onnx.helper, onnx.TensorProto.FLOAT
+    body = helper.make_graph(
+        [helper.make_node(*node[:3], **(node[3] if len(node) > 3 else {})) for node in nodes],
+        "g",
+        [helper.make_tensor_value_info("x", kind, shape)],
+        [helper.make_tensor_value_info("y", kind, out_shape)],
+        [onnx.numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()],
+    )
+    onnx.save(helper.make_model(body, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)

@@ -123,7 +123,7 @@ def make_cell(
     return Cell(fine_tuned_on=on, seed=seed, accuracy_before=before, accuracy_after=after, **(fields | other))
 
 
-def run_toy(original: Classifier, **options: Any) -> InheritanceReport:
+def run_toy(original: Classifier | str, **options: Any) -> InheritanceReport:
     defaults: dict[str, Any] = {
         "methods": ("ft", "wise"), "seeds": 2, "score": False, "distance": False, "device": "cpu",
     }  # fmt: skip

@@ -26,6 +26,7 @@ from typing import Any
 
 import pytest
 import typer
+from checks import PATIENCE, over, until
 from result_example import example
 from typer.testing import CliRunner
 
@@ -329,7 +330,7 @@ def test_what_is_not_given_is_left_to_score(calls: list[Any]) -> None:
         ),
         (
             ["a:b", "--device", "cuda:x"],
-            "--device: expected auto, cpu, cuda, mps, xpu or cuda:N, got 'cuda:x', did you mean cuda?",
+            "--device: expected auto, cpu, cuda, mps, xpu or cuda:N, got 'cuda:x'",
         ),
         (["a:b", "--scales", "0"], "--scales: expected an integer of at least 1, got '0'"),
         *(
@@ -688,7 +689,7 @@ def interruptible() -> Iterator[None]:
 
 def test_nothing_but_the_result_reaches_standard_output(tmp_path: Path) -> None:
     process = start(tmp_path, "run", "builtin:conv", "timm:b", "--format", "json")
-    out, errors = process.communicate(timeout=60)
+    out, errors = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0
     assert [json.loads(line)["encoder"]["spec"] for line in out.splitlines()] == ["builtin:conv", "timm:b"]
     for said in ("python prints", "a descriptor is written to", "native code prints"):
@@ -702,7 +703,7 @@ def test_a_signal_leaves_whole_files_and_exit_code_130(tmp_path: Path) -> None:
         assert process.poll() is None, process.communicate()
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
-    out, errors = process.communicate(timeout=60)
+    out, errors = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130
     assert json.loads(out)["encoder"]["spec"] == "builtin:conv"
     assert "interrupted: what was finished is kept" in errors.splitlines()
@@ -843,10 +844,7 @@ def test_a_signal_to_the_command_reaches_the_run(tmp_path: Path, number: int, gr
         assert (process.returncode, errors) == (130, "interrupted: what was finished is kept\n")
     else:
         assert (process.returncode, errors) == (-number, "")
-    child, patience = Path("/proc") / (tmp_path / "child").read_text(), time.monotonic() + 10
-    while child.exists() and time.monotonic() < patience:
-        time.sleep(0.01)
-    assert not child.exists()
+    assert until(lambda: over(int((tmp_path / "child").read_text())))
 
 
 def test_a_reader_that_goes_away_is_no_traceback(tmp_path: Path) -> None:
@@ -854,7 +852,7 @@ def test_a_reader_that_goes_away_is_no_traceback(tmp_path: Path) -> None:
     os.close(read)
     process = start(tmp_path, "run", "builtin:conv", "--format", "json", stdout=write)
     os.close(write)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=PATIENCE)
     assert process.returncode == 1
     assert "Traceback" not in errors and "Exception" not in errors and "error" not in errors
 
@@ -917,7 +915,12 @@ def test_attempts_of_the_hubs_library_are_not_told_unless_it_is_asked_to(verbosi
         del environment["HF_HUB_VERBOSITY"]
     environment.pop("HF_DEBUG", None)
     done = subprocess.run(
-        [sys.executable, "-c", HUB], env=environment, capture_output=True, text=True, check=True, timeout=60
+        [sys.executable, "-c", HUB],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=PATIENCE,
     )
     assert "Rate limited. Waiting 61.0s" in done.stderr
     for line in ("Connection refused", "Retrying in 1s"):
@@ -931,7 +934,7 @@ def run_python(code: str) -> str:
         text=True,
         check=True,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-        timeout=60,
+        timeout=PATIENCE,
     )
     return done.stdout
 
@@ -1064,7 +1067,7 @@ def test_real_encoders_give_documents_whose_command_replays_them(tmp_path: Path)
     process = real(
         tmp_path, specs[0], "builtin:conf", specs[1], "--out", "out", "--seed", "3", "--eps", "0,0.3"
     )
-    out, errors = process.communicate(timeout=120)
+    out, errors = process.communicate(timeout=PATIENCE)
     assert process.returncode == 1
     results = [Result.from_json(line) for line in out.splitlines()]
     assert [one.encoder.spec for one in results] == specs
@@ -1103,7 +1106,7 @@ def test_a_real_run_stops_at_a_signal_with_whole_files(tmp_path: Path) -> None:
         assert process.poll() is None, process.communicate()
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
-    out, errors = process.communicate(timeout=60)
+    out, errors = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130
     assert Result.from_json(out).encoder.spec == "builtin:linear?dim=4"
     assert "Traceback" not in errors

@@ -126,7 +126,8 @@ def test_class_terms_in_several_batches(monkeypatch: pytest.MonkeyPatch) -> None
     a, b = labelled(80, 5, 4), labelled(70, 5, 3, seed=1)
     whole = tables(a, b)
     monkeypatch.setattr("synbench_fast.inheritance.ground_cost._CHUNK", 60)
-    assert torch.equal(tables(a, b), whole)
+    # The products of other shapes may be summed in another order: 5 terms, each within 2^-53.
+    assert (tables(a, b) - whole).abs().max() <= 1e-13 * whole.max()
 
 
 def test_ill_conditioned_products_keep_their_small_singular_values() -> None:

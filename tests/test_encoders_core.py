@@ -46,6 +46,28 @@ def test_suggest_names_the_nearest_and_nothing_when_none_is_near():
     assert suggest("zzz", ["vit"]) == ""
 
 
+@pytest.mark.parametrize(
+    ("name", "candidates", "near"),
+    [
+        ("dim", ["dim"], ""),  # the name is right, something else is wrong
+        ("timm:foo", ["timm:iformer_t", "timm:gernet_s"], ""),  # the source is no likeness
+        ("timm:my_model", ["timm:tf_mixnet_l"], ""),
+        ("timm:resnet5", ["timm:tf_mixnet_l", "timm:resnet50"], "timm:resnet50"),
+        ("tim:resnet50", ["timm:resnet50"], "timm:resnet50"),
+        ("timm:vit_base", ["timm:gcvit_base", "timm:vit_base_mci_224"], "timm:vit_base_mci_224"),
+        ("vit", ["vit_so150m_patch16_reg4_gap_256"], ""),
+        ("--foo", ["--std", "--eps"], ""),
+        ("--sampels", ["--samples"], "--samples"),
+        ("--input", ["--input-shape"], "--input-shape"),
+        ("encoder", ["sequencer2d_s"], ""),
+        ("agv", ["avg"], "avg"),
+        ("", ["avg"], ""),
+    ],
+)
+def test_suggestions_help_or_are_left_out(name, candidates, near):
+    assert suggest(name, candidates) == (f", did you mean {near}?" if near else "")
+
+
 def test_first_line_is_one_short_line():
     assert first_line(ValueError("\n a \n b")) == "ValueError: a"
     assert first_line(ValueError()) == "ValueError"
@@ -110,6 +132,8 @@ def test_builtin_errors():
         "expected builtin:NAME[?dim=N], got 'dm=3' in 'builtin:linear?dm=3', did you mean dim?",
         "builtin:linear?dm=3",
     )
+    assert "did you mean" not in fails("got 'dim=' in 'builtin:conv?dim='", "builtin:conv?dim=")
+    assert "did you mean" not in fails("got 'builtin:random'", "builtin:random")
     fails("expected builtin:identity, which has no options", "builtin:identity?dim=3")
     fails("the identity has no weights", "builtin:identity", checkpoint="x.pt")
     fails(
@@ -187,9 +211,7 @@ def test_a_tensor_cached_while_scoring_can_be_trained_with():
     assert torch.equal(net.weight.grad, torch.full((3,), 4.0))
 
 
-def test_an_owned_encoder_runs_in_inference_mode_and_restores_the_random_state():
-    encoder = load_encoder("builtin:linear", input_shape=(4,))
-    assert encoder(torch.zeros(1, 4)).is_inference()
+def test_an_encoder_restores_the_random_state():
     noisy = load_encoder(lambda x: x + torch.rand_like(x), input_shape=(4,))
     torch.manual_seed(0)
     state = torch.get_rng_state()
@@ -275,6 +297,10 @@ def test_repr():
 # ---------------------------------------------------------------- the output
 
 
+DENSE = "expected a dense Tensor of float16 or wider as output, got"
+
+
+@pytest.mark.filterwarnings("ignore:.*nested tensors:UserWarning")
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -291,12 +317,32 @@ def test_repr():
         (lambda x: x.detach().numpy(), "expected a Tensor [B, F] as output, got ndarray"),
         (lambda x: {"features": x}, "expected a Tensor [B, F] as output, got dict"),
         (lambda x: x.long(), "expected floating-point features, got torch.int64"),
+        (lambda x: x.to_sparse(), f"{DENSE} torch.float32, torch.sparse_coo,"),
+        (lambda x: x.to_mkldnn(), f"{DENSE} torch.float32, torch._mkldnn,"),
+        (lambda x: torch.nested.as_nested_tensor(list(x)), f"{DENSE} torch.float32, nested, on cpu"),
+        (lambda x: x.to("meta"), f"{DENSE} torch.float32, torch.strided, on meta"),
+        (lambda x: x.to(torch.float8_e4m3fn), f"{DENSE} torch.float8_e4m3fn, torch.strided,"),
+        (lambda x: x * 1j, "expected floating-point features, got torch.complex64"),
         (lambda x: x[:1], "expected output [2, F] for a batch of 2, got [1, 3]"),
+        (lambda x: x.new_zeros(3 * len(x), 4), "expected output [2, F] for a batch of 2, got [6, 4]"),
+        (lambda x: x.sum(), "expected output [2, F] for a batch of 2, got []"),
         (lambda x: x[:, :0], "expected at least one feature, got output [2, 0]"),
     ],
-)
+)  # fmt: skip
 def test_output_that_is_not_features(make, message):
     fails(f"encoder module:Raw: {message}", Raw(make), input_shape=(3,))
+
+
+@pytest.mark.parametrize("pool", ["avg", "max", "cls", "flatten"])
+@pytest.mark.parametrize("shape", [(), (6,), (6, 4), (6, 7, 4), (1, 2, 4), (4, 2, 3, 3)])
+def test_rows_are_counted_before_they_are_pooled(pool, shape):
+    fails(f"expected output [2, F] for a batch of 2, got {list(shape)}",
+          Raw(lambda x: x.new_zeros(shape)), input_shape=(3,), pool=pool)  # fmt: skip
+
+
+def test_flattening_needs_more_than_the_batch():
+    fails("pool: expected 'default' for module:Raw, whose output [2] is already pooled, got 'flatten'",
+          Raw(lambda x: x[:, 0]), input_shape=(3,), pool="flatten")  # fmt: skip
 
 
 def test_feature_dim_may_not_change():
@@ -357,9 +403,11 @@ def test_pool_over_maps_and_layouts():
     tokens = torch.randn(2, 6, 4)
     torch.testing.assert_close(pool_features(tokens, "avg", Layout(prefix=2), "m"), tokens[:, 2:].mean(1))
     with pytest.raises(SynbenchError, match="which has no class token, got 'cls'"):
-        pool_features(tokens, "cls", Layout(prefix=0), "m")
+        pool_features(tokens, "cls", Layout(prefix=3, class_token=False), "m")
     with pytest.raises(SynbenchError, match="which has no class token, got 'cls'"):
         pool_features(maps, "cls", Layout(), "m")
+    with pytest.raises(SynbenchError, match=r"whose output \[2, 6, 4\] has no tokens of patches, got 'max'"):
+        pool_features(tokens, "max", Layout(prefix=6), "m")
 
 
 def test_pool_errors():
@@ -416,6 +464,8 @@ def test_encoder_argument_errors(tmp_path):
     fails("got 'a/net.onnx', did you mean onnx:a/net.onnx?", "a/net.onnx")
     fails("got 'net.py', did you mean python:net.py:FACTORY?", "net.py")
     fails("got 'models.txt', did you mean --models models.txt?", "models.txt")
+    assert "did you mean" not in fails(f"got '{tmp_path}'; sources are timm,", str(tmp_path))
+    (tmp_path / "config.json").write_text("{}")
     fails(f"did you mean hf:{tmp_path}?", str(tmp_path))
 
 

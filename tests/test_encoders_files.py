@@ -1,13 +1,16 @@
 """Encoders and weights that come from files: ONNX, TorchScript, Python factories, checkpoints."""
 
+import argparse
+import datetime
 import hashlib
 import os
 import pickle
+import re
 
 import numpy as np
 import pytest
 import torch
-from encoder_cases import fails
+from encoder_cases import fails, save_nodes
 from torch import nn
 
 from synbench_fast.encoders import load_encoder
@@ -65,6 +68,81 @@ def test_onnx_keeps_the_graphs_precision(tmp_path, element, out):
     assert y.dtype == out
 
 
+@pytest.mark.parametrize(
+    ("batch", "target", "got"),
+    [
+        (1, [6, 4], "[1, F] for a batch of 1, got [6, 4]"),
+        (2, [6, 8], "[2, F] for a batch of 2, got [6, 8]"),
+        (4, [2, 48], "[4, F] for a batch of 4, got [2, 48]"),
+        (1, [24], "[1, F] for a batch of 1, got [24]"),
+        (1, [3, 2, 4], "[1, F] for a batch of 1, got [3, 2, 4]"),
+        ("N", [-1, 4], "[2, F] for a batch of 2, got [12, 4]"),
+        ("N", [1, -1], "[2, F] for a batch of 2, got [1, 48]"),
+    ],
+)
+@pytest.mark.parametrize("pool", ["default", "avg", "flatten"])
+def test_onnx_rows_that_belong_to_no_input_are_no_features(tmp_path, batch, target, got, pool):
+    nodes = [("Reshape", ["x", "s"], ["y"])]
+    save_nodes(tmp_path / "m.onnx", [batch, 3, 8], target, nodes, s=target)
+    fails(f"m.onnx: expected output {got}", f"onnx:{tmp_path}/m.onnx", pool=pool)
+
+
+def test_onnx_empty_batch_with_a_fixed_batch(tmp_path):
+    graph(tmp_path / "m.onnx", [4, 2, 3])
+    assert load_encoder(f"onnx:{tmp_path}/m.onnx")(torch.zeros(0, 2, 3)).shape == (0, 5)
+
+
+@pytest.mark.parametrize("open_size", [False, True])
+def test_onnx_with_channels_last_is_normalised_per_channel(tmp_path, open_size):
+    sizes = ["N", "H", "W", 3] if open_size else ["N", 5, 6, 3]
+    nodes = [("ReduceMean", ["x"], ["y"], {"axes": [1, 2], "keepdims": 0})]
+    save_nodes(tmp_path / "m.onnx", sizes, ["N", 3], nodes)
+    spec, shape = f"onnx:{tmp_path}/m.onnx", (3, 5, 6) if open_size else None
+    encoder = load_encoder(spec, input_shape=shape, mean=[0.1, 0.2, 0.3], std=[0.4, 0.5, 0.6])
+    info = encoder.info
+    assert (info.input_shape, info.mean, info.std) == ((3, 5, 6), (0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
+    x = torch.randn(4, 3, 5, 6)
+    torch.testing.assert_close(encoder(x), x.mean((2, 3)))
+    expected = "(3, any, any)" if open_size else "(3, 5, 6)"
+    fails(f"input_shape: expected {expected}, which {spec} fixes in its graph, channels first, got (5, 6, 3)",
+          spec, input_shape=(5, 6, 3))  # fmt: skip
+
+
+def test_onnx_maps_with_channels_last_are_pooled_over_positions(tmp_path):
+    save_nodes(tmp_path / "m.onnx", ["N", 5, 6, 3], ["N", 5, 6, 3], [("Relu", ["x"], ["y"])])
+    x = torch.randn(4, 3, 5, 6)
+    pooled = load_encoder(f"onnx:{tmp_path}/m.onnx", pool="max")(x)
+    torch.testing.assert_close(pooled, x.relu().amax((2, 3)))
+
+
+@pytest.mark.parametrize("sizes", [["N", 3, 5, 4], ["N", 1, 5, 3], ["N", 7, 6, 5], ["N", 7, 3]])
+def test_onnx_with_channels_first_is_left_alone(tmp_path, sizes):
+    save_nodes(tmp_path / "m.onnx", sizes, ["N", "F"], [("Flatten", ["x"], ["y"])])
+    encoder = load_encoder(f"onnx:{tmp_path}/m.onnx")
+    x = torch.randn(2, *sizes[1:])
+    assert encoder.info.input_shape == tuple(sizes[1:])
+    assert torch.equal(encoder(x), x.flatten(1))
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_onnx_works_on_the_threads_of_the_run(tmp_path, threads):
+    from synbench_fast import score
+
+    runtime = pytest.importorskip("onnxruntime")
+    graph(tmp_path / "m.onnx", ["N", 2, 3])
+    seen = []
+
+    def session(file, options, **rest):
+        seen.append(options.intra_op_num_threads)
+        return runtime_session(file, options, **rest)
+
+    runtime_session = runtime.InferenceSession
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runtime, "InferenceSession", session)
+        score(f"onnx:{tmp_path}/m.onnx", preset="quick", scales=2, samples=64, threads=threads)
+    assert seen == [threads]
+
+
 def test_onnx_output_by_name(tmp_path):
     file = tmp_path / "m.onnx"
     weight = graph(file, ["N", 6])
@@ -73,14 +151,6 @@ def test_onnx_output_by_name(tmp_path):
     torch.testing.assert_close(y.double(), (x.double() @ weight).relu(), rtol=1e-5, atol=1e-5)
     fails("expected an output out of y, z in", f"onnx:{file}?output=q")
     fails("expected onnx:FILE[?output=NAME], got 'out=z'", f"onnx:{file}?out=z")
-
-
-def test_onnx_weights_beside_the_file_count(tmp_path):
-    file = tmp_path / "m.onnx"
-    graph(file, ["N", 6])
-    (tmp_path / "m.onnx.data").write_bytes(b"weights")
-    sha = load_encoder(f"onnx:{file}").info.weights_sha256
-    assert sha == hashlib.sha256(file.read_bytes() + b"weights").hexdigest()
 
 
 def test_onnx_output_that_is_no_tensor(tmp_path):
@@ -353,6 +423,23 @@ class Malicious:
 
     def __reduce__(self):
         return os.mkdir, (self.target,)
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+@pytest.mark.parametrize(
+    ("beside", "named"),
+    [
+        (argparse.Namespace(lr=0.1), "argparse.Namespace"),
+        (np.float64(0.3), r"numpy\.(_core|core)\.multiarray\.scalar"),
+        (datetime.date(2024, 1, 1), "datetime.date"),
+    ],
+)
+def test_a_checkpoint_with_more_than_tensors_names_it(tmp_path, trained, beside, named, legacy):
+    file = tmp_path / "w.pt"
+    content = {"state_dict": trained.state_dict(), "args": beside}
+    torch.save(content, file, _use_new_zipfile_serialization=not legacy)
+    text = fails("cannot be read without executing code", "builtin:conv", checkpoint=str(file))
+    assert re.search(rf"\(it holds {named}; save the state dict alone\)$", text), text
 
 
 @pytest.mark.parametrize("writer", [torch.save, lambda obj, file: file.write_bytes(pickle.dumps(obj))])

@@ -138,6 +138,46 @@ def test_hf_pool_of_series_is_over_channels_and_patches(tmp_path):
     fails("which has no class token, got 'cls'", f"hf:{tmp_path}", pool="cls")
 
 
+@pytest.mark.parametrize("pool", ["default", "avg", "max"])
+def test_hf_maps_with_channels_last(tmp_path, pool):
+    from transformers.models.sam2.modeling_sam2 import Sam2VisionModel
+
+    backbone = transformers.Sam2HieraDetConfig(
+        hidden_size=8, num_attention_heads=1, image_size=[64, 64], embed_dim_per_stage=[8, 16, 32, 64],
+        num_attention_heads_per_stage=[1, 1, 1, 1])  # fmt: skip
+    config = transformers.Sam2VisionConfig(
+        backbone_config=backbone, backbone_channel_list=[64, 32, 16, 8], fpn_hidden_size=8)  # fmt: skip
+    model = reference(lambda: Sam2VisionModel(config), 6)
+    config.save_pretrained(tmp_path)
+    x = torch.randn(2, 3, 64, 96)
+    with torch.no_grad():
+        maps = model(x).last_hidden_state
+    assert maps.shape == (2, 2, 3, 64)
+    encoder = load_encoder(f"hf:{tmp_path}", random_init=True, seed=6, input_shape=(3, 64, 96), pool=pool)
+    torch.testing.assert_close(encoder(x), maps.amax((1, 2)) if pool == "max" else maps.mean((1, 2)))
+
+
+@pytest.mark.parametrize("kind", ["swin", "hiera", "levit", "siglip"])
+def test_hf_without_a_class_token(tmp_path, kind):
+    small = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    config = {
+        "swin": lambda: transformers.SwinConfig(
+            image_size=32, embed_dim=8, depths=[1, 1], num_heads=[1, 1], window_size=4
+        ),
+        "hiera": lambda: transformers.HieraConfig(
+            image_size=[64, 64], embed_dim=8, depths=[1, 1, 1, 1], num_heads=[1, 1, 1, 1]
+        ),
+        "levit": lambda: transformers.LevitConfig(
+            image_size=64, hidden_sizes=[16, 16, 16], depths=[1, 1, 1], num_attention_heads=[1, 1, 1],
+            key_dim=[4, 4, 4],
+            down_ops=[["Subsample", 4, 2, 4, 2, 2], ["Subsample", 4, 2, 4, 2, 2]],
+        ),
+        "siglip": lambda: transformers.SiglipVisionConfig(image_size=32, patch_size=8, **small),
+    }[kind]()  # fmt: skip
+    config.save_pretrained(tmp_path)
+    fails("which has no class token, got 'cls'", f"hf:{tmp_path}", random_init=True, pool="cls")
+
+
 @pytest.mark.parametrize("how", ["published", "checkpoint"])
 def test_hf_without_trained_pooler_uses_the_class_token(tmp_path, how):
     full = reference(lambda: transformers.ViTForImageClassification(vit()), 8)
@@ -180,8 +220,9 @@ def test_hf_checkpoint(tmp_path):
         ),
         ({"size": 40, "image_mean": 0.5, "image_std": 0.25}, (3, 40, 40), (0.5,) * 3, (0.25,) * 3),
         ({"size": 40, "do_normalize": False, **CONSTANTS}, (3, 40, 40), None, None),
-        ({"size": {"shortest_edge": 64}}, (3, 64, 64), None, None),
-        ({"feature_size": 1}, (3, 32, 32), None, None),
+        # What a file leaves out is the default of the model's processor.
+        ({"size": {"shortest_edge": 64}}, (3, 64, 64), (0.5,) * 3, (0.5,) * 3),
+        ({"feature_size": 1}, (3, 32, 32), (0.5,) * 3, (0.5,) * 3),
     ],
 )
 def test_hf_preprocessor(tmp_path, content, shape, mean, std):

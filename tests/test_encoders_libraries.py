@@ -1,13 +1,19 @@
 """Encoders of timm, torchvision and open_clip, with random or self-made weights."""
 
+import re
+from pathlib import Path
+
 import pytest
 import torch
 from encoder_cases import fails, go_offline, reference
 from torch import nn
 
 from synbench_fast.encoders import Encoder, list_encoders, load_encoder
+from synbench_fast.encoders.base import Request, pool_features
+from synbench_fast.encoders.timm import load
 from synbench_fast.encoders.torchvision import without_classifier
 from synbench_fast.encoders.weights import state_sha256
+from synbench_fast.errors import SynbenchError
 
 timm = pytest.importorskip("timm")
 torchvision = pytest.importorskip("torchvision")
@@ -57,6 +63,51 @@ def test_timm_pooling(name, pool, expected):
         torch.testing.assert_close(encoder(x), expected(model.forward_features(x)))
 
 
+@pytest.mark.parametrize(
+    ("name", "prefix", "has_class_token"),
+    [
+        ("hiera_tiny_224", 0, False),
+        ("levit_128s", 0, False),
+        ("efficientformer_l1", 0, False),
+        ("twins_svt_small", 0, False),
+        ("swin_tiny_patch4_window7_224", 0, False),
+        ("vit_medium_patch16_reg4_gap_256", 4, False),  # four registers, and none of them is a class token
+        ("vit_relpos_small_patch16_224", 0, False),
+        ("mvitv2_tiny", 0, False),
+        ("test_resnet", 0, False),
+        ("test_vit", 1, True),
+        ("vit_small_patch14_reg4_dinov2", 5, True),
+        ("deit_tiny_distilled_patch16_224", 2, True),
+        ("cait_xxs24_224", 1, True),
+        ("volo_d1_224", 1, True),  # it does not say so itself
+        ("xcit_nano_12_p16_224", 1, True),
+        ("eva02_tiny_patch14_224", 1, True),
+    ],
+)
+def test_timm_class_tokens(name, prefix, has_class_token):
+    with torch.device("meta"):
+        loaded = load(Request(f"timm:{name}", name, pool="avg", random_init=True))
+        assert (loaded.layout.prefix, loaded.layout.class_token) == (prefix, has_class_token)
+        with torch.no_grad():
+            output = loaded.module.eval().forward_features(torch.zeros(2, *loaded.input_shape))
+        assert pool_features(output, "avg", loaded.layout, name).shape == (2, loaded.module.num_features)
+        if has_class_token:
+            assert pool_features(output, "cls", loaded.layout, name).shape == (2, loaded.module.num_features)
+        else:
+            with pytest.raises(SynbenchError, match=f"for {name}, which has no class token, got 'cls'"):
+                pool_features(output, "cls", loaded.layout, name)
+
+
+def test_timm_pooling_without_the_tokens_for_it():
+    fails(
+        "pool: expected 'avg', 'max' or 'flatten' for timm:levit_128s, which has no class token, got 'cls'",
+        "timm:levit_128s", random_init=True, pool="cls",
+    )  # fmt: skip
+    # The output of pit is its class token alone.
+    fails("for timm:pit_ti_224, whose output [2, 1, 256] has no tokens of patches, got 'avg'",
+          "timm:pit_ti_224", random_init=True, pool="avg")  # fmt: skip
+
+
 def test_timm_maps_with_channels_last():
     encoder = load_encoder("timm:test_mambaout", random_init=True, pool="avg", input_shape=(3, 64, 64))
     x = torch.randn(2, 3, 64, 64)
@@ -101,6 +152,19 @@ def test_timm_published_weights(monkeypatch):
     model.reset_classifier(0)
     assert info.weights_sha256 == state_sha256(model.state_dict())
     assert (info.revision, info.random_init) == ("r160_in1k", False)
+
+
+def test_the_published_encoders_are_named_with_tags_that_timm_has():
+    page = (Path(__file__).parent.parent / "docs" / "method.md").read_text()
+    named = set(re.findall(r"timm:(\w+\.\w+)", page))
+    assert {
+        f"vit_{size}_patch16_224.augreg_in21k_ft_in1k" for size in ("tiny", "small", "base", "large")
+    } == named
+    known = set(timm.list_models(pretrained=True))
+    assert named <= known and {name.replace("_ft_in1k", "") for name in named} <= known
+    # These are the weights of 2022: the file of the augreg study that timm pointed to then.
+    url = timm.get_pretrained_cfg("vit_base_patch16_224.augreg_in21k_ft_in1k").url
+    assert "B_16-i21k-300ep-lr_0.001-aug_medium1-wd_0.1-do_0.0-sd_0.0--imagenet2012-steps_20k-lr_0.01" in url
 
 
 def test_timm_errors(tmp_path, monkeypatch):

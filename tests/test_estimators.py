@@ -345,6 +345,8 @@ FORMS = {
     "transposed torch": lambda a: torch.from_numpy(a.T.copy()).t(),
     "read-only": read_only,
     "reversed": reversed_twice,
+    "big-endian": lambda a: a.astype(a.dtype.newbyteorder(">")),
+    "longdouble": lambda a: a.astype(np.longdouble),
     "dlpack": Shared,
     "dlpack torch": lambda a: Shared(torch.from_numpy(a)),
     "gradient": lambda a: (
@@ -566,7 +568,8 @@ X, Y, _ = drawn(60, 4)
         ({"train_x": X[0] + 0j}, ["train_x: expected floating-point features, got complex128"]),
         ({"test_x": X[1].astype(int)}, ["test_x: expected floating-point features, got int64"]),
         ({"train_x": X[0].astype(object)}, ["train_x: expected a NumPy, Torch or CuPy array, got ndarray"]),
-        ({"train_x": X[0].astype(np.longdouble)}, ["train_x: expected a NumPy, Torch or CuPy array"]),
+        ({"train_x": X[0].astype(np.clongdouble)}, ["train_x: expected a NumPy, Torch or CuPy array"]),
+        ({"train_x": X[0] * np.longdouble("1e400")}, ["train_x: expected finite features, got"]),
         ({"train_x": "features.npy"}, ["train_x: expected a NumPy, Torch or CuPy array, got str"]),
         ({"train_x": None}, ["train_x: expected a NumPy, Torch or CuPy array, got NoneType"]),
         ({"train_x": [[1.0, 2.0], [3.0]]}, ["train_x: expected a NumPy, Torch or CuPy array, got list"]),

@@ -10,14 +10,13 @@ import sqlite3
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from checks import refused
-from fleet_fakes import FAKE, FakeWorker, add, contents, fakes, run_fakes
+from checks import PATIENCE, over, refused, until
+from fleet_fakes import FAKE, FakeWorker, add, contents, fakes, jumping, run_fakes
 
 from synbench_fast.fleet import executors, scheduler
 from synbench_fast.fleet.executors import Event, InProcess, Local, ended
@@ -133,10 +132,12 @@ def test_what_a_worker_left_behind_ends_with_it(tmp_path: Path) -> None:
     states = run_fakes(tmp_path, fakes(1, trouble="orphan", flag=str(flag)), 1, retries=0)
     assert states == {"fake:000": "failed"}
     assert reasons(tmp_path)["fake:000"].startswith("the worker ended with exit code 3;")
-    stat, patience = Path(f"/proc/{flag.read_text()}/stat"), time.monotonic() + 10
-    while stat.exists() and stat.read_text().split()[2] != "Z" and time.monotonic() < patience:
-        time.sleep(0.01)
-    assert not stat.exists() or stat.read_text().split()[2] == "Z"
+    assert until(lambda: over(int(flag.read_text())))
+
+
+def hangs(folder: Path) -> Callable[[], bool]:
+    """Whether the first encoder of a store is at its second unit, which never ends."""
+    return lambda: read_summary(folder)["encoders"][0]["units_done"] == 1
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
@@ -153,10 +154,7 @@ def test_a_worker_has_ended_though_a_copy_of_it_goes_on(tmp_path: Path, trouble:
     states = run_fakes(tmp_path, fakes(1, trouble=trouble, flag=str(flag)), 1, retries=0)
     assert states == {"fake:000": "failed"}
     assert reasons(tmp_path)["fake:000"].startswith("the worker ended with exit code 3;")
-    stat, patience = Path(f"/proc/{flag.read_text()}/stat"), time.monotonic() + 10
-    while stat.exists() and stat.read_text().split()[2] != "Z" and time.monotonic() < patience:
-        time.sleep(0.01)
-    assert not stat.exists() or stat.read_text().split()[2] == "Z"
+    assert until(lambda: over(int(flag.read_text())))
 
 
 class Twice(InProcess):
@@ -202,7 +200,8 @@ def test_a_worker_that_nothing_ends_is_left_behind(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(executors, "STUCK_SECONDS", 0.2)
     monkeypatch.setattr(Local, "_kill", staticmethod(shielded))
     try:
-        states = run_fakes(tmp_path, fakes(1, trouble="hang") + fakes(2)[1:], 1, timeout=0.5)
+        requests = fakes(1, trouble="hang") + fakes(2)[1:]
+        states = run_fakes(tmp_path, requests, 1, timeout=500, clock=jumping(hangs(tmp_path)))
         assert states == {"fake:000": "failed", "fake:001": "done"}
         assert stuck[0].poll() is None
     finally:
@@ -212,9 +211,9 @@ def test_a_worker_that_nothing_ends_is_left_behind(tmp_path: Path, monkeypatch: 
 
 def test_a_hanging_encoder_runs_out_of_time(tmp_path: Path) -> None:
     requests = fakes(1, trouble="hang") + fakes(2)[1:]
-    states = run_fakes(tmp_path, requests, 1, timeout=0.5)
+    states = run_fakes(tmp_path, requests, 1, timeout=500, clock=jumping(hangs(tmp_path)))
     assert states == {"fake:000": "failed", "fake:001": "done"}
-    assert reasons(tmp_path)["fake:000"].startswith("timeout: expected at most 0.5 s, got ")
+    assert reasons(tmp_path)["fake:000"].startswith("timeout: expected at most 500 s, got 1")
     assert reasons(tmp_path)["fake:000"].endswith(" s at 1 of 4 units")
 
 
@@ -399,21 +398,44 @@ def test_an_interrupted_run_gives_everything_back(tmp_path: Path) -> None:
 
 
 DRIVER = """
-import sys
+import os, signal, sys
 from pathlib import Path
 from fleet_fakes import fakes, run_fakes
-folder, count = Path(sys.argv[1]), int(sys.argv[2])
+folder, count, killed = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+replace = os.replace
+def kill_once(source, target):
+    global killed
+    killed -= 1
+    if killed == 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+    replace(source, target)
+os.replace = kill_once
 run_fakes(folder, fakes(count, units=6, seconds=0.01), 2)
 """
 
 
-def drive(folder: Path, count: int) -> subprocess.Popen[bytes]:
+def drive(folder: Path, count: int, killed: int = 0) -> subprocess.Popen[bytes]:
+    """A process that runs `count` encoders; with `killed` it is killed inside the save of that result."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    return subprocess.Popen([sys.executable, "-c", DRIVER, str(folder), str(count)], env=environment)
+    command = [sys.executable, "-c", DRIVER, str(folder), str(count), str(killed)]
+    return subprocess.Popen(command, env=environment)
 
 
 def children(pid: int) -> list[int]:
     return [int(one) for one in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="processes are told apart by /proc")
+def test_a_driver_killed_inside_its_save_leaves_nothing_to_the_next(tmp_path: Path) -> None:
+    whole = expected(tmp_path / "whole", fakes(3, units=6))
+    folder = tmp_path / "killed"
+    for killed in (2, 1):
+        assert drive(folder, 3, killed).wait() == -signal.SIGKILL
+        assert sum(name.endswith(".tmp") for name in results(folder)) == 1
+    assert drive(folder, 3).wait() == 0
+    assert results(folder) == results(tmp_path / "whole") and contents(folder) == whole
+    assert drive(folder, 3).wait() == 0  # nothing is left to write
+    assert results(folder) == results(tmp_path / "whole")
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
@@ -429,23 +451,19 @@ def test_twenty_random_kills_of_workers_and_of_the_driver(tmp_path: Path) -> Non
         return sum(value is not None for value in contents(folder).values())
 
     while killed < kills:
-        before, patience = done(), time.monotonic() + 30
-        while done() < before + 1 and driver.poll() is None and time.monotonic() < patience:
-            time.sleep(0.005)
+        before = done()
+        assert until(lambda: done() > before or driver.poll() is not None)  # noqa: B023
         assert driver.poll() is None, f"over after {killed} kills"
         workers = children(driver.pid)
         if rng.random() < 0.3 or not workers:
             driver.kill()
             driver.wait()
-            patience = time.monotonic() + 5
-            while any(Path(f"/proc/{one}").exists() for one in workers) and time.monotonic() < patience:
-                time.sleep(0.01)
-            assert not any(Path(f"/proc/{one}").exists() for one in workers)  # no worker outlives it
+            assert until(lambda: all(map(over, workers)))  # noqa: B023
             driver, drivers = drive(folder, count), drivers + 1
         else:
             os.kill(rng.choice(workers), signal.SIGKILL)
         killed += 1
-    assert driver.wait(120) == 0
+    assert driver.wait(PATIENCE) == 0
     assert drivers >= 3
     assert contents(folder) == whole
     assert results(folder) == results(tmp_path / "whole")

@@ -9,14 +9,13 @@ import random
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from checks import refused
+from checks import PATIENCE, refused, until
 from fleet_fakes import FAKE, contents, fakes, run_fakes
 
 from synbench_fast import cli
@@ -332,17 +331,16 @@ def test_sigterm_ends_a_run_in_order(tmp_path: Path) -> None:
     with subprocess.Popen(
         command, env=environment, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as run:
-        patience = time.monotonic() + 120
-        while time.monotonic() < patience:
-            time.sleep(0.1)
-            if (tmp_path / "store.sqlite").exists() and run.poll() is None:
-                try:
-                    if read_summary(tmp_path)["units"]["done"] >= 1:
-                        break
-                except ValueError:  # its tables are not there yet
-                    continue
+
+        def at_work() -> bool:
+            try:
+                return bool(read_summary(tmp_path)["units"]["done"] >= 1)
+            except ValueError:  # it is not there yet, or its tables are not
+                return False
+
+        assert until(lambda: at_work() or run.poll() is not None)
         run.send_signal(signal.SIGTERM)
-        out, err = run.communicate(timeout=60)
+        out, err = run.communicate(timeout=PATIENCE)
     assert (run.returncode, out) == (130, "")
     # On a busy machine a line of progress comes first.
     assert err.splitlines()[-1] == "interrupted: what was finished is kept, the same command goes on"
@@ -367,9 +365,8 @@ def test_the_command_survives_kills_of_workers_and_of_itself(tmp_path: Path) -> 
 
     run = begin()
     for number in range(8):
-        before, patience = len(finished(folder)), time.monotonic() + 60
-        while len(finished(folder)) < before + 2 and time.monotonic() < patience:
-            time.sleep(0.02)
+        before = len(finished(folder))
+        assert until(lambda: len(finished(folder)) >= before + 2 or run.poll() is not None)  # noqa: B023
         assert run.poll() is None, f"over after {number} kills"
         workers = Path(f"/proc/{run.pid}/task/{run.pid}/children").read_text().split()
         if number % 3 == 2 or not workers:
@@ -378,7 +375,7 @@ def test_the_command_survives_kills_of_workers_and_of_itself(tmp_path: Path) -> 
             run = begin()
         else:
             os.kill(int(rng.choice(workers)), signal.SIGKILL)
-    assert run.wait(300) == 0
+    assert run.wait(PATIENCE) == 0
     whole = subprocess.run(
         [*command, "--out", str(tmp_path / "whole")], env=environment, stdout=subprocess.DEVNULL
     )

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from fleet_fakes import contents
+from fleet_fakes import contents, jumping
 
 import synbench_fast as sb
+from synbench_fast.fleet import launch
 from synbench_fast.fleet.executors import InProcess, Local
 from synbench_fast.fleet.launch import run_fleet
+from synbench_fast.fleet.scheduler import Fleet
 from synbench_fast.fleet.store import Store, read_summary
 from synbench_fast.fleet.worker import EncoderWorker
 from synbench_fast.results import Result
@@ -143,13 +146,19 @@ def test_a_worker_holds_the_buffers_of_one_task(tmp_path: Path) -> None:
     worker.close()
 
 
-def test_encoders_that_misbehave(tmp_path: Path) -> None:
-    """Two processes; the good ones among them lose nothing."""
+def test_encoders_that_misbehave(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two processes; the good ones among them lose nothing. Time runs out once the one that hangs is left."""
+
+    def one_is_left() -> bool:
+        counts = read_summary(tmp_path)["counts"]
+        return bool(counts["done"] + counts["failed"] == len(names) - 1)
+
+    monkeypatch.setattr(launch, "Fleet", partial(Fleet, clock=jumping(one_is_left)))
     names = ["Good", "NotANumber", "Width", "Hangs", "Exits", "Leaves", "Talks"]
     notes: list[str] = []
     jobs = run_fleet(
         [own(name) for name in names], tmp_path, options={**OPTIONS, "batch_size": 64}, workers=2, devices="cpu",
-        timeout=3, retries=0, said=notes.append,
+        timeout=500, retries=0, said=notes.append,
     )  # fmt: skip
     states = dict(zip(names, (job.state for job in jobs), strict=True))
     assert states == {**dict.fromkeys(names, "failed"), "Good": "done", "Talks": "done"}
@@ -158,7 +167,7 @@ def test_encoders_that_misbehave(tmp_path: Path) -> None:
         "features: expected finite values, got nan in feature 0 of sample "
     )
     assert "expected 8 features as in earlier batches, got " in reasons["Width"]
-    assert reasons["Hangs"].startswith("timeout: expected at most 3 s, got ")
+    assert reasons["Hangs"].startswith("timeout: expected at most 500 s, got 1")
     assert reasons["Exits"].startswith(
         "the worker ended with exit code 5; what it printed is in run-1-worker-"
     )

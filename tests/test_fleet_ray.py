@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from checks import PATIENCE
 from fleet_fakes import contents, fakes, run_fakes
 
 from synbench_fast.fleet.executors import InProcess
@@ -83,7 +84,7 @@ def test_a_node_dies_and_the_store_is_that_of_a_single_process(tmp_path: Path) -
     }
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM, str(tmp_path), json.dumps(OPTIONS), json.dumps(MODELS)],
-        env=environment, capture_output=True, text=True, timeout=300, check=False,
+        env=environment, capture_output=True, text=True, timeout=PATIENCE, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     jobs = run_fleet(MODELS, tmp_path / "alone", options=OPTIONS, executor=InProcess())

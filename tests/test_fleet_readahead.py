@@ -6,11 +6,10 @@ import ctypes
 import mmap
 import os
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from checks import until
 
 from synbench_fast.fleet import readahead
 from synbench_fast.fleet.configuration import make_request
@@ -28,13 +27,6 @@ def resident(path: Path) -> float:
         del start
         assert code == 0
         return sum(one & 1 for one in flags) / len(flags)
-
-
-def until(reached: Callable[[], bool]) -> bool:
-    patience = time.monotonic() + 20
-    while not reached() and time.monotonic() < patience:
-        time.sleep(0.01)
-    return reached()
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="asks Linux what is in memory")
@@ -62,11 +54,18 @@ def test_files_of_a_request(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     def files(spec: str, **options: object) -> list[str]:
         return [str(one.relative_to(tmp_path)) for one in weight_files(make_request(spec, options))]
 
-    for name in ("config.json", "b.safetensors", "a.bin", "w.pt", "m.onnx", "m.onnx.data"):
+    for name in ("config.json", "b.safetensors", "a.bin", "w.pt", "last/c.safetensors"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
+    entry = b"\x6a\x0f\x0a\x08location\x12\x03w.x"  # of a tensor: it lies in the file w.x
+    (tmp_path / "m.onnx").write_bytes(b"\x3a\x13\x2a\x11" + entry)
+    (tmp_path / "w.x").touch()
     assert files(f"hf:{tmp_path}") == ["a.bin", "b.safetensors"]
-    assert files(f"onnx:{tmp_path}/m.onnx?output=x") == ["m.onnx", "m.onnx.data"]
-    assert files("builtin:conv", checkpoint=str(tmp_path / "w.pt")) == ["w.pt"]
+    assert files(f"onnx:{tmp_path}/m.onnx?output=x") == ["m.onnx", "w.x"]
+    for checkpoint in (f"{tmp_path}/w.pt", f"{tmp_path}/w.pt#teacher"):
+        assert (
+            files("builtin:conv", checkpoint=checkpoint) == files("hf:a/b", checkpoint=checkpoint) == ["w.pt"]
+        )
     assert (
         files("builtin:conv")
         == files("torchvision:resnet18")

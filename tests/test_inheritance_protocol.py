@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 import torch
-from checks import refused
+from checks import killed_inside_its_save, refused
 from inheritance_cases import (
     TRAINING,
     equal,
@@ -225,6 +225,18 @@ def test_a_save_of_weights_that_was_stopped_is_made_again(
         original.save(tmp_path / "a" / "b.safetensors")
 
 
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="processes are told apart by /proc")
+def test_what_killed_saves_of_cells_and_weights_left_goes(original: Classifier, tmp_path: Path) -> None:
+    options: dict[str, Any] = {"out": tmp_path, "seeds": 1, "methods": ("lp",), "weights": True}
+    left = []
+    for folder in ("cells", "weights"):
+        (tmp_path / folder).mkdir()
+        left.append(killed_inside_its_save(tmp_path / folder / "killed"))
+    run_toy(original, **options)
+    assert not any(path.exists() for path in left)
+    assert {path.suffix for path in tmp_path.rglob("*.*")} == {".json", ".safetensors"}
+
+
 def test_features_that_allow_no_score_leave_the_accuracies(
     original: Classifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -264,6 +276,22 @@ def test_another_configuration_has_other_cells(original: Classifier, tmp_path: P
         other.head.bias += 1
     assert run_toy(other, out=tmp_path, seeds=1).reused == 0
     assert run_toy(original, out=tmp_path, seeds=1, methods=("ft",)).reused == 3
+
+
+def test_other_code_of_a_factory_has_other_cells(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also in a module that it imports, with the same weights."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "network.py").write_text(
+        "import slope_of_network as s\nfrom torch import nn\n"
+        "def make():\n"
+        "    made = nn.Sequential(nn.Flatten(), nn.Linear(36, 8), nn.LeakyReLU(s.SLOPE), nn.Linear(8, 4))\n"
+        "    made.input_shape = (1, 6, 6)\n"
+        "    return made\n"
+    )
+    options = {"out": tmp_path / "cells", "seeds": 1, "methods": ("ft",)}
+    for slope, reused in ((0.1, 0), (0.1, 3), (0.2, 0)):
+        (tmp_path / "slope_of_network.py").write_text(f"SLOPE = {slope}\n")
+        assert run_toy("python:network.py:make", **options).reused == reused
 
 
 def test_damaged_cells_are_named(original: Classifier, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from checks import refused
+from checks import PATIENCE, refused
 from torch import Tensor, nn
 
 # Both libraries warn of their own settings and of each other's versions.
@@ -256,7 +256,7 @@ def test_two_processes(tmp_path: Path) -> None:
         for kind in ("alone", "watched")
     ]
     for one in running:
-        _, text = one.communicate(timeout=300)
+        _, text = one.communicate(timeout=PATIENCE)
         assert one.returncode == 0, text
     for rank in range(2):
         same(

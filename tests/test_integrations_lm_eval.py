@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from checks import refused
+from checks import PATIENCE, refused
 
 import synbench_fast as sb
 
@@ -319,7 +319,7 @@ def test_two_processes_make_one_score(model: Path, folder: str, tmp_path: Path) 
         for rank in range(2)
     ]  # fmt: skip
     for one in running:
-        _, text = one.communicate(timeout=400)
+        _, text = one.communicate(timeout=PATIENCE)
         assert one.returncode == 0, text
     found = torch.load(tmp_path / "found.pt", weights_only=True)
     one = expected(model, samples=64, scales=5, average="published").scores[0]

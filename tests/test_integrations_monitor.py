@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from checks import refused
+from checks import PATIENCE, refused
 from torch import Tensor, nn
 
 import synbench_fast as sb
@@ -199,10 +199,11 @@ def test_samples_follow_the_width() -> None:
         return x[..., None, None]  # maps of one position count as features
 
     assert Monitor(lambda _: encode, (150,), scales=(2.0,), batch_size=64).measure(nn.Identity(), 0)
-    assert seen == [2, 64, 64, 64, 64, 44]  # 300 samples, 2 F
+    check = [8, 8, 3, 8]
+    assert seen == [2, *check, 64, 64, 64, 64, 44]  # the width, the check, 300 samples: 2 F
     seen.clear()
     assert Monitor(lambda _: encode, (4,), scales=(2.0,), batch_size=256).measure(nn.Identity(), 0)
-    assert seen == [2, 256]
+    assert seen == [2, *check, 256]
 
 
 def test_a_step_is_due_once() -> None:
@@ -319,7 +320,7 @@ def test_a_module_that_is_sharded_over_processes(tmp_path: Path) -> None:
         for rank in range(2)
     ]
     for one in running:
-        _, text = one.communicate(timeout=300)
+        _, text = one.communicate(timeout=PATIENCE)
         assert one.returncode == 0, text
     first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2))
     assert first == second

@@ -6,12 +6,13 @@ import doctest
 import pickle
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from checks import refused
+from checks import PATIENCE, refused
 from torch import Tensor, nn
 
 import synbench_fast as sb
@@ -21,6 +22,7 @@ from synbench_fast.ops.feature_stats import feature_stats
 torchmetrics = pytest.importorskip(
     "torchmetrics", reason="torchmetrics is not installed", exc_type=ImportError
 )
+from synbench_fast.integrations import number_names  # noqa: E402
 from synbench_fast.integrations import torchmetrics as module  # noqa: E402
 from synbench_fast.integrations.torchmetrics import SynBenchScore  # noqa: E402
 
@@ -164,7 +166,180 @@ def test_in_a_collection() -> None:
     assert torch.equal(found[named[0]], expected)
 
 
+def tracked(tracker: Any) -> list[Any]:
+    """What `compute` gives after each of three epochs with an encoder of more and more of the input."""
+    values, generator = [], torch.Generator().manual_seed(0)
+    for width in (2, 12, 6):
+        tracker.increment()
+        for x, y, scale in SynBenchScore(TASK, F).batches(samples=200, dtype=torch.float64):
+            kept = torch.arange(F) < width  # the other features know nothing
+            noise = torch.randn(len(x), F, generator=generator, dtype=x.dtype)
+            tracker.update(features=torch.where(kept, x.flatten(1)[:, :F], noise), labels=y, scale=scale)
+        values.append(tracker.compute())
+    return values
+
+
+@pytest.mark.parametrize("only", ["score_eps0_a0.6", "robust_area", "stderr_eps0.2_a0.6"])
+def test_a_tracker_finds_the_best(only: str) -> None:
+    """The encoder that keeps most has the highest score; of errors the smallest is best."""
+    tracker = torchmetrics.wrappers.MetricTracker(SynBenchScore(TASK, F, only=only))
+    values = tracked(tracker)
+    assert all(one.ndim == 0 and one.dtype == torch.float64 for one in values)
+    assert torch.equal(tracker.compute_all(), torch.stack(values))
+    best, step = tracker.best_metric(return_step=True)
+    plain = [float(one) for one in values]
+    assert best == (min(plain) if "stderr" in only else max(plain)) and plain[step] == best
+    if "stderr" not in only:
+        assert step == 1
+
+
+def test_a_tracker_of_a_collection_finds_the_best_of_each() -> None:
+    """The members keep the same moments, so that the collection updates one of them; the values are their own."""
+    names = {"clean": "score_eps0_a0.6", "robust": "score_eps0.2_a0.6", "error": "stderr_eps0_a0.6"}
+    collection = torchmetrics.MetricCollection(
+        {key: SynBenchScore(TASK, F, only=name) for key, name in names.items()}
+    )
+    tracker = torchmetrics.wrappers.MetricTracker(collection)
+    assert tracker.maximize == [key != "error" for key in collection]
+    values = tracked(tracker)
+    alone = tracked(whole := torchmetrics.wrappers.MetricTracker(SynBenchScore(TASK, F), maximize=True))
+    best, steps = tracker.best_metric(return_step=True)
+    for key, name in names.items():
+        expected = [float(one[name]) for one in alone]
+        assert [float(one[key]) for one in values] == expected
+        chosen = (min if key == "error" else max)(expected)
+        assert best[key] == chosen and expected[steps[key]] == chosen
+        assert whole.compute_all()[name].tolist() == expected
+
+
+def test_one_number_in_arithmetic_and_wrappers() -> None:
+    metric = fed(SynBenchScore(TASK, F, only="score_eps0_a0.6"))
+    value = float(fed(SynBenchScore(TASK, F)).compute()["score_eps0_a0.6"])
+    assert float(metric.compute()) == value and float((2 * metric).compute()) == 2 * value
+    assert pickle.loads(pickle.dumps(metric)).compute() == value and metric.higher_is_better
+    extremes = torchmetrics.wrappers.MinMaxMetric(metric).compute()
+    assert float(extremes["max"]) == float(extremes["raw"]) == value
+    assert SynBenchScore(TASK, F).higher_is_better is None  # scores and errors have no one order
+
+
+def test_a_number_that_is_withheld_is_nan_alone() -> None:
+    """No scale of the raw optimum is above this accuracy: there is no score to give."""
+    options: dict[str, Any] = {"eps": 0.9, "thresholds": 0.99999}
+    assert "score_eps0.9_a0.99999" not in fed(SynBenchScore(TASK, F, **options)).compute()
+    alone = SynBenchScore(TASK, F, only="score_eps0.9_a0.99999", **options)
+    assert fed(alone).compute().isnan()
+
+
+def test_names_of_numbers_are_those_of_export() -> None:
+    metric = SynBenchScore(TASK, F, eps=(0.2, 0.0, 0.25), thresholds=(0.7, 0.6))
+    assert list(fed(metric).compute()) == number_names(metric.eps, metric.thresholds)
+
+
+@pytest.fixture
+def pyplot() -> Iterator[Any]:
+    matplotlib = pytest.importorskip("matplotlib", reason="matplotlib is not installed")
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    yield pyplot
+    pyplot.close("all")
+
+
+def drawn(axes: Any) -> dict[str, list[float]]:
+    return {
+        line.get_label(): [float(one) for one in line.get_ydata()]
+        for line in axes.lines
+        if line.get_label() in axes.get_legend_handles_labels()[1]
+    }
+
+
+def intervals(axes: Any) -> list[list[list[float]]]:
+    """[low, high] of every point of every errorbar."""
+    return [
+        [part.reshape(-1, 2)[:, 1].tolist() for part in bar[2][0].get_segments()] for bar in axes.containers
+    ]
+
+
+def test_plot_shows_scores_with_their_intervals(pyplot: Any) -> None:
+    metric = fed(SynBenchScore(TASK, F))
+    values = {name: float(one) for name, one in metric.compute().items()}
+    shown = ["score_eps0_a0.6", "score_eps0.2_a0.6", "robust_area"]
+    figure, axes = metric.plot()
+    assert figure is axes.figure and drawn(axes) == {name: [values[name]] for name in shown}
+    for name, bars in zip(shown[:2], intervals(axes), strict=False):
+        low, high = (values[name.replace("score", bound)] for bound in ("ci95_low", "ci95_high"))
+        assert bars == [pytest.approx([low, high])]
+    half = 1.959964 * values["robust_area_stderr"]
+    (bar,) = intervals(axes)[2]
+    assert bar == pytest.approx([values["robust_area"] - half, values["robust_area"] + half], rel=1e-6)
+    bottom, top = axes.get_ylim()
+    assert all(bottom < low <= high < top for bars in intervals(axes) for low, high in bars)
+
+
+def test_plot_of_steps_on_axes_of_others(pyplot: Any) -> None:
+    metric = fed(SynBenchScore(TASK, F))
+    one = metric.compute()
+    two = {name: value / 2 for name, value in one.items() if not name.startswith("ci95")}
+    _, (left, right) = pyplot.subplots(1, 2)
+    left.plot([0, 1], [0.5, 0.5])
+    assert metric.plot([one, two], left) == (None, left)
+    area = float(one["robust_area"])
+    assert drawn(left)["robust_area"] == [area, area / 2]
+    assert [len(bars[0]) for bars in intervals(left)] == [2, 2, 2]
+    assert [len(bars[1]) for bars in intervals(left)] == [
+        0,
+        0,
+        2,
+    ]  # the intervals of scores that are not there
+    alone = SynBenchScore(TASK, F, only="robust_area")
+    assert alone.plot([torch.tensor(0.5), torch.tensor(0.75)], right) == (None, right)
+    assert right.lines[0].get_ydata().tolist() == [0.5, 0.75]
+    figure, axes = fed(alone).plot()
+    assert axes.lines[0].get_ydata() == pytest.approx([area]) and figure is axes.figure
+
+
+def test_plot_of_trackers_and_collections(pyplot: Any) -> None:
+    names = {"clean": "score_eps0_a0.6", "area": "robust_area"}
+    collection = torchmetrics.MetricCollection(
+        {key: SynBenchScore(TASK, F, only=name) for key, name in names.items()}
+    )
+    tracker = torchmetrics.wrappers.MetricTracker(collection)
+    values = tracked(tracker)
+    _, axes = tracker.plot()
+    assert drawn(axes) == {key: [float(one[key]) for one in values] for key in names}
+    whole = torchmetrics.wrappers.MetricTracker(SynBenchScore(TASK, F), maximize=True)
+    steps = tracked(whole)
+    _, axes = SynBenchScore(TASK, F).plot(whole.compute_all())
+    assert drawn(axes)["robust_area"] == [float(one["robust_area"]) for one in steps]
+    assert [len(bars) for bars in intervals(axes)] == [3, 3, 3]
+    for key, (figure, own) in zip(collection.keys(), tracker[-1].plot(), strict=True):
+        assert figure is own.figure and own.lines[0].get_ydata() == [float(values[-1][key])]
+
+
+@pytest.mark.parametrize(
+    "val", [[], {}, 3, "score", [1.0], [{}, torch.zeros(())], [{"stderr_eps0_a0.6": torch.tensor(0.1)}]]
+)
+def test_what_cannot_be_drawn_is_one_line(val: Any) -> None:
+    pytest.importorskip("matplotlib", reason="matplotlib is not installed")
+    with refused("val: expected "):
+        SynBenchScore(TASK, F).plot(val)
+
+
+def test_plot_without_matplotlib_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with refused(
+        'matplotlib: expected it to be installed, got no such library; pip install "synbench-fast[demo]"'
+    ):
+        SynBenchScore(TASK, F).plot()
+
+
 def test_mistakes_are_one_line() -> None:
+    with refused(
+        "only: expected one of score_eps0_a0.6, ", "got 'score_eps0.1_a0.6', did you mean score_eps0.2_a0.6?"
+    ):
+        SynBenchScore(TASK, F, only="score_eps0.1_a0.6")
+    with refused("only: expected one of ", "got 3"):
+        SynBenchScore(TASK, F, only=3)  # type: ignore[arg-type]
     metric = SynBenchScore(TASK, F)
     x, y = torch.zeros(4, F), torch.tensor([0, 1, 0, 1])
     with refused("estimator: expected consistent", "got paper"):
@@ -187,6 +362,8 @@ def test_mistakes_are_one_line() -> None:
         metric.update(x, torch.tensor([0, 1, 2, 1]), 0.8)
     with refused("scale: expected one of the task's 5 from 0.8 to 4, got 0.81, did you mean 0.8?"):
         metric.update(x, y, 0.81)
+    with pytest.raises(ValueError, match=r"got 5000$"):  # no scale is near
+        metric.update(x, y, 5000)
     with refused("scale: expected one of the task's 5", "got nan"):
         metric.update(x, y, float("nan"))
     with refused("scale: expected one value or 4 values, got [2]"):
@@ -240,7 +417,7 @@ def test_two_processes_equal_one(tmp_path: Path) -> None:
         for rank in range(2)
     ]
     for one in running:
-        _, text = one.communicate(timeout=300)
+        _, text = one.communicate(timeout=PATIENCE)
         assert one.returncode == 0, text
     for rank in range(2):
         found = torch.load(tmp_path / f"{rank}.pt", weights_only=True)

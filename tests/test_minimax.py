@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from checks import refused
+from checks import PATIENCE, refused
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
@@ -423,7 +423,7 @@ def test_two_processes_have_the_gradient_of_one(tmp_path: Path) -> None:
         )
         for rank in range(2)
     ]
-    done = [one.communicate(timeout=120) for one in processes]
+    done = [one.communicate(timeout=PATIENCE) for one in processes]
     assert [out for out, _ in done] == ["done 0\n", "done 1\n"], done
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 import typer
+from checks import PATIENCE
 
 import synbench_fast
 from synbench_fast import cli, environment
@@ -28,7 +29,11 @@ HEAVY = ("torch", "numpy", "scipy", "triton", "pandas", "matplotlib", "rich")
 
 def python(code: str, *arguments: str) -> str:
     done = subprocess.run(
-        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False, timeout=300
+        [sys.executable, "-c", code, *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=PATIENCE,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout

@@ -15,7 +15,7 @@ from checks import refused
 from torch import Tensor, nn
 
 import synbench_fast as sb
-from synbench_fast import devices, forward, pipeline
+from synbench_fast import devices, forward, pipeline, purity
 from synbench_fast.batch_size import BatchSize
 from synbench_fast.encoders import Encoder, load_encoder
 from synbench_fast.forward import (
@@ -184,28 +184,33 @@ def test_overlap_changes_no_bit(
 
 
 class Recorder:
-    """What happens, in order: ("draw", start) and ("encode", start of the batch that the encoder gets)."""
+    """What happens, in order: ("draw", start) and ("encode", start of the batch that the encoder gets).
+
+    Of the batches of the run alone, whose inputs are drawn into buffers and which are larger than those of
+    `check_purity`.
+    """
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.steps: list[tuple[str, int]] = []
         self.buffers: set[int] = set()
         self.fail: dict[int, BaseException] = {}
-        self._inside: dict[int, int] = {}
+        self._starts: dict[float, int] = {}  # by the first element of a batch
         real = Probe.batch
 
         def batch(probe: Probe, scale: int, split: int, start: int, count: int, **options: Any) -> Any:
-            at = (scale * probe.splits + split) * probe.samples + start
-            self.steps.append(("draw", at))
             made = real(probe, scale, split, start, count, **options)
-            self._inside[made.x.data_ptr()] = at
-            self.buffers.add(made.x.data_ptr())
+            if "out" in options:
+                at = (scale * probe.splits + split) * probe.samples + start
+                self.steps.append(("draw", at))
+                self._starts[float(made.x.flatten()[0])] = at
+                self.buffers.add(made.x.data_ptr())
             return made
 
         monkeypatch.setattr(Probe, "batch", batch)
 
     def __call__(self, x: Tensor) -> Tensor:
-        if x.data_ptr() in self._inside:
-            at = self._inside[x.data_ptr()]
+        at = self._starts.get(float(x.flatten()[0]))
+        if at is not None and len(x) > purity.SAMPLES:
             self.steps.append(("encode", at))
             if at in self.fail:
                 raise self.fail.pop(at)

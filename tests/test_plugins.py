@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from checks import refused
+from checks import PATIENCE, refused
 
 import synbench_fast as sb
 from synbench_fast import cli, plugins
@@ -147,7 +147,7 @@ def test_importing_the_package_reads_no_metadata() -> None:
         "import synbench_fast, synbench_fast.plugins, synbench_fast.cli, synbench_fast.encoders\n"
         "synbench_fast.score('builtin:identity', input_shape=(4,), scales=1, samples=32)\n"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=300)
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=PATIENCE)
 
 
 def test_encoder(installed: Path) -> None:

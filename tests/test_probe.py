@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from checks import refused
+from checks import PATIENCE, refused
 from scipy.integrate import quad
 from scipy.stats import norm
 
@@ -239,7 +239,7 @@ print(json.dumps(report))
 @pytest.fixture(scope="module")
 def peaks() -> dict[str, Any]:
     """Peak resident memory of a fresh process at several points of its life."""
-    done = subprocess.run([sys.executable, "-c", MEMORY], capture_output=True, text=True, timeout=300)
+    done = subprocess.run([sys.executable, "-c", MEMORY], capture_output=True, text=True, timeout=PATIENCE)
     assert done.returncode == 0, done.stderr
     return dict(json.loads(done.stdout))
 

@@ -11,17 +11,23 @@ import math
 import os
 import re
 import shlex
+import signal
 import stat
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from checks import killed_inside_its_save, refused, writing
 from result_example import example
 
 import synbench_fast as sb
-from synbench_fast.documents import decode, encode, write_atomically
+from synbench_fast import processes
+from synbench_fast.curves import plot_curves
+from synbench_fast.documents import decode, encode, remove_leftovers, replacing, write_atomically
 from synbench_fast.errors import SynbenchError
 from synbench_fast.replay import replay_command
 from synbench_fast.results import (
@@ -324,10 +330,124 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(
         )
 
 
+linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="processes are told apart by /proc")
+SAVES: dict[str, Callable[[Path], object]] = {
+    "result": lambda path: example().save(path),
+    "text": lambda path: write_atomically(path, "x"),
+    "plot": lambda path: plot_curves(path, {"one": [example()]}),
+}
+
+
+@linux
+@pytest.mark.parametrize("kind", SAVES)
+def test_the_next_save_removes_what_a_killed_one_left(kind: str, tmp_path: Path) -> None:
+    if kind == "plot":
+        pytest.importorskip("matplotlib")
+    left = killed_inside_its_save(tmp_path / "killed")
+    SAVES[kind](tmp_path / "new")
+    assert not left.exists()
+    assert [one.name for one in tmp_path.iterdir()] == ["new"]
+
+
+@linux
+def test_the_file_of_a_live_writer_stays_however_old(tmp_path: Path) -> None:
+    with writing(tmp_path / "one") as (process, temporary):
+        os.utime(temporary, (1e9, 1e9))
+        process.send_signal(signal.SIGSTOP)
+        remove_leftovers(tmp_path)
+        assert temporary.read_text() == "half"
+        process.send_signal(signal.SIGCONT)
+        process.communicate()
+        assert process.returncode == 0
+    assert [one.name for one in tmp_path.iterdir()] == ["one"]
+
+
+@linux
+def test_a_writer_that_ended_is_dead_before_its_parent_asks(tmp_path: Path) -> None:
+    """Where nothing collects processes, as in many containers, they stay in /proc."""
+    with writing(tmp_path / "one") as (process, temporary):
+        process.send_signal(signal.SIGKILL)
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        assert Path(f"/proc/{process.pid}").exists()
+        remove_leftovers(tmp_path)
+        assert not temporary.exists()
+
+
+@linux
+def test_a_number_that_another_process_has_now_is_no_writer(tmp_path: Path) -> None:
+    left = killed_inside_its_save(tmp_path / "one")
+    pid, mark = os.getpid(), processes.process_mark(os.getpid())
+    host = left.name.split(".")[2].partition("-")[0]
+    other = left.rename(tmp_path / f".one.{host}-{pid}-1-00000000.tmp")
+    mine = tmp_path / f".one.{host}-{pid}-{mark}-00000000.tmp"
+    mine.touch()
+    remove_leftovers(tmp_path)
+    assert mine.exists() and not other.exists()
+
+
+@pytest.mark.parametrize(
+    ("stat", "signalled"), [(PermissionError(), None), (FileNotFoundError(), None), (FileNotFoundError(), 1)]
+)
+def test_a_hidden_process_is_not_taken_for_dead(
+    stat: OSError, signalled: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Linux can hide the processes of other users, or all but their numbers."""
+
+    def fail(error: Exception) -> Callable[..., None]:
+        def raises(*_: object) -> None:
+            raise error
+
+        return raises
+
+    monkeypatch.setattr(processes, "_stat", fail(stat))
+    if signalled:
+        monkeypatch.setattr(os, "kill", fail(PermissionError()))
+    assert not processes.gone(processes.here(), os.getpid(), "1")
+    if isinstance(stat, FileNotFoundError) and sys.platform.startswith("linux"):
+        monkeypatch.setattr(os, "kill", fail(ProcessLookupError()))
+        assert processes.gone(processes.here(), os.getpid(), "1")
+
+
+def test_files_of_other_machines_go_by_age_and_those_of_others_never(tmp_path: Path) -> None:
+    temporaries = {
+        f".{name}.json.{owner}-0123abcd.tmp": name == "old"
+        for name in ("old", "new")
+        for owner in ("0123456789abcdef-1-77", "0123456789abcdef-1-", "77")  # the last: of an earlier version
+    }
+    others = (".old.tmp", ".old.json.77.tmp", ".old.77-x.tmp", "old.77-0123abcd.tmp", ".old.77-0123abcd")
+    for name in (*temporaries, *others):
+        (tmp_path / name).write_text("half")
+        if "old" in name:
+            os.utime(tmp_path / name, (1e9, 1e9))
+    (tmp_path / ".folder.77-0123abcd.tmp").mkdir()
+    os.utime(tmp_path / ".folder.77-0123abcd.tmp", (1e9, 1e9))
+    remove_leftovers(tmp_path)
+    kept = {name for name, old in temporaries.items() if not old}
+    assert {one.name for one in tmp_path.iterdir()} == kept | {*others, ".folder.77-0123abcd.tmp"}
+
+
+@pytest.mark.parametrize("name", ["x" * 255, "ü" * 127, "\udcff" * 200, "語" * 84])
+def test_every_name_that_a_file_can_have(name: str, tmp_path: Path) -> None:
+    try:
+        (tmp_path / name).touch()
+    except OSError:
+        pytest.skip("the file system has no such names")
+    with replacing(tmp_path / name) as temporary:
+        temporary.write_text("new")
+    assert (tmp_path / name).read_text() == "new"
+
+
 @pytest.mark.parametrize("path", ["", ".", "/"])
 def test_a_path_of_no_file_is_one_line(path: str) -> None:
     with pytest.raises(SynbenchError, match=f"^path: expected that of a file, got '{re.escape(path)}'$"):
         example().save(path)
+
+
+@pytest.mark.parametrize("folder", ["x" * 300, "not/there", "file"])
+def test_a_folder_that_cannot_be_listed_is_one_line(folder: str, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with refused(f"{folder}/r.json: expected a file that can be written, got: "):
+        example().save(tmp_path / folder / "r.json")
 
 
 def test_a_new_file_follows_the_umask(tmp_path: Path) -> None:

@@ -344,7 +344,7 @@ def test_the_encoder_gets_what_the_result_says() -> None:
     x, _ = GaussianTask((2, 3, 3), (0.5,), prior=0.3, center=2.0).sample(
         0.5, 0, 40, seed=8, mean=(0.1, 0.2), std=(1.0, 3.0), dtype=torch.float64
     )
-    assert torch.equal(seen[-1], x)
+    assert torch.equal(next(one for one in seen if len(one) == 40), x)
     assert result.cost.dtype == "float64"
     assert (result.task.prior, result.task.center) == (0.3, 2.0)
     assert (result.encoder.preprocessing.mean, result.encoder.preprocessing.std) == ((0.1, 0.2), (1.0, 3.0))
@@ -362,7 +362,7 @@ def test_published_constants_reach_the_encoder() -> None:
     channels = torch.zeros(3, dtype=torch.float64)
 
     def encoder(x: Tensor) -> Tensor:
-        channels.add_(x.double().mean((0, 2, 3)) * (len(x) > 2))
+        channels.add_(x.double().mean((0, 2, 3)) * (len(x) == 120))
         return x.flatten(1)
 
     sb.score(encoder, published_preprocessing=True, batch_size=120, **{**options, "scales": (1.0,)})

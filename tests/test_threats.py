@@ -121,6 +121,69 @@ def test_checkpoint_that_contains_itself(tmp_path: Path) -> None:
         read_checkpoint(str(tmp_path / "endless.pt"))
 
 
+def repacked(file: Path, kind: int = zipfile.ZIP_DEFLATED, padding: int = 0) -> None:
+    """The archive of torch.save again, compressed, with a part that holds nothing."""
+    with zipfile.ZipFile(file) as archive:
+        parts = [(one.filename, archive.read(one)) for one in archive.infolist()]
+    with zipfile.ZipFile(file, "w", kind) as archive:
+        for name, content in parts:
+            archive.writestr(name, content)
+        archive.writestr(zipfile.ZipInfo("archive/padding"), b"\1" * padding)  # is stored as it is
+
+
+@pytest.mark.parametrize("kind", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_checkpoint_of_compressed_zeros(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: int) -> None:
+    """A thousand times smaller on disk; whatever pads it, torch does not get to unpack it."""
+    monkeypatch.setattr(torch, "load", lambda *_, **__: pytest.fail("it was unpacked"))
+    file = tmp_path / "w.pt"
+    for padding in (0, 2**22):
+        torch.save({"w": torch.zeros(2**18)}, file)
+        repacked(file, kind, padding)
+        with refused("expected an archive as torch.save writes it, without compression, got"):
+            read_checkpoint(str(file))
+    with zipfile.ZipFile(file, "w") as archive:  # parts that share their bytes
+        archive.writestr("archive/data.pkl", b"0" * 100)
+        archive.infolist()[0].file_size = 10**9
+    with refused("bytes unpack to 1000000000"):
+        read_checkpoint(str(file))
+
+
+@pytest.mark.parametrize("source", ["hf:", "timm:local-dir:"])
+def test_directory_of_compressed_zeros(tmp_path: Path, source: str) -> None:
+    """The weights of a local model, which its library unpacks."""
+    transformers = pytest.importorskip("transformers")
+    config = transformers.ViTConfig(hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8,
+                                    image_size=8, patch_size=4)  # fmt: skip
+    model = transformers.ViTModel(config)
+    config.save_pretrained(tmp_path)
+    torch.save(model.state_dict(), tmp_path / "pytorch_model.bin")
+    loaded = load_encoder(f"hf:{tmp_path}")
+    assert loaded.info.parameters == sum(one.numel() for one in loaded.module.parameters())  # type: ignore[union-attr]
+    repacked(tmp_path / "pytorch_model.bin")
+    if source != "hf:":
+        pytest.importorskip("timm")
+        (tmp_path / "config.json").write_text(json.dumps({"architecture": "resnet10t", "num_classes": 0}))
+    with refused("expected an archive as torch.save writes it, without compression, got"):
+        load_encoder(f"{source}{tmp_path}")
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_checkpoint_that_asks_for_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, legacy: bool
+) -> None:
+    """400 bytes, and torch's unpickler would make a bytearray of a gigabyte."""
+    monkeypatch.setattr(torch, "load", lambda *_, **__: pytest.fail("it was unpickled"))
+
+    class Wide:
+        def __reduce__(self) -> Any:
+            return bytearray, (10**9,)
+
+    file = tmp_path / "w.pt"
+    torch.save({"w": torch.ones(1), "x": Wide()}, file, _use_new_zipfile_serialization=not legacy)
+    with refused("expected tensors and plain containers, got a bytearray in"):
+        read_checkpoint(str(file))
+
+
 @pytest.mark.parametrize("size", [2**63, 2**40, 10**9, 100])
 def test_safetensors_header_that_lies(tmp_path: Path, size: int) -> None:
     pytest.importorskip("safetensors")
@@ -172,6 +235,23 @@ def test_hub_configuration_is_data(tmp_path: Path) -> None:
         (tmp_path / "preprocessor_config.json").write_text(text)
         with refused("preprocessor_config.json"):
             load_encoder(f"hf:{tmp_path}", random_init=True)
+
+
+def test_a_processors_code_needs_the_flag(tmp_path: Path) -> None:
+    pytest.importorskip("transformers")
+    marked = tmp_path / "executed"
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "vit", "image_size": 8, "patch_size": 4}))
+    content = {
+        "image_processor_type": "Evil",
+        "auto_map": {"AutoImageProcessor": "evil.Evil"},
+        "image_mean": [0.25] * 3,
+        "image_std": [0.5] * 3,
+    }
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(content))
+    (tmp_path / "evil.py").write_text(f"open({str(marked)!r}, 'w').close()")
+    info = load_encoder(f"hf:{tmp_path}", random_init=True).info
+    assert (info.mean, info.std) == ((0.25,) * 3, (0.5,) * 3)
+    assert not marked.exists()
 
 
 def _onnx(path: Path, location: str, domain: str = "") -> str:

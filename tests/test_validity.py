@@ -131,6 +131,24 @@ def test_rankme_of_known_spectra() -> None:
     assert rankme(torch.from_numpy(7 * q * weights @ v)) == pytest.approx(2**1.5)
 
 
+def test_rankme_is_that_of_singular_values_as_published() -> None:
+    """Not of their squares, not of centred features; the publication's eps = 1e-7 changes the fourth digit."""
+    random = np.random.default_rng(0)
+    features = random.standard_normal((300, 8)) * 0.7 ** np.arange(8) @ random.standard_normal((8, 200)) + 1.0
+    sigma = np.linalg.svd(features, compute_uv=False)
+    centred = np.linalg.svd(features - features.mean(0), compute_uv=False)
+
+    def entropy(p: np.ndarray) -> float:
+        return float(np.exp(-(p[p > 0] * np.log(p[p > 0])).sum()))
+
+    found = rankme(torch.from_numpy(features))
+    assert found == pytest.approx(entropy(sigma / sigma.sum()), rel=1e-9)
+    published = entropy(sigma / sigma.sum() + 1e-7)
+    assert found < published == pytest.approx(found, rel=5e-4)
+    assert entropy(sigma**2 / (sigma**2).sum()) < 0.9 * found
+    assert abs(entropy(centred / centred.sum()) - found) > 0.01 * found
+
+
 def test_knn_counts_votes() -> None:
     random = np.random.default_rng(1)
     train, test = random.standard_normal((60, 3)), random.standard_normal((40, 3))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -22,10 +22,9 @@ POOLS = ("default", "avg", "max", "cls", "flatten")
 class EncoderInfo:
     """What was scored: enough to find the same encoder again.
 
-    `feature_dim` is None until it is known (a callable's first batch). `weights_sha256` covers the sorted
-    (name, dtype, shape, bytes) of the state dict after the head was removed, for onnx and torchscript the
-    file; it is '' for a callable, whose weights cannot be seen, and `parameters` is None where they cannot
-    be counted. `input_shape` is one input without the batch axis; `mean` and `std` are subtracted and
+    `feature_dim` is None until it is known (a callable's first batch). `weights_sha256` is `module_sha256` of
+    the weights as they were loaded, after the head was removed, for onnx and torchscript that of the files; it
+    is '' for a callable, whose weights cannot be seen, and `parameters` is None where they cannot be counted. `input_shape` is one input without the batch axis; `mean` and `std` are subtracted and
     divided by, per entry of its first axis, before the encoder sees the input (None: no normalisation).
     """
 
@@ -75,10 +74,12 @@ class Request:
 class Layout:
     """How to read an output that is not [B, F] yet.
 
-    prefix: leading tokens that are not patches (class token, registers); None if that is not known.
+    prefix: leading tokens that are not patches (class token, registers).
+    class_token: whether the first of them is a class token; None if that is not known.
     """
 
-    prefix: int | None = None
+    prefix: int = 0
+    class_token: bool | None = None
     channels_last: bool = False
 
 
@@ -100,6 +101,17 @@ class Loaded:
     weights_sha256: str | None = None
     parameters: int | None = None
     place: Callable[[torch.device], None] | None = None
+
+
+_CLASS_TOKENS = ("cls_token", "class_embedding")
+
+
+def class_tokens(module: nn.Module) -> int:
+    """How many class tokens a module of a library learns, by the names that the libraries give them."""
+    for name, parameter in module.named_parameters():
+        if name.rpartition(".")[2] in _CLASS_TOKENS:
+            return parameter.numel() // parameter.shape[-1]
+    return 0
 
 
 def check_pool(pool: str | None) -> str:
@@ -133,7 +145,7 @@ def pool_features(output: Tensor, pool: str, layout: Layout, spec: str) -> Tenso
 
     avg, max: over patch tokens (the prefix is left out) or positions; cls: the first token; flatten: all.
     """
-    if pool == "flatten":
+    if pool == "flatten" and output.ndim > 1:
         return output.flatten(1)
     if output.ndim < 3:
         raise SynbenchError(
@@ -141,18 +153,34 @@ def pool_features(output: Tensor, pool: str, layout: Layout, spec: str) -> Tenso
             f"got {pool!r}"
         )
     if pool == "cls":
-        if output.ndim != 3 or layout.prefix == 0:
+        if output.ndim != 3 or layout.class_token is False:
             raise SynbenchError(
                 f"pool: expected 'avg', 'max' or 'flatten' for {spec}, which has no class token, got 'cls'"
             )
         return output[:, 0]
     if output.ndim == 3:
-        values = output[:, layout.prefix or 0 :]
+        if layout.prefix >= output.shape[1]:
+            raise SynbenchError(
+                f"pool: expected 'default', 'cls' or 'flatten' for {spec}, whose output {list(output.shape)} has no "
+                f"tokens of patches, got {pool!r}"
+            )
+        values = output[:, layout.prefix :]
         axes: tuple[int, ...] = (1,)
     else:
         values = output
         axes = tuple(range(1, output.ndim - 1)) if layout.channels_last else tuple(range(2, output.ndim))
     return values.mean(axes) if pool == "avg" else values.amax(axes)
+
+
+def check_rows(spec: str, shape: Sequence[int], batch: int) -> None:
+    """SynbenchError unless an output of `shape` has one row for each of the `batch` inputs of a forward pass.
+
+    It is asked before anything is pooled, joined or cut: rows that belong to no input must not pass for features.
+    """
+    if not shape or shape[0] != batch:
+        raise SynbenchError(
+            f"encoder {spec}: expected output [{batch}, F] for a batch of {batch}, got {list(shape)}"
+        )
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -175,7 +203,7 @@ class Encoder:
     the very tensors it held before are put back. Global state such as autocast, the default dtype or the random
     generators is known inside (see `global_state`), every forward pass leaves it so, and the caller's is put
     back too. A call outside it does all that for itself. `device` and `dtype` say what the forward pass
-    expects; x is moved there if it lies elsewhere.
+    expects; it gets a copy of x there, which it may keep or change.
     """
 
     def __init__(self, loaded: Loaded, info: EncoderInfo, device: torch.device, dtype: torch.dtype) -> None:
@@ -188,10 +216,11 @@ class Encoder:
         self._pool = info.pool or "default"
         self._borrowed = loaded.borrowed
         self._place = loaded.place
-        # A tensor that a caller's module caches in inference mode could not be used in its later training; one that
-        # was made in inference mode runs nowhere else.
-        weights = [] if self.module is None else list(self.module.parameters())
-        self._inference = bool(weights) and (not self._borrowed or any(one.is_inference() for one in weights))
+        self._inference = (
+            self._borrowed
+            and self.module is not None
+            and any(one.is_inference() for one in self.module.parameters())
+        )
         self._active = False
         self._loaded: _Tensors | None = None  # the weights as they were before `recast`
         self.keeps_loaded = False  # whether a later run starts from them again
@@ -222,7 +251,7 @@ class Encoder:
             if self._active:
                 self._move()
         elif self.module is not None:
-            self.module.to(self.device, self.dtype)
+            _cast(self.module, self.device, self.dtype)
         return self
 
     @property
@@ -243,7 +272,7 @@ class Encoder:
         if self._loaded is None:
             self._loaded = _tensors(self.module)
         _restore_tensors(*self._loaded)
-        self.module.to(self.device, dtype)
+        _cast(self.module, self.device, dtype)
         if channels_last:
             self.module.to(memory_format=torch.channels_last)
 
@@ -256,7 +285,7 @@ class Encoder:
             _restore_tensors(*self._loaded)
         try:
             self.dtype = torch.float32
-            self.module.to(self.device, torch.float32)
+            _cast(self.module, self.device, torch.float32)
             yield self
         finally:
             _restore_tensors(*present)
@@ -270,7 +299,7 @@ class Encoder:
     def _move(self) -> None:
         device, dtype = self._onto
         if self.module is not None and (device is not None or dtype is not None):
-            self.module.to(device=device, dtype=dtype)
+            _cast(self.module, device, dtype)
 
     @contextmanager
     def scoring(self) -> Iterator[Encoder]:
@@ -315,10 +344,13 @@ class Encoder:
         if tuple(x.shape[1:]) != info.input_shape or x.ndim != len(info.input_shape) + 1:
             expected = ", ".join(["B", *map(str, info.input_shape)])
             raise SynbenchError(f"x: expected [{expected}] for {info.spec}, got {list(x.shape)}")
-        x = x.to(self.device, self.dtype)
+        x = x.to(self.device, self.dtype, copy=True)  # its own: the encoder may keep or change it
+        # Not inference mode, but for weights that were made there: an encoder may differentiate inside its forward
+        # pass, and what it caches there may be used in its later training. All sources run in the same mode, so that
+        # one encoder has one score.
         with kept_state(), torch.inference_mode(self._inference), torch.no_grad():
             output = self._first(x) if info.feature_dim is None else forward(x)
-            return self._checked(output, len(x))
+            return self._checked(output, len(x)).detach()
 
     def _first(self, x: Tensor) -> Any:
         """The forward pass that shows whether the encoder and this input fit together at all."""
@@ -346,6 +378,14 @@ class Encoder:
                 )
             )
         output: Tensor = made
+        narrow = output.is_floating_point() and output.dtype.itemsize < 2
+        if output.is_nested or output.layout is not torch.strided or output.is_meta or narrow:
+            layout = "nested" if output.is_nested else str(output.layout)
+            raise SynbenchError(
+                f"encoder {spec}: expected a dense Tensor of float16 or wider as output, got "
+                f"{output.dtype}, {layout}, on {output.device}"
+            )
+        check_rows(spec, output.shape, batch)
         if self._pool != "default":
             output = pool_features(output, self._pool, self._layout, spec)
         elif output.ndim > 3 and all(size == 1 for size in output.shape[2:]):
@@ -355,10 +395,6 @@ class Encoder:
             raise SynbenchError(
                 f"encoder {spec}: expected output [B, F], got {shape}"
                 + (f"; pass pool={' or '.join(map(repr, POOLS[1:]))}" if output.ndim > 2 else "")
-            )
-        if shape[0] != batch:
-            raise SynbenchError(
-                f"encoder {spec}: expected output [{batch}, F] for a batch of {batch}, got {shape}"
             )
         if shape[1] == 0:
             raise SynbenchError(f"encoder {spec}: expected at least one feature, got output {shape}")
@@ -378,6 +414,22 @@ class Encoder:
         self.info = replace(self.info, feature_dim=None)
         self(torch.zeros(2, *self.info.input_shape, dtype=self.dtype, device=self.device))
         return self
+
+
+def _cast(module: nn.Module, device: torch.device | None, dtype: torch.dtype | None) -> None:
+    """`module.to(device, dtype)`, where complex weights stay complex: `to` drops their imaginary parts.
+
+    They become complex128 for float64 and complex64 for the rest, as torch has no other usable kind.
+    """
+    wide = torch.complex128 if dtype is torch.float64 else torch.complex64
+
+    def convert(one: Tensor) -> Tensor:
+        return one.to(device, wide if one.is_complex() else dtype if one.is_floating_point() else one.dtype)
+
+    if dtype is None or not any(one.is_complex() for one in (*module.parameters(), *module.buffers())):
+        module.to(device=device, dtype=dtype)
+    else:
+        module._apply(convert)  # type: ignore[no-untyped-call]
 
 
 _Held = tuple[nn.Parameter, Tensor, Tensor | None]

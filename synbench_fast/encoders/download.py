@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 
+from synbench_fast.encoders.weights import check_archive
 from synbench_fast.errors import SynbenchError, first_line
 
 __all__ = ["fetching"]
@@ -24,12 +26,16 @@ def fetching(spec: str, what: str = "pretrained weights", way_out: str = _WAY_OU
     """Turn a library's failure to fetch `what` into one line that names the ways out.
 
     Meanwhile torch.load unpickles nothing but tensors, also where a library asks it for more: some load what they
-    have downloaded, or find in their cache, with weights_only=False.
+    have downloaded, or find in their cache, with weights_only=False. Weights in a local directory that the spec
+    names are looked at first, see `check_archive`.
 
     The libraries raise anything from URLError to RuntimeError here, so every exception counts, except
     running out of memory.
     """
     try:
+        folder = Path(spec.partition(":")[2].removeprefix("local-dir:")).expanduser()
+        for file in folder.glob("*.bin"):
+            check_archive("encoder", file)
         with _weights_only():
             yield
     except (SynbenchError, MemoryError, torch.OutOfMemoryError):

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from synbench_fast import plugins
 from synbench_fast.encoders import registry
 from synbench_fast.encoders.base import Encoder, EncoderInfo, Loaded, Request, check_pool
-from synbench_fast.encoders.weights import parameter_count, state_sha256
+from synbench_fast.encoders.weights import module_sha256, parameter_count
 from synbench_fast.errors import SynbenchError, suggest
 from synbench_fast.global_state import known_state, seeded
 
@@ -48,7 +48,8 @@ def load_encoder(
         mean, std: normalisation per entry of the input's first axis, in units of images in [0, 1]; one value
             counts for all. Default the encoder's own constants; mean=[0], std=[1] switches them off.
         pool: 'default' (the model's own), or 'avg', 'max', 'cls', 'flatten' over its tokens or maps.
-        checkpoint: local weights, safetensors or a torch.save of a state dict; read without executing code.
+        checkpoint: local weights, safetensors or a torch.save of a state dict; read without executing code. FILE#KEY
+            chooses out of a file that has several sets of weights.
         random_init: no download: weights drawn from `seed`, the global random state stays as it is.
         trust_remote_code: let a hub model bring its own Python code (hf), or run a TorchScript archive, which is
             code.
@@ -91,7 +92,7 @@ def load_encoder(
     module = loaded.module
     sha = loaded.weights_sha256
     if sha is None:
-        sha = state_sha256(module.state_dict()) if module is not None else ""
+        sha = module_sha256(module) if module is not None else ""
     info = EncoderInfo(
         spec=request.spec,
         source=prefix,
@@ -185,7 +186,7 @@ def _spec_for(name: str) -> str:
     }
     if (usage := usages.get(os.path.splitext(name)[1])) is not None:
         return f", did you mean {usage}?"
-    if os.path.isdir(name):
+    if os.path.isfile(os.path.join(name, "config.json")):
         return f", did you mean hf:{name}?"
     specs = registry.list_encoders()
     exact = [spec for spec in specs if spec.partition(":")[2] == name]

@@ -9,18 +9,24 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from synbench_fast.encoders.base import Loaded, Request
+from synbench_fast.encoders.base import Layout, Loaded, Request, check_rows
 from synbench_fast.encoders.registry import require
 from synbench_fast.encoders.weights import existing_file, file_sha256
 from synbench_fast.errors import SynbenchError, first_line, suggest
+from synbench_fast.local_files import onnx_data
 
 __all__ = ["load"]
 
 _DTYPES = {"tensor(float)": np.float32, "tensor(double)": np.float64, "tensor(float16)": np.float16}
+_IMAGE_CHANNELS = (1, 3, 4)
 
 
 class _Session:
-    """One session per device; batches go through host memory, in the graph's own dtype."""
+    """One session per device; batches go through host memory, in the graph's own dtype.
+
+    `sizes` are those of one input, None where the graph leaves one open. Channels come first in them, as everywhere
+    else here, also where the graph reads images with their channels last; such a graph is recognised by its sizes.
+    """
 
     def __init__(self, runtime: Any, file: Path, request: Request) -> None:
         self.runtime, self.file, self.spec = runtime, file, request.spec
@@ -53,11 +59,13 @@ class _Session:
                 f"encoder {self.spec}: expected an output that is a tensor, got {self.output!r} of type "
                 f"{kinds[self.output]}"
             )
-        shape = list(self.input.shape)
-        self.batch = shape[0] if shape and isinstance(shape[0], int) and shape[0] > 0 else None
+        shape = [size if isinstance(size, int) and size > 0 else None for size in self.input.shape]
+        self.batch = shape[0] if shape else None
         sizes = shape[1:]
-        known = bool(sizes) and all(isinstance(n, int) and n > 0 for n in sizes)
-        self.input_shape: tuple[int, ...] | None = tuple(sizes) if known else None
+        self.channels_last = (
+            len(sizes) > 2 and sizes[-1] in _IMAGE_CHANNELS and sizes[0] not in _IMAGE_CHANNELS
+        )
+        self.sizes = (sizes[-1], *sizes[:-1]) if self.channels_last else tuple(sizes)
 
     def place(self, device: torch.device) -> None:
         provider = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}.get(device.type, "")
@@ -71,7 +79,9 @@ class _Session:
             return
         where: Any = provider if device.type == "cpu" else (provider, {"device_id": device.index or 0})
         try:
-            self.session = self.runtime.InferenceSession(str(self.file), providers=[where])
+            options = self.runtime.SessionOptions()
+            options.intra_op_num_threads = torch.get_num_threads()
+            self.session = self.runtime.InferenceSession(str(self.file), options, providers=[where])
         except Exception as error:
             raise SynbenchError(
                 f"encoder: expected an ONNX file, got {self.file} ({first_line(error)})"
@@ -80,44 +90,56 @@ class _Session:
 
     def __call__(self, x: Tensor) -> Tensor:
         values = x.detach().to("cpu", torch.float64 if self.dtype is np.float64 else torch.float32).numpy()
+        if self.channels_last:
+            values = np.moveaxis(values, 1, -1)
         values = np.ascontiguousarray(values, dtype=self.dtype)
         if self.batch is None:
             result = self._run(values)
         else:
-            count = len(values)
-            padding = np.zeros((-count % self.batch, *values.shape[1:]), self.dtype)
-            padded = np.concatenate([values, padding])
-            parts = [self._run(padded[i : i + self.batch]) for i in range(0, len(padded), self.batch)]
-            result = np.concatenate(parts)[:count]
+            count, calls = len(values), max(1, -(-len(values) // self.batch))
+            padding = np.zeros((calls * self.batch - count, *values.shape[1:]), self.dtype)
+            parts = np.split(np.concatenate([values, padding]), calls)
+            result = np.concatenate([self._run(part) for part in parts])[:count]
         if result.dtype == np.float16:
             result = result.astype(np.float32)
         return torch.from_numpy(result).to(x.device)
 
     def _run(self, values: Any) -> Any:
-        return self.session.run([self.output], {self.input.name: values})[0]
+        made = self.session.run([self.output], {self.input.name: values})[0]
+        check_rows(self.spec, made.shape, len(values))
+        return made
 
 
 def load(request: Request) -> Loaded:
     """Input shape from the graph; a fixed batch size in it is served by cutting and padding each batch.
 
+    A graph that reads [B, height, width, channels] is given [B, channels, height, width] in that order, so that
+    normalisation and patterns are per channel. onnxruntime works on as many CPU threads as torch does here.
+
     Features are the first output unless `?output=NAME` names another. The fingerprint covers the file and
-    the weights an exporter put beside it (FILE.data, FILE_data).
+    the files that its tensors lie in, as the graph names them.
     """
     request.refuse("random_init", "checkpoint", reason="the weights are those in the file")
     runtime = require("onnxruntime", "onnx", request.spec)
     file = existing_file("encoder", request.name)
     session = _Session(runtime, file, request)
-    beside = [Path(f"{file}{ending}") for ending in (".data", "_data")]
-    own, wanted = session.input_shape, request.input_shape
-    if own is not None and wanted is not None and own != wanted:
+    own, wanted = session.sizes, request.input_shape
+    agrees = wanted is None or (
+        len(wanted) == len(own) and all(size in (None, n) for size, n in zip(own, wanted, strict=True))
+    )
+    if own and not agrees:
         raise SynbenchError(
-            f"input_shape: expected {own}, which {request.spec} fixes in its graph, got {wanted}"
+            f"input_shape: expected {str(own).replace('None', 'any')}, which {request.spec} fixes in its graph"
+            + (", channels first," if session.channels_last else ",")
+            + f" got {wanted}"
         )
+    complete = tuple(size for size in own if size is not None)
     return Loaded(
         forward=session,
         module=None,
         name=request.name,
-        input_shape=own,
-        weights_sha256=file_sha256([file, *(path for path in beside if path.is_file())]),
+        input_shape=complete if complete and len(complete) == len(own) else None,
+        weights_sha256=file_sha256([file, *onnx_data(file)]),
+        layout=Layout(channels_last=session.channels_last),
         place=session.place,
     )

@@ -16,6 +16,7 @@ from torch import nn
 from synbench_fast.encoders.base import Loaded, Request
 from synbench_fast.encoders.weights import existing_file, load_checkpoint
 from synbench_fast.errors import SynbenchError, first_line, suggest
+from synbench_fast.local_files import added_paths, file_sha256, is_installed, local_sources
 
 __all__ = ["load"]
 
@@ -31,7 +32,7 @@ def load(request: Request) -> Loaded:
     where, colon, name = request.name.rpartition(":")
     if not colon or not where or not name:
         raise SynbenchError(f"encoder: expected python:MODULE:FACTORY, got {request.spec!r}")
-    with _importing():
+    with _importing(where):
         module = _import(where, request.spec)
         factory = getattr(module, name, None)
         if not callable(factory):
@@ -80,16 +81,46 @@ def _numbers(value: Any) -> tuple[float, ...] | None:
     return None
 
 
+# Modules that factories brought in from local files, and what those held.
+_brought: dict[str, tuple[Path, str]] = {}
+
+
+def _forget_others(where: str) -> None:
+    """Have local modules imported anew if a file changed, or if `where` has a module of a name from elsewhere."""
+    wanted: dict[str, set[Path]] = {}
+    for name, file in local_sources(where):
+        wanted.setdefault(name.removesuffix(".py").removesuffix("/__init__").replace("/", "."), set()).add(
+            file
+        )
+    for name, (file, held) in _brought.items():
+        if not file.is_file() or file not in wanted.get(name, {file}) or file_sha256([file]) != held:
+            for module in _brought:
+                sys.modules.pop(module, None)
+            _brought.clear()
+            return
+
+
 @contextmanager
-def _importing() -> Iterator[None]:
+def _importing(where: str) -> Iterator[None]:
+    _forget_others(where)
+    before, paths = set(sys.modules), set(sys.path)
     here = str(Path.cwd())
     sys.path.insert(0, here)
     importlib.invalidate_caches()
+    # Compiled files know their source by size and second: one that changes within it would be taken for the old.
+    writes, sys.dont_write_bytecode = sys.dont_write_bytecode, True
     try:
         yield
     finally:
+        sys.dont_write_bytecode = writes
         if here in sys.path:
             sys.path.remove(here)
+        added_paths.update({*sys.path} - paths)
+        for name in set(sys.modules) - before:
+            file = Path(str(getattr(sys.modules[name], "__file__", None))).resolve()
+            own = name.partition(".")[0] == __name__.partition(".")[0]
+            if not own and not is_installed(file) and file.is_file():
+                _brought[name] = file, file_sha256([file])
 
 
 def _import(where: str, spec: str) -> ModuleType:

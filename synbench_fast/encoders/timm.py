@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from synbench_fast.encoders.base import Layout, Loaded, Request
+from synbench_fast.encoders.base import Layout, Loaded, Request, class_tokens
 from synbench_fast.encoders.download import fetching
 from synbench_fast.encoders.registry import check_name, require
 from synbench_fast.encoders.weights import load_checkpoint
@@ -51,7 +51,8 @@ def load(request: Request) -> Loaded:
         std=tuple(config["std"]),
         revision=config.get("tag") or None if request.pretrained else None,
         layout=Layout(
-            prefix=getattr(model, "num_prefix_tokens", None),
+            prefix=int(getattr(model, "num_prefix_tokens", class_tokens(model))),
+            class_token=class_tokens(model) > 0,
             channels_last=str(getattr(model, "output_fmt", "NCHW")) == "NHWC",
         ),
         random_init=request.random_init,

@@ -1,11 +1,11 @@
 """What makes numbers comparable: the hashes that jobs and units are found by.
 
 The key of a job covers what was asked for: spec, every argument of score() but the device, the tasks, the
-size and time of local files that the spec names, and NUMERICS. A finished job is known by it without loading
-anything.
+local files that the encoder is made of (`named_files`), and NUMERICS. A finished job is known by it without
+loading anything.
 
 The series of units covers what decides their numbers, known once the encoder is loaded: NUMERICS, the spec and
-revision, the weights' sha256, the source of a `python:` encoder, preprocessing, width, the task without its
+revision, the weights' sha256, the code and configuration beside them (`source_of`), preprocessing, width, the task without its
 scales, estimator, budgets, seed, backend of the operations, CPU threads, the versions of torch and of the
 encoder's library, and the decision: kind of device, arithmetic, batch size, memory layout, compilation. The
 number and the values of scales, the number of samples, thresholds and the integral are no part of it.
@@ -14,14 +14,16 @@ number and the values of scales, the number of samples, thresholds and the integ
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import inspect
 import json
+import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from synbench_fast.errors import SynbenchError
+from synbench_fast.local_files import file_sha256, local_sources, onnx_data, split_checkpoint
 
 __all__ = [
     "NUMERICS",
@@ -36,6 +38,15 @@ __all__ = [
 ]
 
 NUMERICS = 1  # raised with every version whose numbers differ from the one before
+WHOLE = (
+    16 << 20
+)  # bytes: a larger file is known by size and times, because reading it takes as long as loading it
+PUBLISHED = (
+    "builtin",
+    "timm",
+    "torchvision",
+    "open_clip",
+)  # sources of names; those of the others may be paths
 FLEET_THREADS = 1  # a number that does not depend on how many workers there are
 
 
@@ -111,42 +122,66 @@ def halved(prepared: dict[str, Any]) -> dict[str, Any] | None:
     return {**prepared, "decision": decision, "tasks": tasks}
 
 
-def named_files(request: dict[str, Any]) -> list[Path]:
-    """Local files and folders that a request names."""
-    source, _, name = request["spec"].partition("?")[0].partition(":")
-    names = [request["options"]["checkpoint"]]
-    if source in ("onnx", "torchscript", "hf"):
-        names.append(name)
-    elif source == "python":
-        names.append(name.rpartition(":")[0])
-    paths = [Path(one).expanduser() for one in names if one]
-    if source == "onnx":  # the weights that an exporter put beside the graph
-        paths += [Path(f"{paths[-1]}{ending}") for ending in (".data", "_data")]
-    return [one for one in paths if one.exists()]
+def named_files(request: dict[str, Any]) -> list[tuple[str, Path]]:
+    """Local files that a request's encoder is made of, each with a name that does not depend on where it lies."""
+    spec, checkpoint = request["spec"], request["options"]["checkpoint"]
+    source, _, name = spec.partition(":")
+    found: list[tuple[str, Path]] = []
+    if checkpoint is not None:
+        found.append(("checkpoint", split_checkpoint(checkpoint)[0]))
+    if source == "python":
+        found += local_sources(name.rpartition(":")[0])
+    elif source not in PUBLISHED:
+        file = Path(os.path.expanduser(name.partition("?")[0]))
+        data = onnx_data(file) if source == "onnx" else []
+        found += [("file", file), *((os.path.relpath(one, file.parent), one) for one in data)]
+    for folder in _folders(spec):
+        found += [(one.relative_to(folder).as_posix(), one) for one in sorted(folder.rglob("*"))]
+    return [(name, path) for name, path in found if os.path.isfile(path)]
 
 
-def _files(request: dict[str, Any]) -> list[tuple[str, int, int]]:
-    found = []
-    for path in named_files(request):
-        inside = sorted(path.rglob("*")) if path.is_dir() else [path]
-        found += [(str(one), one.stat().st_size, one.stat().st_mtime_ns) for one in inside if one.is_file()]
-    return found
+def _folders(spec: str) -> list[Path]:
+    """The directory that a spec loads a model from, and that of the model which it adapts, where they are local."""
+    source, _, name = spec.partition(":")
+    local = source not in (*PUBLISHED, "python") or name.startswith("local-dir:")
+    folder = Path(os.path.expanduser(name.removeprefix("local-dir:")))
+    if not local or not name or not os.path.isdir(folder):
+        return []
+    with suppress(OSError, ValueError, TypeError, KeyError):  # whoever loads it says what is wrong with it
+        content = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+        base = Path(os.path.expanduser(content["base_model_name_or_path"]))
+        return [folder, base] if base.is_dir() else [folder]
+    return [folder]
+
+
+def _files(request: dict[str, Any]) -> list[tuple[str, Any]]:
+    return [(name, _state(path)) for name, path in named_files(request)]
+
+
+def _state(path: Path) -> Any:
+    """What changes with a file's content; the time of its last change is the one that no program sets."""
+    found = path.stat()
+    state = (found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+    if found.st_size > WHOLE:
+        return state
+    try:
+        return file_sha256([path])
+    except OSError:  # whoever loads it says that it cannot be read
+        return state
 
 
 def source_of(spec: str) -> str:
-    """sha256 of the file that a `python:` encoder comes from, "" for the others: its weights may be hidden."""
-    prefix, _, name = spec.partition(":")
-    if prefix != "python":
-        return ""
-    where = name.rpartition(":")[0]
-    if not where.endswith(".py"):
-        try:
-            found = importlib.util.find_spec(where)
-        except (ImportError, ValueError):
-            found = None
-        where = (found.origin if found is not None else None) or ""
-    path = Path(where).expanduser()
-    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
+    """sha256 of the code and configuration that make an encoder of its weights, "" where the spec names none.
+
+    For `python:` that is the code which importing its module brings in, for a local directory its JSON and Python
+    files: what scales an adapter or names an activation is in no weight.
+    """
+    source, _, name = spec.partition(":")
+    found = local_sources(name.rpartition(":")[0]) if source == "python" else []
+    for folder in _folders(spec):
+        inside = sorted([*folder.glob("*.json"), *folder.rglob("*.py")])
+        found += [(one.relative_to(folder).as_posix(), one) for one in inside if one.is_file()]
+    return digest([(name, file_sha256([path])) for name, path in found]) if found else ""
 
 
 def library_of(spec: str) -> str | None:

@@ -22,11 +22,11 @@ from synbench_fast.fleet.configuration import (
 )
 from synbench_fast.fleet.executors import Executor, Local
 from synbench_fast.fleet.places import Snapshot
-from synbench_fast.fleet.processes import LEASE_SECONDS
 from synbench_fast.fleet.readahead import ReadAhead
 from synbench_fast.fleet.scheduler import RETRIES, Fleet
 from synbench_fast.fleet.store import Job, Store
 from synbench_fast.prepare import check_settings
+from synbench_fast.processes import LEASE_SECONDS
 from synbench_fast.suites import Suite
 
 __all__ = ["find_executor", "place_workers", "run_fleet"]

@@ -14,6 +14,7 @@ from synbench_fast import arguments
 from synbench_fast.encoders.base import POOLS
 from synbench_fast.encoders.registry import installed, is_source, list_encoders, source
 from synbench_fast.errors import SynbenchError, suggest
+from synbench_fast.local_files import split_checkpoint
 
 __all__ = ["expand"]
 
@@ -22,7 +23,7 @@ Named = tuple[str, dict[str, Any]]  # spec, its own arguments of score()
 WHOLE = {".onnx": "onnx", ".torchscript": "torchscript", ".ts": "torchscript"}  # files that are encoders
 WEIGHTS = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")  # files that need an architecture
 _VALUES: dict[str, Callable[[str], Any]] = {
-    "--checkpoint": lambda text: arguments.existing_file("--checkpoint", text),
+    "--checkpoint": lambda text: arguments.checkpoint("--checkpoint", text),
     "--input-shape": lambda text: arguments.shape("--input-shape", text),
     "--mean": lambda text: arguments.numbers("--mean", text),
     "--std": lambda text: arguments.numbers("--std", text, above=0),
@@ -48,7 +49,7 @@ def expand(models: Iterable[str], architectures: Sequence[str] = ()) -> list[Nam
     weights: list[str] = []
     for item in models:
         for one in _paths(item) or _specs(item):
-            suffix = Path(one).suffix.lower()
+            suffix = split_checkpoint(one)[0].suffix.lower()
             if is_source(one.partition(":")[0]):
                 named.append((one, {}))
             elif suffix in WHOLE:
@@ -84,9 +85,12 @@ def _paths(item: str) -> list[str]:
         if prefix in ("onnx", "torchscript") and _PATTERN.search(name):
             return [f"{prefix}:{one}" for one in sorted(glob.glob(name, recursive=True))]
         return []
-    if Path(item).is_file():
+    if split_checkpoint(item)[0].is_file():
         return [item]
-    return sorted(one for one in glob.glob(item, recursive=True) if Path(one).is_file())
+    pattern, mark, key = item.rpartition("#")
+    if not mark or Path(pattern).suffix.lower() not in WEIGHTS:
+        pattern, mark, key = item, "", ""
+    return sorted(f"{one}{mark}{key}" for one in glob.glob(pattern, recursive=True) if Path(one).is_file())
 
 
 def _specs(item: str) -> list[str]:

@@ -26,10 +26,13 @@ def weight_files(request: dict[str, Any]) -> list[Path]:
     source, _, name = request["spec"].partition("?")[0].partition(":")
     if request["options"]["random_init"]:
         return []
-    found = []
-    for path in named_files(request):
-        found += [one for one in sorted(path.iterdir()) if one.suffix in ENDINGS] if path.is_dir() else [path]
-    if source in ("hf", "timm") and not found:
+    library = source in ("hf", "timm")
+    found = [
+        path
+        for inside, path in named_files(request)
+        if inside == "checkpoint" or not library or ("/" not in inside and path.suffix in ENDINGS)
+    ]
+    if library and not found:
         from huggingface_hub import try_to_load_from_cache
 
         cached = try_to_load_from_cache(name if source == "hf" else f"timm/{name}", "model.safetensors")

@@ -15,20 +15,19 @@ import re
 import sqlite3
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from synbench_fast.documents import remove_leftovers
 from synbench_fast.errors import SynbenchError
 from synbench_fast.fleet.database import FILE, connect, explained, mode, transaction
 from synbench_fast.fleet.plan import cover
-from synbench_fast.fleet.processes import LEASE_SECONDS, gone, here, process_mark
 from synbench_fast.fleet.summary import read_summary
+from synbench_fast.processes import LEASE_SECONDS, gone, here, process_mark
 
 __all__ = ["Job", "Store", "Unit", "read_summary"]
-
-_ABANDONED_SECONDS = 3600.0  # a file that has been half written for so long is nobody's
 
 
 @dataclass(frozen=True)
@@ -130,12 +129,7 @@ class Store:
                 (here(), os.getpid(), process_mark(os.getpid()), "[]", now, now),
             )
             self.run = int(cursor.lastrowid or 0)
-            alone = db.execute("SELECT count(*) FROM runs WHERE ended IS NULL").fetchone()[0] == 1
-        if alone:  # what a run that was killed had begun to write
-            for path in self.results.glob(".*.tmp"):
-                with suppress(OSError):
-                    if abs(time.time() - path.stat().st_mtime) > _ABANDONED_SECONDS:
-                        path.unlink()
+        remove_leftovers(self.results)
         return self.run
 
     def beat(self, kinds: Iterable[str], workers: Iterable[Sequence[Any]] = ()) -> list[int]:

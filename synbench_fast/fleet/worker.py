@@ -204,7 +204,7 @@ class EncoderWorker:
             "peak_memory_bytes": peak_memory(self.device),
             "compiled": pipeline.forward.compiled,
             "cuda_graph": pipeline.forward.graphed,
-            "warnings": pipeline.forward.warnings,
+            "warnings": pipeline.warnings,
         }
         return encode_point(probe.point(block)), probe.splits * block.count, costs
 
@@ -219,7 +219,7 @@ class EncoderWorker:
         size = _Decided(wanted.next(), largest=probe.samples, fixed=True, measured=not wanted.settled)
         # Where it was found to repay itself, an encoder that cannot be compiled runs as it is.
         compile = True if ready.settings.compile is True else "decided" if decision["compile"] else False
-        return Pipeline(probe, ready.encoder, size, compile=compile)
+        return Pipeline(probe, ready.encoder, size, compile=compile, tf32=loaded.precision.tf32)
 
     @known_state()
     def assemble(

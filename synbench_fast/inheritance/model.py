@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from synbench_fast.documents import replacing
-from synbench_fast.encoders.weights import state_sha256
+from synbench_fast.encoders.weights import module_sha256
 from synbench_fast.errors import SynbenchError, first_line
 from synbench_fast.robust_probe.data import optional
 
@@ -73,7 +73,7 @@ class Classifier(nn.Module):
 
     def sha256(self) -> str:
         """Fingerprint of all weights."""
-        return state_sha256(self.state_dict())
+        return module_sha256(self)
 
     def save(self, path: str | Path) -> Path:
         """Write the weights as safetensors, without pickle; a save that was stopped leaves no file at `path`."""
@@ -102,7 +102,7 @@ class Classifier(nn.Module):
 
 
 def weighted_mean(models: Sequence[Classifier], weights: Sequence[float]) -> Classifier:
-    """sum_i weights[i] * models[i] of all floating-point weights and statistics, summed in float64.
+    """sum_i weights[i] * models[i] of all real and complex weights and statistics, summed in 64 bits a part.
 
     Weights that are 0 leave their model out and a single weight of 1 copies its model, both exactly. Integers (counts
     of batches) are the first model's.
@@ -114,8 +114,10 @@ def weighted_mean(models: Sequence[Classifier], weights: Sequence[float]) -> Cla
     states = [(one.state_dict(), weight) for one, weight in used]
     mixed: dict[str, Tensor] = {}
     for name, value in made.state_dict().items():
-        if value.is_floating_point():
-            total = sum((weight * state[name].double() for state, weight in states), torch.zeros(()).double())
+        if value.is_floating_point() or value.is_complex():
+            wide = torch.complex128 if value.is_complex() else torch.float64
+            parts = (weight * state[name].to(wide) for state, weight in states)
+            total = sum(parts, torch.zeros((), dtype=wide))
             mixed[name] = torch.as_tensor(total).to(value.dtype)
         else:
             mixed[name] = value

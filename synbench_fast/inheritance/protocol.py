@@ -11,8 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from synbench_fast.encoders.weights import state_sha256
+from synbench_fast.encoders.weights import module_sha256
 from synbench_fast.errors import SynbenchError
+from synbench_fast.fleet.configuration import source_of
 from synbench_fast.global_state import tf32_allowed
 from synbench_fast.inheritance.bench import Bench
 from synbench_fast.inheritance.cells import PRETRAINING, Agreement, Cell, FailedCell, ScoreSummary
@@ -56,6 +57,7 @@ class Protocol:
         self.parts = suite.test_parts()
         self.original = network.split(len(suite.classes)).to(device)
         self.sha256 = self.original.sha256()
+        self.source = source_of(name)  # of a factory: the weights do not say what is computed with them
         self.reused = 0
         self._before: dict[str, Tensor] | None = None
         self._scores: dict[str, ScoreSummary] = {}
@@ -70,6 +72,7 @@ class Protocol:
             "suite_sha256": self.suite.sha256,
             "encoder": self.name,
             "encoder_sha256": self.sha256,
+            **({"encoder_source": self.source} if self.source else {}),
             "preprocessing": [
                 list(self.original.mean),
                 list(self.original.std),
@@ -193,7 +196,7 @@ class Protocol:
         """Score of the encoder without its head; equal weights have equal scores, and are scored once."""
         if self.scoring is None:
             return None
-        key = state_sha256(model.body.state_dict())
+        key = module_sha256(model.body)
         if key not in self._scores:
             options = self.scoring
             result = synbench_score(

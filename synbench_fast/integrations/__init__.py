@@ -15,7 +15,10 @@ from synbench_fast.errors import SynbenchError, first_line
 if TYPE_CHECKING:
     from synbench_fast.results import RobustArea, Score
 
-__all__ = ["missing", "named_numbers"]
+__all__ = ["missing", "named_numbers", "number_names"]
+
+_OF_A_SCORE = ("score", "stderr", "ci95_low", "ci95_high")
+_OF_THE_AREA = {"robust_area": "value", "robust_area_ratio": "ratio", "robust_area_stderr": "stderr"}
 
 
 def missing(library: str, extra: str, error: ImportError) -> SynbenchError:
@@ -27,21 +30,29 @@ def missing(library: str, extra: str, error: ImportError) -> SynbenchError:
     return SynbenchError(f'{library}: expected the package, got {what}; pip install "synbench-fast[{extra}]"')
 
 
-def named_numbers(
-    scores: Iterable[Score], area: RobustArea, prefix: str = "", *, finite: bool = True
-) -> dict[str, float]:
-    """Scores, errors, intervals and robust area under the names that `synbench-fast export` gives them.
-
-    `score_eps0_a0.6`, `stderr_...`, `ci95_low_...` and `ci95_high_...` per budget and threshold, `robust_area`,
-    `robust_area_ratio` and `robust_area_stderr`. finite: leave out what is not.
+def number_names(eps: Iterable[float], thresholds: Iterable[float]) -> list[str]:
+    """`score_eps0_a0.6`, `stderr_...`, `ci95_low_...` and `ci95_high_...` per budget and threshold, `robust_area`,
+    `robust_area_ratio` and `robust_area_stderr`: the names that `synbench-fast export` gives them.
     """
     from synbench_fast.report.tables import point_name
 
-    found = {}
-    for one in scores:
-        point = point_name(one.eps, one.threshold)
-        for what in ("score", "stderr", "ci95_low", "ci95_high"):
-            found[f"{prefix}{what}_{point}"] = getattr(one, what)
-    for what, value in (("", area.value), ("_ratio", area.ratio), ("_stderr", area.stderr)):
-        found[f"{prefix}robust_area{what}"] = value
+    points = [point_name(one, threshold) for one in eps for threshold in thresholds]
+    return [f"{what}_{point}" for point in points for what in _OF_A_SCORE] + list(_OF_THE_AREA)
+
+
+def named_numbers(
+    scores: Iterable[Score], area: RobustArea, prefix: str = "", *, finite: bool = True
+) -> dict[str, float]:
+    """Scores, errors, intervals and robust area under their names, see `number_names`.
+
+    finite: leave out what is not.
+    """
+    from synbench_fast.report.tables import point_name
+
+    found = {
+        f"{prefix}{what}_{point_name(one.eps, one.threshold)}": getattr(one, what)
+        for one in scores
+        for what in _OF_A_SCORE
+    }
+    found |= {f"{prefix}{name}": getattr(area, what) for name, what in _OF_THE_AREA.items()}
     return {name: value for name, value in found.items() if math.isfinite(value) or not finite}

@@ -24,6 +24,7 @@ from synbench_fast.integrations import missing
 from synbench_fast.integrations.monitor import SAMPLES, undisturbed
 from synbench_fast.prepare import PRESETS, check_scales
 from synbench_fast.probe import Probe
+from synbench_fast.purity import check_purity
 from synbench_fast.report.tables import point_name
 from synbench_fast.results import CurvePoint
 from synbench_fast.scores import Curve, Scoring
@@ -270,7 +271,7 @@ def _probe(encoder: EmbeddingEncoder, settings: Settings) -> Probe:
     device = encoder.device
     zeros = torch.zeros(2, settings.tokens, encoder.width, device=device)
     features = encoder(zeros).shape[1]
-    return Probe(
+    probe = Probe(
         settings.task(encoder.width),
         settings.eps,
         samples=settings.samples or max(SAMPLES, 2 * features),
@@ -279,6 +280,16 @@ def _probe(encoder: EmbeddingEncoder, settings: Settings) -> Probe:
         seed=settings.seed,
         device=device,
     )
+    for line in check_purity(
+        encoder,
+        lambda count: probe.batch(0, 0, 0, count).x,
+        settings.batch_size,
+        spec=encoder.name,
+        dtype=encoder.dtype,
+        tf32=False,
+    ):
+        logger.warning("synbench: %s", line)
+    return probe
 
 
 class EmbeddingEncoder:
@@ -302,6 +313,7 @@ class EmbeddingEncoder:
             len(self._mean),
             embeddings(torch.zeros(1, dtype=torch.long, device=self.device)).dtype,
         )
+        self.name = type(model).__name__
         seq2seq = bool(getattr(model.config, "is_encoder_decoder", False))
         self._run = model.get_encoder() if seq2seq else model
         accepted = inspect.signature(self._run.forward).parameters

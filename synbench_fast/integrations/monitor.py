@@ -18,6 +18,7 @@ from synbench_fast.global_state import kept_state, known_state, seeded
 from synbench_fast.integrations import named_numbers
 from synbench_fast.prepare import PRESETS, check_scales
 from synbench_fast.probe import Probe
+from synbench_fast.purity import check_purity
 from synbench_fast.scores import Curve
 from synbench_fast.smooth import FEWEST_SCALES
 from synbench_fast.task import GaussianTask
@@ -153,6 +154,15 @@ class Monitor:
                 device=like.device,
                 **self.options,
             )
+            for line in check_purity(
+                lambda x: _features(encode, x),
+                lambda count: probe.batch(0, 0, 0, count).x,
+                self.batch_size,
+                spec=type(encode).__name__,
+                dtype=like.dtype,
+                tf32=False,
+            ):
+                logger.warning("synbench: %s", line)
             for batch in probe.batches(self.batch_size):
                 probe.update(batch, _features(encode, batch.x))
             return probe.compute()

@@ -6,17 +6,19 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from synbench_fast.checks import check_eps, check_estimator, check_integer, check_thresholds
-from synbench_fast.errors import SynbenchError
+from synbench_fast.curves import demo_library
+from synbench_fast.errors import SynbenchError, suggest
 from synbench_fast.estimators import consistent_point
-from synbench_fast.integrations import missing, named_numbers
+from synbench_fast.integrations import missing, named_numbers, number_names
 from synbench_fast.ops.feature_stats import FeatureStats, feature_stats
 from synbench_fast.ops.score_auc import Integral
 from synbench_fast.probe import Probe
-from synbench_fast.scores import Curve, Scoring
+from synbench_fast.scores import CONFIDENCE_95, Curve, Scoring
 from synbench_fast.task import SCALE_STEP, GaussianTask
 
 try:
@@ -39,7 +41,8 @@ class SynBenchScore(Metric):
 
     `compute` gives a dict of scalars, as `log_dict` takes it, under the names of `synbench-fast export`:
     score_eps0_a0.6, stderr_..., ci95_low_..., ci95_high_..., robust_area, robust_area_ratio, robust_area_stderr.
-    `result` gives the whole curve.
+    With `only` it gives one of these numbers, as MetricTracker.best_metric, MinMaxMetric and arithmetic with metrics
+    need it. `result` gives the whole curve.
 
     One batch has no score, so that `forward` updates and returns an empty dict.
 
@@ -52,6 +55,8 @@ class SynBenchScore(Metric):
             samples under classifiers that are known once the last sample of a scale has come, "paper" those of a
             second half, so that equal moments can have other values. `Probe`, which keeps features, has them.
         integral, average, backend: as in `Probe`.
+        only: a name of the above, whose number `compute` then gives alone: a float64 scalar, NaN where the dict would
+            leave it out.
         options: of torchmetrics.Metric, such as `process_group`.
 
     Raises:
@@ -69,7 +74,6 @@ class SynBenchScore(Metric):
     """
 
     is_differentiable = False
-    higher_is_better = True
     full_state_update = False
 
     def __init__(
@@ -83,6 +87,7 @@ class SynBenchScore(Metric):
         integral: Integral = "exact",
         average: str = "sampled",
         backend: str = "auto",
+        only: str | None = None,
         **options: Any,
     ) -> None:
         super().__init__(**options)
@@ -95,11 +100,22 @@ class SynBenchScore(Metric):
         self.feature_dim = check_integer("feature_dim", feature_dim, 1, "a positive integer")
         self.eps, self.thresholds = check_eps(eps), check_thresholds(thresholds)
         self.backend = backend
+        names = number_names(self.eps, self.thresholds)
+        if only is not None and only not in names:
+            raise SynbenchError(
+                f"only: expected one of {', '.join(names)}, got {only!r}{suggest(str(only), names)}"
+            )
+        self.only = only
         self._scoring = Scoring(task, self.eps, self.thresholds, integral, average, "consistent", backend)
         self._states = [f"moments_{number}" for number in range(len(task.scale_values))]
         empty = torch.zeros(2 + 2 * self.feature_dim + self.feature_dim**2, dtype=torch.float64)
         for name in self._states:
             self.add_state(name, default=empty.clone(), dist_reduce_fx=_merged)
+
+    @property
+    def higher_is_better(self) -> bool | None:  # type: ignore[override, unused-ignore]
+        """Of the number that is given alone: not for standard errors. None for all of them, which have no one order."""
+        return None if self.only is None else "stderr" not in self.only
 
     def update(self, features: Tensor, labels: Tensor, scale: float | Tensor) -> None:
         """Take features [B, F] of samples with labels 0/1 [B] of one scale, or of the scales [B].
@@ -151,25 +167,26 @@ class SynBenchScore(Metric):
         if bool(wrong.any()):
             row = int(torch.nonzero(wrong)[0, 0])
             got, near = float(values.reshape(-1)[row]), float(known[nearest.indices[row]])
-            hint = f", did you mean {near:g}?" if math.isfinite(got) else ""
+            hint = f", did you mean {near:.9g}?" if abs(got - near) <= 0.2 * near else ""
             raise SynbenchError(
                 f"scale: expected one of the task's {len(known)} from {float(known[0]):g} to {float(known[-1]):g}, "
-                f"got {got:g}{hint}"
+                f"got {got:.9g}{hint}"
             )
         return nearest.indices if values.ndim else int(nearest.indices[0])
 
-    def compute(self) -> dict[str, Tensor]:
-        """Scores, errors and robust area as float64 scalars; see the class.
+    def compute(self) -> dict[str, Tensor] | Tensor:
+        """Scores, errors and robust area as float64 scalars, or `only` one of them; see the class.
 
         Raises:
             SynbenchError: a scale without samples, with those of one class alone, or with fewer than F + 3.
         """
         curve = self._curve()
-        numbers = named_numbers(curve.scores, curve.robust_area)
-        return {
+        numbers = named_numbers(curve.scores, curve.robust_area, finite=self.only is None)
+        found = {
             name: torch.tensor(value, dtype=torch.float64, device=self.device)
             for name, value in numbers.items()
         }
+        return found if self.only is None else found[self.only]
 
     def result(self) -> Curve:
         """Scores with errors and covariance, the curve behind them, robust area and warnings, of all processes.
@@ -209,6 +226,46 @@ class SynBenchScore(Metric):
         """`update`; an empty dict, because one batch has no score."""
         self.update(*args, **kwargs)
         return {}
+
+    def plot(self, val: Any = None, ax: Any = None) -> tuple[Any, Any]:
+        """Draw scores and robust area, with 95 % intervals where `val` has them.
+
+        Args:
+            val: what `compute` gave, drawn as points; a list of that, or what MetricTracker.compute_all gave, drawn as
+                lines over the steps; by default what `compute` gives now.
+            ax: matplotlib's axes to draw on, in place of a new figure.
+
+        Returns: the figure, None with `ax`, and the axes, as every metric of torchmetrics does.
+
+        Raises:
+            SynbenchError: matplotlib is not installed; `val` is none of these.
+        """
+        demo_library("matplotlib", "matplotlib")
+        val = self.compute() if val is None else val
+        if isinstance(val, dict) and any(one.ndim for one in val.values()):  # MetricTracker.compute_all
+            val = [dict(zip(val, step, strict=True)) for step in zip(*val.values(), strict=True)]
+        steps: Any = [val] if isinstance(val, dict | Tensor) else val
+        kinds = {type(one) for one in steps} if isinstance(steps, list | tuple) else set()
+        if kinds not in ({dict}, {Tensor}):
+            raise SynbenchError(f"val: expected what compute gives or a list of it, got {val!r:.60}")
+        if kinds == {Tensor}:
+            return self._plot(val, ax)
+        shown = [name for name in steps[0] if _drawn(name) and all(name in one for one in steps)]
+        if not shown:
+            raise SynbenchError(
+                f"val: expected a score or robust_area, got {', '.join(steps[0]) or 'no number'}"
+            )
+        kept = [{name: one[name] for name in shown} for one in steps]
+        before = 0 if ax is None else len(ax.lines)
+        drawn: tuple[Any, Any] = self._plot(kept[0] if isinstance(val, dict) else kept, ax)
+        axes = drawn[1]
+        for name, line in zip(shown, list(axes.lines)[before:], strict=True):
+            x, y = (np.atleast_1d(np.asarray(one, dtype=np.float64)) for one in line.get_data())
+            low, high = np.array([_interval(one, name) for one in steps]).T
+            error = np.maximum([y - low, high - y], 0.0)
+            axes.errorbar(x, y, yerr=error, fmt="none", ecolor=line.get_color(), capsize=3)
+        axes.autoscale(axis="y")
+        return drawn
 
     def batches(
         self,
@@ -288,6 +345,19 @@ def _merged(states: Tensor) -> Tensor:
     for one in states[1:]:
         merged = merged.merge(_unpacked(one))
     return _packed(merged)
+
+
+def _drawn(name: str) -> bool:
+    return name.startswith("score_") or name == "robust_area"
+
+
+def _interval(numbers: dict[str, Tensor], name: str) -> tuple[float, float]:
+    """The 95 % interval of a number among the others; NaN where they do not have it."""
+    if name == "robust_area":
+        half = CONFIDENCE_95 * float(numbers.get("robust_area_stderr", math.nan))
+        return float(numbers[name]) - half, float(numbers[name]) + half
+    point = name.removeprefix("score")
+    return float(numbers.get(f"ci95_low{point}", math.nan)), float(numbers.get(f"ci95_high{point}", math.nan))
 
 
 def _kind(tensor: Tensor) -> str:

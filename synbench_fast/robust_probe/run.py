@@ -21,6 +21,7 @@ from synbench_fast.devices import find_device
 from synbench_fast.encoders import Encoder, load_encoder
 from synbench_fast.errors import SynbenchError, suggest
 from synbench_fast.global_state import kept_state, known_state, own_registrations
+from synbench_fast.purity import check_purity
 from synbench_fast.results import EncoderRecord, Preprocessing
 from synbench_fast.robust_probe.attack import check_differentiable, survivors
 from synbench_fast.robust_probe.data import open_data, optional, split
@@ -180,6 +181,15 @@ def _run(encoder: Any, data: Any, options: dict[str, Any], progress: Advance) ->
         forward = pixels_to_features(loaded)
         progress(0, total, "encode")
         began = time.perf_counter()
+        with torch.no_grad():
+            warnings += check_purity(
+                forward,
+                lambda count: train_x[torch.arange(count) % len(train_x)],
+                options["batch_size"],
+                spec=info.spec,
+                dtype=loaded.dtype,
+                tf32=loaded.device.type == "cuda",  # torch's own default for convolutions
+            )
         train_f, test_f = (features_of(forward, x, options["batch_size"]) for x in (train_x, test_x))
         seconds["encode"] = time.perf_counter() - began
         for name, found in (("train", train_f), ("test", test_f)):
@@ -339,7 +349,7 @@ def pixels_to_features(encoder: Encoder) -> Callable[[Tensor], Tensor]:
     mean, std = constant(info.mean), constant(info.std)
 
     def features(x: Tensor) -> Tensor:
-        x = x.to(encoder.device, encoder.dtype)
+        x = x.to(encoder.device, encoder.dtype, copy=True)  # data that the encoder may not change
         if mean is not None:
             x = x - mean
         if std is not None:
@@ -352,7 +362,8 @@ def pixels_to_features(encoder: Encoder) -> Callable[[Tensor], Tensor]:
 
 def features_of(forward: Callable[[Tensor], Tensor], x: Tensor, batch_size: int) -> Tensor:
     with torch.no_grad():
-        return torch.cat([forward(one).cpu() for one in torch.split(x, batch_size)])
+        # Copied, because an encoder may return one buffer every time.
+        return torch.cat([forward(one).to("cpu", copy=True) for one in torch.split(x, batch_size)])
 
 
 def _logits(

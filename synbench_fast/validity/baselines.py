@@ -29,9 +29,13 @@ def rankme(features: Tensor) -> float:
 
         exp(-sum_k p_k ln p_k),   p_k = sigma_k / sum sigma,
 
-    sigma the singular values of the features as they are, neither centred nor scaled; from 1 to min(N, F).
-    Source: RankMe (Garrido, Balestriero, Najman and LeCun, arXiv 2210.02885), without the 1e-7 it adds to p for
-    the logarithm: 0 ln 0 is 0 here. SynbenchError if all features are 0.
+    sigma the singular values of the features as they are, neither centred nor scaled; from 1 to min(N, F), 1 for
+    features of rank 1. SynbenchError if all features are 0.
+
+    Source: RankMe (Garrido, Balestriero, Najman and LeCun, arXiv 2210.02885), which adds eps = 1e-7 to every p_k, in
+    front of the logarithm too. Here eps = 0 and 0 ln 0 = 0, the effective rank of Roy and Vetterli (EUSIPCO 2007).
+    It is not the other quantity of that name, with p_k = sigma_k^2 / sum sigma^2: the exponential of the von Neumann
+    entropy of the second moments, which is smaller. docs/validity.md has an example.
     """
     sigma = torch.linalg.svdvals(_matrix("features", features))
     total = float(sigma.sum())

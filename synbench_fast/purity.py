@@ -1,0 +1,163 @@
+"""Whether features are a function of their sample alone, seen in four small forward passes before a run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from synbench_fast.encoders.base import is_out_of_memory
+from synbench_fast.errors import SynbenchError, first_line
+
+__all__ = ["check_purity"]
+
+Array = NDArray[np.float64]
+Pair = tuple[Array, Array]  # features of the same samples from two forward passes
+
+SAMPLES = 8  # of a forward pass, so that four of them are little beside a run
+STEP = 3  # from one window to the next: odd, so that samples that a batch groups by 2, 4 or 8 get other companions
+TF32_EPS = 2.0**-10  # products in TF32 keep as many bits as float16
+
+# What rounding may do to a feature, in units of eps, see `_largest_moves`. Networks with untrained weights moved
+STORED = 16  # up to 10 units from float32 to bfloat16,
+SUMMED = 4096  # up to 1 300 units of a feature's deviation between batch sizes in float64,
+CANCELLED = 8  # and up to 1.3 units of the largest feature there.
+
+
+def check_purity(
+    encode: Callable[[Tensor], Tensor],
+    draw: Callable[[int], Tensor],
+    size: int,
+    *,
+    spec: str,
+    dtype: torch.dtype,
+    tf32: bool,
+    seen: Tensor | None = None,
+) -> list[str]:
+    """Run the same samples in other batches, and again; returns the warning if features depend on their batch.
+
+    With n samples per forward pass, the passes are A = samples 0 .. n - 1, as many that begin a few samples later,
+    these few samples, and A again. How far a feature moves between two passes is the root mean square of its
+    difference over the samples that they share, relative to its deviation over all passes.
+
+    Args:
+        encode: x [B, *shape] to features [B, F]; every x that it gets is its own.
+        draw: a count to as many samples of the run, [count, *shape].
+        size: samples per forward pass of the run; n is no more, and from 2 to 8.
+        spec: the encoder's name in messages.
+        dtype: that the encoder computes in; that of its features counts where it is coarser.
+        tf32: whether products of float32 may be rounded to TF32.
+        seen: features of a batch of the run that begins with the same samples, which are compared as well;
+            no memory of the encoder, which may write into it.
+
+    Raises:
+        SynbenchError: features of A differ the second time by more than rounding.
+    """
+    size = max(2, min(size, SAMPLES))
+    while True:
+        try:
+            passes, failure = _passes(encode, draw, size)
+            break
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            if size == 2:
+                return [
+                    "features: expected to see whether they depend on their batch, got no room for a batch of 2: "
+                    f"{first_line(error)}"
+                ]
+            size //= 2
+    if seen is not None:
+        passes.append(seen[:size].detach().to("cpu", copy=True))
+    like = passes[0]
+    if not all(one.ndim == 2 and one.is_floating_point() and one.shape[1] == like.shape[1] for one in passes):
+        return []  # the run names what is wrong
+    values = torch.cat(passes).double().numpy()
+    first, later, *others = np.split(values, np.cumsum([len(one) for one in passes])[:-1])
+    if not np.isfinite(values).all():
+        if seen is None or not np.isfinite(others[-1]).all():
+            return []  # the run names the sample
+        return [_depends("other values than finite ones", f"in a batch of {size} or fewer")]
+    again = others.pop(-1 if seen is None else -2)
+    step = _step(size)
+    apart = [(first[step:], later[: size - step]), *((first[: len(one)], one) for one in others)]
+    eps = max(torch.finfo(one).eps for one in (dtype, like.dtype))
+    repeated, moved = _largest_moves([(first, again)], apart, values, max(eps, TF32_EPS) if tf32 else eps)
+    if repeated:
+        raise SynbenchError(
+            f"encoder {spec}: expected the same features whenever the same batch comes, got one that moves by "
+            f"{repeated:.2g} times its deviation from call to call; noise such as dropout is left on, or a state is "
+            "kept between calls"
+        )
+    if moved:
+        what = f"one that moves by {moved:.2g} times its deviation"
+        return [_depends(what, "with the batch that the sample is in")]
+    return [_depends(f"a failure ({failure})", f"in a batch of {step}")] if failure else []
+
+
+def _depends(what: str, where: str) -> str:
+    return (
+        f"features: expected each to depend on its own sample alone, got {what} {where}; the score depends on the "
+        "batch size"
+    )
+
+
+def _passes(
+    encode: Callable[[Tensor], Tensor], draw: Callable[[int], Tensor], size: int
+) -> tuple[list[Tensor], str]:
+    """Features of A, of the window after it, of what that leaves out of A, and of A again; and how the third failed.
+
+    The third is a batch of 3, or of 1 where n is 2: an encoder that takes no such batch is run in those it takes.
+    """
+    x = draw(size + _step(size))
+
+    def features(rows: slice) -> Tensor:
+        # Copies on both sides: an encoder may keep or change its input, and may return the same buffer every time.
+        return encode(x[rows].clone()).detach().to("cpu", copy=True)
+
+    passes, failure = [features(slice(0, size)), features(slice(_step(size), None))], ""
+    try:
+        passes.append(features(slice(0, _step(size))))
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise
+        failure = first_line(error)
+    return [*passes, features(slice(0, size))], failure
+
+
+def _step(size: int) -> int:
+    return min(STEP, size - 1)
+
+
+def _largest_moves(
+    repeated: Sequence[Pair], apart: Sequence[Pair], values: Array, eps: float
+) -> tuple[float, float]:
+    """How far the feature moves that moves most, relative to its deviation over all `values`; 0 if by rounding alone.
+
+    Once for rows that came twice in the same batch and once for rows of different batches. Rounding may move a
+    feature of deviation d and root mean square r between different batches by
+
+        STORED eps (d + r) + fine (SUMMED d + CANCELLED max r),    fine = min(eps, eps of float32)
+
+    because values are stored with eps and products are summed at least in float32, and because a feature that is
+    zero but for rounding has the errors of what it was the difference of; in the same batch, which runs the same
+    kernels, by half of that.
+    """
+    deviation = values.std(0)
+    size = np.sqrt(np.square(values).mean(0))
+    fine = min(eps, torch.finfo(torch.float32).eps)
+    allowed = STORED * eps * (deviation + size) + fine * (SUMMED * deviation + CANCELLED * size.max())
+
+    def largest(pairs: Sequence[Pair], room: float) -> float:
+        found = 0.0
+        for one, other in pairs:
+            moved = np.sqrt(np.square(one - other).mean(0))
+            beyond = moved > room * allowed  # so its deviation is not zero
+            if beyond.any():
+                found = max(found, float((moved[beyond] / deviation[beyond]).max()))
+        return found
+
+    return largest(repeated, 0.5), largest(apart, 1.0)
