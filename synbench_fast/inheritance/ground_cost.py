@@ -121,8 +121,13 @@ def class_gaussians(
     factors = features.new_zeros(len(found), rank, width)
     parts = torch.split((features - means[member])[member.argsort(stable=True)], counts.tolist())
     for factor, part in zip(factors, parts, strict=True):
-        # Centred samples sum to 0: the last row of n <= F of them is rounding.
-        rows = torch.linalg.qr(part, mode="r").R[: len(part) - 1]
+        # A reflection turns (1, ..., 1) into the first axis. What it leaves in the first row is the mean; the n - 1
+        # other rows are the whole factor. A QR decomposition of the samples must keep all of its rows: where columns
+        # are constant or equal, the variance of later columns is in the last of them.
+        root = len(part) ** 0.5
+        rows = part[1:] - (part[0] + part.sum(0) / root) / (1 + root)
+        if len(rows) > width:
+            rows = torch.linalg.qr(rows, mode="r").R
         factor[: len(rows)] = rows / max(len(part) - 1, 1) ** 0.5
     return ClassGaussians(found, counts, means, factors, (counts - 1).clamp_max(width), member)
 
