@@ -313,7 +313,7 @@ def test_fault_tiny_classes_have_no_nan(count: int) -> None:
             near(table[3, place].item(), point.item(), 1e-12)
 
 
-def test_fault_both_terms_are_halved() -> None:
+def test_both_terms_are_halved() -> None:
     """One sample in every class: W2^2 is |x - x'|^2, and the cost is (1 + 1) / 2 of it."""
     a, b = labelled(12), labelled(12, seed=1)
     a, b = ((x, torch.arange(12)) for x, _ in (a, b))
