@@ -180,12 +180,10 @@ def inherit(
 
     with result_stream() as stream:
         try:
-            from synbench_fast.robust_probe.data import optional
-
             if chosen == "digits-rib":  # before the encoder is trained
+                from synbench_fast.robust_probe.data import optional
+
                 optional("sklearn.datasets", "scikit-learn", "inherit")
-            if distance:
-                optional("ot", "POT", "inherit")
             from synbench_fast.inheritance.page import write_page
             from synbench_fast.inheritance.run import inherit as run
 
