@@ -391,7 +391,7 @@ def test_options_of_the_run_are_checked_before_anything_starts(here: Path) -> No
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"workers": 0}, "workers: expected an integer of at least 1, got 0"),
+        ({"workers": 0}, "workers: expected an integer from 1 to 10000, got 0"),
         ({"retries": -1}, "retries: expected an integer of at least 0, got -1"),
     ],
 )
