@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from synbench_fast import environment
-from synbench_fast.checks import check_integer
+from synbench_fast.checks import check_threads
 from synbench_fast.encoders import EncoderInfo
 from synbench_fast.forward import Compile
 from synbench_fast.ops.score_auc import Integral
@@ -150,9 +150,7 @@ def score_tasks(
 
     `options`: every argument of score() but the first and `progress`, and `tasks` as the command line has it.
     """
-    threads = options["threads"]
-    if threads is not None:
-        check_integer("threads", threads, 1, "at least 1")
+    threads = check_threads(options["threads"])
     before = torch.get_num_threads()
     if threads is not None:
         torch.set_num_threads(threads)
