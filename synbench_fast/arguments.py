@@ -17,16 +17,23 @@ __all__ = [
     "checkpoint",
     "choice",
     "count_or_numbers",
+    "decimal",
     "device",
     "existing_file",
     "folder",
     "integer",
+    "most_at_once",
     "number",
     "numbers",
     "shape",
 ]
 
 _DEVICES = ("auto", "cpu", "cuda", "mps", "xpu")
+
+
+def most_at_once() -> int:
+    """Threads of a process, or workers of this machine, beyond which it is a slip: four per core, but 64 anywhere."""
+    return max(64, 4 * (os.cpu_count() or 1))
 
 
 class UsageError(SynbenchError):
@@ -52,7 +59,7 @@ def integer(option: str, text: str, *, low: int, high: int | None = None, or_wor
 
 def number(option: str, text: str, *, above: float = -math.inf, below: float = math.inf) -> float:
     """A finite number strictly between `above` and `below`."""
-    value = _float(text)
+    value = decimal(text)
     if value is None or not above < value < below:
         span = f" between {above:g} and {below:g}" if math.isfinite(above) else ""
         raise UsageError(f"{option}: expected a number{span}, got {text!r}")
@@ -63,7 +70,7 @@ def count_or_numbers(option: str, text: str) -> int | tuple[float, ...]:
     """An integer of at least 1 is a count; anything with a comma or a decimal point is increasing values."""
     if re.fullmatch(r"[+-]?[0-9]+", text):
         return integer(option, text, low=1)
-    values = tuple(_float(part) for part in text.split(","))
+    values = tuple(decimal(part) for part in text.split(","))
     if any(b is None or b <= (a or 0) for a, b in zip((0.0, *values), values, strict=False)):
         raise UsageError(
             f"{option}: expected a count such as 12 or increasing values such as 0.5,1.0, got {text!r}"
@@ -88,7 +95,7 @@ def numbers(
         expected += f" above {above:g}"
     values: list[float] = []
     for part in text.split(","):
-        value = _quotient(part.strip())
+        value = _quotient(part)
         got = repr(part) if part == text else f"{part!r} in {text!r}"
         if value is None or not (value >= low and above < value < below):
             raise UsageError(f"{option}: expected {expected}, got {got}")
@@ -101,7 +108,7 @@ def numbers(
 def shape(option: str, text: str) -> tuple[int, ...]:
     """Comma- or x-separated positive integers."""
     parts = re.split(r"[,x]", text)
-    if not all(re.fullmatch(r"\s*0*[1-9][0-9]{0,9}\s*", part) for part in parts):
+    if not all(re.fullmatch(r" *0*[1-9][0-9]{0,9} *", part) for part in parts):
         raise UsageError(f"{option}: expected positive integers such as 3,224,224, got {text!r}")
     return tuple(int(part) for part in parts)
 
@@ -131,6 +138,8 @@ def checkpoint(option: str, text: str) -> str:
 
 def folder(option: str, text: str) -> Path:
     """A directory, made if it is missing, that files can be written to."""
+    if not text:
+        raise UsageError(f"{option}: expected a directory, got ''")
     path = Path(text)
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -145,13 +154,13 @@ def folder(option: str, text: str) -> Path:
 
 def _quotient(text: str) -> float | None:
     first, slash, second = text.partition("/")
-    a, b = _float(first), _float(second) if slash else 1.0
+    a, b = decimal(first), decimal(second) if slash else 1.0
     return None if a is None or b is None or b == 0 or not math.isfinite(a / b) else a / b
 
 
-def _float(text: str) -> float | None:
-    try:
-        value = float(text)
-    except ValueError:
+def decimal(text: str) -> float | None:
+    """The finite number that `text` is, in the digits 0 to 9; float() also takes those of other scripts, and 1_000."""
+    if not re.fullmatch(r" *[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)? *", text):
         return None
-    return value if math.isfinite(value) and "_" not in text else None
+    value = float(text)
+    return value if math.isfinite(value) else None

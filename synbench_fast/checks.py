@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 import numbers
+import sys
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from synbench_fast import plugins
+from synbench_fast.arguments import most_at_once
 from synbench_fast.errors import SynbenchError, suggest
 
 __all__ = [
@@ -19,7 +22,9 @@ __all__ = [
     "check_eps",
     "check_estimator",
     "check_integer",
+    "check_plain",
     "check_seed",
+    "check_threads",
     "check_thresholds",
     "plugin_estimator",
 ]
@@ -51,13 +56,62 @@ def plugin_estimator(name: str) -> plugins.Estimator | None:
 
 def as_numbers(values: ArrayLike, name: str) -> tuple[float, ...]:
     """One number or several, also of NumPy or Torch, as floats; SynbenchError names the argument."""
+    plain: Any = check_plain(values, name)
     try:
-        array = np.asarray(values, dtype=np.float64)
-    except (TypeError, ValueError):
-        array = np.empty((0, 0))
-    if array.ndim > 1:
-        raise SynbenchError(f"{name}: expected a number or a sequence of numbers, got {values!r}")
-    return tuple(array.reshape(-1).tolist())
+        if hasattr(plain, "detach"):
+            tensor = plain.detach().cpu()
+            plain = tensor.tolist() if tensor.ndim < 2 else tensor.numpy()  # NumPy has no bfloat16
+        given = plain if isinstance(plain, list | tuple) else [plain]
+        if any(
+            one is None or one is np.ma.masked or isinstance(one, bool | np.bool_ | str | bytes)
+            for one in given
+        ):
+            raise TypeError  # which NumPy makes numbers of
+        array = np.asarray(plain)
+        if array.dtype.kind not in "iufO" or array.ndim > 1:
+            raise TypeError
+        return tuple(array.astype(np.float64).reshape(-1).tolist())
+    except (TypeError, ValueError, RuntimeError, OverflowError):
+        shown = repr(plain)
+        got = shown if len(shown) <= 80 else f"{type(plain).__name__} {shown[:60]}..."
+        raise SynbenchError(f"{name}: expected a number or a sequence of numbers, got {got}") from None
+
+
+def check_plain(value: Any, name: str) -> Any:
+    """`value`; SynbenchError for an array or tensor whose numbers are not all there, or not plain real numbers.
+
+    Such are masked entries, complex numbers, and tensors that are sparse, nested, quantised, without values ("meta")
+    or of 8-bit floats, which other code would read as something else or not at all. The mask of an array without
+    masked entries is left out.
+    """
+    got = ""
+    torch = sys.modules.get("torch")
+    if torch is not None and isinstance(value, torch.Tensor):
+        got = _unlike_plain(torch, value)
+    elif isinstance(value, np.ma.MaskedArray):
+        masked = int(np.ma.getmaskarray(value).sum())
+        got = f"a masked array with {masked} masked entries" if masked else ""
+        value = value.data
+    if not got and isinstance(value, np.ndarray | np.generic | complex) and np.iscomplexobj(value):
+        got = f"an array of {np.asarray(value).dtype}"
+    if got:
+        raise SynbenchError(f"{name}: expected dense real numbers, got {got}")
+    return value
+
+
+def _unlike_plain(torch: Any, value: Any) -> str:
+    """What a tensor is that has no values of its own, or none that all code reads alike; "" for all others."""
+    if value.is_nested:
+        return "a nested tensor"
+    if value.layout != torch.strided:
+        return f"a tensor of layout {str(value.layout).removeprefix('torch.')}"
+    if value.is_quantized:
+        return "a quantised tensor"
+    if value.device.type == "meta":
+        return "a tensor of device meta, which has no values"
+    if value.is_complex() or (value.is_floating_point() and value.element_size() < 2):
+        return f"a tensor of {str(value.dtype).removeprefix('torch.')}"
+    return ""
 
 
 def check_eps(eps: Sequence[float] | float) -> tuple[float, ...]:
@@ -82,6 +136,14 @@ def check_integer(name: str, value: int, low: int, expected: str, high: float = 
 
 def check_seed(seed: int) -> int:
     return check_integer("seed", seed, 0, "an integer in [0, 2^64)", 2**64)
+
+
+def check_threads(threads: int | None) -> int | None:
+    """CPU threads as int, None for the default; SynbenchError for none, or for more than a machine has use for."""
+    if threads is None:
+        return None
+    most = most_at_once()
+    return check_integer("threads", threads, 1, f"an integer from 1 to {most}", most + 1)
 
 
 def check_thresholds(thresholds: Sequence[float] | float | None) -> tuple[float, ...]:

@@ -10,7 +10,8 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -54,7 +55,7 @@ from synbench_fast.cli_report import export_command, report_command
 from synbench_fast.cli_sensitivity import sensitivity_command
 from synbench_fast.cli_validate import validate
 from synbench_fast.errors import SynbenchError, first_line
-from synbench_fast.messages import fail, parser_message, print_trace, reason, say
+from synbench_fast.messages import fail, flushed, parser_message, print_trace, reason, say, standard_streams
 from synbench_fast.supervision import supervised
 
 __all__ = ["app", "main"]
@@ -67,9 +68,18 @@ class _Commands(TyperGroup):
         standalone = extra.pop("standalone_mode", True)
         logging.getLogger("huggingface_hub.utils._http").addFilter(_worth_saying)
         extra |= {"standalone_mode": False, "prog_name": "synbench-fast"}
+        with standard_streams():
+            code = flushed(self._code(*args, **extra))
+        if standalone:
+            sys.exit(code)
+        return code
+
+    def _code(self, *args: Any, **extra: Any) -> Any:
+        """The exit code of a command line."""
         try:
             code = super().main(*args, **extra)
         except (KeyboardInterrupt, typer.Abort):
+            say("interrupted")
             code = 130
         except SystemExit as error:
             # Of the parser where the reader of standard output has gone, as in `synbench-fast ls | head`; else of code
@@ -84,15 +94,31 @@ class _Commands(TyperGroup):
                 code = fail(parser_message(error), 2)
             else:
                 code = fail(first_line(error), 1)
-        if standalone:
-            sys.exit(code)
         return code
+
+    def make_context(self, *args: Any, **extra: Any) -> Any:
+        with _interruptible():
+            return super().make_context(*args, **extra)
+
+    def invoke(self, ctx: Any) -> Any:
+        with _interruptible():
+            return super().invoke(ctx)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         names = self.list_commands(ctx)
         if args and args[0] not in names and not args[0].startswith("-"):
             arguments.choice("command", args[0], names)
         return super().resolve_command(ctx, args)
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Ctrl-C, at which the parser would end without a word."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        say("interrupted")
+        raise typer.Exit(130) from None
 
 
 def _worth_saying(record: logging.LogRecord) -> bool:
@@ -116,12 +142,15 @@ app = typer.Typer(
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line `argv` (by default the process's) and return its exit code."""
-    command = typer.main.get_command(app)
-    given = list(sys.argv[1:] if argv is None else argv)
-    ended = supervised() if argv is None and _runs_encoders(given) else None
+    ended = None
     try:
+        command = typer.main.get_command(app)
+        given = list(sys.argv[1:] if argv is None else argv)
+        with standard_streams():
+            ended = supervised() if argv is None and _runs_encoders(given) else None
         code = command.main(args=given, standalone_mode=False)
     except KeyboardInterrupt:
+        say("interrupted")
         code = 130
     code = code if isinstance(code, int) else 0
     if ended is not None:
@@ -372,7 +401,7 @@ def _score_all(
                 except Exception as error:
                     code = fail(reason(spec, error), 1)
                     if trace and not isinstance(error, SynbenchError):
-                        print_trace()
+                        print_trace(error)
                     continue
                 for warning in result.warnings:
                     say(f"warning: {spec}: {warning}")

@@ -50,6 +50,7 @@ def fleet_options(
     if device != "auto":
         raise UsageError(f"--device: expected --devices for several encoders, got {device!r}")
     from synbench_fast.fleet.database import JOURNALS
+    from synbench_fast.fleet.executors import MOST_WORKERS
 
     options: dict[str, Any] = {"devices": devices or "auto", "ray": ray}
     if executor is not None:
@@ -62,7 +63,7 @@ def fleet_options(
     if best is not None:
         options["best"] = arguments.integer("--best", best, low=1)
     if workers is not None:
-        options["workers"] = arguments.integer("--workers", workers, low=1)
+        options["workers"] = arguments.integer("--workers", workers, low=1, high=MOST_WORKERS)
     if timeout is not None:
         options["timeout"] = arguments.number("--timeout", timeout, above=0, below=1e9)
     if retries is not None:
@@ -137,7 +138,7 @@ def _deliver(
         if job.state == "done":
             path = folder / "results" / str(job.result)
             try:
-                result: Any = (SuiteResult if suites else Result).load(path)
+                result: Any = (SuiteResult if suites else Result).load(path, own=True)
             except SynbenchError as error:
                 code = fail(str(error), 1)
                 continue
@@ -175,7 +176,7 @@ def _deliver_best(found: Any, stream: Any, kind: str, folder: Path, every: bool,
 
     results = sink(kind, stream, every_threshold=every)
     for one in found.left:
-        result = Result.load(folder / "results" / one.result)
+        result = Result.load(folder / "results" / one.result, own=True)
         for warning in result.warnings:
             say(f"warning: {one.encoder}: {warning}")
         results.add(result)

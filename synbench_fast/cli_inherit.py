@@ -180,12 +180,10 @@ def inherit(
 
     with result_stream() as stream:
         try:
-            from synbench_fast.robust_probe.data import optional
-
             if chosen == "digits-rib":  # before the encoder is trained
+                from synbench_fast.robust_probe.data import optional
+
                 optional("sklearn.datasets", "scikit-learn", "inherit")
-            if distance:
-                optional("ot", "POT", "inherit")
             from synbench_fast.inheritance.page import write_page
             from synbench_fast.inheritance.run import inherit as run
 
@@ -204,7 +202,7 @@ def inherit(
         except Exception as error:
             code = fail(str(error) if isinstance(error, SynbenchError) else reason("inherit", error), 1)
             if traceback and not isinstance(error, SynbenchError):
-                print_trace()
+                print_trace(error)
             raise typer.Exit(code) from None
         for warning in report.warnings:
             say(f"warning: {warning}")

@@ -168,7 +168,7 @@ def encoder_options(
     if checkpoint is not None:
         options["checkpoint"] = arguments.checkpoint("--checkpoint", checkpoint)
     if threads is not None:
-        options["threads"] = arguments.integer("--threads", threads, low=1)
+        options["threads"] = arguments.integer("--threads", threads, low=1, high=arguments.most_at_once())
     return options
 
 

@@ -129,7 +129,7 @@ def eps_star_command(
             except Exception as error:
                 code = fail(reason(spec, error), 1)
                 if traceback and not isinstance(error, SynbenchError):
-                    print_trace()
+                    print_trace(error)
                 continue
             if kind == "json":
                 stream.write(one.to_json() + "\n")
@@ -222,7 +222,7 @@ def probe(
         except Exception as error:
             code = fail(reason(encoder, error), 1)
             if traceback and not isinstance(error, SynbenchError):
-                print_trace()
+                print_trace(error)
             raise typer.Exit(code) from None
         for warning in report.warnings:
             say(f"warning: {encoder}: {warning}")

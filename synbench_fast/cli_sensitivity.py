@@ -170,7 +170,7 @@ def _vary_all(
                 code = fail(text, 1)
                 missing.append(Failure(encoder=label, factor="base", level="base", reason=text))
                 if trace and not isinstance(error, SynbenchError):
-                    print_trace()
+                    print_trace(error)
                 continue
             for failure in one.failures:
                 code = fail(f"{label}: {failure.factor} {failure.level}: {failure.reason}", 1)

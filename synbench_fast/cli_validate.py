@@ -189,7 +189,7 @@ def validate(
         except Exception as error:
             code = fail(str(error) if isinstance(error, SynbenchError) else reason("validate", error), 1)
             if traceback and not isinstance(error, SynbenchError):
-                print_trace()
+                print_trace(error)
             raise typer.Exit(code) from None
         for warning in report.warnings:
             say(f"warning: {warning}")

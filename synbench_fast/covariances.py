@@ -21,6 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from synbench_fast.arguments import decimal
 from synbench_fast.errors import SynbenchError, suggest
 from synbench_fast.ops.sample_mixture import samples_per_part
 from synbench_fast.patterns import spatial_axes
@@ -70,11 +71,8 @@ def parse_covariance(name: str) -> tuple[str, float]:
     if kind == "white" and not colon:
         return kind, 0.0
     if kind in ("channel", "power"):
-        try:
-            value = float(text)
-        except ValueError:
-            value = math.nan
-        if math.isfinite(value) and "_" not in text:
+        value = decimal(text)
+        if value is not None:
             return kind, value
     kinds = [one.partition(":")[0] for one in COVARIANCES]
     hint = "" if kind in kinds else suggest(kind, kinds)

@@ -8,14 +8,15 @@ import io
 import json
 import math
 import os
-import re
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout, suppress
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
-from synbench_fast.printable import named_cells, printable
+from synbench_fast.errors import SynbenchError
+from synbench_fast.messages import NO_ROOM
+from synbench_fast.printable import PrintableStream, named_cells, printable
 from synbench_fast.results import CSV_COLUMNS, Result, with_error
 
 if TYPE_CHECKING:
@@ -40,8 +41,8 @@ def result_stream() -> Iterator[TextIO]:
         with redirect_stdout(sys.stderr):
             yield python_out
         return
-    raw = os.fdopen(os.dup(descriptor), "wb")
-    kind, live = (_Terminal, True) if os.isatty(descriptor) else (io.TextIOWrapper, False)
+    raw = io.BufferedWriter(_Output(os.dup(descriptor), "w"))
+    kind, live = (PrintableStream, True) if os.isatty(descriptor) else (io.TextIOWrapper, False)
     with kind(
         raw, encoding=python_out.encoding, errors="backslashreplace", newline="\n", line_buffering=live
     ) as stream:
@@ -56,15 +57,16 @@ def result_stream() -> Iterator[TextIO]:
             os.dup2(stream.fileno(), descriptor)
 
 
-class _Terminal(io.TextIOWrapper):
-    """A terminal that shows control characters in place of obeying them, but for new lines and colours."""
+class _Output(io.FileIO):
+    """A descriptor for results. A reader that has gone, as in `| head`, is no mistake; a full disk is one line."""
 
-    def write(self, text: str) -> int:
-        super().write(_OBEYED.sub(lambda found: found[0] if found[1] else printable(found[0]), text))
-        return len(text)
-
-
-_OBEYED = re.compile(r"(\n|\x1b\[[0-9;]*m)|[^ -~\xa1-\xac\xae-\u05ff]")
+    def write(self, data: Any) -> Any:
+        try:
+            return super().write(data)
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise SynbenchError(NO_ROOM + str(error.strerror)) from error
 
 
 class Sink(Protocol):

@@ -20,6 +20,7 @@ import numbers
 import os
 import re
 import secrets
+import stat
 import time
 import types
 import typing
@@ -36,11 +37,14 @@ __all__ = [
     "LARGEST_INTEGER",
     "Document",
     "Mismatch",
+    "check_own",
     "decode",
     "encode",
     "inf_field",
     "kind_of",
     "nan_field",
+    "once",
+    "open_own",
     "parse",
     "read_text",
     "remove_leftovers",
@@ -144,15 +148,62 @@ class Document:
         return write_atomically(path, self.to_json(indent=2) + "\n")
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> Self:
-        """Read a saved document; SynbenchError names the file and the field that does not fit."""
-        return cls.from_json(read_text(path, cls.kind()), source=str(path))
+    def load(cls, path: str | os.PathLike[str], *, own: bool = False) -> Self:
+        """Read a saved document; SynbenchError names the file and the field that does not fit.
+
+        `own`: the file is part of a store, see `open_own`.
+        """
+        return cls.from_json(read_text(path, cls.kind(), own=own), source=str(path))
 
 
-def read_text(path: str | os.PathLike[str], kind: str) -> str:
-    """The UTF-8 text of a file; SynbenchError calls it a `kind` file."""
+def check_own(path: Path, *, folder: bool = False) -> None:
+    """SynbenchError unless `path`, a part of a store, is a file (or a folder) or missing: a link leads elsewhere."""
+    expected = "folder" if folder else "file"
     try:
-        return Path(path).read_text(encoding="utf-8")
+        mode = path.lstat().st_mode
+    except OSError:  # it is missing, or whoever opens it says why that fails
+        return
+    if not (stat.S_ISDIR(mode) if folder else stat.S_ISREG(mode)):
+        got = "a link" if stat.S_ISLNK(mode) else "something else"
+        raise SynbenchError(f"{path}: expected a {expected} of the store itself, got {got}")
+
+
+def open_own(path: Path, flags: int) -> int:
+    """The descriptor of a regular file in a folder of a store, opened with the `flags` of `os.open`.
+
+    Neither the file nor its folder may be a link: in a store that somebody else made, it would lead a writer to any
+    file of the user. A FIFO or a device, which a reader would wait for, is refused too, and for writing a file that
+    has another name elsewhere (a hard link).
+
+    Raises:
+        SynbenchError: what the file is instead, or why it cannot be opened.
+    """
+    check_own(path.parent, folder=True)
+    check_own(path)
+    try:
+        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        try:
+            descriptor = os.open(path.name, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666, dir_fd=folder)
+        finally:
+            os.close(folder)
+    except OSError as error:
+        raise SynbenchError(
+            f"{path}: expected a file of the store that can be opened, got: {error.strerror}"
+        ) from None
+    found = os.fstat(descriptor)
+    twice = found.st_nlink > 1 and flags & (os.O_WRONLY | os.O_RDWR)
+    if not stat.S_ISREG(found.st_mode) or twice:
+        os.close(descriptor)
+        got = "one with a second name (a hard link)" if twice else "something else"
+        raise SynbenchError(f"{path}: expected a file of the store itself, got {got}")
+    return descriptor
+
+
+def read_text(path: str | os.PathLike[str], kind: str, *, own: bool = False) -> str:
+    """The UTF-8 text of a file; SynbenchError calls it a `kind` file. `own`: it is part of a store, see `open_own`."""
+    try:
+        with open(open_own(Path(path), os.O_RDONLY) if own else path, encoding="utf-8") as stream:
+            return stream.read()
     except OSError as error:
         raise SynbenchError(f"{path}: expected a readable {kind} file, got: {error.strerror}") from None
     except UnicodeDecodeError:
@@ -160,9 +211,9 @@ def read_text(path: str | os.PathLike[str], kind: str) -> str:
 
 
 def parse(text: str, source: str) -> Any:
-    """JSON text to plain values; SynbenchError names `source`. NaN and Infinity are no JSON."""
+    """JSON text to plain values; SynbenchError names `source`. NaN, Infinity and a key given twice are no JSON."""
     try:
-        value = json.loads(text, parse_constant=_no_constant)
+        value = json.loads(text, parse_constant=_no_constant, object_pairs_hook=once)
         if "\\ud" in text or "\\uD" in text:  # half a character, which could not be written again
             json.dumps(value, ensure_ascii=False).encode()
         return value
@@ -269,6 +320,15 @@ def kind_of(value: object) -> str:
 
 def _no_constant(name: str) -> float:
     raise ValueError(f"{name} is not a JSON number")
+
+
+def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object, every key of which is there once: of two values, readers would take either."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"the key {next(one for one in keys if keys.count(one) > 1)!r} is there twice")
+    return found
 
 
 _NAMES = {str: "a string", int: "an integer", float: "a number", bool: "true or false"}

@@ -11,7 +11,14 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 from torch.utils.dlpack import from_dlpack
 
-from synbench_fast.checks import as_numbers, check_eps, check_estimator, check_thresholds
+from synbench_fast.checks import (
+    as_numbers,
+    check_eps,
+    check_estimator,
+    check_integer,
+    check_plain,
+    check_thresholds,
+)
 from synbench_fast.errors import SynbenchError, first_line
 from synbench_fast.estimators import consistent_point, counted_point, paper_point, plugin_point, splits
 from synbench_fast.ops.feature_stats import feature_stats
@@ -28,8 +35,9 @@ def _as_tensor(value: Any, name: str) -> Tensor:
 
     Arrays of another byte order are converted, and longdouble is rounded to float64.
     """
+    value = check_plain(value, name)
     if isinstance(value, Tensor):
-        return value.detach()
+        return value.detach().resolve_neg()
     try:
         if hasattr(value, "__dlpack__") and not isinstance(value, np.ndarray):
             shared: Tensor = from_dlpack(value)
@@ -113,8 +121,10 @@ def evaluate_features(
     """
     budgets = check_eps(eps)
     chosen = check_estimator(estimator)
-    if not 0 < prior < 1:
+    weights = as_numbers(prior, "prior")
+    if len(weights) != 1 or not 0 < weights[0] < 1:
         raise SynbenchError(f"prior: expected a value in (0, 1), got {prior}")
+    (prior,), group = weights, check_integer("group", group, 1, "at least 1", 2**62)
     x, y = _features(train_x, train_y, "train")
     stats = feature_stats(x, y, backend=backend)
     if chosen == "counted":
@@ -142,10 +152,10 @@ def evaluate_features(
 
 def _curve(prefix: str, accuracy: Any, bound: Any, scales: int) -> tuple[Tensor, Tensor]:
     """Accuracies and bounds [S], checked."""
-    a, b = (
-        _as_tensor(value, prefix + name).cpu().double()
-        for value, name in ((accuracy, "accuracy"), (bound, "bound"))
-    )
+    given = [_as_tensor(accuracy, f"{prefix}accuracy"), _as_tensor(bound, f"{prefix}bound")]
+    a, b = (one.cpu().double() for one in given)
+    if torch.bool in (given[0].dtype, given[1].dtype):
+        raise SynbenchError(f"{prefix}accuracy: expected numbers, and of {prefix}bound, got bool")
     if a.shape != (scales,) or b.shape != (scales,):
         raise SynbenchError(
             f"{prefix}accuracy: expected [S] like scales [{scales}], got {list(a.shape)} and "

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-__all__ = ["cell", "cells", "named_cells", "printable"]
+__all__ = ["PrintableStream", "cell", "cells", "named_cells", "printable"]
 
 
 def printable(text: str) -> str:
@@ -24,6 +26,17 @@ def printable(text: str) -> str:
         else one.encode("unicode_escape", "backslashreplace").decode("ascii")
         for one in text
     )
+
+
+class PrintableStream(io.TextIOWrapper):
+    """A terminal, or a log that one will show: control characters but new lines and colours are escapes."""
+
+    def write(self, text: str) -> int:
+        super().write(_OBEYED.sub(lambda found: found[0] if found[1] else printable(found[0]), text))
+        return len(text)
+
+
+_OBEYED = re.compile(r"(\n|\x1b\[[0-9;]*m)|[^ -~\xa1-\xac\xae-\u05ff]")
 
 
 def cell(value: Any) -> Any:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from synbench_fast import environment
-from synbench_fast.checks import check_integer
+from synbench_fast.checks import check_threads
 from synbench_fast.encoders import EncoderInfo
 from synbench_fast.forward import Compile
 from synbench_fast.global_state import known_state, own_registrations
@@ -151,9 +151,7 @@ def score_tasks(
 
     `options`: every argument of score() but the first and `progress`, and `tasks` as the command line has it.
     """
-    threads = options["threads"]
-    if threads is not None:
-        check_integer("threads", threads, 1, "at least 1")
+    threads = check_threads(options["threads"])
     with own_registrations(), known_state(threads):
         return _score(encoder, options, progress or (lambda done, total, phase: None), tasks)
 

@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -171,3 +172,12 @@ def contents(folder: Path) -> dict[Any, bytes]:
         store.close()
     assert len({row[:4] for row in rows}) == len(rows)
     return {row[:4]: row[4] for row in rows}
+
+
+class LoudWorker(FakeWorker):
+    """Prints as libraries do of names that are in a file."""
+
+    def load(self, request: dict[str, Any], prepared: dict[str, Any] | None) -> dict[str, Any]:
+        print(f"key \x1b[2J\u202e of {request['spec']}")
+        print("key \x1b]0;owned\x07", file=sys.stderr)
+        return super().load(request, prepared)

@@ -70,6 +70,9 @@ def test_every_case_agrees_with_its_baseline_on_small_sizes() -> None:
         cases_statistics.stored(3, scales=2, samples=64),
         cases_inheritance.transport(60, 6, 3, cases_inheritance.by_pot, "POT", None),
         cases_inheritance.transport(60, 6, 3, cases_inheritance.by_geomloss, "geomloss", None),
+        cases_inheritance.transport(
+            60, 6, 3, cases_inheritance.by_epsilon_scaling, "POT", None, 1e-3, cases_inheritance.apart
+        ),
         cases_inheritance.class_terms(5, 6, 4, 9),
         cases_inheritance.class_terms(5, 6, 20, 9),
         cases_minimax.training("softmax", 2, temperature=0.1),

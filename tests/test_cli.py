@@ -31,9 +31,13 @@ from result_example import example
 from typer.testing import CliRunner
 
 from synbench_fast import arguments, cli, cli_options, environment
+from synbench_fast.covariances import parse_covariance
 from synbench_fast.documents import encode
-from synbench_fast.encoders import SOURCES, list_encoders, registry
+from synbench_fast.encoders import SOURCES, list_encoders, load_encoder, registry
 from synbench_fast.errors import SynbenchError
+from synbench_fast.inheritance.digits_rib import digits_encoder
+from synbench_fast.inheritance.methods import find as find_method
+from synbench_fast.patterns import parse_pattern
 from synbench_fast.precision import DTYPES, SYNONYMS
 from synbench_fast.progress import Reporter
 from synbench_fast.replay import replay_command
@@ -72,6 +76,95 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, dict[str, Any]]]:
 
 def invoke(*arguments: str) -> Any:
     return CliRunner().invoke(cli.app, list(arguments))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "\u0663",
+        "\uff11",
+        "\u00b2",
+        "1_000",
+        "nan",
+        "inf",
+        "-inf",
+        "infinity",
+        "0x10",
+        "1e400",
+        "",
+        "+",
+        ".",
+        "1 0",
+        "\u22121",
+        "1\n",
+    ],
+)
+def test_what_is_no_number(text: str) -> None:
+    """Python reads digits of every script, and underscores between them."""
+    assert arguments.decimal(text) is None
+    for check in (
+        lambda: arguments.number("--x", text),
+        lambda: arguments.numbers("--x", f"0,{text}"),
+        lambda: arguments.numbers("--x", f"1/{text}"),
+        lambda: arguments.integer("--x", text, low=0),
+        lambda: arguments.shape("--x", f"3,{text}"),
+        lambda: arguments.count_or_numbers("--x", f"0.5,{text}"),
+        lambda: arguments.device("--x", f"cuda:{text}"),
+        lambda: parse_covariance(f"power:{text}"),
+        lambda: parse_pattern(f"channel:{text}"),
+        lambda: find_method(f"lwf?weight={text}"),
+        lambda: digits_encoder(f"standard?seed={text or 'x'}"),
+        lambda: load_encoder(f"builtin:linear?dim={text or 'x'}", input_shape=(2,)),
+    ):
+        with pytest.raises(SynbenchError, match=r"expected .*, got "):
+            check()
+    for text in ("1e3", "2.0", "1,0"):
+        with pytest.raises(SynbenchError, match="expected an integer"):
+            arguments.integer("--x", text, low=0)
+
+
+def test_numbers_that_are_some() -> None:
+    texts = ("3", "3.", ".5", "1e3", " 1 ", "-2.5E-1", "+4")
+    assert [arguments.decimal(one) for one in texts] == [3, 3, 0.5, 1000, 1, -0.25, 4]
+
+
+@pytest.mark.parametrize(
+    ("words", "error"),
+    [
+        ("run a:b --eps 0 --eps 0.2", "--eps: expected once, got it twice"),
+        ("run a:b --seed=1 --seed=1", "--seed: expected once, got it twice"),
+        ("run a:b --compile --no-compile", "--compile: expected once, got it twice"),
+        ("run a:b -q --quiet", "--quiet: expected once, got it twice"),
+        ("ls --format json --format table", "--format: expected once, got it twice"),
+        ("report d --csv a --csv b", "--csv: expected once, got it twice"),
+        ("demo --out a --out b", "--out: expected once, got it twice"),
+        ("run a:b --out ''", "--out: expected a value, got ''"),
+        ("run --models a:b --out x --ray ''", "--ray: expected a value, got ''"),
+        ("run --models a:b --out x --devices=", "--devices: expected a value, got ''"),
+        ("run --models ''", "--models: expected a value, got ''"),
+        ("run ''", "MODEL: expected a value, got ''"),
+        ("report d --html ''", "--html: expected a value, got ''"),
+        ("status ''", "DIR: expected a value, got ''"),
+        ("compare '' b", "RESULT.json: expected a value, got ''"),
+        ("demo --out ''", "--out: expected a value, got ''"),
+        ("run a:b --threads 1000000000", f"--threads: expected an integer from 1 to {arguments.most_at_once()}, got '1000000000'"),
+        ("run --models a:b --out x --workers 99999", "--workers: expected an integer from 1 to 10000, got '99999'"),
+    ],
+)  # fmt: skip
+def test_options_are_given_once_and_with_a_value(
+    words: str, error: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = invoke(*shlex.split(words))
+    assert (done.exit_code, done.stderr) == (2, f"error: {error}\n")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_key_of_a_spec_is_given_once() -> None:
+    with pytest.raises(SynbenchError, match="expected dim once, got it twice in 'builtin:linear"):
+        load_encoder("builtin:linear?dim=3&dim=4", input_shape=(2,))
+    with pytest.raises(SynbenchError, match="methods: expected weight once, got it twice in"):
+        find_method("lwf?weight=1&weight=1")
 
 
 def test_json_is_one_document_per_line_and_nothing_else(calls: list[Any]) -> None:
@@ -288,7 +381,7 @@ def test_what_is_not_given_is_left_to_score(calls: list[Any]) -> None:
         (["a:b", "--eps", "1"], "--eps: expected comma-separated distinct numbers in [0, 1), got '1'"),
         (["a:b", "--eps", "a"], "--eps: expected comma-separated distinct numbers in [0, 1), got 'a'"),
         (["a:b", "--eps", "nan"], "--eps: expected comma-separated distinct numbers in [0, 1), got 'nan'"),
-        (["a:b", "--eps", ""], "--eps: expected comma-separated distinct numbers in [0, 1), got ''"),
+        (["a:b", "--eps", ""], "--eps: expected a value, got ''"),
         (["a:b", "--eps", "-0.1"], "--eps: expected comma-separated distinct numbers in [0, 1), got '-0.1'"),
         (
             ["a:b", "--eps", "0,0.2,0"],
@@ -296,7 +389,7 @@ def test_what_is_not_given_is_left_to_score(calls: list[Any]) -> None:
         ),
         (
             ["a:b", "--thresholds", ""],
-            "--thresholds: expected comma-separated distinct numbers in [0, 1), got ''",
+            "--thresholds: expected a value, got ''",
         ),
         (
             ["a:b", "--thresholds", "0.6,1"],
@@ -353,7 +446,10 @@ def test_what_is_not_given_is_left_to_score(calls: list[Any]) -> None:
         ),
         (["a:b", "--samples", "3"], "--samples: expected an integer of at least 4, got '3'"),
         (["a:b", "--batch-size", "0"], "--batch-size: expected 'auto' or an integer of at least 1, got '0'"),
-        (["a:b", "--threads", "all"], "--threads: expected an integer of at least 1, got 'all'"),
+        (
+            ["a:b", "--threads", "all"],
+            f"--threads: expected an integer from 1 to {arguments.most_at_once()}, got 'all'",
+        ),
         (
             ["a:b", "--seed", "18446744073709551616"],
             "--seed: expected an integer from 0 to 18446744073709551615, got '18446744073709551616'",

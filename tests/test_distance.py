@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 import scipy.linalg
 import torch
 from checks import refused
+from sklearn.datasets import load_digits
 from torch import Tensor
 
 from synbench_fast.inheritance import distance as module
@@ -48,6 +50,12 @@ def labelled(
     return means[labels] + spread * noise + shift, labels
 
 
+def root(matrix: np.ndarray) -> np.ndarray:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", scipy.linalg.LinAlgWarning)  # singular, as some are meant to be
+        return scipy.linalg.sqrtm(matrix).real
+
+
 def loop_of_roots(a: Labelled, b: Labelled) -> np.ndarray:
     """W2^2 between all classes from covariances and matrix square roots, one pair at a time."""
 
@@ -55,17 +63,15 @@ def loop_of_roots(a: Labelled, b: Labelled) -> np.ndarray:
         x, labels = (one.numpy() for one in pair)
         parts = [x[labels == one] for one in np.unique(labels)]
         zero = np.zeros((x.shape[1], x.shape[1]))
-        return [(p.mean(0), np.cov(p.T) if len(p) > 1 else zero) for p in parts]
+        return [(p.mean(0), np.atleast_2d(np.cov(p.T)) if len(p) > 1 else zero) for p in parts]
 
     found = []
     for mean, covariance in gaussians(a):
-        root = scipy.linalg.sqrtm(covariance).real
+        own = root(covariance)
         row = []
         for other, second in gaussians(b):
-            cross = scipy.linalg.sqrtm(root @ second @ root).real
-            row.append(
-                np.square(mean - other).sum() + np.trace(covariance) + np.trace(second) - 2 * np.trace(cross)
-            )
+            traces = np.trace(covariance) + np.trace(second) - 2 * np.trace(root(own @ second @ own))
+            row.append(np.square(mean - other).sum() + traces)
         found.append(row)
     return np.array(found)
 
@@ -158,6 +164,92 @@ def test_covariance_factors() -> None:
     assert group.counts.tolist() == [14, 13, 13]
 
 
+def dead_columns(x: Tensor) -> Tensor:
+    """The first half constant in every sample, one of them far from 0."""
+    half = x.shape[1] // 2
+    constants = torch.linspace(0, 1e4, max(half, 1), dtype=x.dtype).expand(len(x), -1)
+    return torch.cat([constants, x[:, max(half, 1) :]], 1)
+
+
+# What encoders do to features [N, F], F at least 2, so that columns depend on each other or do not vary.
+COLUMNS: dict[str, Callable[[Tensor], Tensor]] = {
+    "dead": dead_columns,
+    "all dead but the last": lambda x: torch.cat([torch.zeros_like(x[:, 1:]), x[:, :1]], 1),
+    "doubled": lambda x: torch.cat([x[:, :1], x[:, :1], x[:, 1:]], 1),
+    "padded": lambda x: torch.cat([torch.zeros_like(x), x], 1),
+    "collinear": lambda x: x[:, :1] * torch.linspace(1, 2, x.shape[1], dtype=x.dtype),
+    "sums of others": lambda x: torch.cat([x[:, :1] + x[:, 1:2], x, x.sum(1, keepdim=True)], 1),
+    "dead in one class": lambda x: torch.where(torch.arange(len(x))[:, None] < 5, x[:1] * (x == x), x),
+    "one sample often": lambda x: x[torch.arange(len(x)) // 2 * 2],
+    "saturated": lambda x: x.sign(),
+}
+
+
+def uneven(width: int, seed: int, change: Callable[[Tensor], Tensor]) -> Labelled:
+    """Classes of 5, 1, 2 and 9 samples."""
+    draws = torch.Generator().manual_seed(seed)
+    x = torch.randn(17, width, generator=draws, dtype=torch.float64) + seed
+    return change(x), torch.tensor([3] * 5 + [0] + [7] * 2 + [1] * 9)
+
+
+@pytest.mark.parametrize("width", [2, 3, 8, 100])
+@pytest.mark.parametrize("columns", COLUMNS)
+def test_columns_that_depend_on_each_other_keep_all_variance(columns: str, width: int) -> None:
+    """Against roots of the covariances, which carry the root of the rounding, and singular values of the samples."""
+    a, b = uneven(width, 0, COLUMNS[columns]), uneven(width, 1, COLUMNS[columns])
+    for first, second in ((a, b), (b, a), (a, uneven(a[0].shape[1], 2, lambda x: x))):
+        found, size = tables(first, second).numpy(), bures_by_singular_values(first, second).max()
+        assert np.abs(found - bures_by_singular_values(first, second)).max() < 1e-12 * size
+        assert np.abs(found - loop_of_roots(first, second)).max() < 1e-6 * size
+        transported = dataset_distance(first, second, exact=True)
+        near(transported.value, ot.emd2([], [], brute_cost(first, second).numpy()), 1e-6)
+    for one in (a, b):
+        group = class_gaussians(*one)
+        for place, factor in enumerate(group.factors):
+            own = one[0][group.member == place]
+            near(float(factor.square().sum()), float(own.var(0).sum()) if len(own) > 1 else 0.0, 1e-12)
+
+
+@pytest.mark.parametrize("exact", [True, False])
+@pytest.mark.parametrize("columns", COLUMNS)
+def test_order_and_rotation_of_columns_do_not_matter(columns: str, exact: bool) -> None:
+    a, b = uneven(6, 0, COLUMNS[columns]), uneven(6, 1, COLUMNS[columns])
+    width = a[0].shape[1]
+    options: dict[str, Any] = {"exact": exact, "tolerance": 1e-9}
+    plain = dataset_distance(a, b, **options).value
+    draws = torch.Generator().manual_seed(5)
+    orders = [torch.eye(width).double()[torch.randperm(width, generator=draws)] for _ in range(2)]
+    rotation = torch.linalg.qr(torch.randn(width, width, generator=draws, dtype=torch.float64)).Q
+    for turn in (torch.eye(width).double().flip(0), *orders, rotation):
+        turned = ((x - x.mean(0)) @ turn for x in (a[0], b[0]))
+        shift = (a[0].mean(0) - b[0].mean(0)) @ turn
+        x, y = turned
+        near(dataset_distance((x + shift, a[1]), (y, b[1]), **options).value, plain, 1e-8)
+
+
+def test_a_constant_column_before_the_only_one_that_varies() -> None:
+    """One class at 0 and 2, the other at their mean: W2^2 is the variance 2, half of it the distance."""
+    one = torch.tensor([0, 0])
+    for x in ([[0.0, 0.0], [0.0, 2.0]], [[0.0, 0.0], [2.0, 0.0]], [[7.0, 0.0], [7.0, 2.0]]):
+        features = torch.tensor(x)
+        point = (features.mean(0, keepdim=True), one[:1])
+        found = dataset_distance((features, one), point, exact=True, feature_weight=0.0)
+        assert found.value == pytest.approx(1.0, rel=1e-14)
+
+
+def test_few_digits_of_each_class_keep_their_variance() -> None:
+    """Pixels that are 0 in all images come first and last in a row."""
+    pixels, classes = (torch.from_numpy(one) for one in load_digits(return_X_y=True))
+    places = [(classes == one).nonzero()[:, 0] for one in range(10)]
+    sets = []
+    for start in (0, 5):
+        rows = torch.cat([one[start : start + 5] for one in places])
+        sets.append((pixels[rows], classes[rows]))
+    found = dataset_distance(*sets, exact=True, feature_weight=0.0)
+    table = torch.from_numpy(bures_by_singular_values(*sets)) / 2
+    near(found.value, ot.emd2([], [], table[sets[0][1]][:, sets[1][1]].numpy()), 1e-12)
+
+
 # Faults of the published implementation, one test each
 
 
@@ -222,7 +314,7 @@ def test_fault_tiny_classes_have_no_nan(count: int) -> None:
             near(table[3, place].item(), point.item(), 1e-12)
 
 
-def test_fault_both_terms_are_halved() -> None:
+def test_both_terms_are_halved() -> None:
     """One sample in every class: W2^2 is |x - x'|^2, and the cost is (1 + 1) / 2 of it."""
     a, b = labelled(12), labelled(12, seed=1)
     a, b = ((x, torch.arange(12)) for x, _ in (a, b))
@@ -239,22 +331,21 @@ def test_fault_an_error_of_the_solver_is_no_distance(monkeypatch: pytest.MonkeyP
     def broken(*arguments: Any, **options: Any) -> Any:
         raise RuntimeError("no transport")
 
-    def nothing(*arguments: Any, **options: Any) -> Any:
-        nan = torch.full((90,), math.nan, dtype=torch.float64)
-        return None, {"alpha": nan, "beta": nan, "n_iter": 0}
+    def nothing(cost: Tensor, potential: Tensor, epsilon: float) -> Tensor:
+        return torch.full((len(cost),), math.nan, dtype=torch.float64)
 
     def stopped(p: Tensor, q: Tensor, cost: Tensor, **options: Any) -> Any:
         return torch.zeros_like(cost), {"warning": "numItermax reached"}
 
-    monkeypatch.setattr(ot.bregman, "sinkhorn_stabilized", broken)
-    with pytest.raises(RuntimeError, match="no transport"):
-        dataset_distance(a, b)
-    monkeypatch.setattr(ot.bregman, "sinkhorn_stabilized", nothing)
-    with refused("distance: expected a marginal residual of at most 0.001, got inf"):
-        dataset_distance(a, b)
     monkeypatch.setattr(ot, "emd", stopped)
     with refused("distance: expected an exact transport, got 'numItermax reached'"):
         dataset_distance(a, b, exact=True)
+    monkeypatch.setattr(module, "_softmin", nothing)
+    with refused("distance: expected a marginal residual of at most 0.001, got nan"):
+        dataset_distance(a, b)
+    monkeypatch.setattr(module, "_softmin", broken)
+    with pytest.raises(RuntimeError, match="no transport"):
+        dataset_distance(a, b)
 
 
 # The distance
@@ -373,20 +464,77 @@ def test_far_sets_and_tiny_regularisation_stay_finite() -> None:
     near(found.value, 2 * 6 * 2e3**2 / 2, 0.02)
 
 
-def test_a_start_without_mass_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
-    a, b = labelled(), labelled(seed=1, shift=0.5)
-    expected = dataset_distance(a, b, tolerance=1e-7)
-    real, calls = module._sinkhorn, []
+def hard(kind: str, count: int) -> tuple[Labelled, Labelled]:
+    """Sets between whose samples little mass is shared, or whose costs differ by decades."""
+    draws = torch.Generator().manual_seed(3)
 
-    def once_without(*arguments: Any) -> Any:
-        calls.append(arguments[2])
-        return None if len(calls) == 1 else real(*arguments)
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=draws, dtype=torch.float64)
 
-    monkeypatch.setattr(module, "_sinkhorn", once_without)
-    found = dataset_distance(a, b, tolerance=1e-7)
-    near(found.value, expected.value, 1e-6)
-    assert len(calls) > 3
-    assert calls[-1] == calls[0] < calls[1]
+    labels, other = torch.arange(count) % 5, torch.randint(0, 5, (count - 3,), generator=draws)
+    means, width = 3 * normal(5, 4), 4
+    if kind == "classes of other sizes":
+        return (means[labels] + 0.1 * normal(count, width), labels), (
+            means[other] + 0.1 * normal(count - 3, width),
+            other,
+        )
+    if kind == "few points, many times":
+        return (means[labels], labels), (means[other] + 1, other)
+    if kind == "heavy tails":
+        x = normal(2 * count - 3, width) / normal(2 * count - 3, 1).abs()
+    elif kind == "products":
+        x = (2 * normal(2 * count - 3, width)).exp()
+    else:  # on a line
+        x = normal(2 * count - 3, 1)
+    return (x[:count], labels), (x[count:], other)
+
+
+HARD = ["classes of other sizes", "few points, many times", "heavy tails", "products", "on a line"]
+
+
+def by_library(cost: Tensor, epsilon: float) -> float:
+    """T by POT's steps of Sinkhorn in logarithms."""
+    n, m = cost.shape
+    p, q = (torch.full((one,), 1 / one, dtype=torch.float64) for one in (n, m))
+    _, log = ot.bregman.sinkhorn_log(
+        p, q, cost, epsilon, numItermax=20_000, stopThr=1e-7, log=True, warn=False
+    )
+    assert log["err"][-1] <= 1e-5
+    return epsilon * float(log["log_u"].mean() + log["log_v"].mean() + math.log(n * m))
+
+
+@pytest.mark.parametrize("kind", HARD)
+def test_hard_problems_have_the_library_s_value(kind: str) -> None:
+    """The library takes up to 20 000 iterations for each value."""
+    a, b = hard(kind, 24)
+    found = dataset_distance(a, b, regularisation=0.01, tolerance=1e-9)
+    values = [by_library(brute_cost(*pair), found.epsilon) for pair in ((a, b), (a, a), (b, b))]
+    assert abs(found.value - values[0] + (values[1] + values[2]) / 2) < 1e-6 * found.scale
+
+
+@pytest.mark.parametrize("kind", HARD)
+def test_tiny_regularisation_converges_to_the_exact_value(kind: str) -> None:
+    """The steps of Sinkhorn alone stop at residuals of 0.005 to 0.1 there, after 10 000 iterations."""
+    a, b = hard(kind, 200)
+    exact = dataset_distance(a, b, exact=True)
+    for regularisation in (1e-3, 1e-4, 1e-5):
+        found = dataset_distance(a, b, regularisation=regularisation, tolerance=1e-5)
+        assert found.residual <= 1e-5
+        # epsilon KL(p | a x b) is at most epsilon log n for each of the three plans
+        assert abs(found.value - exact.value) <= 2 * found.epsilon * math.log(200)
+        backwards = dataset_distance(b, a, regularisation=regularisation, tolerance=1e-5)
+        near(backwards.value, found.value, 1e-4)
+
+
+def test_constant_costs_and_constant_classes() -> None:
+    """Every sample of a set at one point: the plan is that of the weights, and a class is a point."""
+    labels = torch.arange(6) % 2
+    a = (torch.zeros(6, 3).double(), labels)
+    b = (torch.ones(4, 3).double(), labels[:4])
+    for exact in (False, True):
+        found = dataset_distance(a, b, exact=exact)
+        near(found.value, 3.0, 1e-12)
+        assert found.converged
 
 
 def test_points() -> None:
@@ -448,7 +596,7 @@ X, Y = labelled(12)
         ((X / 0, Y), {}, "inf in sample 0, feature 0"),
         ((X[:, :5], Y), {}, "b: expected features of width 5 as a has, got 6"),
         ((X, Y), {"samples": 13}, "samples: expected at most 12, the samples of a, got 13"),
-        ((X, Y), {"samples": 0}, "samples: expected at least 1, got 0"),
+        ((X, Y), {"samples": 0}, "samples: expected an integer of at least 1, got 0"),
         ((X, Y), {"classes": [0, 1, 2, 5]}, "a: expected at least one sample of every class, got none of 5"),
         ((X, Y), {"classes": [0, 2]}, "a: expected labels among the 2 of classes, got 1"),
         (
@@ -460,13 +608,42 @@ X, Y = labelled(12)
         ((X, Y), {"feature_weight": 0, "label_weight": 0}, "label_weight: expected a number above 0"),
         ((X, Y), {"regularisation": 0.0}, "regularisation: expected a finite number above 0, got 0.0"),
         ((X, Y), {"tolerance": 1.0}, "tolerance: expected a number between 0 and 1, got 1.0"),
-        ((X, Y), {"iterations": 0}, "iterations: expected at least 1, got 0"),
+        ((X, Y), {"iterations": 0}, "iterations: expected an integer of at least 1, got 0"),
+        ((X, Y), {"iterations": 0}, "iterations: expected an integer of at least 1, got 0"),
+        (
+            (X.to_sparse(), Y),
+            {},
+            "a: expected dense features and labels, got torch.sparse_coo, torch.strided",
+        ),
+        ((X * 1e150, Y), {}, "a: expected features of a size from 1e-140 to 1e+140, got 4.91e+150"),
+        ((X * 1e-150, Y), {}, "a: expected features of a size from 1e-140 to 1e+140, got 4.91e-150"),
+        ((X, Y), {"feature_weight": "1"}, "feature_weight: expected a finite number of at least 0, got '1'"),
+        ((X, Y), {"label_weight": 1e308}, "label_weight: expected finite costs, got a mean of inf"),
+        ((X, Y), {"regularisation": None}, "regularisation: expected a finite number above 0, got None"),
+        ((X, Y), {"tolerance": "small"}, "tolerance: expected a number between 0 and 1, got 'small'"),
+        ((X, Y), {"iterations": 1.5}, "iterations: expected an integer of at least 1, got 1.5"),
+        ((X, Y), {"samples": "5"}, "samples: expected an integer of at least 1, got '5'"),
+        ((X, Y), {"samples": True}, "samples: expected an integer of at least 1, got True"),
+        ((X, Y), {"seed": 0.5}, "seed: expected an integer from 0 to 18446744073709551615, got 0.5"),
+        ((X, Y), {"seed": -1}, "seed: expected an integer from 0 to 18446744073709551615, got -1"),
+        ((X, Y), {"unconverged": None}, "unconverged: expected one of raise, warn, got None"),
         ((X, Y), {"unconverged": "rais"}, "expected one of raise, warn, got 'rais', did you mean raise?"),
     ],
 )
 def test_mistakes(a: Any, options: dict[str, Any], message: str) -> None:
     with refused(message):
         dataset_distance(a, (X, Y), **options)
+
+
+def test_rounding_is_no_transport() -> None:
+    """With costs of 1e16 epsilon nothing is left of the exponents of the plan."""
+    a, b = labelled(), labelled(seed=1)
+    for regularisation, tolerance in ((1e-16, 1e-3), (1e-7, 1e-9), (1e-320, 0.5)):
+        with refused(
+            "regularisation: expected at least",
+            f"the tolerance of {tolerance:g}, got {regularisation:g}; exact",
+        ):
+            dataset_distance(a, b, regularisation=regularisation, tolerance=tolerance)
 
 
 def test_names_in_errors() -> None:
@@ -482,7 +659,8 @@ def test_other_devices() -> None:
 def test_missing_library(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ot", None)
     with refused("distance: expected POT, got", "pip install 'synbench-fast[inherit]'"):
-        dataset_distance((X, Y), (X, Y))
+        dataset_distance((X, Y), (X, Y), exact=True)
+    assert dataset_distance((X, Y), (X + 1, Y)).converged
 
 
 # Sums of singular values

@@ -565,7 +565,7 @@ X, Y, _ = drawn(60, 4)
         ({"train_x": X[0][:, :0]}, ["train_x: expected features [N, F], got [60, 0]"]),
         ({"train_x": X}, ["train_x: expected features [N, F], got [2, 60, 4]"]),
         ({"train_x": X[0].astype(np.int64)}, ["train_x: expected floating-point features, got int64"]),
-        ({"train_x": X[0] + 0j}, ["train_x: expected floating-point features, got complex128"]),
+        ({"train_x": X[0] + 0j}, ["train_x: expected dense real numbers, got ", "complex128"]),
         ({"test_x": X[1].astype(int)}, ["test_x: expected floating-point features, got int64"]),
         ({"train_x": X[0].astype(object)}, ["train_x: expected a NumPy, Torch or CuPy array, got ndarray"]),
         ({"train_x": X[0].astype(np.clongdouble)}, ["train_x: expected a NumPy, Torch or CuPy array"]),

@@ -21,10 +21,11 @@ from fleet_fakes import FAKE, contents, fakes, run_fakes
 from synbench_fast import cli
 from synbench_fast.encoders import list_encoders
 from synbench_fast.fleet import launch
+from synbench_fast.fleet import models as fleet_models
 from synbench_fast.fleet.display import duration, overall, print_status, watching, worker_cells
 from synbench_fast.fleet.executors import InProcess, Slot
 from synbench_fast.fleet.launch import place_workers, run_fleet
-from synbench_fast.fleet.models import expand
+from synbench_fast.fleet.models import _words, expand
 from synbench_fast.fleet.places import Given, Place, Snapshot
 from synbench_fast.fleet.store import Store, read_summary
 from synbench_fast.results import Result
@@ -92,7 +93,7 @@ def test_specs_patterns_and_files(here: Path) -> None:
         (["option.txt"], ["option.txt:1: option: expected one of --checkpoint", "got '--pol', did you mean --pool?"]),
         (["value.txt"], ["value.txt:1: --pool: expected a value, got none"]),
         (["wrong.txt"], ["wrong.txt:1: --pool: expected one of", "got 'avgg', did you mean avg?"]),
-        (["quote.txt"], ["quote.txt:1: No closing quotation"]),
+        (["quote.txt"], ["quote.txt:1: expected a closing quotation mark, got \"'conv\""]),
         (["empty.txt"], ["empty.txt: expected one spec per line, got none"]),
         (["binary.txt"], ["binary.txt: expected specs in UTF-8, got other bytes"]),
         (["w.pt"], ["MODEL: expected the one encoder to load 'w.pt' into, got 0"]),
@@ -111,13 +112,95 @@ def test_what_names_no_encoder(models: list[str], parts: list[str], here: Path) 
         expand(models)
 
 
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("a b\tc", ["a", "b", "c"]),
+        ("a #c", ["a"]),
+        ("# a", []),
+        ("a#c", ["a#c"]),
+        ("'x #y' z", ["x #y", "z"]),
+        ('"x #y" "a \\" b"', ["x #y", 'a " b']),
+        (r"my\ \#1/x", ["my #1/x"]),
+        (r"C:\models\x.onnx \\a tail" + "\\", [r"C:\models\x.onnx", r"\a", "tail\\"]),
+        (r'"a\b" ' + r"'a\b'", [r"a\b", r"a\b"]),
+        ("a\u2028b\x85c\xa0d\x0be", ["a\u2028b\x85c\xa0d\x0be"]),
+        ("a '' b", ["a", "", "b"]),
+    ],
+)
+def test_words_of_a_line(line: str, words: list[str]) -> None:
+    assert _words(line) == words
+
+
+@pytest.mark.parametrize(
+    "name", ["run #3/m.onnx", "a\\b.onnx", "it's.onnx", "a\u2028b.onnx", "a\x85b.onnx", 'q"#.onnx']
+)
+def test_a_line_that_is_a_file_is_that_file(here: Path, name: str) -> None:
+    """As `find` writes them. Half of such a name was another spec, or two."""
+    (here / name).parent.mkdir(exist_ok=True)
+    (here / name).touch()
+    (here / "models.txt").write_text(
+        f"builtin:conv\r\nonnx:{name}\r\n\ufeff  onnx:{here / name}\t\n", encoding="utf-8"
+    )
+    assert expand(["models.txt"]) == [
+        ("builtin:conv", {}), (f"onnx:{name}", {}), (f"onnx:{here / name}", {}),
+    ]  # fmt: skip
+    with refused("models.txt:2: encoder: expected a source"):
+        (here / "models.txt").write_text("builtin:conv\u2028\x85 # x\nonn:y\n", encoding="utf-8")
+        expand(["models.txt"])
+
+
+def test_a_list_from_a_pipe(here: Path) -> None:
+    """What a shell puts in the place of <(command)."""
+    reading, writing = os.pipe()
+    os.write(writing, b"builtin:conv\nbuiltin:identity\n")
+    os.close(writing)
+    try:
+        assert expand([f"/dev/fd/{reading}"]) == [("builtin:conv", {}), ("builtin:identity", {})]
+    finally:
+        os.close(reading)
+
+
+def test_a_list_that_never_ends(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fleet_models, "_LARGEST", 1 << 16)
+    with refused("/dev/zero: expected a file of specs, got one of 65536 characters or more"):
+        expand(["/dev/zero"])
+
+
+def test_options_of_a_line_are_given_once(here: Path) -> None:
+    for own in ("--pool avg --pool max", "--pool=avg --pool avg", "--random-init --random-init"):
+        (here / "models.txt").write_text(f"builtin:conv {own}\n")
+        with refused("models.txt:1: --", ": expected it once, got it twice"):
+            expand(["models.txt"])
+    (here / "models.txt").write_text("builtin:conv --mean \u0660.\u0665\n", encoding="utf-8")
+    with refused("models.txt:1: --mean: expected comma-separated numbers, got"):
+        expand(["models.txt"])
+
+
+def test_thousands_of_encoders_are_compared_by_their_hash(here: Path) -> None:
+    """Each with all the others was 40 million comparisons of 9 000."""
+
+    class Counted(str):
+        compared = 0
+
+        def __eq__(self, other: object) -> bool:
+            Counted.compared += 1
+            return str.__eq__(self, other)
+
+        __hash__ = str.__hash__
+
+    specs = [Counted(f"builtin:linear?dim={1 + number % 1500}") for number in range(3000)]
+    assert len(expand([], specs)) == 1500
+    assert Counted.compared < 30_000
+
+
 def test_a_list_that_cannot_be_read(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (here / "models.txt").touch()
 
-    def denied(self: Path, **_: Any) -> str:
+    def denied(self: Path, **_: Any) -> Any:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(Path, "read_text", denied)
+    monkeypatch.setattr(Path, "open", denied)
     with refused("models.txt: expected a file that can be read, got: Permission denied"):
         expand(["models.txt"])
 
@@ -269,7 +352,7 @@ def test_a_result_that_is_gone_is_put_together_again(here: Path, capsys: pytest.
         (["--models", "builtin:conv", "--out", "s", "--checkpoint", "w.pt"], 2,
          "--checkpoint: expected checkpoints in --models, got 'w.pt' beside it"),
         (["--models", "builtin:conv", "--out", "s", "--workers", "0"], 2,
-         "--workers: expected an integer of at least 1, got '0'"),
+         "--workers: expected an integer from 1 to 10000, got '0'"),
         (["--models", "builtin:conv", "--out", "s", "--timeout", "0"], 2,
          "--timeout: expected a number between 0 and 1e+09, got '0'"),
         (["--models", "builtin:conv", "--out", "s", "--retries", "-1"], 2,
@@ -307,7 +390,7 @@ def test_options_of_the_run_are_checked_before_anything_starts(here: Path) -> No
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"workers": 0}, "workers: expected an integer of at least 1, got 0"),
+        ({"workers": 0}, "workers: expected an integer from 1 to 10000, got 0"),
         ({"retries": -1}, "retries: expected an integer of at least 0, got -1"),
     ],
 )

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import socket
 import subprocess
 import sys
+import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
-from checks import PATIENCE
+from checks import PATIENCE, refused
 from fleet_fakes import contents, fakes, run_fakes
 
-from synbench_fast.fleet.executors import InProcess
+from synbench_fast.errors import SynbenchError
+from synbench_fast.fleet.executors import InProcess, Slot
 from synbench_fast.fleet.launch import run_fleet
-from synbench_fast.fleet.ray_executor import _why
+from synbench_fast.fleet.ray_executor import RayExecutor, _why
 from synbench_fast.fleet.store import read_summary
 from synbench_fast.results import Result
 
@@ -101,6 +106,95 @@ def test_a_node_dies_and_the_store_is_that_of_a_single_process(tmp_path: Path) -
     run_fakes(tmp_path / "plain", fakes(4), InProcess(worker="fleet_fakes:FakeWorker"))
     plain, through_ray = contents(tmp_path / "plain"), contents(tmp_path / "fakes")
     assert len([key for key in plain if through_ray.get(key) == plain[key]]) >= 13
+
+
+def test_nothing_is_asked_of_a_node_that_is_gone() -> None:
+    """Ray waits for ever then, or ends the process without a word."""
+    ours, theirs = socket.socketpair()
+    executor = object.__new__(RayExecutor)
+    executor._node, executor._waiting, executor._actors, executor.slots = ours, {}, {}, [Slot("0", "cpu")]
+    assert executor.poll(0.0) == []
+    theirs.close()
+    for call in (
+        lambda: executor.poll(0.0),
+        lambda: executor.start("0"),
+        lambda: executor.submit("0", {}),
+        lambda: executor._event("0"),
+    ):
+        with refused(
+            "ray: expected the Ray node of this process to stay, got its end; what is finished is kept"
+        ):
+            call()
+    ours.close()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("victim", ["ray::DashboardAgent", "raylet/raylet --"])
+def test_the_node_of_the_driver_dies_and_the_same_command_goes_on(tmp_path: Path, victim: str) -> None:
+    """It waited for 290 seconds, and would have for ever: the agent takes its node along."""
+    pytest.importorskip("ray")
+    command = [
+        sys.executable,
+        "-m",
+        "synbench_fast",
+        "run",
+        "--models",
+        *MODELS[:4],
+        "--ray",
+        "local",
+        "--workers",
+        "1",
+    ]
+    command += ["--out", str(tmp_path), "--input-shape", "3,32,32", "--scales", "40", "--samples", "2000"]
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(sys.path),
+        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    }
+    run = subprocess.Popen(
+        command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
+    patience = time.monotonic() + 120
+    while run.poll() is None and time.monotonic() < patience:
+        with suppress(SynbenchError):  # the store is not there yet, or not all of it
+            if read_summary(tmp_path)["units"]["done"] >= 3:
+                break
+        time.sleep(0.1)
+    killed = [pid for pid in descendants(run.pid) if victim in command_line(pid)]
+    assert killed, "no such process of Ray"
+    for pid in killed:
+        os.kill(pid, signal.SIGKILL)
+    _, error = run.communicate(timeout=60)
+    assert run.returncode == 1
+    own = [line for line in error.splitlines() if line.startswith("error: ")]
+    assert own == [
+        "error: ray: expected the Ray node of this process to stay, got its end; what is finished is kept, the same command goes on"
+    ]
+    assert "Traceback" not in error
+    done = read_summary(tmp_path)["units"]["done"]
+    again = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200, check=False)
+    assert again.returncode == 0, again.stderr
+    assert done >= 3 and read_summary(tmp_path)["counts"]["done"] == 4
+
+
+def command_line(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
+    except OSError:
+        return ""
+
+
+def descendants(root: int) -> list[int]:
+    """Processes that a process has started, and those that they have."""
+    parents = {}
+    for one in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            parents[int(one.name)] = int((one / "stat").read_text().rpartition(")")[2].split()[1])
+    found, new = [], [root]
+    while new:
+        new = [pid for pid, parent in parents.items() if parent in new]
+        found += new
+    return found
 
 
 @pytest.mark.parametrize(

@@ -406,7 +406,7 @@ def test_a_full_disk_is_named_and_loses_nothing(tmp_path: Path) -> None:
 
 def test_a_file_that_cannot_be_opened(tmp_path: Path) -> None:
     (tmp_path / "store.sqlite").mkdir()
-    with refused("store.sqlite: expected a file that can be read and written, got: unable to open"):
+    with refused("store.sqlite: expected a file of the store itself, got something else"):
         Store(tmp_path)
 
 

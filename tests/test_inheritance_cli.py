@@ -141,21 +141,13 @@ def test_command_line_mistakes(words: list[str], message: str, capsys: pytest.Ca
     assert capsys.readouterr().err.startswith(message)
 
 
-@pytest.mark.parametrize(
-    ("module", "package", "words"),
-    [("sklearn.datasets", "scikit-learn", ["--no-distance"]), ("ot", "POT", [])],
-)
 def test_a_missing_library_is_named_before_anything_is_trained(
-    module: str,
-    package: str,
-    words: list[str],
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setitem(sys.modules, module, None)
-    assert cli.main(["inherit", *words]) == 1
+    monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
+    assert cli.main(["inherit"]) == 1
     assert capsys.readouterr().err == (
-        f"error: {package}: expected it to be installed, got no such library; "
+        "error: scikit-learn: expected it to be installed, got no such library; "
         'pip install "synbench-fast[inherit]"\n'
     )
 

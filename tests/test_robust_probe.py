@@ -492,7 +492,7 @@ def test_mistakes_of_arguments() -> None:
         ({"targets": 0}, "targets: expected at least 1, got 0"),
         ({"batch_size": 0}, "batch_size: expected at least 1, got 0"),
         ({"samples": 0}, "samples: expected at least 1, got 0"),
-        ({"threads": 0}, "threads: expected at least 1, got 0"),
+        ({"threads": 0}, "threads: expected an integer from 1 to "),
         ({"seed": -1}, "seed: expected an integer in [0, 2^64), got -1"),
         ({"regularisation": 0.0}, "regularisation: expected a finite number above 0, got 0.0"),
         ({"test_fraction": 1.0}, "test_fraction: expected a number in (0, 1), got 1.0"),

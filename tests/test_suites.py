@@ -517,7 +517,7 @@ def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
         error.startswith("error: --tasks: expected one of published,") and "did you mean patterns?" in error
     )
     assert error.count("\n") == 1
-    assert cli.main([*words, "full", "--input-shape", "1,8,8"]) == 1
+    assert cli.main([*words[:3], "1,8,8", *words[4:], "full"]) == 1
     error = capsys.readouterr().err
     assert "full: task 'channel': pattern: expected an input of two channels" in error
     others = "published, low, high, patch, natural, prior-0.4"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from itertools import pairwise
 
 import torch
@@ -94,7 +95,7 @@ def load(request: Request) -> Loaded:
 
 def _dim(request: Request) -> int:
     value = request.options.get("dim", str(DEFAULT_DIM))
-    if not value.isdecimal() or int(value) == 0:
+    if not re.fullmatch(r"0*[1-9][0-9]{0,9}", value):
         raise SynbenchError(
             f"encoder: expected dim to be a positive integer in {request.spec!r}, got {value!r}"
         )

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from synbench_fast import plugins
+from synbench_fast.checks import as_numbers
 from synbench_fast.encoders import registry
 from synbench_fast.encoders.base import Encoder, EncoderInfo, Loaded, Request, check_pool
 from synbench_fast.encoders.weights import module_sha256, parameter_count
@@ -208,6 +209,8 @@ def _options(query: str, usage: str, spec: str) -> dict[str, str]:
             raise SynbenchError(
                 f"encoder: expected {usage}, got {item!r} in {spec!r}{suggest(key, [allowed])}"
             )
+        if key in options:
+            raise SynbenchError(f"encoder: expected {key} once, got it twice in {spec!r}")
         options[key] = value
     return options
 
@@ -248,8 +251,8 @@ def _normalisation(
 
 def _channels(argument: str, values: Sequence[float], shape: tuple[int, ...]) -> tuple[float, ...]:
     try:
-        numbers = tuple(float(value) for value in values)
-    except (TypeError, ValueError):
+        numbers = as_numbers(values, argument)
+    except SynbenchError:
         numbers = ()
     if len(numbers) not in (1, shape[0]) or not all(math.isfinite(n) for n in numbers):
         counts = "1 finite value" if shape[0] == 1 else f"1 or {shape[0]} finite values"

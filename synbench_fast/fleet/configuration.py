@@ -64,6 +64,7 @@ def make_request(spec: str, options: Mapping[str, Any], suite: Any | None = None
         options: arguments of score(); what is missing is score()'s default, `threads` 1.
         suite: a `Suite`, or None for the one task of the arguments.
     """
+    from synbench_fast.checks import check_threads
     from synbench_fast.score import score
 
     try:
@@ -79,7 +80,7 @@ def make_request(spec: str, options: Mapping[str, Any], suite: Any | None = None
         if name not in given or name == "device":
             raise SynbenchError(f"{name}: expected an argument that fleets have, got it with {value!r}")
         given[name] = value
-    given["threads"] = given["threads"] or FLEET_THREADS
+    given["threads"] = check_threads(given["threads"]) or FLEET_THREADS
     tasks = None
     if suite is not None:
         tasks = {"suite": suite.name, "definitions": [vars(one) for one in suite.tasks]}

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from synbench_fast.documents import check_own
 from synbench_fast.errors import SynbenchError, suggest
 
 __all__ = ["FILE", "JOURNALS", "connect", "explained", "journal_for", "mode", "transaction"]
@@ -111,9 +112,13 @@ def connect(folder: Path, *, create: bool, journal: str = "auto") -> sqlite3.Con
     """The store in `folder`, made if it is missing and `create`.
 
     Raises:
-        SynbenchError: no store there, a damaged file, another program's, or a later version's.
+        SynbenchError: no store there, a damaged file, another program's, a later version's, or one with links.
     """
     path = folder / FILE
+    for ending in ("", "-wal", "-shm", "-journal"):
+        check_own(folder / (FILE + ending))
+    for name in ("results", "logs"):
+        check_own(folder / name, folder=True)
     if not create and not path.is_file():
         raise SynbenchError(f"DIR: expected a folder that `run --models` wrote, got {str(folder)!r}")
     with explained(folder):

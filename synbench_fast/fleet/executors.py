@@ -20,10 +20,12 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any, Protocol
 
+from synbench_fast.documents import check_own, open_own
 from synbench_fast.fleet.tasks import WORKER, answer, make_worker
 
 __all__ = ["Event", "Executor", "InProcess", "Local", "Slot"]
 
+MOST_WORKERS = 10_000  # of a run, wherever they are: more is a slip
 ENDING_SECONDS = 5.0  # for a worker that has closed its end
 STUCK_SECONDS = 30.0  # for one that was killed; giving memory of a GPU back takes some
 
@@ -130,7 +132,8 @@ class Local:
     ) -> None:
         self.slots = [Slot(str(number), device) for number, device in enumerate(devices)]
         self._logs, self._worker, self._label = logs, worker, label
-        self._logs.mkdir(parents=True, exist_ok=True)
+        check_own(logs, folder=True)
+        logs.mkdir(parents=True, exist_ok=True)
         self._processes: dict[str, _Process] = {}
 
     def pids(self) -> dict[str, int]:
@@ -142,16 +145,17 @@ class Local:
 
     def start(self, slot: str) -> None:
         device = next(one.device for one in self.slots if one.name == slot)
+        log = open_own(self.log(slot), os.O_WRONLY | os.O_APPEND | os.O_CREAT)
         ours, theirs = socket.socketpair()
         paths = dict.fromkeys(path or os.getcwd() for path in sys.path)
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
         program = "from synbench_fast.fleet.process import main; main()"
-        with theirs, open(self.log(slot), "ab") as log:
+        with theirs, open(log, "ab") as stream:
             process = subprocess.Popen(
                 [sys.executable, "-P", "-c", program, str(theirs.fileno()), device, self._worker],
                 stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
+                stdout=stream,
+                stderr=stream,
                 pass_fds=[theirs.fileno()],
                 start_new_session=True,  # Ctrl-C is for this process, which then ends the others
                 env=environment,

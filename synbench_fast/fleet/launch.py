@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from synbench_fast import plugins
-from synbench_fast.checks import check_integer
+from synbench_fast.arguments import most_at_once
+from synbench_fast.checks import check_integer, check_threads
 from synbench_fast.devices import find_device, gpu_count
 from synbench_fast.errors import SynbenchError, suggest
 from synbench_fast.fleet.configuration import (
@@ -20,7 +21,7 @@ from synbench_fast.fleet.configuration import (
     job_key,
     make_request,
 )
-from synbench_fast.fleet.executors import Executor, Local
+from synbench_fast.fleet.executors import MOST_WORKERS, Executor, Local
 from synbench_fast.fleet.places import Snapshot
 from synbench_fast.fleet.readahead import ReadAhead
 from synbench_fast.fleet.scheduler import RETRIES, Fleet
@@ -44,8 +45,13 @@ def place_workers(
         threads: CPU threads of each worker.
 
     Raises:
-        SynbenchError: a device that is not here.
+        SynbenchError: a device that is not here; more workers than a machine has use for.
     """
+    if not isinstance(devices, str):
+        raise SynbenchError(f"devices: expected text such as 'cpu:2' or 'cuda:0,cuda:1', got {devices!r}")
+    if workers is not None:
+        check_integer("workers", workers, 1, "an integer of at least 1")
+    threads = check_threads(threads) or FLEET_THREADS
     room = max(1, _cores() // threads)
     counts: dict[str, int] = {}
     for name in devices.split(","):
@@ -72,6 +78,10 @@ def place_workers(
             if device in counts:
                 raise SynbenchError(f"devices: expected each device once, got {device} again in {devices!r}")
         counts |= found
+    asked, most = sum(counts.values()) if workers is None else workers, most_at_once()
+    if asked > most:
+        name = "devices" if workers is None else "workers"
+        raise SynbenchError(f"{name}: expected at most {most} workers on this machine, got {asked}")
     if workers is not None:
         names = list(counts)
         return [names[number % len(names)] for number in range(workers)]
@@ -142,7 +152,7 @@ def run_fleet(
         SynbenchError: an argument that is wrong, a store that cannot be used, no worker that starts.
     """
     if workers is not None:
-        check_integer("workers", workers, 1, "an integer of at least 1")
+        check_integer("workers", workers, 1, f"an integer from 1 to {MOST_WORKERS}", MOST_WORKERS + 1)
     check_integer("retries", retries, 0, "an integer of at least 0")
     common = dict(options or {})
     requests = []

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import fnmatch
 import glob
+import os
 import re
-import shlex
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,9 @@ _VALUES: dict[str, Callable[[str], Any]] = {
 }
 _PATTERN = re.compile(r"[*[]|\?(?!\w+=)")  # ?dim=8 is an option of a spec
 _FLAGS = ("--random-init", "--trust-remote-code")
+# A word of a line: pieces in quotes, blanks and the like after a backslash, all else as it is.
+_PIECE = re.compile(r"""\\([ \t'"#\\])|'([^']*)'|"((?:[^"\\]|\\(?!["\\])|\\["\\])*)"|([^ \t'"])""")
+_LARGEST = 1 << 26  # characters of a file of specs, which may be a pipe or a device that never ends
 
 
 def expand(models: Iterable[str], architectures: Sequence[str] = ()) -> list[Named]:
@@ -38,7 +41,8 @@ def expand(models: Iterable[str], architectures: Sequence[str] = ()) -> list[Nam
 
     Args:
         models: a spec; a pattern of `synbench-fast ls`, such as timm:vit_*; a file of encoders, of checkpoints or
-            of specs (one per line, # begins a comment, options of its own may follow), or a pattern of files.
+            of specs (one per line, # at the beginning of a word begins a comment, options of its own may follow; a
+            pipe such as /dev/fd/63 is read too), or a pattern of files.
         architectures: further specs, scored like the others; where checkpoints are named it is one, which they
             are loaded into, and that is not scored by itself.
 
@@ -66,11 +70,8 @@ def expand(models: Iterable[str], architectures: Sequence[str] = ()) -> list[Nam
         named += [(_known(architectures[0]), {"checkpoint": one}) for one in weights]
     else:
         named = [(_known(one), {}) for one in architectures] + named
-    unique: list[Named] = []
-    for encoder in named:
-        if encoder not in unique:
-            unique.append(encoder)
-    return unique
+    unique = {(spec, tuple(sorted(own.items()))): (spec, own) for spec, own in named}
+    return list(unique.values())
 
 
 def _known(spec: str) -> str:
@@ -85,7 +86,8 @@ def _paths(item: str) -> list[str]:
         if prefix in ("onnx", "torchscript") and _PATTERN.search(name):
             return [f"{prefix}:{one}" for one in sorted(glob.glob(name, recursive=True))]
         return []
-    if split_checkpoint(item)[0].is_file():
+    named = Path(split_checkpoint(item)[0])
+    if named.exists() and not named.is_dir():  # a pipe too, such as <(command) of a shell
         return [item]
     pattern, mark, key = item.rpartition("#")
     if not mark or Path(pattern).suffix.lower() not in WEIGHTS:
@@ -123,23 +125,57 @@ def _nearby() -> list[str]:
 def _read(path: str) -> list[Named]:
     """The encoders of a file of specs."""
     try:
-        text = Path(path).read_text(encoding="utf-8-sig")  # some editors begin a file with a mark
+        with Path(path).open(encoding="utf-8-sig") as stream:  # some editors begin a file with a mark
+            text = stream.read(_LARGEST)
     except OSError as error:
         raise SynbenchError(f"{path}: expected a file that can be read, got: {error.strerror}") from None
     except UnicodeDecodeError:
         raise SynbenchError(f"{path}: expected specs in UTF-8, got other bytes") from None
+    if len(text) == _LARGEST:
+        raise SynbenchError(f"{path}: expected a file of specs, got one of {_LARGEST} characters or more")
     named: list[Named] = []
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(
+        text.split("\n"), 1
+    ):  # not splitlines: U+2028 and NEL may be part of a name
         try:
-            words = shlex.split(re.sub(r"(^|\s)#.*", "", line))
+            words = _words(line.strip(" \t\ufeff"))
             if words:
                 own = _own(words[1:])
                 named += [(one, own) for one in _specs(words[0])]
-        except ValueError as error:  # of shlex, or a SynbenchError
-            raise SynbenchError(f"{path}:{number}: {' '.join(str(error).split())}") from None
+        except SynbenchError as error:
+            raise SynbenchError(f"{path}:{number}: {error}") from None
     if not named:
         raise SynbenchError(f"{path}: expected one spec per line, got none")
     return named
+
+
+def _words(line: str) -> list[str]:
+    """The words of a line, as a shell would see them, but for a backslash before a letter, which is part of a path.
+
+    A line that as a whole names a file is that file, whatever blanks, quotes or # are in its name.
+    """
+    prefix, colon, name = line.partition(":")
+    if colon and is_source(prefix) and re.search(r"[ \t'\"#\\]", name):
+        file = name.partition("?")[0] if prefix != "python" else name.rpartition(":")[0]
+        if os.path.exists(os.path.expanduser(file)):
+            return [line]
+    words: list[str] = []
+    at = 0
+    while at < len(line):
+        if line[at] == "#":
+            break
+        word = ""
+        while piece := _PIECE.match(line, at):
+            word += (
+                piece[piece.lastindex or 0] if piece.lastindex != 3 else re.sub(r'\\(["\\])', r"\1", piece[3])
+            )
+            at = piece.end()
+        if at < len(line) and line[at] not in " \t":
+            raise SynbenchError(f"expected a closing quotation mark, got {line[at:]!r}")
+        words.append(word)
+        while at < len(line) and line[at] in " \t":
+            at += 1
+    return words
 
 
 def _own(words: list[str]) -> dict[str, Any]:
@@ -148,8 +184,11 @@ def _own(words: list[str]) -> dict[str, Any]:
     left = list(words)
     while left:
         word, equals, value = left.pop(0).partition("=")
+        name = word[2:].replace("-", "_")
+        if name in options:
+            raise SynbenchError(f"{word}: expected it once, got it twice")
         if word in _FLAGS and not equals:
-            options[word[2:].replace("-", "_")] = True
+            options[name] = True
             continue
         if word not in _VALUES:
             known = [*_VALUES, *_FLAGS]
@@ -160,5 +199,5 @@ def _own(words: list[str]) -> dict[str, Any]:
             if not left:
                 raise SynbenchError(f"{word}: expected a value, got none")
             value = left.pop(0)
-        options[word[2:].replace("-", "_")] = _VALUES[word](value)
+        options[name] = _VALUES[word](value)
     return options

@@ -11,6 +11,8 @@ import time
 from contextlib import suppress
 from multiprocessing.connection import Connection
 
+from synbench_fast.printable import PrintableStream
+
 __all__ = ["end_with", "main"]
 
 DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of Linux
@@ -22,6 +24,13 @@ def main() -> None:
     parent = os.getppid()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     end_with(parent)
+    # What libraries print of a checkpoint's keys or of an encoder's name ends in a log, which a terminal will show.
+    sys.stdout, sys.stderr = (
+        PrintableStream(
+            os.fdopen(number, "wb", closefd=False), errors="backslashreplace", line_buffering=True
+        )
+        for number in (1, 2)
+    )
     from synbench_fast.fleet.tasks import answer, make_worker
 
     connection, process = Connection(int(descriptor)), os.getpid()

@@ -167,7 +167,7 @@ def race(
                 path = Path(folder) / "results" / str(job.result)
                 if i in latest and latest[i][0].result != job.result:
                     superseded.add(path.with_name(str(latest[i][0].result)))
-                latest[i] = job, Result.load(path)
+                latest[i] = job, Result.load(path, own=True)
                 alive.append(i)
             else:
                 failures[job.name] = str(job.reason)

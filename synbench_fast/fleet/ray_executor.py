@@ -3,19 +3,24 @@
 Actors belong to the process that made them: when that dies, Ray ends them, and a new run on the same store goes
 on. Retries are the scheduler's, not Ray's, so that they are counted once. The store stays with this process; only
 tasks and answers travel.
+
+If the node of this process dies, Ray may wait for ever, or end the process without a word at the next call. So a
+connection to it is held, which ends with it, and looked at before every call.
 """
 
 from __future__ import annotations
 
 import logging
 import math
+import socket
 import time
 from collections import deque
 from contextlib import suppress
 from typing import Any
 
+from synbench_fast.checks import check_integer
 from synbench_fast.errors import SynbenchError, first_line
-from synbench_fast.fleet.executors import Event, Slot
+from synbench_fast.fleet.executors import MOST_WORKERS, Event, Slot
 from synbench_fast.fleet.tasks import WORKER, answer, make_worker
 
 __all__ = ["RayExecutor", "check_ray"]
@@ -71,6 +76,8 @@ class RayExecutor:
         threads: int = 1,
         worker: str = WORKER,
     ) -> None:
+        if workers is not None:
+            check_integer("workers", workers, 1, f"an integer from 1 to {MOST_WORKERS}", MOST_WORKERS + 1)
         ray = self._ray = check_ray()
         if devices not in ("auto", "cpu", "cuda"):
             raise SynbenchError(f"devices: expected auto, cpu or cuda on a Ray cluster, got {devices!r}")
@@ -88,6 +95,7 @@ class RayExecutor:
                 raise SynbenchError(
                     f"ray: expected a cluster at {address!r}, got {first_line(error)}"
                 ) from None
+        self._node = _connection(ray)
         resources = ray.cluster_resources()
         gpus, cpus = int(resources.get("GPU", 0)), int(resources.get("CPU", 0))
         device = ("cuda" if gpus else "cpu") if devices == "auto" else devices
@@ -102,15 +110,32 @@ class RayExecutor:
         self._actors: dict[str, Any] = {}
         self._waiting: dict[str, deque[tuple[str, Any]]] = {}  # per slot (kind of event, reference), in order
 
+    def _check_node(self) -> None:
+        """SynbenchError once the node of this process is gone."""
+        try:
+            if self._node is None or self._node.recv(1, socket.MSG_DONTWAIT | socket.MSG_PEEK):
+                return
+        except BlockingIOError:  # nothing to read: it is there
+            return
+        except OSError:
+            pass
+        raise SynbenchError(
+            "ray: expected the Ray node of this process to stay, got its end; what is finished is kept, the same "
+            "command goes on"
+        )
+
     def start(self, slot: str) -> None:
+        self._check_node()
         device = next(one.device for one in self.slots if one.name == slot)
         actor = self._actors[slot] = self._make.remote(self._worker, device)
         self._waiting[slot] = deque([("ready", actor.ready.remote())])
 
     def submit(self, slot: str, task: dict[str, Any]) -> None:
+        self._check_node()
         self._waiting[slot].append(("answer", self._actors[slot].answer.remote(task)))
 
     def poll(self, seconds: float) -> list[Event]:
+        self._check_node()
         heads = {tasks[0][1]: slot for slot, tasks in self._waiting.items() if tasks}
         if not heads:
             time.sleep(seconds)
@@ -121,6 +146,7 @@ class RayExecutor:
         return [self._event(heads[one]) for one in done]
 
     def _event(self, slot: str) -> Event:
+        self._check_node()
         kind, reference = self._waiting[slot].popleft()
         try:
             return Event(slot, kind, self._ray.get(reference))
@@ -139,8 +165,21 @@ class RayExecutor:
     def close(self) -> None:
         for slot in list(getattr(self, "_actors", {})):
             self.stop(slot)
+        if self._node is not None:
+            self._node.close()
         if self._owned:
             self._ray.shutdown()
+
+
+def _connection(ray: Any) -> socket.socket | None:
+    """A connection to the node of this process, on which nothing is said; None for a client of a cluster elsewhere."""
+    with suppress(Exception):  # of a client, which has no node, or of a Ray that names no such socket
+        own = ray.get_runtime_context().get_node_id()
+        name = next(one["RayletSocketName"] for one in ray.nodes() if one["NodeID"] == own)
+        connection = socket.socket(socket.AF_UNIX)
+        connection.connect(name)
+        return connection
+    return None
 
 
 def _why(text: str) -> tuple[str, bool]:

@@ -9,6 +9,7 @@ or takes longer than its time, has failed, and the others go on.
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
@@ -64,6 +65,8 @@ class Fleet:
         self._places = {one.name: Place(one) for one in executor.slots}
         self._names = {id: store.job(id).name for id in jobs}
         self._states: dict[int, str] = {}
+        # Not finished, as far as is known: thousands that are would be looked at again for every unit.
+        self._open: deque[int] = deque()
         self._units: dict[int, tuple[int, int]] = {}
         self._spent: dict[int, float] = {}
         self._empty: set[int] = set()  # planned, with no unit that is free, as far as was seen last
@@ -101,7 +104,9 @@ class Fleet:
     # What there is to do
 
     def _unfinished(self) -> bool:
-        return any(self._states[id] not in ("done", "failed") for id in self._jobs)
+        while self._open and self._states[self._open[0]] in ("done", "failed"):
+            self._open.popleft()
+        return bool(self._open)
 
     def _tick(self, force: bool = False) -> None:
         """Now and then: say that this run lives, and see what others did."""
@@ -117,6 +122,7 @@ class Fleet:
             self._store.beat({p.kind for p in self._places.values() if p.kind}, rows)
             states = self._store.states()
             self._states = {id: states[id][0] for id in self._jobs}
+            self._open = deque(id for id in self._jobs if self._states[id] not in ("done", "failed"))
             self._kinds = {id: states[id][1] or "" for id in self._jobs}
             self._units = self._store.units_of_jobs()
             self._empty.clear()
@@ -207,7 +213,7 @@ class Fleet:
 
     def _assemble_one(self, place: Place) -> bool:
         """A job all of whose units are done."""
-        for id in self._jobs:
+        for id in self._open:
             done, total = self._units.get(id, (0, 0))
             if self._states[id] != "planned" or done < total or not total:
                 continue
@@ -233,7 +239,7 @@ class Fleet:
 
     def _begin_one(self, place: Place) -> bool:
         """A job that nobody works at: new, or planned by a run that is over."""
-        for id in self._jobs:
+        for id in self._open:
             state = self._states[id]
             if state == "waiting":
                 self._states[id] = "taken"  # by this run or another, as far as is known before the next tick
@@ -251,7 +257,7 @@ class Fleet:
     def _join_one(self, place: Place) -> bool:
         """The job with the most units to share, if they are worth loading its encoder once more."""
         best, most = None, 1
-        for id in self._jobs:
+        for id in self._open:
             if self._states[id] == "planned" and id not in self._empty and self._fits(place, id):
                 free = self._store.left(id)[0]
                 share = free // (1 + self._busy(id))
@@ -338,7 +344,7 @@ class Fleet:
         else:
             self._states[id] = job.state
         if self._ahead is not None:
-            waiting = [one for one in self._jobs if self._states[one] == "waiting"]
+            waiting = [one for one in self._open if self._states[one] == "waiting"]
             self._ahead([self._store.job(one).request for one in waiting[: len(self._places)]])
 
     def _plan(self, place: Place, id: int, prepared: dict[str, Any]) -> None:

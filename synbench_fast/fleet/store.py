@@ -97,8 +97,14 @@ class Store:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.folder, self.results = folder, folder / "results"
-        self.results.mkdir(parents=True, exist_ok=True)
-        self.db = connect(folder, create=True, journal=journal)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self.db = connect(folder, create=True, journal=journal)
+            self.results.mkdir(exist_ok=True)
+        except OSError as error:
+            raise SynbenchError(
+                f"{error.filename}: expected a folder that can be written, got: {error.strerror}"
+            ) from None
         self._lease, self._clock = lease_seconds, clock
         self._heard: dict[int, _Heard] = {}  # of other runs
         # A rollback journal is written and synchronised each time, over a network as a rule.

@@ -15,10 +15,10 @@ from __future__ import annotations
 
 import importlib
 import time
-import traceback
 from typing import Any, Protocol
 
 from synbench_fast.errors import SynbenchError, first_line
+from synbench_fast.messages import print_trace
 
 __all__ = ["WORKER", "OutOfMemory", "Worker", "answer", "make_worker"]
 
@@ -73,7 +73,7 @@ def answer(worker: Worker, task: dict[str, Any]) -> dict[str, Any]:
         raise
     except BaseException as error:
         if not isinstance(error, SynbenchError):
-            traceback.print_exc()  # into the worker's log
+            print_trace(error)  # into the worker's log
         given |= {
             "ok": False,
             "reason": str(error) if isinstance(error, SynbenchError) else first_line(error),

@@ -8,6 +8,7 @@ another was fine-tuned on.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 import numpy as np
@@ -213,7 +214,7 @@ def digits_encoder(name: str) -> Classifier:
         raise SynbenchError(
             f"encoder: expected digits:{', digits:'.join(demo.KINDS)}, got 'digits:{name}'{suggest(kind, demo.KINDS)}"
         )
-    if query and (key != "seed" or not value.isdigit() or int(value) >= 2**32):
+    if query and (key != "seed" or not re.fullmatch("[0-9]{1,10}", value) or int(value) >= 2**32):
         raise SynbenchError(f"encoder: expected digits:{kind}?seed=N, got 'digits:{name}'")
     before = _pretraining(*_digits())
     encoder = demo.train(kind, before, seed=int(value or 0), epochs=20, radius=0.5, steps=5)

@@ -6,10 +6,17 @@
 with uniform weights on the samples and the ground cost d of `ground_cost`. With exact=True the distance is the
 unregularised minimum of <p, d>, which needs no debiasing.
 
-T(a, b) is POT's stabilised Sinkhorn iteration (Schmitzer, SIAM J. Sci. Comput. 41 (2019), A1443), started from the
-potentials of the two self terms; these come from the symmetric iteration of Feydy et al. (AISTATS 2019), whose
-averaged steps converge in tens of iterations where alternating ones need thousands. All in float64, on the device
-of the features. Source of the distance: Alvarez-Melis and Fusi, NeurIPS 2020.
+T(a, b) is the maximum over f [N] of mean f + mean g, with g [M] the best one for f:
+
+    f_i = -epsilon log mean over j of exp((g_j - d_ij) / epsilon),  and g_j likewise
+
+It is found by steps of Sinkhorn, which are these formulas in turn, and of Newton, whose linear systems are solved by
+conjugate gradients (Kemertas, Farahmand and Jepson, "A truncated Newton method for optimal transport", ICLR 2025,
+arXiv 2504.02067), while epsilon falls to its value (Schmitzer, SIAM J. Sci. Comput. 41 (2019), A1443). Steps of
+Sinkhorn alone need thousands of iterations where groups of samples share little mass, and more the smaller epsilon.
+T(a, a) comes from the symmetric iteration of Feydy et al. (AISTATS 2019), whose averaged steps converge in tens of
+iterations. All in float64, on the device of the features. Exact transport is POT's. Source of the distance:
+Alvarez-Melis and Fusi, NeurIPS 2020.
 """
 
 from __future__ import annotations
@@ -19,6 +26,7 @@ import time
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Integral, Real
 from typing import Any
 
 import torch
@@ -36,13 +44,20 @@ from synbench_fast.inheritance.ground_cost import (
 __all__ = ["UNCONVERGED", "Distance", "dataset_distance", "subsample"]
 
 UNCONVERGED = ("raise", "warn")
-_LARGEST = 5000  # samples of each set unless asked otherwise: 200 MB per cost matrix
+_MOST = 5000  # samples of each set unless asked otherwise: 200 MB per cost matrix
 _SELF_TOLERANCE = 1e-9
 _SELF_ITERATIONS = 500
 _ROWS = 256
-_CHECK_EVERY = 50  # iterations: a check costs as much as twenty of them
-# Scalings start at 1/n. Moving them into the kernel makes the library lose one update, so only overflow asks for it.
-_LARGEST_SCALING = 1e100
+_NEAR = 0.01  # residual at which half the epsilon is in reach
+_LARGEST_FACTOR = (
+    100.0  # in logarithms. Entries below exp(-745) are 0 and may not count until they are made anew
+)
+_LONGEST_STEP = 20.0  # in logarithms of the factors
+_LEAST_DIAGONAL = (
+    1e-12  # of a row that has all its mass in one column, where rounding may leave less than nothing
+)
+_GRADIENTS = 300  # conjugate gradients of one Newton step
+_ROUNDINGS = 4  # of the size of the cost, in the exponents of the plan
 _EXACT_ITERATIONS = 10_000_000
 
 
@@ -52,7 +67,7 @@ class Distance:
 
     value: in squared units of the features. residual: the largest sum over the samples of the absolute difference
     between the plan's marginal and the weights, of the transports solved; the weights sum to 1. iterations: of the
-    transport between the sets. converged: whether the residual is within the tolerance. samples: of each set in the
+    transport between the sets, each two products with an N x M matrix. converged: whether the residual is within the tolerance. samples: of each set in the
     transport. seconds: wall time. epsilon: regularisation in the units of the cost, 0 if exact. scale: mean of the
     ground cost over all pairs of a sample of each set.
     """
@@ -104,24 +119,26 @@ def dataset_distance(
         seed: of the subsamples.
         exact: the linear programme instead of Sinkhorn: time grows with the cube of `samples`.
         tolerance: largest residual, in (0, 1).
-        iterations: most Sinkhorn iterations of the transport between the sets.
+        iterations: most iterations of the transport between the sets, two products with an N x M matrix each.
         unconverged: "raise" a SynbenchError, or "warn" and return what there is, converged=False.
         classes: labels that each set must have, all and no others; None takes those that occur.
         names: of the sets in errors.
 
     Raises:
         SynbenchError: input of another form, NaN or infinity, other feature widths, more samples than a set has, a
-            class without samples, POT missing, or a residual above the tolerance.
+            class without samples, a regularisation whose residual would be rounding, POT missing (exact only), or a
+            residual above the tolerance.
     """
     begun = time.perf_counter()
-    _check_options(feature_weight, label_weight, regularisation, samples, tolerance, iterations, unconverged)
+    _check_options(
+        feature_weight, label_weight, regularisation, samples, seed, tolerance, iterations, unconverged
+    )
     (x, x_labels), (y, y_labels) = (check_labelled(n, one) for n, one in zip(names, (a, b), strict=True))
     if x.shape[1] != y.shape[1]:
         raise SynbenchError(
             f"{names[1]}: expected features of width {x.shape[1]} as {names[0]} has, got {y.shape[1]}"
         )
     _check_devices(names, x, y)
-    ot = _library()
     groups = [
         class_gaussians(x, x_labels, classes, name=names[0]),
         class_gaussians(y, y_labels, classes, name=names[1]),
@@ -137,21 +154,29 @@ def dataset_distance(
 
     between = cost(0, 1)
     scale = float(between.mean())
+    if not math.isfinite(scale):
+        raise SynbenchError(f"feature_weight, label_weight: expected finite costs, got a mean of {scale}")
     found: list[_Transport]
     if exact:
         epsilon = 0.0
-        found = [_exact(ot, between)]
+        found = [_exact(_library(), between)]
         value = found[0].value
     elif scale == 0:  # all samples of both sets are one point
         epsilon, value, found = 0.0, 0.0, [_Transport(0.0, 0.0, 0)]
     else:
         epsilon = regularisation * scale
+        least = _ROUNDINGS * torch.finfo(torch.float64).eps * float(between.max()) / (tolerance * scale)
+        if regularisation < least:
+            raise SynbenchError(
+                f"regularisation: expected at least {least:.2g}, below which rounding is above the tolerance of "
+                f"{tolerance:g}, got {regularisation:g}; exact=True has no regularisation"
+            )
         selves, potentials = [], []
         for one in (0, 1):
             transport, potential = _self_transport(cost(one, one), epsilon)
             selves.append(transport)
             potentials.append(potential)
-        cross = _cross_transport(ot, between, epsilon, potentials, tolerance, iterations)
+        cross = _cross_transport(between, epsilon, potentials[1], tolerance, iterations)
         value = cross.value - (selves[0].value + selves[1].value) / 2
         found = [cross, *selves]
     residual = max(one.residual for one in found)
@@ -181,28 +206,39 @@ def _check_options(
     label_weight: float,
     regularisation: float,
     samples: int | None,
+    seed: int,
     tolerance: float,
     iterations: int,
     unconverged: str,
 ) -> None:
     for name, value in (("feature_weight", feature_weight), ("label_weight", label_weight)):
-        if not (math.isfinite(value) and value >= 0):
-            raise SynbenchError(f"{name}: expected a finite number of at least 0, got {value}")
+        if not (_number(value) and value >= 0):
+            raise SynbenchError(f"{name}: expected a finite number of at least 0, got {value!r}")
     if feature_weight == label_weight == 0:
         raise SynbenchError("label_weight: expected a number above 0 where feature_weight is 0, got 0")
-    if not (math.isfinite(regularisation) and regularisation > 0):
-        raise SynbenchError(f"regularisation: expected a finite number above 0, got {regularisation}")
-    if not 0 < tolerance < 1:
-        raise SynbenchError(f"tolerance: expected a number between 0 and 1, got {tolerance}")
-    if iterations < 1:
-        raise SynbenchError(f"iterations: expected at least 1, got {iterations}")
-    if samples is not None and samples < 1:
-        raise SynbenchError(f"samples: expected at least 1, got {samples}")
+    if not (_number(regularisation) and regularisation > 0):
+        raise SynbenchError(f"regularisation: expected a finite number above 0, got {regularisation!r}")
+    if not (_number(tolerance) and 0 < tolerance < 1):
+        raise SynbenchError(f"tolerance: expected a number between 0 and 1, got {tolerance!r}")
+    if not (_integer(iterations) and iterations >= 1):
+        raise SynbenchError(f"iterations: expected an integer of at least 1, got {iterations!r}")
+    if samples is not None and not (_integer(samples) and samples >= 1):
+        raise SynbenchError(f"samples: expected an integer of at least 1, got {samples!r}")
+    if not (_integer(seed) and 0 <= seed < 2**64):
+        raise SynbenchError(f"seed: expected an integer from 0 to {2**64 - 1}, got {seed!r}")
     if unconverged not in UNCONVERGED:
         raise SynbenchError(
             f"unconverged: expected one of {', '.join(UNCONVERGED)}, got {unconverged!r}"
-            f"{suggest(unconverged, UNCONVERGED)}"
+            f"{suggest(str(unconverged), UNCONVERGED)}"
         )
+
+
+def _number(value: object) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _integer(value: object) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool)
 
 
 def _check_devices(names: tuple[str, str], x: Tensor, y: Tensor) -> None:
@@ -222,7 +258,7 @@ def _library() -> Any:
 
 def subsample(name: str, count: int, samples: int | None, seed: int) -> Tensor:
     """Places of the samples of a set of `count`, ascending: the same ones for every set of this size."""
-    wanted = min(count, _LARGEST) if samples is None else samples
+    wanted = min(count, _MOST) if samples is None else samples
     if wanted > count:
         raise SynbenchError(f"samples: expected at most {count}, the samples of {name}, got {wanted}")
     if wanted == count:
@@ -274,64 +310,104 @@ def _self_transport(cost: Tensor, epsilon: float) -> tuple[_Transport, Tensor]:
 
 
 def _cross_transport(
-    ot: Any, cost: Tensor, epsilon: float, start: Sequence[Tensor], tolerance: float, iterations: int
+    cost: Tensor, epsilon: float, start: Tensor, tolerance: float, iterations: int
 ) -> _Transport:
-    """T(a, b) from the potentials of the self terms: of a set to itself they are the solution.
+    """T(a, b) from the potential of b's self term, which is the solution where the sets are the same.
 
-    Where that start leaves a row without mass, epsilon halves from the largest cost on instead.
+    Where that start is far off, epsilon falls from the largest difference of costs instead, and each solution starts
+    the next: by a factor of 2, or of 8 while the plan is nearly a x b and one iteration is enough.
     """
-    g = start[1]
+    near = max(_NEAR, tolerance)
+    f, g, residual, done = _ascend(cost, epsilon, start, tolerance, iterations, near)
+    if residual > near and done < iterations:
+        g = torch.zeros_like(g)
+        doublings = math.ceil(math.log2(float(cost.max() - cost.min()) / epsilon))
+        while doublings > 0 and done < iterations:
+            f, g, _, count = _ascend(cost, epsilon * 2.0**doublings, g, _NEAR, iterations - done)
+            doublings, done = doublings - (1 if count > 1 else 3), done + count
+        f, g, residual, count = _ascend(cost, epsilon, g, tolerance, max(iterations - done, 1))
+        done += count
+    return _Transport(float(f.mean() + g.mean()), residual, done)
+
+
+def _ascend(
+    cost: Tensor, epsilon: float, g: Tensor, tolerance: float, iterations: int, near: float = math.inf
+) -> tuple[Tensor, Tensor, float, int]:
+    """f, g, residual and iterations: ascent of mean f + mean g, g always the best for its f, until the residual is
+    within the tolerance or found above `near`.
+
+    The plan is exp((f_i + g_j - d_ij) / epsilon), without its weights 1 / (N M). The means of its columns are 1.
+    """
     f = _softmin(cost, g, epsilon)
-    found = _sinkhorn(ot, cost, epsilon, f, g, tolerance, iterations)
-    if found is None:
-        level = max(float(cost.max()), epsilon)
-        f, g = torch.zeros_like(f), torch.zeros_like(g)
-        while level > epsilon:
-            again = _sinkhorn(ot, cost, level, f, g, tolerance, 20)
-            if again is None:
-                break
-            f, g = again[1], again[2]
-            level = max(level / 2, epsilon)
-        found = _sinkhorn(ot, cost, epsilon, f, g, tolerance, iterations)
-    if found is None:
-        return _Transport(math.nan, math.inf, iterations)
-    done, f, g = found
-    # The rows of the plan are exact after the last half step; the columns tell what is left.
-    plan = (g - cost).add_(f[:, None]).div_(epsilon).exp_()
-    columns, rows = plan.mean(0), plan.mean(1)
-    residual = max(float((columns - 1).abs().mean()), float((rows - 1).abs().mean()))
-    value = float(f.mean() + g.mean()) - epsilon * (float(rows.mean()) - 1)
-    return _Transport(value, residual, done)
+    done = 0
+    while True:
+        g = _softmin(cost.T, f, epsilon)
+        plan = (g - cost).add_(f[:, None]).div_(epsilon).exp_()
+        rows = plan.mean(1)
+        residual = _off(rows)
+        done += 1
+        if not tolerance < residual <= near or done >= iterations:
+            return f, g, residual, done
+        scaling, count = _scale(plan, rows, tolerance / 2, iterations - done)
+        f, done = f + epsilon * scaling, done + count
 
 
-def _sinkhorn(
-    ot: Any, cost: Tensor, epsilon: float, f: Tensor, g: Tensor, tolerance: float, iterations: int
-) -> tuple[int, Tensor, Tensor] | None:
-    """Iterations and potentials of the library's stabilised iteration from f, g; None if they are not finite.
+def _off(rows: Tensor) -> float:
+    return float((rows - 1).abs().mean())
 
-    The library's plan has no weights beside the exponential: its potentials are lower by epsilon log n.
+
+def _scale(plan: Tensor, rows: Tensor, tolerance: float, iterations: int) -> tuple[Tensor, int]:
+    """Logarithms [N] of the factors that bring the means of a plan's rows to 1, and iterations.
+
+    Steps of Sinkhorn and of Newton take turns. The first bring single rows back from wherever they are, the others
+    move groups of samples that share little mass, for which the first need thousands. A plan whose factors have
+    become large is left to be made anew: entries that were 0 may count by now.
     """
-    n, m = cost.shape
-    weights = [torch.full((count,), 1 / count, dtype=cost.dtype, device=cost.device) for count in (n, m)]
-    shift = [epsilon * math.log(count) for count in (n, m)]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of numerical trouble, which is judged by the potentials
-        _, log = ot.bregman.sinkhorn_stabilized(
-            *weights,
-            cost,
-            epsilon,
-            numItermax=iterations,
-            tau=_LARGEST_SCALING,
-            stopThr=tolerance / math.sqrt(m),  # its norm is the Euclidean one
-            warmstart=(f - shift[0], g - shift[1]),
-            print_period=_CHECK_EVERY,
-            log=True,
-            warn=False,
-        )
-    f, g = log["alpha"] + shift[0], log["beta"] + shift[1]
-    if not (f.isfinite().all() and g.isfinite().all()):
-        return None
-    return log["n_iter"] + 1, f, g
+    n, m = plan.shape
+    u, done = torch.zeros_like(rows), 0
+
+    def means(u: Tensor) -> tuple[Tensor, Tensor]:
+        v = n / (u.exp() @ plan)
+        return v, u.exp() * (plan @ v) / m
+
+    while done < iterations and _off(rows) > tolerance and float(u.abs().max()) < _LARGEST_FACTOR:
+        u = u - rows.log()
+        v, rows = means(u)
+        x, count = _newton(plan, u.exp(), v, rows, iterations - done)
+        slope, done = float((1 - rows) @ x), done + count + 1
+        while slope > 0:
+            v, trial = means(u + x)
+            done += 1
+            if float((1 - trial) @ x) >= -slope / 2:  # not far beyond the highest point
+                u, rows = u + x, trial
+                break
+            x = x / 2
+    return u, done
+
+
+def _newton(plan: Tensor, u: Tensor, v: Tensor, rows: Tensor, iterations: int) -> tuple[Tensor, int]:
+    """Newton's step x [N], no entry above _LONGEST_STEP, and iterations.
+
+    S x = 1 - rows,  S = diag(rows) - W W' / (N M),  W_ij = u_i plan_ij v_j,  by conjugate gradients with S's diagonal.
+    """
+    n, m = plan.shape
+    diagonal = rows - u.square() * (plan.square() @ v.square()) / (n * m)
+    diagonal.clamp_min_(_LEAST_DIAGONAL)
+    rest, x, direction = 1 - rows, torch.zeros_like(rows), torch.zeros_like(rows)
+    enough = min(0.3, _off(rows) ** 0.5) * float(rest.norm())
+    size, done = 1.0, 0
+    while done < min(iterations, _GRADIENTS) and float(rest.norm()) > enough:
+        step = rest / diagonal
+        size, before = float(rest @ step), size
+        direction = step + direction * (size / before)
+        image = rows * direction - u * (plan @ (v.square() * ((u * direction) @ plan))) / (n * m)
+        curvature = float(direction @ image)
+        done += 1
+        if not curvature > 0:
+            break
+        x += direction * (size / curvature)
+        rest = rest - image * (size / curvature)
+    return (x - x.mean()).clamp_(-_LONGEST_STEP, _LONGEST_STEP), done
 
 
 def _exact(ot: Any, cost: Tensor) -> _Transport:

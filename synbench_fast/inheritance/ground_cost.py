@@ -33,6 +33,7 @@ __all__ = [
 ]
 
 _CHUNK = 1 << 23  # numbers in one batch of products of factors: 64 MiB, twice that on a GPU
+_SIZES = (1e-140, 1e140)  # of the largest feature: squares and their sums neither over- nor underflow
 # Squares of singular values carry the rounding of the largest; above this ratio their roots are good to 1e-10 of it.
 _WELL_CONDITIONED = 1e-9
 
@@ -58,7 +59,8 @@ def check_labelled(name: str, pair: tuple[Tensor, Tensor]) -> tuple[Tensor, Tens
     """Features as float64 [N, F], N samples of any shape flattened, and labels as int64 [N].
 
     Raises:
-        SynbenchError: no pair of tensors, no samples, other shapes, labels that are no integers, NaN or infinity.
+        SynbenchError: no pair of tensors, no samples, other shapes, labels that are no integers, NaN, infinity,
+            sparse tensors, or features too large or too small to be squared.
     """
     if not (
         isinstance(pair, (tuple, list)) and len(pair) == 2 and all(isinstance(one, Tensor) for one in pair)
@@ -68,6 +70,10 @@ def check_labelled(name: str, pair: tuple[Tensor, Tensor]) -> tuple[Tensor, Tens
     if features.ndim < 2 or not features.numel():
         raise SynbenchError(
             f"{name}: expected features [N, F] of at least one sample, got shape {tuple(features.shape)}"
+        )
+    if features.layout != torch.strided or labels.layout != torch.strided:
+        raise SynbenchError(
+            f"{name}: expected dense features and labels, got {features.layout}, {labels.layout}"
         )
     if features.is_complex() or features.dtype == torch.bool:
         raise SynbenchError(f"{name}: expected real features, got {features.dtype}")
@@ -83,6 +89,12 @@ def check_labelled(name: str, pair: tuple[Tensor, Tensor]) -> tuple[Tensor, Tens
         row, column = (int(one) for one in (~finite).nonzero()[0])
         raise SynbenchError(
             f"{name}: expected finite features, got {features[row, column].item()} in sample {row}, feature {column}"
+        )
+    size = float(features.abs().max())
+    if size and not _SIZES[0] < size < _SIZES[1]:
+        raise SynbenchError(
+            f"{name}: expected features of a size from {_SIZES[0]:g} to {_SIZES[1]:g}, got {size:.3g}: their squares "
+            "are no numbers"
         )
     return features, labels.detach().to(features.device, torch.int64)
 
@@ -121,8 +133,13 @@ def class_gaussians(
     factors = features.new_zeros(len(found), rank, width)
     parts = torch.split((features - means[member])[member.argsort(stable=True)], counts.tolist())
     for factor, part in zip(factors, parts, strict=True):
-        # Centred samples sum to 0: the last row of n <= F of them is rounding.
-        rows = torch.linalg.qr(part, mode="r").R[: len(part) - 1]
+        # A reflection turns (1, ..., 1) into the first axis. What it leaves in the first row is the mean; the n - 1
+        # other rows are the whole factor. A QR decomposition of the samples must keep all of its rows: where columns
+        # are constant or equal, the variance of later columns is in the last of them.
+        root = len(part) ** 0.5
+        rows = part[1:] - (part[0] + part.sum(0) / root) / (1 + root)
+        if len(rows) > width:
+            rows = torch.linalg.qr(rows, mode="r").R
         factor[: len(rows)] = rows / max(len(part) - 1, 1) ** 0.5
     return ClassGaussians(found, counts, means, factors, (counts - 1).clamp_max(width), member)
 

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from synbench_fast.documents import check_own
 from synbench_fast.encoders.weights import module_sha256
 from synbench_fast.errors import SynbenchError
 from synbench_fast.fleet.configuration import source_of
@@ -163,6 +164,7 @@ class Protocol:
             self.say(f"{self.name}: {text} on {data}, seed {bench.seed}: no score: {error}")
         weights = self._weights_path(configuration)
         if weights is not None:
+            check_own(weights.parent, folder=True)
             weights.parent.mkdir(parents=True, exist_ok=True)
             model.save(weights)
         accuracy_before = {name: _accuracy(part, before[name]) for name, part in self.parts.items()}

@@ -12,7 +12,14 @@ from typing import Any
 import torch
 
 from synbench_fast import environment
-from synbench_fast.checks import as_numbers, check_eps, check_integer, check_seed, check_thresholds
+from synbench_fast.checks import (
+    as_numbers,
+    check_eps,
+    check_integer,
+    check_seed,
+    check_threads,
+    check_thresholds,
+)
 from synbench_fast.devices import find_device
 from synbench_fast.errors import SynbenchError, suggest
 from synbench_fast.global_state import known_state, own_registrations
@@ -125,8 +132,7 @@ def inherit(
         raise SynbenchError(f"seed: expected seed + seeds of at most 2^64, got {seed} + {seeds}")
     check_integer("distance_samples", distance_samples, 2, "at least 2")
     check_integer("score_samples", score_samples, 4, "at least 4")
-    if threads is not None:
-        check_integer("threads", threads, 1, "at least 1")
+    threads = check_threads(threads)
     scoring = {
         "eps": check_eps(score_eps)[0],
         "threshold": check_thresholds(as_numbers(score_threshold, "score_threshold"))[0],

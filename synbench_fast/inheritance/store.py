@@ -4,11 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from pathlib import Path
 from typing import Any
 
-from synbench_fast.documents import Mismatch, decode, encode, kind_of, parse, read_text, write_atomically
+from synbench_fast.documents import (
+    Mismatch,
+    check_own,
+    decode,
+    encode,
+    kind_of,
+    parse,
+    read_text,
+    write_atomically,
+)
 from synbench_fast.errors import SynbenchError
 from synbench_fast.inheritance.cells import Cell, FailedCell
 
@@ -29,6 +39,7 @@ class CellStore:
     def __init__(self, folder: Path | None) -> None:
         self.folder = folder
         if folder is not None:
+            check_own(folder, folder=True)
             try:
                 folder.mkdir(parents=True, exist_ok=True)
             except OSError as error:
@@ -54,9 +65,9 @@ class CellStore:
     def read(self, configuration: dict[str, Any]) -> Cell | None:
         """The cell, or None if it was not made yet or failed; SynbenchError for a file that holds something else."""
         path = self.path(configuration)
-        if path is None or not path.exists():
+        if path is None or not os.path.lexists(path):
             return None
-        document = parse(read_text(path, "cell"), str(path))
+        document = parse(read_text(path, "cell", own=True), str(path))
         if not isinstance(document, dict) or document.get("schema") != CELL_SCHEMA:
             got = kind_of(document.get("schema") if isinstance(document, dict) else document)
             raise SynbenchError(f"{path}: expected a document of schema {CELL_SCHEMA!r}, got {got}")

@@ -19,7 +19,7 @@ from typing import Any
 
 from synbench_fast import arguments
 from synbench_fast.errors import SynbenchError, first_line
-from synbench_fast.messages import say
+from synbench_fast.messages import say, standard_streams
 
 __all__ = ["main", "measure"]
 
@@ -115,7 +115,10 @@ def _channels(model: str, spec: str) -> int:
 def main(argv: Sequence[str] | None = None) -> int:
     """Print the row, or why there is none, as the runner reads it. The exit code is 0 then: it drops all else."""
     given = _parser().parse_args(argv)
-    with redirect_stdout(sys.stderr):  # libraries that print must not end up behind "--result"
+    with (
+        standard_streams(),
+        redirect_stdout(sys.stderr),
+    ):  # libraries that print must not end up behind "--result"
         try:
             row = measure(given)
         except Exception as error:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import gc
 import json
+import os
+import stat
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from synbench_fast.documents import check_own
 from synbench_fast.errors import SynbenchError
+from synbench_fast.fleet.database import FILE
 from synbench_fast.report.reader import Entry, Suite, read_all
 
 __all__ = ["Board", "Collection", "Failure", "boards", "collect", "load_results"]
@@ -76,7 +80,8 @@ def load_results(folder: str | Path, failures: Iterable[Failure] = ()) -> Collec
     """Every result and suite in `folder` and `folder`/results.
 
     Args:
-        folder: files `*.json`; names that begin with a dot are left out.
+        folder: files `*.json`; names that begin with a dot are left out. Links are followed, but not in the store of
+            a fleet, which may be somebody else's.
         failures: encoders without a result, which a report lists with their reasons.
 
     Raises:
@@ -86,15 +91,25 @@ def load_results(folder: str | Path, failures: Iterable[Failure] = ()) -> Collec
     if not root.is_dir():
         hint = f", did you mean the directory it is in, {str(root.parent)!r}?" if root.is_file() else ""
         raise SynbenchError(f"DIR: expected a directory of results, got {str(folder)!r}{hint}")
-    paths = sorted(
-        str(path)
+    store = os.path.lexists(root / FILE)
+    if store:
+        check_own(root / "results", folder=True)
+    paths, problems = [], []
+    for path in sorted(
+        path
         for place in (root, root / "results")
         if place.is_dir()
         for path in place.glob("*.json")
         if not path.name.startswith(".")
-    )
+    ):
+        try:
+            _check_file(path, store)
+        except SynbenchError as error:
+            problems.append(str(error))
+        else:
+            paths.append(str(path))
     found = list(failures)
-    if not paths and not found:
+    if not paths and not problems and not found:
         raise SynbenchError(f"DIR: expected files *.json in {str(folder)!r} or its results/, got none")
     enabled = gc.isenabled()
     gc.disable()  # millions of numbers and no cycle among them
@@ -104,13 +119,21 @@ def load_results(folder: str | Path, failures: Iterable[Failure] = ()) -> Collec
         if enabled:
             gc.enable()
     items = [one for one in read if not isinstance(one, str)]
-    problems = [one for one in read if isinstance(one, str)]
+    problems += [one for one in read if isinstance(one, str)]
     if not items and not found:
         raise SynbenchError(
             f"DIR: expected at least one result in {str(folder)!r}, got {len(problems)} files of which none is: "
             f"{problems[0]}"
         )
     return Collection(folder=str(folder), items=items, failures=found, problems=problems)
+
+
+def _check_file(path: Path, store: bool) -> None:
+    """SynbenchError for what a reader would wait for (a FIFO, a device), and in a store for links."""
+    if store:
+        check_own(path)
+    elif path.exists() and stat.S_IFMT(path.stat().st_mode) not in (stat.S_IFREG, stat.S_IFDIR):
+        raise SynbenchError(f"{path}: expected a readable result file, got something else")
 
 
 def collect(results: Iterable[Any]) -> Collection:

@@ -24,7 +24,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from synbench_fast.documents import LARGEST_INTEGER
+from synbench_fast.documents import LARGEST_INTEGER, once
 from synbench_fast.errors import SynbenchError
 
 if TYPE_CHECKING:
@@ -148,7 +148,7 @@ def read(path: str) -> Entry | Suite:
     try:
         if "\\ud" in text or "\\uD" in text:  # perhaps half a character
             raise _Unfit
-        document = json.loads(_light(text), parse_constant=_no_constant)
+        document = json.loads(_light(text), parse_constant=_no_constant, object_pairs_hook=once)
         if not isinstance(document, dict):
             raise _Unfit
         schema, version = document.get("schema"), document.get("schema_version")

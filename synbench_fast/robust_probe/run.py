@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from synbench_fast import environment
-from synbench_fast.checks import as_numbers, check_eps, check_integer, check_seed
+from synbench_fast.checks import as_numbers, check_eps, check_integer, check_seed, check_threads
 from synbench_fast.devices import find_device
 from synbench_fast.encoders import Encoder, load_encoder
 from synbench_fast.errors import SynbenchError, suggest
@@ -116,8 +116,7 @@ def robust_linear_probe(
     Source: docs/probe.md.
     """
     options = {key: value for key, value in locals().items() if key not in ("encoder", "data", "progress")}
-    if threads is not None:
-        check_integer("threads", threads, 1, "at least 1")
+    threads = check_threads(threads)
     with own_registrations(), known_state(threads):
         return _run(encoder, data, options, progress or (lambda done, total, phase: None))
 

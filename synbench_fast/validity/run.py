@@ -13,7 +13,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from synbench_fast.checks import as_numbers, check_eps, check_integer, check_seed, check_thresholds
+from synbench_fast.checks import (
+    as_numbers,
+    check_eps,
+    check_integer,
+    check_seed,
+    check_threads,
+    check_thresholds,
+)
 from synbench_fast.errors import SynbenchError
 from synbench_fast.global_state import known_state
 from synbench_fast.robust_probe.data import optional
@@ -124,8 +131,7 @@ def validate(
     test_fraction = check_between("test_fraction", test_fraction, 1)
     regularisation = check_between("regularisation", regularisation, math.inf)
     l2, linf = check_budgets("l2", l2), check_budgets("linf", linf)
-    if threads is not None:
-        check_integer("threads", threads, 1, "at least 1")
+    threads = check_threads(threads)
     factor = as_numbers(zoo_epochs, "zoo_epochs")[0]
     if not 0 < factor < math.inf:
         raise SynbenchError(f"zoo_epochs: expected a finite number above 0, got {zoo_epochs!r}")

@@ -11,9 +11,11 @@ import dataclasses
 import importlib
 import math
 import pkgutil
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from synbench_fast.arguments import decimal
 from synbench_fast.errors import SynbenchError, suggest
 
 if TYPE_CHECKING:
@@ -60,6 +62,8 @@ def find(text: str) -> Method:
     options: dict[str, Any] = {}
     for item in filter(None, query.split("&")):
         key, equals, value = item.partition("=")
+        if key in options:
+            raise SynbenchError(f"methods: expected {key} once, got it twice in {text!r}")
         if key not in fields or not equals:
             known = ", ".join(f"{one.name}={one.default}" for one in fields.values()) or "no options"
             raise SynbenchError(f"methods: expected {name} with {known}, got {text!r}{suggest(key, fields)}")
@@ -70,14 +74,13 @@ def find(text: str) -> Method:
 def _value(default: Any, value: str, key: str, text: str) -> Any:
     if isinstance(default, str):
         return value
-    try:
-        number = type(default)(value)
-    except ValueError:
-        number = math.nan
-    if not math.isfinite(number):
+    number = decimal(value)
+    if isinstance(default, int) and not re.fullmatch("[+-]?[0-9]{1,15}", value):
+        number = None
+    if number is None:
         kind = "an integer" if isinstance(default, int) else "a number"
         raise SynbenchError(f"methods: expected {kind} for {key}, got {value!r} in {text!r}")
-    return number
+    return type(default)(number)
 
 
 def check_range(method: str, values: Mapping[str, float], low: float, high: float = math.inf) -> None:
