@@ -21,7 +21,7 @@ from synbench_fast.messages import fail
 __all__ = ["supervised"]
 
 FORWARDED = ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2")
-SAME_SECONDS = 0.5  # Ctrl-C reaches the child from the terminal and from its parent, which is one Ctrl-C
+SAME_SECONDS = 1.0  # Ctrl-C reaches the child from the terminal and from its parent, which is one Ctrl-C
 
 
 def supervised() -> Callable[[int], None]:
@@ -58,8 +58,8 @@ def supervised() -> Callable[[int], None]:
     end_with(parent)
 
     def tell(code: int) -> None:
-        if os.getpid() != parent:
-            os.write(writer, str(code).encode())
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])  # the same Ctrl-C, from the parent, comes too late
+        os.write(writer, str(code).encode())
 
     return tell
 
