@@ -58,7 +58,8 @@ def supervised() -> Callable[[int], None]:
     end_with(parent)
 
     def tell(code: int) -> None:
-        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])  # the same Ctrl-C, from the parent, comes too late
+        # The same Ctrl-C, from the parent, comes too late.
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
         os.write(writer, str(code).encode())
 
     return tell
