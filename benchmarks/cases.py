@@ -14,13 +14,13 @@ from harness import Case
 from torch import Tensor, nn
 
 from synbench_fast import _core
-from synbench_fast.estimators import consistent_point, paper_point
 from synbench_fast.ops.feature_stats import feature_stats
 from synbench_fast.ops.robust_solve import robust_solve
 from synbench_fast.ops.sample_mixture import sample_mixture
 from synbench_fast.ops.score_auc import score_auc
 from synbench_fast.ops.score_sweep import score_sweep
 from synbench_fast.score import score
+from synbench_fast.stats.estimators import consistent_point, paper_point
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 EPS = tuple(i / 17 for i in range(16))

@@ -12,13 +12,14 @@ from unittest import mock
 import torch
 from cases import IMAGENET_MEAN, IMAGENET_STD, SmallEncoder
 from harness import Case
+from synbench_fast.area_errors import AreaTerms
 from torch import Tensor, nn
 
-from synbench_fast.area_errors import AreaTerms
 from synbench_fast.compare import Comparison, compare
-from synbench_fast.estimators import start_consistent
-from synbench_fast.results import CurvePoint, Result
+from synbench_fast.results import Result
 from synbench_fast.score import score
+from synbench_fast.stats.estimators import start_consistent
+from synbench_fast.stats.point import CurvePoint
 from synbench_fast.suites import score_suite
 
 LIMIT = 1.0  # seconds

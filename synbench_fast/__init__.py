@@ -24,10 +24,11 @@ if TYPE_CHECKING:
     from synbench_fast.features import auc_ratio, evaluate_features
     from synbench_fast.inheritance import InheritanceReport, inherit
     from synbench_fast.probe import Probe
-    from synbench_fast.results import CurvePoint, Result
+    from synbench_fast.results import Result
     from synbench_fast.robust_probe import ProbeReport, robust_linear_probe
     from synbench_fast.score import score
     from synbench_fast.sensitivity import Sensitivity, sensitivity
+    from synbench_fast.stats.point import CurvePoint
     from synbench_fast.suite_results import SuiteResult
     from synbench_fast.suites import Suite, TaskDefinition, load_suite, score_suite
     from synbench_fast.task import GaussianTask
@@ -70,7 +71,7 @@ __all__ = [
 
 _HOME = {
     "Comparison": "compare",
-    "CurvePoint": "results",
+    "CurvePoint": "stats.point",
     "EpsStar": "eps_star",
     "GaussianTask": "task",
     "InheritanceReport": "inheritance",

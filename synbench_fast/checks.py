@@ -31,7 +31,7 @@ __all__ = [
 
 THRESHOLDS = (0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 0.99)  # the paper's
 
-ESTIMATORS = ("consistent", "counted", "paper")
+ESTIMATORS = ("consistent", "gaussian", "counted", "paper")  # the first is the default everywhere
 
 
 def check_estimator(estimator: str) -> str:

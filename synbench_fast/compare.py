@@ -23,17 +23,27 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from synbench_fast.averages import scale_slopes
 from synbench_fast.checks import as_numbers
 from synbench_fast.errors import SynbenchError
 from synbench_fast.results import Result
-from synbench_fast.scores import averaged_scales
+from synbench_fast.scores import CONFIDENCE_95
 
-__all__ = ["Comparison", "Difference", "Rank", "compare", "correlation", "standings"]
+__all__ = [
+    "RESOLUTION",
+    "Comparison",
+    "Difference",
+    "Rank",
+    "compare",
+    "correlation",
+    "difference_error",
+    "standings",
+]
 
 DRAWS = 20_000  # of the largest of all differences; a p-value of 0.05 is known to 0.0015
 LEVEL = 0.05
-CONFIDENCE_95 = 1.959963984540054
+# Errors of differences are at least this part of both scores' errors: the decision on a single sample that lies at the
+# boundary moves a score by about as much, and rounding decides it.
+RESOLUTION = 0.01
 
 Array = NDArray[np.float64]
 
@@ -137,10 +147,7 @@ def compare(
             covariance = rho * np.outer(errors, errors)
             pairs = list(combinations(range(size), 2))
             stderr = np.array(
-                [
-                    math.sqrt(max(0.0, covariance[i, i] + covariance[j, j] - 2 * covariance[i, j]))
-                    for i, j in pairs
-                ]
+                [difference_error(float(errors[i]), float(errors[j]), float(rho[i, j])) for i, j in pairs]
             )
             gaps = np.array([scores[i] - scores[j] for i, j in pairs])
             largest = _largest(covariance, pairs, stderr)
@@ -179,6 +186,13 @@ def compare(
                 for i in np.argsort(-scores, kind="stable")
             ]
     return Comparison(differences=differences, ranking=ranking, paired=not unpaired)
+
+
+def difference_error(first: float, second: float, rho: float) -> float:
+    """Standard error of the difference of two scores with these errors of this correlation, see RESOLUTION."""
+    # (a - b)^2 + 2 a b (1 - rho), in which nothing cancels
+    variance = (first - second) ** 2 + 2 * first * second * max(0.0, 1 - rho)
+    return max(math.sqrt(variance), RESOLUTION * math.hypot(first, second))
 
 
 def _names(results: Sequence[Result]) -> list[str]:
@@ -228,8 +242,8 @@ def _complete(result: Result) -> bool:
     assert result.influence is not None
     scales, budgets = len(result.task.scales), len(result.eps)
     points = [(one.scale, one.eps) for one in result.curve]
-    rows = [len(one) for one in result.influence.t]
-    return points == [(s, e) for s in result.task.scales for e in result.eps] and rows == [budgets] * scales
+    expected = [(s, e) for s in result.task.scales for e in result.eps]
+    return points == expected and result.influence.fits(scales, budgets, len(result.thresholds))
 
 
 def _short(value: object) -> str:
@@ -293,7 +307,11 @@ def correlation(results: Sequence[Result], eps: float, threshold: float) -> Arra
 
     Results with more samples had the fewer samples of the others first. All have influences.
     """
-    rows = [_influence(r, eps, threshold) for r in results]
+    rows = [
+        r.influence.of_score(r.eps.index(eps), r.thresholds.index(threshold))
+        for r in results
+        if r.influence is not None
+    ]
     groups = max(one.shape[1] for one in rows)
     flat = np.stack([np.pad(one, ((0, 0), (0, groups - one.shape[1]))).reshape(-1) for one in rows])
     norms = np.sqrt((flat * flat).sum(1))
@@ -301,25 +319,6 @@ def correlation(results: Sequence[Result], eps: float, threshold: float) -> Arra
     rho = unit @ unit.T
     np.fill_diagonal(rho, 1.0)
     return np.asarray(rho.clip(-1.0, 1.0))
-
-
-def _influence(result: Result, eps: float, threshold: float) -> Array:
-    """[S, G] influence of groups of samples on the score, up to one factor."""
-    assert result.influence is not None
-    place = result.eps.index(eps)
-    points = [one for one in result.curve if one.eps == eps]
-    t, t_rob, stderr = (
-        np.array([[getattr(one, name) for one in points]]) for name in ("t", "t_rob", "t_stderr")
-    )
-    task = result.task
-    slope = scale_slopes(task.scales, t, t_rob, stderr, threshold, task.prior, averaged_scales(task.average))[
-        0
-    ]
-    listed = [one[place] for one in result.influence.t]
-    groups = np.zeros((len(listed), max(len(one) for one in listed)))
-    for row, one in zip(groups, listed, strict=True):  # scales may have different numbers of samples
-        row[: len(one)] = one
-    return np.asarray(np.nan_to_num(slope, posinf=0.0, neginf=0.0)[:, None] * groups)
 
 
 def _largest(covariance: Array, pairs: Sequence[tuple[int, int]], stderr: Array) -> Array:

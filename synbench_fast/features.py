@@ -11,20 +11,13 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 from torch.utils.dlpack import from_dlpack
 
-from synbench_fast.checks import (
-    as_numbers,
-    check_eps,
-    check_estimator,
-    check_integer,
-    check_plain,
-    check_thresholds,
-)
+from synbench_fast.checks import as_numbers, check_eps, check_integer, check_plain, check_thresholds
 from synbench_fast.errors import SynbenchError, first_line
-from synbench_fast.estimators import consistent_point, counted_point, paper_point, plugin_point, splits
 from synbench_fast.ops.feature_stats import feature_stats
 from synbench_fast.ops.score_auc import Integral, score_auc
 from synbench_fast.ops.score_sweep import PUBLISHED_GROUP
-from synbench_fast.results import CurvePoint
+from synbench_fast.stats.estimators import Paper, Sample, find_estimator
+from synbench_fast.stats.point import CurvePoint
 from synbench_fast.task import GaussianTask
 
 __all__ = ["auc_ratio", "evaluate_features"]
@@ -90,7 +83,7 @@ def evaluate_features(
     test_y: ArrayLike | Tensor | None = None,
     *,
     eps: Sequence[float] | float = (0.0, 0.2),
-    estimator: str = "paper",
+    estimator: str = "consistent",
     prior: float = 0.5,
     group: int = PUBLISHED_GROUP,
     backend: str = "auto",
@@ -103,9 +96,9 @@ def evaluate_features(
     Args:
         train_x: [N, F] floating features; NumPy, Torch or CuPy.
         train_y: [N] labels 0/1.
-        test_x, test_y: the test half, needed by "paper"; "consistent" reads the train half only.
+        test_x, test_y: the test half, needed by "paper"; the others read the train half only.
         eps: E budgets in [0, 1), relative to the half-distance of the class means.
-        estimator: "paper" (published protocol), "consistent" or "counted".
+        estimator: "consistent", "gaussian", "counted" or "paper" (the published protocol); see docs/method.md.
         prior: tau; the log-prior term enters for tau != 1/2.
         group: for "paper": the bound is averaged within runs of this many test samples, then over the runs,
             as the published script does with its batches; the number of samples gives the plain mean.
@@ -120,34 +113,29 @@ def evaluate_features(
             NaN or infinite features, features that are all constant, too few samples for "consistent".
     """
     budgets = check_eps(eps)
-    chosen = check_estimator(estimator)
+    chosen = find_estimator(estimator)
     weights = as_numbers(prior, "prior")
     if len(weights) != 1 or not 0 < weights[0] < 1:
         raise SynbenchError(f"prior: expected a value in (0, 1), got {prior}")
     (prior,), group = weights, check_integer("group", group, 1, "at least 1", 2**62)
+    if isinstance(chosen, Paper):
+        chosen = Paper(group)
     x, y = _features(train_x, train_y, "train")
     stats = feature_stats(x, y, backend=backend)
-    if chosen == "counted":
-        return counted_point(stats, budgets, sample=(x, y), prior=prior, backend=backend)
-    if chosen == "consistent":
-        return consistent_point(stats, budgets, sample=(x, y), prior=prior, backend=backend)
-    if chosen != "paper" and splits(chosen) == 1:
-        return plugin_point(chosen, stats, budgets, sample=(x, y), test=None, prior=prior, backend=backend)
-    if test_x is None or test_y is None:
-        raise SynbenchError(
-            f"test_x: expected a test half for the {chosen} estimator, got None; pass test_x and test_y"
-        )
-    held_x, held_y = _features(test_x, test_y, "test")
-    if held_x.shape[1] != x.shape[1]:
-        raise SynbenchError(
-            f"test_x: expected F = {x.shape[1]} features as in train_x, got {held_x.shape[1]}"
-        )
-    if held_x.device != x.device:
-        raise SynbenchError(f"test_x: expected device {x.device} of train_x, got {held_x.device}")
-    if chosen != "paper":
-        test = (held_x, held_y)
-        return plugin_point(chosen, stats, budgets, sample=(x, y), test=test, prior=prior, backend=backend)
-    return paper_point(stats, held_x, held_y, budgets, prior=prior, group=group, backend=backend)
+    test = None
+    if chosen.halves == 2:
+        if test_x is None or test_y is None:
+            raise SynbenchError(
+                f"test_x: expected a test half for the {chosen.name} estimator, got None; pass test_x and test_y"
+            )
+        test = Sample(*_features(test_x, test_y, "test"))
+        if test.x.shape[1] != x.shape[1]:
+            raise SynbenchError(
+                f"test_x: expected F = {x.shape[1]} features as in train_x, got {test.x.shape[1]}"
+            )
+        if test.x.device != x.device:
+            raise SynbenchError(f"test_x: expected device {x.device} of train_x, got {test.x.device}")
+    return chosen.point(stats, budgets, sample=Sample(x, y), test=test, prior=prior, backend=backend)
 
 
 def _curve(prefix: str, accuracy: Any, bound: Any, scales: int) -> tuple[Tensor, Tensor]:

@@ -16,13 +16,13 @@ import torch
 from torch import Tensor
 
 from synbench_fast.batch_size import BatchSize
-from synbench_fast.blocks import Block
 from synbench_fast.encoders import Encoder
 from synbench_fast.encoders.base import is_out_of_memory
 from synbench_fast.errors import first_line
 from synbench_fast.forward import Compile, Forward, compile_repays, graph_repays
 from synbench_fast.probe import Batch, Probe
 from synbench_fast.purity import check_purity
+from synbench_fast.stats.blocks import Block
 from synbench_fast.streams import Lane, Mark, Span, mark, wait
 
 __all__ = ["Pipeline", "Progress", "batch_size"]

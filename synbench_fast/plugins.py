@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any
 from synbench_fast.errors import SynbenchError, first_line
 
 if TYPE_CHECKING:
-    from synbench_fast.results import CurvePoint
+    from synbench_fast.stats.point import CurvePoint
 
 __all__ = ["GROUPS", "Estimator", "Plugin", "listing", "load", "names", "origin", "used_distributions"]
 

@@ -18,11 +18,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from synbench_fast import gaussian
 from synbench_fast.errors import SynbenchError, suggest
 from synbench_fast.ops.feature_stats import FeatureStats
 from synbench_fast.ops.robust_solve import robust_solve
-from synbench_fast.results import CurvePoint, PrecisionCheck, PrecisionPoint
+from synbench_fast.results import PrecisionCheck, PrecisionPoint
+from synbench_fast.stats import gaussian
+from synbench_fast.stats.point import CurvePoint
 
 __all__ = [
     "DTYPES",
@@ -174,7 +175,7 @@ def compare(
         stats.half_difference,
         stats.covariance,
         torch.tensor(list(eps), dtype=torch.float64),
-        estimator="consistent" if point.estimator in ("consistent", "counted") else "plugin",
+        estimator="plugin" if point.estimator == "paper" else "consistent",
         dof=stats.dof,
         c0=stats.c0,
         weights=True,

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from synbench_fast.checks import (
+    ESTIMATORS,
     as_numbers,
     check_eps,
     check_estimator,
@@ -22,13 +23,13 @@ from synbench_fast.devices import capability, check_capability, find_device
 from synbench_fast.encoders import Encoder, EncoderInfo, load_encoder
 from synbench_fast.encoders.base import is_out_of_memory
 from synbench_fast.errors import SynbenchError, first_line, suggest
-from synbench_fast.estimators import takes_blocks
 from synbench_fast.forward import Compile, check_compile
 from synbench_fast.global_state import seeded
 from synbench_fast.ops.dispatch import available
 from synbench_fast.precision import DTYPES, Precision, candidates, check_precision
 from synbench_fast.probe import Probe
 from synbench_fast.scores import check_average
+from synbench_fast.stats.estimators import find_estimator
 from synbench_fast.task import PUBLISHED_MEAN, PUBLISHED_STD, GaussianTask, spread_scales
 
 __all__ = [
@@ -90,7 +91,8 @@ class Settings:
         """Over which scales the scores of this task are averaged."""
         if self.average != "auto":
             return self.average
-        of_preset = self.estimator == "consistent" and task.scale_values == spread_scales(self.preset.scales)
+        corrected = find_estimator(self.estimator).corrected and task.prior == 0.5
+        of_preset = corrected and task.scale_values == spread_scales(self.preset.scales)
         return self.preset.average if of_preset else "sampled"
 
 
@@ -102,7 +104,7 @@ def check_settings(options: dict[str, Any]) -> Settings:
     estimator = check_estimator(options["estimator"])
     scales = check_scales(options["scales"], preset)
     if options["average"] != "auto":
-        check_average(options["average"], estimator, len(scales))
+        check_average(options["average"], estimator, len(scales), options["prior"])
     return Settings(
         preset=preset,
         estimator=estimator,
@@ -157,7 +159,8 @@ class Prepared:
         if self.options["samples"] is not None:
             return self.options["samples"]
         first = self.settings.preset.samples if self.settings.half_width is None else FIRST_SAMPLES
-        least = 0 if self.settings.estimator == "paper" else 2 * (self.encoder.info.feature_dim or 0)
+        wide = self.encoder.info.feature_dim or 0
+        least = 0 if self.settings.estimator == "paper" else 2 * wide
         return max(first, least)
 
     def precisions(self) -> list[Precision]:
@@ -263,11 +266,11 @@ def _check_half_width(precision: float | None, estimator: str) -> float | None:
         return None
     if isinstance(precision, bool) or not isinstance(precision, numbers.Real) or not 0 < precision < 1:
         raise SynbenchError(f"precision: expected a half-width in (0, 1), got {precision!r}")
-    if not takes_blocks(estimator):
+    if not find_estimator(estimator).unbiased:
         why = "whose number of samples is its protocol"
-        if estimator != "paper":
+        if estimator not in ESTIMATORS:
             why = "which does not declare itself unbiased; samples sets their number"
-        raise SynbenchError(f"precision: expected estimator consistent or counted, got {estimator}, {why}")
+        raise SynbenchError(f"precision: expected estimator consistent or gaussian, got {estimator}, {why}")
     return float(precision)
 
 

@@ -5,30 +5,23 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from synbench_fast.allocation import further_samples
-from synbench_fast.blocks import Block, combined
-from synbench_fast.checks import check_eps, check_estimator, check_integer, check_seed, check_thresholds
+from synbench_fast.checks import check_eps, check_integer, check_seed, check_thresholds
 from synbench_fast.errors import SynbenchError
-from synbench_fast.estimators import (
-    plugin_point,
-    splits,
-    start_consistent,
-    start_counted,
-    start_paper,
-    takes_blocks,
-)
 from synbench_fast.ops.dispatch import OPERATIONS, resolve
 from synbench_fast.ops.feature_stats import FeatureStats, feature_stats
 from synbench_fast.ops.sample_mixture import labels
 from synbench_fast.ops.score_auc import Integral
-from synbench_fast.results import CurvePoint
 from synbench_fast.scores import CONFIDENCE_95, Curve, Scoring
+from synbench_fast.stats.allocation import further_samples
+from synbench_fast.stats.blocks import Block, combined
+from synbench_fast.stats.estimators import Sample, find_estimator
+from synbench_fast.stats.point import CurvePoint
 from synbench_fast.streams import Lane, PhaseClock, mark
 from synbench_fast.task import GaussianTask
 
@@ -100,11 +93,11 @@ class Probe:
         task: what to sample.
         eps: E budgets in [0, 1), relative to the half-distance of the class means.
         samples: N per scale (per half for `paper`) in its first block. `consistent` needs more than F + 2.
-        estimator: "consistent" (default), "counted" or "paper"; see docs/method.md.
+        estimator: "consistent" (default), "gaussian", "counted" or "paper"; see docs/method.md.
         thresholds: A accuracies a_t in [0, 1); None for the paper's nine from 0.6 to 0.99.
         integral: "exact", or "grid" for the published script's sum over 100 points.
         average: "sampled" for the mean over the task's scales; "published" for that over the published 49, by a
-            smooth fit of t(s), from 5 scales on, `consistent` only.
+            smooth fit over the scales, from 5 scales on and with equal priors.
         seed: 64-bit seed of the samples.
         mean, std: per channel normalisation of the samples; None for none.
         dtype, channels_last, device: of the samples.
@@ -137,7 +130,8 @@ class Probe:
             raise SynbenchError(f"task: expected a GaussianTask, got {type(task).__name__}")
         self.task = task
         self.eps = check_eps(eps)
-        self.estimator = check_estimator(estimator)
+        self._estimator = find_estimator(estimator)
+        self.estimator = self._estimator.name
         self.thresholds = check_thresholds(thresholds)
         self.integral = integral
         self.samples = check_integer("samples", samples, 4, "an integer of at least 4 per scale")
@@ -148,7 +142,7 @@ class Probe:
         self.backend = backend
         for operation in OPERATIONS:
             resolve(operation, self.device.type, backend)
-        self.splits = splits(self.estimator)
+        self.splits = self._estimator.halves
         self.clock = PhaseClock()
         self.scoring = Scoring(
             self.task, self.eps, self.thresholds, integral, average, self.estimator, backend
@@ -187,8 +181,8 @@ class Probe:
         Raises SynbenchError for `paper`, whose classifiers are those of all its samples, for estimators of other
         packages that are not `unbiased`, and for fewer than 4.
         """
-        if not takes_blocks(self.estimator):
-            raise SynbenchError(f"extend: expected estimator consistent or counted, got {self.estimator}")
+        if not self._estimator.unbiased:
+            raise SynbenchError(f"extend: expected estimator consistent or gaussian, got {self.estimator}")
         count = check_integer("count", count, 4, "an integer of at least 4")
         block = Block(scale_index, self._blocks[scale_index][-1].stop, count)
         self._blocks[scale_index].append(block)
@@ -375,35 +369,21 @@ class Probe:
 
     def _start(self, block: Block, buffers: list[_Buffer]) -> Callable[[], CurvePoint]:
         """Enqueue moments and classifiers of a complete block; calling the result waits for them."""
-        eps, prior = self.scoring.budgets, self.task.prior
-        x, y = buffers[0].x, self._labels_on(block, buffers[0].x.device)
-        count = self._class_counts(block)
-        stats = feature_stats(x, y, count=count, backend=self.backend)
-        if self.estimator == "counted":
-            return start_counted(stats, eps, sample=(x, y), prior=prior, backend=self.backend)
-        if self.estimator == "consistent":
-            return start_consistent(
-                stats,
-                eps,
-                sample=(x, y),
-                sampled=len(self.eps),
-                start=block.start,
-                prior=prior,
-                backend=self.backend,
-            )
-        if self.estimator != "paper":
-            test = (buffers[1].x, y) if self.splits == 2 else None
-            return lambda: plugin_point(
-                self.estimator, stats, eps, sample=(x, y), test=test, prior=prior, backend=self.backend
-            )
-        test_x = buffers[1].x
-        return start_paper(
+        train = Sample(
+            buffers[0].x, self._labels_on(block, buffers[0].x.device), block.start, self._class_counts(block)
+        )
+        test = None
+        if self.splits == 2:
+            held = buffers[1].x
+            test = replace(train, x=held, y=self._labels_on(block, held.device))
+        stats = feature_stats(train.x, train.y, count=train.count, backend=self.backend)
+        return self._estimator.start(
             stats,
-            test_x,
-            self._labels_on(block, test_x.device),
-            eps,
-            test_count=count,
-            prior=prior,
+            self.scoring.budgets,
+            sample=train,
+            test=test,
+            prior=self.task.prior,
+            sampled=len(self.eps),
             backend=self.backend,
         )
 
@@ -507,10 +487,10 @@ class Probe:
         self._collect()
         points = self._of_scales()
         variance = self.scoring.variances(points).reshape(len(points), -1)
-        known = torch.isfinite(variance).all(0)
-        if not bool(known.any()):
+        known = np.isfinite(variance).all(0)
+        if not known.any():
             return 0.0, [0] * len(points)
-        found = variance[:, known].numpy()
+        found = variance[:, known]
         widest = CONFIDENCE_95 * float(found.sum(0).max()) ** 0.5
         samples = np.array([one.count for one in points], dtype=np.float64)
         # A block has twice as many: more than features for the classifier, and samples of the rarer class.
@@ -519,10 +499,7 @@ class Probe:
         return widest, further_samples(found, samples, lost, (half_width / CONFIDENCE_95) ** 2, most)
 
     def _of_scales(self) -> list[CurvePoint]:
-        return [
-            combined(listed, [self._points[block] for block in listed], self.task.prior)
-            for listed in self._blocks
-        ]
+        return [combined(listed, [self._points[block] for block in listed]) for listed in self._blocks]
 
 
 def _raiser(error: SynbenchError) -> Callable[[], CurvePoint]:

@@ -12,12 +12,11 @@ import json
 import math
 import re
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from synbench_fast.documents import Document, Mismatch, inf_field, kind_of, nan_field
+from synbench_fast.documents import Document, inf_field, nan_field
 from synbench_fast.errors import SynbenchError
 
 __all__ = [
@@ -25,7 +24,6 @@ __all__ = [
     "SCHEMA",
     "SCHEMA_VERSION",
     "Cost",
-    "CurvePoint",
     "EncoderRecord",
     "Environment",
     "Gpu",
@@ -44,7 +42,7 @@ __all__ = [
 ]
 
 SCHEMA = "synbench-fast/result"
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,10 +114,11 @@ class Score:
 
 @dataclass(frozen=True, kw_only=True)
 class ScalePoint:
-    """One scale at one budget, and the raw data's optimum there. The bound is infinite where t = 0.
+    """One scale at one budget, and the raw data's optimum there.
 
-    `t_rob` is t under attack; `counted_accuracy` the accuracy with the margins' own distribution in place of
-    the Gaussian, NaN for the paper's estimator, whose accuracy is counted.
+    The bound is infinite where t = 0, and t is infinite where the features separate the classes without error. `t_rob` is
+    t under attack. `excess` is the counted accuracy minus that of Gaussian margins with this t, with its error; NaN for
+    estimators that do not compare them.
     """
 
     scale: float
@@ -130,34 +129,65 @@ class ScalePoint:
     robust_accuracy_stderr: float = nan_field()
     bound: float = inf_field()
     bound_stderr: float = nan_field()
-    t: float
+    t: float = inf_field()
     t_stderr: float = nan_field()
-    t_rob: float = nan_field()
-    counted_accuracy: float = nan_field()
+    t_rob: float = inf_field()
+    excess: float = nan_field()
+    excess_stderr: float = nan_field()
     raw_accuracy: float
     raw_bound: float = inf_field()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Influence:
-    """What samples did to t: `t` [S, E, G], sums over groups of `group` consecutive samples, to five digits.
+    """What samples did to the scores: sums over groups of `group` consecutive samples, to five digits.
 
-    Encoders that saw the same samples were moved by the same luck: from these sums `compare` knows how much.
+    Group g of scale s moved the accuracy at budget e by `accuracy[s][e][g]` and the reach (accuracy * bound) by
+    `reach[s][e][g]`, and with them the score above threshold a by `accuracy_slope[s][e][a]` and `reach_slope[s][e][a]`
+    times that. Encoders that saw the same samples were moved by the same luck: from these sums `compare` knows how much.
     """
 
     group: int
-    t: list[list[list[float]]]
+    accuracy: list[list[list[float]]]
+    reach: list[list[list[float]]]
+    accuracy_slope: list[list[list[float]]]
+    reach_slope: list[list[list[float]]]
+
+    def fits(self, scales: int, budgets: int, thresholds: int) -> bool:
+        """Whether there are numbers for as many scales, budgets and thresholds."""
+        tables = (
+            (self.accuracy, None),
+            (self.reach, None),
+            (self.accuracy_slope, thresholds),
+            (self.reach_slope, thresholds),
+        )
+        return all(
+            len(table) == scales
+            and all(len(one) == budgets and all(width in (None, len(row)) for row in one) for one in table)
+            for table, width in tables
+        )
+
+    def of_score(self, eps: int, threshold: int) -> NDArray[np.float64]:
+        """[S, G] influence on the score at these positions of budget and threshold; 0 beyond a scale's last group."""
+        groups = max((len(one[eps]) for one in self.accuracy), default=0)
+        found = np.zeros((len(self.accuracy), groups))
+        pairs = ((self.accuracy, self.accuracy_slope), (self.reach, self.reach_slope))
+        for moved, slopes in pairs:
+            for row, one, slope in zip(found, moved, slopes, strict=True):
+                row[: len(one[eps])] += slope[eps][threshold] * np.asarray(one[eps])
+        return found
 
 
 @dataclass(frozen=True, kw_only=True)
 class ScaleFit:
-    """t(s) = s sum_k c_k T_k(2 v(s)/v(4.9) - 1) at one budget, v(s) = s^2/(s^2 + 2.5^2), and how well it fits.
+    """Accuracy and reach as functions of the scale at one budget, see `stats.smooth`: coefficients c_k and d_k.
 
-    T_k are the Chebyshev polynomials; `p_value` is the chance of residuals like these if t(s) has this form.
+    `p_value` is the chance of residuals like these if they have this form and the errors are right, the smaller of both.
     """
 
     eps: float
-    coefficients: list[float]
+    accuracy: list[float]
+    reach: list[float]
     p_value: float
 
 
@@ -279,7 +309,8 @@ class Result(Document):
 
     `scores` runs over eps, then thresholds; `curve` over scales, then eps. `score_covariance` is that of the
     scores' sampling errors, in their order; it and `influence` are None for the paper's estimator. `fits` has one
-    entry per eps where the average is `published`; `half_width` is that of the intervals which was asked for. `command` replays the run from a
+    entry per eps where the average is `published`; `dropped` says for every scale how many of the F directions of the
+    features carry no variance and were left out; `half_width` is that of the intervals which was asked for. `command` replays the run from a
     shell and is empty where no shell line can (an encoder passed as a Python object).
     """
 
@@ -298,6 +329,7 @@ class Result(Document):
     influence: Influence | None
     robust_area: RobustArea
     fits: list[ScaleFit] | None
+    dropped: list[int]
     half_width: float | None
     precision: PrecisionRecord
     cost: Cost
@@ -379,12 +411,6 @@ class Result(Document):
         readable = re.sub(r"[^A-Za-z0-9._-]+", "_", self.encoder.spec).strip("._")[:100]
         return f"{readable or 'encoder'}-{digest}.json"
 
-    @classmethod
-    def upgrade(cls, document: dict[str, Any], version: int, source: str) -> dict[str, Any]:
-        for older in (_from_version_1, _from_version_2, _from_version_3)[version - 1 :]:
-            document = older(document)
-        return document
-
 
 CSV_COLUMNS = (
     "encoder",
@@ -409,83 +435,6 @@ CSV_COLUMNS = (
     "seconds",
     "images_per_second",
 )
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class CurvePoint:
-    """One scale of features, all budgets at once; every array is float64 [E] in the order of `eps`.
-
-    t = m'w / sqrt(w'Cw) of the eps-robust Bayes classifier w, t_rob the same under attack; for equal priors
-    accuracy = Phi(t) and robust_accuracy = Phi(t_rob); bound = E[|margin| / |m'w| given correct]. `stderr` is the standard error
-    of t; `t_cov` and `t_rob_cov` [E, E] are the covariances of t and t_rob over eps, `cross_cov` those of t
-    (rows) with t_rob (columns), None where there are none. `count` samples gave `feature_dim` features, of which `rank` directions carry variance; `ridge` and
-    `kappa` are the sample and the population ridge. Of `counted`: `counted_cov` [E, 2, 2], of accuracy and of
-    accuracy times bound given t. Of `consistent`, where the features were given and not their moments
-    alone: `influence` [E, G] on t of each group of 64 consecutive samples, and `counted_accuracy`, both for as many of
-    the first budgets as was asked, the accuracy with the margins' own distribution in place of the Gaussian (see `margins`).
-    """
-
-    eps: NDArray[np.float64]
-    accuracy: NDArray[np.float64]
-    robust_accuracy: NDArray[np.float64]
-    bound: NDArray[np.float64]
-    t: NDArray[np.float64]
-    t_rob: NDArray[np.float64]
-    stderr: NDArray[np.float64]
-    accuracy_stderr: NDArray[np.float64]
-    robust_accuracy_stderr: NDArray[np.float64]
-    bound_stderr: NDArray[np.float64]
-    ridge: NDArray[np.float64]
-    kappa: NDArray[np.float64]
-    count: int
-    feature_dim: int
-    rank: int
-    estimator: str
-    t_cov: NDArray[np.float64] | None = None
-    t_rob_cov: NDArray[np.float64] | None = None
-    cross_cov: NDArray[np.float64] | None = None
-    counted_cov: NDArray[np.float64] | None = None
-    influence: NDArray[np.float64] | None = None
-    counted_accuracy: NDArray[np.float64] | None = None
-
-
-def _from_version_1(document: dict[str, Any]) -> dict[str, Any]:
-    """A document of version 1 as one of version 2: how the forward passes ran, and what comparisons need."""
-    cost, curve = document.get("cost"), document.get("curve")
-    if not isinstance(cost, dict):
-        raise Mismatch("cost", "an object", kind_of(cost) if "cost" in document else "no such field")
-    # Anything else of a wrong type is refused where it stands.
-    dtype = cost["dtype"] if isinstance(cost.get("dtype"), str) else ""
-    plain = {"channels_last": False, "compiled": False, "cuda_graph": False}
-    unknown = {"t_rob": None, "counted_accuracy": None}
-    if isinstance(curve, list):
-        document = {
-            **document,
-            "curve": [{**one, **unknown} if isinstance(one, dict) else one for one in curve],
-        }
-    return {
-        **document,
-        "schema_version": 2,
-        "score_covariance": None,
-        "influence": None,
-        "precision": {"requested": dtype, "dtype": dtype, "checks": []},
-        "cost": {**cost, **plain},
-    }
-
-
-def _from_version_2(document: dict[str, Any]) -> dict[str, Any]:
-    """A document of version 2 as one of version 3: every scale had as many samples, and no t was fitted."""
-    task = document.get("task")
-    if isinstance(task, dict) and "samples" in task:
-        scales = task["scales"] if isinstance(task.get("scales"), list) else []
-        task = {**task, "samples": [task["samples"]] * len(scales), "average": "sampled"}
-    return {**document, "schema_version": 3, "task": task, "fits": None, "half_width": None}
-
-
-def _from_version_3(document: dict[str, Any]) -> dict[str, Any]:
-    """A document of version 3 as one of version 4: the threshold integral is exact unless the command asks for the grid."""
-    grid = "--integral grid" in str(document.get("command"))
-    return {**document, "schema_version": SCHEMA_VERSION, "integral": "grid" if grid else "exact"}
 
 
 def with_error(value: float, stderr: float, digits: int = 4) -> str:

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from synbench_fast.batch_size import BatchSize
-from synbench_fast.blocks import Block
 from synbench_fast.encoders import Encoder
 from synbench_fast.encoders.base import is_out_of_memory
 from synbench_fast.errors import SynbenchError, first_line
@@ -22,6 +21,7 @@ from synbench_fast.precision import CHECKED, Precision, compare
 from synbench_fast.probe import Probe
 from synbench_fast.results import PrecisionCheck
 from synbench_fast.scores import Curve
+from synbench_fast.stats.blocks import Block
 from synbench_fast.streams import on_device
 
 __all__ = ["Run", "Settled", "arithmetic", "recast", "run_encoder", "settle", "too_wide"]

@@ -100,16 +100,16 @@ def score(
         eps: E robustness budgets in [0, 1), relative to the half-distance of the class means.
         thresholds: threshold accuracies a_t; default 0.6, 0.65, ..., 0.95, 0.99.
         scales: their number (spread up to 4.9) or values; default the preset's.
-        samples: N per scale, for "paper" per half; default the preset's, but at least 2 F for "consistent".
-        estimator: "consistent" (finite-N bias removed, standard errors), "counted" (the same for margins that are not
-            Gaussian) or "paper" (published protocol).
+        samples: N per scale, for "paper" per half; default the preset's, but at least 2 F for "consistent" and "gaussian".
+        estimator: "consistent" (the best classifier of the population, counted from left-out samples), "gaussian" (the same
+            for Gaussian margins), "counted" (the best classifier of N samples) or "paper" (published protocol).
         preset: "quick" (12 scales x 512), "standard" (25 x 1 024) or "paper" (49 x 2 048).
         precision: largest half-width of any score's 95 % interval: samples are added, where they help most, until
             none is wider. `samples` is then what a scale begins with, by default 256 or 2 F. Not for "paper", and for
             estimators of other packages only if they are `unbiased` (see `plugins`).
-        average: over the scales that are "sampled", or over the "published" 49 by a smooth fit of t(s) to the
-            sampled ones (at least 5; "consistent" only). "auto" is published with the scales of the presets quick
-            and standard and the consistent estimator, else sampled.
+        average: over the scales that are "sampled", or over the "published" 49 by a smooth fit to the sampled
+            ones (at least 5, equal priors). "auto" is published with the scales of the presets quick and standard, equal
+            priors and the estimators consistent and gaussian, else sampled.
         integral: "exact", or "grid" for the published script's sum.
         prior: probability of class 1.
         center: mean of every input element before normalisation (0.5: mid grey).
@@ -259,6 +259,7 @@ def result_of(
         influence=curve.influence,
         robust_area=curve.robust_area,
         fits=curve.fits,
+        dropped=curve.dropped,
         half_width=settings.half_width,
         precision=precision,
         cost=cost,

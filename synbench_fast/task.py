@@ -14,13 +14,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from synbench_fast import gaussian
 from synbench_fast.checks import as_numbers, check_eps
 from synbench_fast.covariances import check_covariance, root, spectrum
 from synbench_fast.errors import SynbenchError
 from synbench_fast.ops.robust_solve_torch import plugin_of_spectrum
 from synbench_fast.ops.sample_mixture import UnitPattern, sample_mixture, sample_shaped_mixture
 from synbench_fast.patterns import check_pattern, class_means
+from synbench_fast.stats import gaussian
 
 __all__ = ["PUBLISHED_MEAN", "PUBLISHED_STD", "GaussianTask", "spread_scales"]
 

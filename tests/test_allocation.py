@@ -13,8 +13,8 @@ from checks import refused
 from scipy.optimize import minimize
 
 import synbench_fast as sb
-from synbench_fast.allocation import GRANULE, further_samples
 from synbench_fast.results import Result
+from synbench_fast.stats.allocation import GRANULE, further_samples
 
 MANY = 1 << 30
 

@@ -11,7 +11,6 @@ import pytest
 import torch
 from scipy.optimize import brentq
 from scipy.stats import norm
-
 from synbench_fast.area_errors import (
     _rectified,
     area_covariance,
@@ -20,8 +19,9 @@ from synbench_fast.area_errors import (
     expected_slopes,
     robust_area_stderr,
 )
-from synbench_fast.estimators import gaussian_curve
-from synbench_fast.results import CurvePoint
+
+from synbench_fast.stats.estimators import gaussian_curve
+from synbench_fast.stats.point import CurvePoint
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 

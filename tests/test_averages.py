@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 import torch
 from scipy.stats import norm
+from synbench_fast.area_errors import expected_slopes
 from torch import Tensor
 
-from synbench_fast.area_errors import expected_slopes
-from synbench_fast.averages import Averages, over_fit, over_sampled, scale_slopes
-from synbench_fast.estimators import gaussian_curve
 from synbench_fast.ops.score_auc import score_auc
-from synbench_fast.results import CurvePoint
-from synbench_fast.smooth import fit_scales
+from synbench_fast.stats.averages import Averages, over_fit, over_sampled, scale_slopes
+from synbench_fast.stats.estimators import gaussian_curve
+from synbench_fast.stats.point import CurvePoint
+from synbench_fast.stats.smooth import fit_scales
 from synbench_fast.task import spread_scales
 
 Array = np.ndarray[Any, np.dtype[np.float64]]

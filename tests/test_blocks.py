@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 import torch
 from checks import refused
+from synbench_fast.margins import GROUP
 
 import synbench_fast as sb
-from synbench_fast.blocks import Block, combined
-from synbench_fast.estimators import start_consistent, start_counted
-from synbench_fast.margins import GROUP
 from synbench_fast.ops.feature_stats import feature_stats
 from synbench_fast.probe import Batch
-from synbench_fast.results import CurvePoint
+from synbench_fast.stats.blocks import Block, combined
+from synbench_fast.stats.estimators import start_consistent, start_counted
+from synbench_fast.stats.point import CurvePoint
 
 TASK = sb.GaussianTask((12,), scales=(0.5, 1.0, 2.5))
 WEIGHT = torch.from_numpy(np.random.default_rng(0).standard_normal((6, 12)) + 0.5)

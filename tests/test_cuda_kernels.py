@@ -9,7 +9,6 @@ from checks import refused
 from conftest import TOLERANCE, close
 from emulation import BACKWARDS, FORWARDS, Emulator
 
-from synbench_fast.estimators import consistent_point, paper_point
 from synbench_fast.ops import kernels, robust_solve_cuda
 from synbench_fast.ops import robust_solve as robust_solve_module
 from synbench_fast.ops.feature_stats import feature_stats
@@ -17,6 +16,7 @@ from synbench_fast.ops.robust_solve import RobustSolution, robust_solve
 from synbench_fast.ops.score_auc import score_auc
 from synbench_fast.ops.score_sweep import score_sweep
 from synbench_fast.ops.score_sweep_cuda import sweep_batch
+from synbench_fast.stats.estimators import consistent_point, paper_point
 
 EPS = [0.0, 0.05, 0.2, 0.5, 0.8, 0.97]
 FIELDS = ("ridge", "kappa", "signal", "variance", "t", "t_rob", "t_cov", "t_rob_cov", "cross_cov", "weights")

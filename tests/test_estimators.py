@@ -12,14 +12,14 @@ import torch
 from checks import Array, classifiers, population, refused
 from conftest import load_golden
 from scipy.stats import norm
+from synbench_fast.area_errors import area_covariance, area_terms, robust_area_stderr
 
 import synbench_fast as sb
-from synbench_fast import gaussian
-from synbench_fast.area_errors import area_covariance, area_terms, robust_area_stderr
-from synbench_fast.estimators import consistent_point, paper_point
 from synbench_fast.ops.feature_stats import feature_stats
 from synbench_fast.ops.robust_solve import robust_solve
-from synbench_fast.results import CurvePoint
+from synbench_fast.stats import gaussian
+from synbench_fast.stats.estimators import consistent_point, paper_point
+from synbench_fast.stats.point import CurvePoint
 
 EPS = (0.0, 0.05, 0.2, 0.5, 0.9)
 BOTH = ("paper", "consistent")

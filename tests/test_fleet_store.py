@@ -31,7 +31,7 @@ from synbench_fast.fleet.payload import decode_point, encode_point
 from synbench_fast.fleet.plan import cover
 from synbench_fast.fleet.store import Store, read_summary
 from synbench_fast.processes import here, process_mark
-from synbench_fast.results import CurvePoint
+from synbench_fast.stats.point import CurvePoint
 
 
 class Clock:

@@ -9,7 +9,7 @@ import torch
 from scipy.integrate import quad
 from scipy.stats import norm
 
-from synbench_fast import gaussian
+from synbench_fast.stats import gaussian
 
 PRIORS = (0.5, 0.3, 0.05, 0.8)
 TS = (1e-3, 0.1, 0.7, 2.0, 4.9, 30.0)

@@ -16,8 +16,8 @@ from checks import PATIENCE, refused
 from torch import Tensor, nn
 
 import synbench_fast as sb
-from synbench_fast.estimators import consistent_point, counted_point, paper_point
 from synbench_fast.ops.feature_stats import feature_stats
+from synbench_fast.stats.estimators import consistent_point, counted_point, paper_point
 
 torchmetrics = pytest.importorskip(
     "torchmetrics", reason="torchmetrics is not installed", exc_type=ImportError

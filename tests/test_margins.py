@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 from conftest import close
-
-from synbench_fast import gaussian, margins
 from synbench_fast.margins import GROUP, counted, gaussianity, grouped, influence, standard_margins
+
+from synbench_fast.stats import gaussian, margins
 
 
 def drawn(n: int, f: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

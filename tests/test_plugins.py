@@ -18,10 +18,10 @@ from checks import PATIENCE, refused
 
 import synbench_fast as sb
 from synbench_fast import cli, plugins
-from synbench_fast.blocks import combined
 from synbench_fast.encoders import registry
 from synbench_fast.fleet.executors import InProcess
 from synbench_fast.fleet.launch import run_fleet
+from synbench_fast.stats.blocks import combined
 
 CODE = """
 import numpy as np
@@ -30,7 +30,7 @@ from dataclasses import replace
 from synbench_fast import TaskDefinition
 from synbench_fast.encoders.base import Loaded
 from synbench_fast.encoders.registry import Source
-from synbench_fast.estimators import consistent_point, paper_point
+from synbench_fast.stats.estimators import consistent_point, paper_point
 from synbench_fast.fleet.executors import InProcess, Local
 from synbench_fast.plugins import Estimator
 

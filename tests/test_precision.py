@@ -14,7 +14,6 @@ from checks import refused
 from torch import Tensor, nn
 
 import synbench_fast as sb
-from synbench_fast import gaussian
 from synbench_fast.encoders import Encoder, load_encoder
 from synbench_fast.ops.feature_stats import feature_stats
 from synbench_fast.precision import (
@@ -28,6 +27,7 @@ from synbench_fast.precision import (
 from synbench_fast.probe import Probe
 from synbench_fast.results import Result
 from synbench_fast.run import Run, run_encoder
+from synbench_fast.stats import gaussian
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 SMALL: dict[str, Any] = {"input_shape": (3, 8, 8), "scales": (1.0, 2.0, 3.0), "samples": 1024}

@@ -14,9 +14,9 @@ from scipy.stats import norm
 from torch import Tensor, nn
 
 import synbench_fast as sb
-from synbench_fast import gaussian
 from synbench_fast.results import Result
 from synbench_fast.score import PRESETS
+from synbench_fast.stats import gaussian
 from synbench_fast.task import PUBLISHED_MEAN, PUBLISHED_STD, GaussianTask
 
 SMALL: dict[str, Any] = {"input_shape": (24,), "scales": (0.5, 1.0, 1.5, 2.5, 4.0), "samples": 300}

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import torch
 from scipy.stats import norm
+from synbench_fast.area_errors import area_terms
 
 import synbench_fast as sb
-from synbench_fast.area_errors import area_terms
-from synbench_fast.estimators import gaussian_curve
-from synbench_fast.results import CurvePoint
 from synbench_fast.scores import Scoring, averaged_scales
+from synbench_fast.stats.estimators import gaussian_curve
+from synbench_fast.stats.point import CurvePoint
 
 EPS, THRESHOLDS = (0.0, 0.3), (0.6, 0.8)
 SCALES = (0.5, 1.0, 2.0)

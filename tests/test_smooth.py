@@ -12,12 +12,12 @@ import torch
 from checks import refused
 
 import synbench_fast as sb
-from synbench_fast import gaussian
 from synbench_fast.checks import THRESHOLDS
-from synbench_fast.estimators import gaussian_curve
-from synbench_fast.results import CurvePoint
 from synbench_fast.scores import Curve, Scoring
-from synbench_fast.smooth import MOST_TERMS, fit_scales
+from synbench_fast.stats import gaussian
+from synbench_fast.stats.estimators import gaussian_curve
+from synbench_fast.stats.point import CurvePoint
+from synbench_fast.stats.smooth import MOST_TERMS, fit_scales
 from synbench_fast.task import spread_scales
 
 NODES, ALL = np.array(spread_scales(12)), np.array(spread_scales(49))

@@ -12,10 +12,10 @@ from scipy.integrate import quad
 from scipy.optimize import minimize_scalar
 from scipy.stats import norm
 
-from synbench_fast import gaussian
 from synbench_fast.covariances import PowerRoot, root
 from synbench_fast.ops.sample_mixture import sample_mixture
 from synbench_fast.patterns import class_means
+from synbench_fast.stats import gaussian
 from synbench_fast.task import GaussianTask, spread_scales
 
 EPS = (0.0, 0.2, 0.5, 0.9)

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from synbench_fast.errors import SynbenchError
-from synbench_fast.results import CurvePoint
+from synbench_fast.stats.point import CurvePoint
 
 __all__ = ["decode_point", "encode_point"]
 

@@ -17,12 +17,10 @@ import torch
 
 from synbench_fast import environment, plugins
 from synbench_fast.batch_size import BatchSize
-from synbench_fast.blocks import Block
 from synbench_fast.checks import ESTIMATORS
 from synbench_fast.documents import decode, encode
 from synbench_fast.encoders.registry import REGISTRY
 from synbench_fast.errors import SynbenchError
-from synbench_fast.estimators import takes_blocks
 from synbench_fast.fleet.configuration import library_of, series_of, source_of
 from synbench_fast.fleet.payload import decode_point, encode_point
 from synbench_fast.fleet.tasks import OutOfMemory
@@ -42,6 +40,8 @@ from synbench_fast.results import (
 )
 from synbench_fast.run import arithmetic, recast, settle, too_wide
 from synbench_fast.score import command_of, encoder_record, peak_memory, result_of
+from synbench_fast.stats.blocks import Block
+from synbench_fast.stats.estimators import find_estimator
 from synbench_fast.suites import Suite, TaskDefinition, collect
 from synbench_fast.task import GaussianTask
 
@@ -119,7 +119,7 @@ class EncoderWorker:
                     "series": series_of(identity, decision),
                     "scales": list(task.scale_values),
                     "samples": samples,
-                    "least": max(4, 2 * width) if takes_blocks(settings.estimator) else None,
+                    "least": max(4, 2 * width) if find_estimator(settings.estimator).unbiased else None,
                     "task": {name: getattr(task, name) for name in TASK},
                 }
             )

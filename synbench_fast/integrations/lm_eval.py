@@ -26,9 +26,9 @@ from synbench_fast.prepare import PRESETS, check_scales
 from synbench_fast.probe import Probe
 from synbench_fast.purity import check_purity
 from synbench_fast.report.tables import point_name
-from synbench_fast.results import CurvePoint
 from synbench_fast.scores import Curve, Scoring
-from synbench_fast.smooth import FEWEST_SCALES
+from synbench_fast.stats.point import CurvePoint
+from synbench_fast.stats.smooth import FEWEST_SCALES
 from synbench_fast.task import GaussianTask
 
 try:

@@ -20,7 +20,7 @@ from synbench_fast.prepare import PRESETS, check_scales
 from synbench_fast.probe import Probe
 from synbench_fast.purity import check_purity
 from synbench_fast.scores import Curve
-from synbench_fast.smooth import FEWEST_SCALES
+from synbench_fast.stats.smooth import FEWEST_SCALES
 from synbench_fast.task import GaussianTask
 
 __all__ = ["Monitor", "undisturbed"]

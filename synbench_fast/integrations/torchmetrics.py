@@ -13,12 +13,12 @@ from torch import Tensor
 from synbench_fast.checks import check_eps, check_estimator, check_integer, check_thresholds
 from synbench_fast.curves import demo_library
 from synbench_fast.errors import SynbenchError, suggest
-from synbench_fast.estimators import consistent_point
 from synbench_fast.integrations import missing, named_numbers, number_names
 from synbench_fast.ops.feature_stats import FeatureStats, feature_stats
 from synbench_fast.ops.score_auc import Integral
 from synbench_fast.probe import Probe
 from synbench_fast.scores import CONFIDENCE_95, Curve, Scoring
+from synbench_fast.stats.estimators import BUILT_IN
 from synbench_fast.task import SCALE_STEP, GaussianTask
 
 try:
@@ -83,7 +83,7 @@ class SynBenchScore(Metric):
         *,
         eps: Sequence[float] | float = (0.0, 0.2),
         thresholds: Sequence[float] | float = 0.6,
-        estimator: str = "consistent",
+        estimator: str = "gaussian",
         integral: Integral = "exact",
         average: str = "sampled",
         backend: str = "auto",
@@ -91,9 +91,9 @@ class SynBenchScore(Metric):
         **options: Any,
     ) -> None:
         super().__init__(**options)
-        if check_estimator(estimator) != "consistent":
+        if check_estimator(estimator) != "gaussian":
             raise SynbenchError(
-                f"estimator: expected consistent, which needs the moments of the features alone, got {estimator}; "
+                f"estimator: expected gaussian, which needs the moments of the features alone, got {estimator}; "
                 "Probe has the others"
             )
         self.task = task
@@ -106,7 +106,7 @@ class SynBenchScore(Metric):
                 f"only: expected one of {', '.join(names)}, got {only!r}{suggest(str(only), names)}"
             )
         self.only = only
-        self._scoring = Scoring(task, self.eps, self.thresholds, integral, average, "consistent", backend)
+        self._scoring = Scoring(task, self.eps, self.thresholds, integral, average, "gaussian", backend)
         self._states = [f"moments_{number}" for number in range(len(task.scale_values))]
         empty = torch.zeros(2 + 2 * self.feature_dim + self.feature_dim**2, dtype=torch.float64)
         for name in self._states:
@@ -214,7 +214,7 @@ class SynBenchScore(Metric):
             try:
                 stats = _unpacked(getattr(self, name))
                 points.append(
-                    consistent_point(
+                    BUILT_IN["gaussian"].point(
                         stats, self._scoring.budgets, prior=self.task.prior, backend=self.backend
                     )
                 )

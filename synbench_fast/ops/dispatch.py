@@ -63,6 +63,10 @@ OPERATIONS: dict[str, dict[str, Implementation]] = {
         "torch": Implementation("synbench_fast.ops.feature_stats:_torch", None),
     },
     "robust_solve": _operation("robust_solve", _cuda("robust_solve:_cuda")),
+    "leave_one_out": {
+        "blas": Implementation("synbench_fast.ops.leave_one_out:_blas", None),
+        "torch": Implementation("synbench_fast.ops.leave_one_out:_torch", None),
+    },
     "score_sweep": _operation("score_sweep", _cuda("score_sweep_cuda:score_sweep")),
     "score_auc": _operation("score_auc", _cuda("score_auc_cuda:score_auc")),
 }

@@ -26,9 +26,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from synbench_fast.compare import RESOLUTION
 from synbench_fast.errors import SynbenchError
 from synbench_fast.report.collection import Board
-from synbench_fast.report.reader import CURVE, Details, Entry, Suite, details
+from synbench_fast.report.reader import Details, Entry, Suite, details
 
 if TYPE_CHECKING:
     from synbench_fast.results import Result
@@ -39,8 +40,8 @@ PAIRS_LIMIT = 32
 BOUND_LIMIT = 2000
 _LEVEL = 0.05
 _BLOCK = 256
-# Correlations come from float32 products; this is added to 1 - rho so that rounding makes no difference certain.
-_ROUNDING = 4e-6
+# Added to 1 - rho, so that rounding makes no difference certain: the error is then at least RESOLUTION of both.
+_ROUNDING = RESOLUTION**2 / 2
 
 Array = NDArray[np.float64]
 
@@ -192,31 +193,15 @@ def _directions(
     members: Sequence[Entry], read: Sequence[Details], eps: float, threshold: float
 ) -> NDArray[np.float32]:
     """[M, S G] influences of groups of samples on the score, of length 1: `compare`'s, all members at once."""
-    from synbench_fast.averages import scale_slopes
-    from synbench_fast.scores import averaged_scales
-
-    curves = np.stack(
-        [
-            np.frombuffer(more.curve, dtype=np.float32).reshape(-1, len(one.eps), len(CURVE))[
-                :, one.eps.index(eps)
-            ]
-            for one, more in zip(members, read, strict=True)
-        ]
-    ).astype(np.float64)
-    t, t_rob, stderr = (curves[:, :, CURVE.index(name)] for name in ("t", "t_rob", "t_stderr"))
-    task = members[0].task
-    averaged = averaged_scales(task["average"])
-    slope = scale_slopes(task["scales"], t, t_rob, stderr, threshold, task["prior"], averaged)
-    slope = np.nan_to_num(slope, posinf=0.0, neginf=0.0)
     sums = [
-        [one_scale[entry.eps.index(eps)] for one_scale in more.influence or []]
-        for entry, more in zip(members, read, strict=True)
+        more.influence.of_score(one.eps.index(eps), one.thresholds.index(threshold))
+        for one, more in zip(members, read, strict=True)
+        if more.influence is not None
     ]
-    flat = np.zeros((len(members), curves.shape[1], max(len(row) for one in sums for row in one)))
+    # scales may have different numbers of samples
+    flat = np.zeros((len(members), max(len(one) for one in sums), max(one.shape[1] for one in sums)))
     for encoder, one in zip(flat, sums, strict=True):
-        for row, values in zip(encoder, one, strict=True):  # scales may have different numbers of samples
-            row[: len(values)] = values
-    flat *= slope[:, :, None]
+        encoder[: one.shape[0], : one.shape[1]] = one
     rows = flat.reshape(len(members), -1)
     norms = np.sqrt((rows * rows).sum(1))
     return np.asarray(rows / np.where(norms > 0, norms, 1.0)[:, None], dtype=np.float32)

@@ -28,7 +28,7 @@ from synbench_fast.documents import LARGEST_INTEGER, once
 from synbench_fast.errors import SynbenchError
 
 if TYPE_CHECKING:
-    from synbench_fast.results import Result
+    from synbench_fast.results import Influence, Result
     from synbench_fast.suite_results import SuiteResult
 
 __all__ = [
@@ -65,7 +65,7 @@ SUITE_SCORE = (
     "worst_ci95_low",
     "worst_ci95_high",
 )
-_BOUNDS = (CURVE.index("bound"), CURVE.index("raw_bound"))
+_INFINITE = tuple(CURVE.index(name) for name in ("bound", "raw_bound", "t", "t_rob"))
 _SINGLE = '"schema": "synbench-fast/result"'
 _BATCH = 1500  # files that are worth a process of their own
 
@@ -383,10 +383,10 @@ def _numbers(kind: str, values: list[Any]) -> array[float]:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Details:
-    """`curve`: for every scale, then eps, the numbers CURVE. `influence`: `Influence.t` [S, E, G], or None."""
+    """`curve`: for every scale, then eps, the numbers CURVE. `influence`: of the samples, None if not asked for or unknown."""
 
     curve: array[float]
-    influence: list[list[list[float]]] | None
+    influence: Influence | None
 
 
 def details(entry: Entry, *, influence: bool) -> Details:
@@ -422,15 +422,17 @@ def _of_place(document: Any, entry: Entry) -> Any:
 
 
 def _details(curve: Any, sums: Any, entry: Entry) -> Details:
+    from synbench_fast.results import Influence
+
     shape = (len(entry.task["scales"]), len(entry.eps))
     if len(curve) != shape[0] * shape[1]:
         raise ValueError
     points = [point[name] for point in curve for name in CURVE]
-    for column in _BOUNDS:  # null is +inf there
+    for column in _INFINITE:  # null is +inf there
         values = points[column :: len(CURVE)]
         points[column :: len(CURVE)] = [math.inf if one is None else one for one in values]
-    found = None if sums is None else sums["t"]
-    if found is not None and (len(found) != shape[0] or any(len(one) != shape[1] for one in found)):
+    found = None if sums is None else Influence(**sums)
+    if found is not None and not found.fits(shape[0], shape[1], len(entry.thresholds)):
         raise ValueError
     return Details(curve=_numbers("f", points), influence=found)
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from synbench_fast.compare import compare, correlation
+from synbench_fast.compare import RESOLUTION, compare, correlation, difference_error
 from synbench_fast.errors import SynbenchError
 from synbench_fast.results import Result
 from synbench_fast.sensitivity.levels import VariedRuns, base_samples
@@ -29,8 +29,6 @@ from synbench_fast.sensitivity.request import Request, replay
 __all__ = ["assemble", "chi_squared_quantile"]
 
 _TAIL = 0.025
-# Influences are stored to five digits, so a paired error below this part of the errors themselves is rounding.
-_RESOLUTION = 1e-4
 
 
 def assemble(
@@ -163,8 +161,7 @@ def _change_error(
     # Another centre moves every sample by the same amount, and another average weighs the same scales otherwise: the
     # noise, which the influences are about, is the same. `compare` would refuse both, because they are other tasks.
     rho = float(correlation([base, other], eps, threshold)[0, 1])
-    variance = first.stderr**2 + second.stderr**2 - 2 * rho * first.stderr * second.stderr
-    return max(math.sqrt(max(variance, 0.0)), _RESOLUTION * apart), True
+    return difference_error(first.stderr, second.stderr, rho), True
 
 
 def _threshold_error(base: Result, eps: float, threshold: float, at: float) -> tuple[float, bool]:
@@ -176,7 +173,7 @@ def _threshold_error(base: Result, eps: float, threshold: float, at: float) -> t
     i, j = (place + base.thresholds.index(one) for one in (threshold, at))
     c = base.score_covariance
     variance = c[i][i] + c[j][j] - 2 * c[i][j]
-    return max(math.sqrt(max(variance, 0.0)), _RESOLUTION * math.hypot(first, second)), True
+    return max(math.sqrt(max(variance, 0.0)), RESOLUTION * math.hypot(first, second)), True
 
 
 def _effect(factor: str, encoder: str, eps: float, levels: Sequence[LevelScore]) -> Effect | None:

@@ -30,10 +30,11 @@ from synbench_fast.inheritance.store import CellStore
 from synbench_fast.report import leaderboard, load_results
 from synbench_fast.report.html import page
 from synbench_fast.report.tables import write_csv, write_markdown
-from synbench_fast.results import CurvePoint, Result
+from synbench_fast.results import Result
 from synbench_fast.robust_probe.data import _decoded, open_data
 from synbench_fast.robust_probe.report import ProbeReport
 from synbench_fast.sensitivity import Sensitivity
+from synbench_fast.stats.point import CurvePoint
 from synbench_fast.suite_results import SuiteResult
 from synbench_fast.suites import load_suite
 from synbench_fast.validity.report import ValidityReport

@@ -26,6 +26,9 @@ __all__ = [
     "bound_shift_slope",
     "bound_slope",
     "log_prior_offset",
+    "reach",
+    "reach_shift_slope",
+    "reach_slope",
     "threshold_shift",
 ]
 
@@ -82,3 +85,21 @@ def bound_shift_slope(t: Tensor, k: Tensor, prior: float) -> Tensor:
     distance = (1 - prior) * torch.special.ndtr(t + k) - prior * torch.special.ndtr(t - k)
     slope = distance / t - bound(t, k, prior) * accuracy_shift_slope(t, k, prior)
     return torch.where(t > 0, slope / accuracy(t, k, prior), torch.inf)
+
+
+def reach(t: Tensor, k: Tensor, prior: float) -> Tensor:
+    """a b = E[max(0, u)] / m'w, which unlike b is a mean over all samples; +inf for t <= 0."""
+    distance = prior * _mean_positive_part(t - k) + (1 - prior) * _mean_positive_part(t + k)
+    return torch.where(t > 0, distance / t, torch.inf)
+
+
+def reach_slope(t: Tensor, k: Tensor, prior: float) -> Tensor:
+    """d(ab)/dt at fixed k; -inf for t <= 0."""
+    value = accuracy(t, k, prior) / t - reach(t, k, prior) / t
+    return torch.where(t > 0, value, -torch.inf)
+
+
+def reach_shift_slope(t: Tensor, k: Tensor, prior: float) -> Tensor:
+    """d(ab)/dk at fixed t; +inf for t <= 0."""
+    distance = (1 - prior) * torch.special.ndtr(t + k) - prior * torch.special.ndtr(t - k)
+    return torch.where(t > 0, distance / t, torch.inf)

@@ -1,0 +1,1 @@
+"""From features to numbers: the curve point of one scale, the average over scales, errors, and comparisons."""

@@ -1,0 +1,618 @@
+"""The estimators of the accuracy-robustness curve, one class each, and the registry that finds them by name.
+
+An estimator turns the features of one scale into a `CurvePoint`. A further one is a class with the methods of
+`Estimator` and a place in BUILT_IN; those of other packages come through `plugins`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from synbench_fast.checks import check_estimator, plugin_estimator
+from synbench_fast.errors import SynbenchError
+from synbench_fast.ops.feature_stats import FeatureStats, feature_stats
+from synbench_fast.ops.leave_one_out import leave_one_out
+from synbench_fast.ops.robust_solve import Enqueued, enqueue
+from synbench_fast.ops.score_sweep import PUBLISHED_GROUP, SweepTotals, score_sweep
+from synbench_fast.stats import gaussian
+from synbench_fast.stats.consistent import Counts, Margins, counts, grouped, margins, t_influence
+from synbench_fast.stats.point import CurvePoint
+from synbench_fast.stats.solve import Solved, check_stats, examine, start_solving
+
+Array = NDArray[np.float64]
+
+ROOM_FOR_HALVES = 1.5  # samples per feature in a half that is evaluated for itself
+
+__all__ = ["BUILT_IN", "Consistent", "Counted", "Estimator", "Gaussian", "Paper", "Sample", "find_estimator"]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Labelled features of one set of samples: x [N, F], y [N], the number of the first, and (N_0, N_1) if known."""
+
+    x: Tensor
+    y: Tensor
+    start: int = 0
+    count: tuple[int, int] | None = None
+
+
+class Estimator(ABC):
+    """How the features of one scale become a point of the curve.
+
+    Attributes:
+        name: by which it is asked for.
+        halves: independent sets of samples that it reads per scale.
+        unbiased: whether points of several blocks of samples may be averaged; not so for a classifier that gets better
+            with more samples.
+        corrected: whether it takes out the noise of the classifiers, for which it needs more samples than features.
+    """
+
+    name: str
+    halves: int = 1
+    unbiased: bool = True
+    corrected: bool = True
+
+    @abstractmethod
+    def start(
+        self,
+        stats: FeatureStats,
+        eps: Sequence[float],
+        *,
+        sample: Sample | None = None,
+        test: Sample | None = None,
+        prior: float = 0.5,
+        sampled: int | None = None,
+        backend: str = "auto",
+    ) -> Callable[[], CurvePoint]:
+        """Enqueue the work on a device; calling what is returned waits for it and gives the point.
+
+        Args:
+            stats: moments of the training features.
+            eps: E budgets in [0, 1).
+            sample: the training features themselves; only `gaussian` does without.
+            test: the test half, where `halves` is 2.
+            prior: probability of class 1.
+            sampled: for how many of the first budgets the point has influences; None for all.
+            backend: of the operations.
+
+        Raises:
+            SynbenchError: a class without samples, too few samples, features that carry nothing.
+        """
+
+    def point(self, stats: FeatureStats, eps: Sequence[float], **options: Any) -> CurvePoint:
+        """Both halves of `start`, with its arguments."""
+        return self.start(stats, eps, **options)()
+
+
+@dataclass(frozen=True)
+class _Scale:
+    """What the estimators that look at left-out samples make their point of; margins and counts of them if there are any."""
+
+    eps: Tensor
+    solved: Solved
+    stats: FeatureStats
+    prior: float
+    margins: Margins | None = None
+    counts: Counts | None = None
+
+    @property
+    def closed(self) -> tuple[Tensor, Tensor, Tensor]:
+        """t and t_rob [E], and their joint covariance [2 E, 2 E] for Gaussian features."""
+        found = self.solved.solution
+        t_cov, cross, t_rob_cov = (one.cpu() for one in (found.t_cov, found.cross_cov, found.t_rob_cov))
+        joint = torch.cat([torch.cat([t_cov, cross], 1), torch.cat([cross.T, t_rob_cov], 1)])
+        return found.t.cpu(), found.t_rob.cpu(), joint
+
+    @property
+    def classifiers_part(self) -> Tensor:
+        """[2 E, 2 E] the part of that covariance which is the classifiers' own: without that at fixed ones, c0 + t^2/(2 N)."""
+        t, t_rob, joint = self.closed
+        fixed = self.stats.c0 + torch.cat([t, t_rob]).square() / (2 * int(self.stats.count.sum()))
+        variance = joint.diagonal()
+        share = torch.where(variance > 0, ((variance - fixed) / variance).clamp_min(0), 0.0).sqrt()
+        return share[:, None] * joint * share
+
+
+class _LeaveOneOut(Estimator):
+    """What the estimators that look at left-out samples share."""
+
+    def start(
+        self,
+        stats: FeatureStats,
+        eps: Sequence[float],
+        *,
+        sample: Sample | None = None,
+        test: Sample | None = None,
+        prior: float = 0.5,
+        sampled: int | None = None,
+        backend: str = "auto",
+    ) -> Callable[[], CurvePoint]:
+        if sample is None:
+            self._check_moments_alone()
+        solve = start_solving(stats, eps, backend)
+        budgets = torch.tensor(list(eps), dtype=torch.float64)
+
+        def finish() -> CurvePoint:
+            solved = solve()
+            if sample is None:
+                scale = _Scale(budgets, solved, stats, prior)
+            else:
+                scale = self._scale(solved, stats, sample, budgets, prior, backend)
+            point = self._point(scale)
+            if sample is not None:
+                seen = _looked_at(scale, point, len(budgets) if sampled is None else sampled, sample)
+                point = replace(point, drift=self._drift(point, sample, eps, prior, backend), **seen)
+            return _certain(point, scale)
+
+        return finish
+
+    def _drift(
+        self, point: CurvePoint, sample: Sample, eps: Sequence[float], prior: float, backend: str
+    ) -> Array | None:
+        """`CurvePoint.drift`; None where half of the samples are too few for their features, and for `counted`."""
+        n = len(sample.y)
+        if not self.corrected or n // 2 < ROOM_FOR_HALVES * point.rank + 3:
+            return None
+        halves = []
+        for part in (slice(0, n // 2), slice(n - n // 2, n)):
+            x, y = sample.x[part], sample.y[part]
+            stats = feature_stats(x, y, backend=backend)
+            if int(stats.count.min()) < 2:
+                return None
+            budgets = torch.tensor(list(eps), dtype=torch.float64)
+            scale = self._scale(
+                start_solving(stats, eps, backend)(), stats, Sample(x, y), budgets, prior, backend
+            )
+            halves.append(_certain(self._point(scale), scale))
+        parts = []
+        for name in ("accuracy", "reach", "robust_accuracy"):
+            whole, *rest = (getattr(one, name) for one in (point, *halves))
+            with np.errstate(invalid="ignore"):  # a reach without a signal is infinite, and its drift unknown
+                parts.append(whole - (rest[0] + rest[1]) / 2)
+        return np.concatenate(parts)
+
+    def _scale(
+        self, solved: Solved, stats: FeatureStats, sample: Sample, budgets: Tensor, prior: float, backend: str
+    ) -> _Scale:
+        ridge = solved.solution.ridge
+        left_out = leave_one_out(
+            sample.x, sample.y, stats, ridge, covariance=solved.covariance, backend=backend
+        )
+        seen = margins(left_out.margin, sample.y)
+        found = counts(seen, left_out, solved.solution, stats, budgets, prior, corrected=self.corrected)
+        return _Scale(budgets, solved, stats, prior, seen, found)
+
+    def _check_moments_alone(self) -> None:
+        raise SynbenchError(
+            f"estimator: expected the features themselves for {self.name}, got their moments alone"
+        )
+
+    @abstractmethod
+    def _point(self, scale: _Scale) -> CurvePoint:
+        """The point of this scale, without its influences."""
+
+
+class Gaussian(_LeaveOneOut):
+    """Accuracy, robust accuracy and bound of Gaussian margins with the population's t, estimated without bias.
+
+    Of all estimators it has the smallest errors where the margins are Gaussian, and a bias that no number of samples
+    removes where they are not; the point's `excess` tells.
+    """
+
+    name = "gaussian"
+
+    def _check_moments_alone(self) -> None:
+        """The moments are enough."""
+
+    def _point(self, scale: _Scale) -> CurvePoint:
+        t, t_rob, joint = scale.closed
+        prior = scale.prior
+        k = gaussian.threshold_shift(gaussian.log_prior_offset(prior), t_rob.square())
+        k_slope = torch.where(
+            (t_rob > 0) & (k != 0), -k / t_rob, 0.0
+        )  # t_rob^2 is w'Cw, so an estimate of it is one of k
+        zero = torch.zeros_like(t)
+
+        def slopes(by_t: Tensor, by_k: Tensor) -> Tensor:
+            return torch.stack([by_t, torch.where(k_slope == 0, 0.0, by_k * k_slope)], 1)
+
+        robust_slope = gaussian.accuracy_slope(t_rob, k, prior)
+        robust_slope = robust_slope + torch.where(
+            k_slope == 0, 0.0, gaussian.accuracy_shift_slope(t_rob, k, prior) * k_slope
+        )
+        by_t = torch.stack(
+            [
+                slopes(gaussian.accuracy_slope(t, k, prior), gaussian.accuracy_shift_slope(t, k, prior)),
+                slopes(gaussian.reach_slope(t, k, prior), gaussian.reach_shift_slope(t, k, prior)),
+                torch.stack([zero, robust_slope], 1),
+            ]
+        )
+        return _assembled(
+            scale,
+            self.name,
+            accuracy=gaussian.accuracy(t, k, prior),
+            reach=gaussian.reach(t, k, prior),
+            robust_accuracy=gaussian.accuracy(t_rob, k, prior),
+            covariance=_through(by_t, joint),
+            t_variance=joint.diagonal()[: len(t)],
+        )
+
+
+class Consistent(_LeaveOneOut):
+    """Accuracy, robust accuracy and bound of the population's classifier, counted from left-out samples.
+
+    Formulas in `consistent`. Errors are the sum of the squared influences of the samples and, for Gaussian features, the
+    classifiers' own part.
+    """
+
+    name = "consistent"
+
+    def _point(self, scale: _Scale) -> CurvePoint:
+        seen, found = scale.margins, scale.counts
+        assert seen is not None and found is not None
+        n, size = len(seen), len(scale.eps)
+        moved = torch.cat(found.influence, 1)
+        covariance = moved.T @ moved + _through(found.by_t, scale.classifiers_part)
+        # A count of all or none has an error, too: that of one sample.
+        rates = torch.cat([found.accuracy, found.robust_accuracy])
+        least = (1 / n - rates * (1 - rates)).clamp_min(0) / n
+        more = torch.cat(
+            [least[:size] + found.jumps[0], torch.zeros_like(found.jumps[0]), least[size:] + found.jumps[1]]
+        )
+        t = scale.closed[0]
+        own = scale.classifiers_part.diagonal()[:size]
+        return _assembled(
+            scale,
+            self.name,
+            accuracy=found.accuracy,
+            reach=found.reach,
+            robust_accuracy=found.robust_accuracy,
+            covariance=covariance + torch.diag(more),
+            t_variance=t_influence(seen, t).square().sum(0) + own,
+        )
+
+
+class Counted(Consistent):
+    """The same of the classifier that N samples give: what a linear discriminant trained on as many would reach.
+
+    Nothing is assumed of the margins, and nothing is corrected, so that it grows with N.
+    """
+
+    name = "counted"
+    unbiased = False
+    corrected = False
+
+
+def _through(by_t: Tensor, covariance: Tensor) -> Tensor:
+    """[3 E, 3 E] covariance of (accuracy, reach, robust accuracy) from that of (t, t_rob) and by_t [3, E, 2]."""
+    size = by_t.shape[1]
+    blocks = [torch.cat([torch.diag(one[:, 0]), torch.diag(one[:, 1])], 1) for one in by_t]
+    slopes = torch.cat(blocks)
+    known = torch.isfinite(slopes).all(1)
+    safe = torch.where(known[:, None], slopes, 0.0)
+    found = safe @ covariance @ safe.T
+    assert found.shape == (3 * size, 3 * size)
+    return torch.where(known[:, None] & known, found, torch.nan)
+
+
+def _assembled(
+    scale: _Scale,
+    name: str,
+    *,
+    accuracy: Tensor,
+    reach: Tensor,
+    robust_accuracy: Tensor,
+    covariance: Tensor,
+    t_variance: Tensor,
+) -> CurvePoint:
+    solution, size = scale.solved.solution, len(scale.eps)
+    variance = covariance.diagonal()
+    bound = reach / accuracy
+    # b = R / a
+    cross = covariance[:size, size : 2 * size].diagonal()
+    bound_variance = (
+        bound.square() * variance[:size] - 2 * bound * cross + variance[size : 2 * size]
+    ) / accuracy.square()
+    known = torch.isfinite(reach)
+    return CurvePoint(
+        eps=scale.eps.numpy(),
+        accuracy=accuracy.numpy(),
+        robust_accuracy=robust_accuracy.numpy(),
+        bound=torch.where(known, bound, torch.inf).numpy(),
+        t=solution.t.cpu().numpy(),
+        t_rob=solution.t_rob.cpu().numpy(),
+        stderr=t_variance.sqrt().numpy(),
+        accuracy_stderr=variance[:size].sqrt().numpy(),
+        robust_accuracy_stderr=variance[2 * size :].sqrt().numpy(),
+        bound_stderr=torch.where(known, bound_variance.clamp_min(0).sqrt(), torch.nan).numpy(),
+        ridge=solution.ridge.cpu().numpy(),
+        kappa=solution.kappa.cpu().numpy(),
+        count=int(scale.stats.count.sum()),
+        feature_dim=scale.stats.mean.shape[1],
+        rank=scale.solved.rank,
+        below_cut=scale.solved.below_cut,
+        estimator=name,
+        covariance=covariance.numpy(),
+    )
+
+
+def _looked_at(scale: _Scale, point: CurvePoint, sampled: int, sample: Sample) -> dict[str, Any]:
+    """What only the samples tell: their influences, and how far the margins are from Gaussian ones."""
+    seen, found = scale.margins, scale.counts
+    assert seen is not None and found is not None
+    t, t_rob, _ = scale.closed
+    k = gaussian.threshold_shift(gaussian.log_prior_offset(scale.prior), t_rob.square())
+    by_gaussian = t_influence(seen, t) * gaussian.accuracy_slope(t, k, scale.prior)
+    of_accuracy, of_reach, _ = found.influence
+    if point.estimator == Gaussian.name:
+        by_reach = torch.where(t > 0, gaussian.reach_slope(t, k, scale.prior), 0.0)
+        influence = (by_gaussian, t_influence(seen, t) * by_reach)
+    else:
+        influence = (of_accuracy, of_reach)
+    looked: dict[str, Any] = {
+        "influence": torch.stack([grouped(one[:, :sampled], sample.start) for one in influence]).numpy()
+    }
+    if point.estimator == Counted.name:
+        return looked
+    if point.estimator == Consistent.name:
+        undecided = torch.stack([found.undecided[0], torch.zeros_like(t), found.undecided[1]])
+        looked |= {
+            "correction": found.correction.reshape(-1).numpy(),
+            "optimism": found.optimism.numpy(),
+            "undecided": undecided.reshape(-1).numpy(),
+        }
+    difference = of_accuracy - by_gaussian
+    return looked | {
+        "excess": (found.accuracy - gaussian.accuracy(t, k, scale.prior))[:sampled].numpy(),
+        "excess_stderr": (difference.square().sum(0) + found.jumps[0]).sqrt()[:sampled].numpy(),
+    }
+
+
+def _certain(point: CurvePoint, scale: _Scale) -> CurvePoint:
+    """The point with no error at the budgets at which a direction separates the classes whatever the attack."""
+    certain = scale.solved.certain
+    if not certain.any():
+        return point
+    size, n = len(certain), point.count
+
+    def put(values: Array, value: float) -> Array:
+        return np.asarray(np.where(certain, value, values))
+
+    rows = np.tile(certain, 3)
+    assert point.covariance is not None
+    covariance = np.where(rows[:, None] | rows, 0.0, point.covariance)
+    # No error in n samples: as many as one could have been missed.
+    missed = np.concatenate([certain / n**2, np.zeros(size), certain / n**2])
+    influence = point.influence
+    if influence is not None:
+        influence = np.where(certain[: influence.shape[1]][None, :, None], 0.0, influence)
+    return replace(
+        point,
+        accuracy=put(point.accuracy, 1.0),
+        robust_accuracy=put(point.robust_accuracy, 1.0),
+        bound=put(point.bound, 1.0),
+        t=put(point.t, np.inf),
+        t_rob=put(point.t_rob, np.inf),
+        stderr=put(point.stderr, np.nan),
+        accuracy_stderr=put(point.accuracy_stderr, 1 / n),
+        robust_accuracy_stderr=put(point.robust_accuracy_stderr, 1 / n),
+        bound_stderr=put(point.bound_stderr, 0.0),
+        covariance=covariance + np.diag(missed),
+        influence=influence,
+        excess=None if point.excess is None else np.where(certain[: len(point.excess)], 0.0, point.excess),
+        excess_stderr=None
+        if point.excess_stderr is None
+        else np.where(certain[: len(point.excess_stderr)], np.nan, point.excess_stderr),
+    )
+
+
+class Paper(Estimator):
+    """The published protocol: classifiers from training moments, counted on a test half.
+
+    w = (C + gI)^-1 m with C divided by N - 2 and eigenvalues <= 1e-6 dropped; accuracy is the fraction of test samples
+    on the right side; the bound is |margin| / |m'w| averaged over the correct samples of each run of `group` samples,
+    then over the runs (the script's batches). t is that of the test margins. Errors are those of the test half for the
+    given classifiers: the training half's share is not in them. The log-prior term enters unless tau = 1/2 (the
+    published script omits it).
+
+    Args:
+        group: samples per run of the bound's average.
+    """
+
+    name = "paper"
+    halves = 2
+    unbiased = False
+    corrected = False
+
+    def __init__(self, group: int = PUBLISHED_GROUP) -> None:
+        self.group = group
+
+    def start(
+        self,
+        stats: FeatureStats,
+        eps: Sequence[float],
+        *,
+        sample: Sample | None = None,
+        test: Sample | None = None,
+        prior: float = 0.5,
+        sampled: int | None = None,
+        backend: str = "auto",
+    ) -> Callable[[], CurvePoint]:
+        check_stats(stats, "train")
+        if test is None:
+            raise SynbenchError("test_x: expected a test half for the paper estimator, got none")
+        budgets = torch.tensor(list(eps), dtype=torch.float64).to(stats.mean.device, non_blocking=True)
+        solving = enqueue(
+            stats.half_difference,
+            stats.covariance,
+            budgets,
+            estimator="plugin",
+            dof=stats.dof,
+            weights=True,
+            backend=backend,
+        )
+
+        def sweep(solving: Enqueued) -> tuple[Tensor, SweepTotals]:
+            robust_margin = budgets * solving.mean_norm * solving.weights.norm(dim=1)
+            totals = score_sweep(
+                test.x,
+                test.y,
+                solving.weights,
+                stats.midpoint,
+                signal=solving.signal,
+                robust_margin=robust_margin,
+                offset=gaussian.log_prior_offset(prior),
+                group=self.group,
+                count=test.count,
+                backend=backend,
+            )
+            return robust_margin, totals
+
+        swept = sweep(solving)
+
+        def finish() -> CurvePoint:
+            robust_margin, totals = swept
+            solved = solving
+            while (again := solved.again()) is not None:
+                solved = again
+                robust_margin, totals = sweep(solved)
+            return _published(solved, stats, totals.cpu(), robust_margin.cpu(), eps)
+
+        return finish
+
+
+def _published(
+    solved: Enqueued, stats: FeatureStats, totals: SweepTotals, robust_margin: Tensor, eps: Sequence[float]
+) -> CurvePoint:
+    for label, count in enumerate(totals.count.tolist()):
+        if count == 0:
+            raise SynbenchError(f"test labels: expected samples of both classes, got none of class {label}")
+    solution, n = solved.solution(), int(totals.count.sum())
+    accuracy, robust, t = totals.accuracy, totals.robust_accuracy, totals.t
+    reduction = robust_margin / totals.margin_deviation
+    bound = torch.where(solution.signal.cpu() > 0, totals.grouped_bound, torch.inf)
+    accuracy_stderr, robust_stderr = ((rate * (1 - rate) / n).sqrt().numpy() for rate in (accuracy, robust))
+    return CurvePoint(
+        eps=np.asarray(eps, dtype=np.float64),
+        accuracy=accuracy.numpy(),
+        robust_accuracy=robust.numpy(),
+        bound=bound.numpy(),
+        t=t.numpy(),
+        t_rob=(t - torch.where(torch.isfinite(reduction), reduction, 0.0)).numpy(),
+        stderr=((1 + t.square() / 2) / n).sqrt().numpy(),
+        accuracy_stderr=accuracy_stderr,
+        robust_accuracy_stderr=robust_stderr,
+        bound_stderr=totals.bound_stderr.numpy(),
+        ridge=solution.ridge.cpu().numpy(),
+        kappa=solution.kappa.cpu().numpy(),
+        count=n,
+        feature_dim=stats.mean.shape[1],
+        rank=solution.rank,
+        lost_separation=solution.rank < stats.mean.shape[1] and examine(stats).separated,
+        estimator="paper",
+        covariance=_independent(
+            accuracy.numpy(), bound.numpy(), accuracy_stderr, totals.bound_stderr.numpy(), robust_stderr
+        ),
+    )
+
+
+def _independent(
+    accuracy: Array, bound: Array, accuracy_stderr: Array, bound_stderr: Array, robust_stderr: Array
+) -> Array:
+    """[3 E, 3 E] covariance of accuracy, reach = accuracy * bound and robust accuracy, all that is known being their errors.
+
+    Accuracy and bound are taken as independent, budgets of accuracy and reach, too; robust accuracies as fully
+    correlated over the budgets, which can only overstate the error of their sum.
+    """
+    size = len(accuracy)
+    covariance = np.zeros((3 * size, 3 * size))
+    variance = np.square(accuracy_stderr)
+    with np.errstate(invalid="ignore"):  # an infinite bound has no error
+        of_reach = np.square(bound) * variance + np.square(accuracy * bound_stderr)
+        mixed = bound * variance
+    first, second = np.arange(size), np.arange(size, 2 * size)
+    covariance[first, first], covariance[second, second] = variance, of_reach
+    covariance[first, second] = covariance[second, first] = mixed
+    covariance[2 * size :, 2 * size :] = np.outer(robust_stderr, robust_stderr)
+    return covariance
+
+
+class _Foreign(Estimator):
+    """An estimator of another package (see `plugins.Estimator`), whose points are checked for their form."""
+
+    corrected = False
+
+    def __init__(self, name: str, other: Any) -> None:
+        self.name, self._other = name, other
+        self.halves, self.unbiased = other.splits, other.unbiased
+
+    def start(
+        self,
+        stats: FeatureStats,
+        eps: Sequence[float],
+        *,
+        sample: Sample | None = None,
+        test: Sample | None = None,
+        prior: float = 0.5,
+        sampled: int | None = None,
+        backend: str = "auto",
+    ) -> Callable[[], CurvePoint]:
+        check_stats(stats, "train")
+        assert sample is not None
+        pair = None if test is None else (test.x, test.y)
+
+        def finish() -> CurvePoint:
+            point = self._other.point(
+                stats, eps, sample=(sample.x, sample.y), test=pair, prior=prior, backend=backend
+            )
+            count = len((sample if test is None else test).y)
+            return self._checked(point, eps, count, stats.mean.shape[1])
+
+        return finish
+
+    def _checked(self, point: Any, eps: Sequence[float], count: int, features: int) -> CurvePoint:
+        if not isinstance(point, CurvePoint):
+            raise SynbenchError(
+                f"estimator {self.name}: expected a CurvePoint with {len(eps)} budgets, got {type(point).__name__}"
+            )
+        arrays: dict[str, Any] = {"eps": np.asarray(eps, dtype=np.float64)}
+        for key in (*_MEANS, *_ERRORS):
+            try:
+                arrays[key] = np.asarray(getattr(point, key), dtype=np.float64)
+            except (TypeError, ValueError, RuntimeError):  # the last one of tensors
+                arrays[key] = np.empty((0, 0))
+            if arrays[key].shape != (len(eps),):
+                raise SynbenchError(
+                    f"estimator {self.name}: {key}: expected {len(eps)} numbers, one for each budget, got shape "
+                    f"{list(np.shape(getattr(point, key)))}"
+                )
+            if key in ("accuracy", "robust_accuracy") and not np.isfinite(arrays[key]).all():
+                raise SynbenchError(
+                    f"estimator {self.name}: {key}: expected finite values, got {arrays[key].tolist()}"
+                )
+        if point.covariance is None:
+            names = ("accuracy", "bound", "accuracy_stderr", "bound_stderr", "robust_accuracy_stderr")
+            arrays["covariance"] = _independent(*(arrays[name] for name in names))
+        return replace(point, estimator=self.name, count=count, feature_dim=features, **arrays)
+
+
+_MEANS = ("accuracy", "robust_accuracy", "bound", "t", "t_rob", "ridge", "kappa")
+_ERRORS = ("stderr", "accuracy_stderr", "robust_accuracy_stderr", "bound_stderr")
+
+BUILT_IN: dict[str, Estimator] = {one.name: one for one in (Consistent(), Gaussian(), Counted(), Paper())}
+
+
+def find_estimator(name: str) -> Estimator:
+    """The estimator of this name, of this package or of another; SynbenchError names the known ones."""
+    name = check_estimator(name)
+    if name in BUILT_IN:
+        return BUILT_IN[name]
+    return _Foreign(name, plugin_estimator(name))

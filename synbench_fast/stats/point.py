@@ -1,0 +1,83 @@
+"""What one scale of features gives: the point of the accuracy-robustness curve, with its errors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["CurvePoint"]
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class CurvePoint:
+    """One scale of features, all budgets at once; every array is float64 [E] in the order of `eps`.
+
+    accuracy is the fraction of samples on the right side of the eps-robust linear classifier w; robust_accuracy is the
+    fraction that stays there under every perturbation of norm eps |m|; bound = E[|margin| / |m'w| given correct]. For
+    equal priors and Gaussian margins, accuracy = Phi(t), robust_accuracy = Phi(t_rob) and bound = 1 + phi(t)/(t Phi(t)),
+    with t = m'w / sqrt(w'Cw) and t_rob the same under attack. Where the features separate the classes without error, t
+    and t_rob are infinite, and the accuracies and the bound are 1.
+
+    Attributes:
+        stderr: standard error of t. NaN here and in the other errors where they are not known.
+        ridge, kappa: ridge of the sample covariance, and the ridge of the population covariance that it stands for.
+        count: samples that gave the point.
+        feature_dim, rank: F, and how many directions of the features vary within the classes; the others were dropped.
+        below_cut: features that vary, but too little beside the largest one to be seen in float64; they were lost.
+        lost_separation: whether a dropped direction separates the classes without error, which `paper` does not see.
+        covariance: [3 E, 3 E] sampling covariance of (accuracy, reach, robust accuracy) over the budgets, where
+            reach = accuracy * bound; None where it is not known.
+        correction: [3 E] what `consistent` added to the counts of left-out samples.
+        optimism: [2, E] by how much the accuracy of fitted samples exceeds that of left-out ones, as counted and as
+            expected of Gaussian margins.
+        undecided: [3 E] part of the samples whose margins pile up within the noise of the boundary; 0 unless they do.
+        drift: [3 E] accuracy, reach and robust accuracy from all samples minus the mean of those from either half. It is
+            noise where width does not bias them, and minus the bias that is left where that falls as 1/N.
+        influence: [2, E', G] what groups of 64 consecutive samples did to accuracy and reach of the first E' budgets.
+        excess, excess_stderr: [E'] counted accuracy minus that of Gaussian margins with the same t, and its error.
+    """
+
+    eps: Array
+    accuracy: Array
+    robust_accuracy: Array
+    bound: Array
+    t: Array
+    t_rob: Array
+    stderr: Array
+    accuracy_stderr: Array
+    robust_accuracy_stderr: Array
+    bound_stderr: Array
+    ridge: Array
+    kappa: Array
+    count: int
+    feature_dim: int
+    rank: int
+    estimator: str
+    below_cut: int = 0
+    lost_separation: bool = False
+    covariance: Array | None = None
+    correction: Array | None = None
+    optimism: Array | None = None
+    undecided: Array | None = None
+    drift: Array | None = None
+    influence: Array | None = None
+    excess: Array | None = None
+    excess_stderr: Array | None = None
+
+    @property
+    def counted_accuracy(self) -> Array:
+        """What was counted: of `consistent` before its correction, of `gaussian` in place of Gaussian margins."""
+        if self.correction is not None:
+            return np.asarray(self.accuracy - self.correction[: len(self.eps)])
+        if self.estimator == "gaussian" and self.excess is not None:
+            return np.asarray(self.accuracy[: len(self.excess)] + self.excess)
+        return self.accuracy
+
+    @property
+    def reach(self) -> Array:
+        """E[max(0, margin)] / m'w = accuracy * bound; infinite where t = 0."""
+        return np.asarray(np.where(self.accuracy > 0, self.accuracy * self.bound, np.inf))

@@ -1,0 +1,144 @@
+"""Robust classifiers of one scale's moments, directions that separate the classes without error among them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from synbench_fast.errors import SynbenchError
+from synbench_fast.ops.feature_stats import FeatureStats
+from synbench_fast.ops.robust_solve import RobustSolution, enqueue
+
+__all__ = ["Directions", "Solved", "check_stats", "examine", "start_solving"]
+
+# Features come in float32: what is constant there varies by its rounding.
+ROUNDING = 2.0**-22
+RANK_CUT = 8 * 2.0**-52  # times F: what float64 cannot tell from 0 beside the largest eigenvalue
+
+
+def check_stats(stats: FeatureStats, role: str) -> None:
+    """SynbenchError unless there are samples of both classes, and at least 3."""
+    for label, count in enumerate(stats.count.tolist()):
+        if count == 0:
+            raise SynbenchError(f"{role} labels: expected samples of both classes, got none of class {label}")
+    if stats.dof < 1:
+        raise SynbenchError(f"{role} samples: expected at least 3, got {stats.dof + 2}")
+
+
+@dataclass(frozen=True)
+class Directions:
+    """What the features hold, whatever their units.
+
+    varying: number of directions that vary within the classes.
+    separation: [F] the part of m along the others, in feature units; 0 unless it is above rounding. Where it is not 0,
+        the features separate the classes without error.
+    """
+
+    varying: int
+    separation: Tensor
+
+    @property
+    def separated(self) -> bool:
+        return bool((self.separation != 0).any())
+
+
+def examine(stats: FeatureStats) -> Directions:
+    """Directions of the features, each divided by its deviation (one that is constant within the classes by its size).
+
+    In these units an eigenvalue at rounding level means a mixture that does not vary; in the features' own units it may
+    also mean a feature that is small beside another one.
+    """
+    m, variance = stats.half_difference, stats.covariance.diagonal()
+    size = stats.mean.abs().amax(0)
+    deviation = variance.clamp_min(0).sqrt()
+    constant = deviation <= ROUNDING * size
+    unit = torch.where(constant, torch.where(size > 0, size, 1.0), deviation)
+    correlation = torch.where(constant[:, None] | constant, 0.0, stats.covariance / (unit[:, None] * unit))
+    values, vectors = torch.linalg.eigh(correlation)
+    varies = values > RANK_CUT * len(values) * values[-1].clamp_min(1e-300)
+    kept = vectors[:, varies]
+    scaled = m / unit
+    rest = scaled - kept @ (kept.T @ scaled)
+    # A constant feature is rounded as a number of its size is, another one as one of its mean and deviation.
+    limit = ROUNDING * torch.where(constant, 1.0, 1 + size / unit) * len(m) ** 0.5
+    return Directions(int(varies.sum()), torch.where(rest.abs() > limit, rest, 0.0) * unit)
+
+
+@dataclass(frozen=True)
+class Solved:
+    """The consistent solution of one scale's moments.
+
+    covariance: [F, F] that was solved, with a direction that separates the classes as its smallest eigenvalue.
+    certain: [E] at which budgets such a direction is left after the attack: there no sample is on the wrong side.
+    rank: directions that were solved, without that one.
+    below_cut: further directions that vary, but too little beside the largest one to be seen in float64.
+    """
+
+    solution: RobustSolution
+    covariance: Tensor
+    certain: NDArray[np.bool_]
+    rank: int
+    below_cut: int
+
+
+def start_solving(stats: FeatureStats, eps: Sequence[float], backend: str) -> Callable[[], Solved]:
+    """Enqueue the solution; calling what is returned waits for it.
+
+    A direction v without variance within the classes, along which their means differ by 2 |m_v|, is kept with the
+    variance that the cut just leaves. The classifier of a budget r = eps |m| < |m_v| makes no error, because the attack
+    cannot cancel m_v; a larger budget cancels it and spends the rest elsewhere, as the ridge form does by itself.
+
+    Raises:
+        SynbenchError: from what is returned: features that are all constant and equal in both classes, too few samples.
+    """
+    check_stats(stats, "train")
+    budgets = torch.tensor(list(eps), dtype=torch.float64)
+    device = stats.mean.device
+
+    def solve(covariance: Tensor) -> Callable[[], RobustSolution]:
+        return enqueue(
+            stats.half_difference,
+            covariance,
+            budgets.to(device, non_blocking=True),
+            estimator="consistent",
+            dof=stats.dof,
+            c0=stats.c0,
+            weights=False,
+            backend=backend,
+        ).solution
+
+    covariance = stats.covariance
+    nothing = np.zeros(len(budgets), dtype=bool)
+    varies = bool((covariance.diagonal() > 0).any()) if device.type == "cpu" else True
+    pending = solve(covariance) if varies else None
+
+    def finish() -> Solved:
+        solution = None
+        if pending is not None:
+            solution = pending()
+            if solution.rank == len(covariance):
+                return Solved(solution, covariance, nothing, solution.rank, 0)
+        found = examine(stats)  # perhaps what does not vary within the classes tells them apart
+        rank = 0 if solution is None else solution.rank
+        below = max(0, found.varying - rank)
+        if not found.separated:
+            if solution is None:
+                raise SynbenchError(
+                    "features: expected at least one that varies within the classes, got constants only"
+                )
+            return Solved(solution, covariance, nothing, rank, below)
+        length = float(found.separation.norm())
+        direction = found.separation / length
+        largest = 0.0 if solution is None else solution.eigenvalue_range[1]
+        least = 4 * RANK_CUT * len(covariance) * max(largest, length**2 * 2.0**-40)
+        augmented = covariance + least * torch.outer(direction, direction)
+        solution = solve(augmented)()
+        certain = length > budgets.numpy() * max(solution.mean_norm, length)
+        return Solved(solution, augmented, certain, rank, below)
+
+    return finish
