@@ -16,7 +16,7 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from itertools import combinations
 from typing import Any
 
@@ -85,11 +85,15 @@ class Rank:
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """Every pair at every budget and threshold asked for, and the ranking that follows."""
+    """Every pair at every budget and threshold asked for, and the ranking that follows.
+
+    notes: what makes the order doubtful whatever its errors: results whose scores are not those of a classifier.
+    """
 
     differences: list[Difference]
     ranking: list[Rank]
     paired: bool
+    notes: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
         from synbench_fast.display import print_comparison
@@ -185,7 +189,23 @@ def compare(
                 )
                 for i in np.argsort(-scores, kind="stable")
             ]
-    return Comparison(differences=differences, ranking=ranking, paired=not unpaired)
+    return Comparison(
+        differences=differences, ranking=ranking, paired=not unpaired, notes=_doubts(results, names)
+    )
+
+
+def _doubts(results: Sequence[Result], names: Sequence[str]) -> list[str]:
+    doubtful = [
+        name
+        for one, name in zip(results, names, strict=True)
+        if any(warning.startswith(NON_GAUSSIAN) for warning in one.warnings)
+    ]
+    if not doubtful:
+        return []
+    return [
+        f"{NON_GAUSSIAN} of {', '.join(doubtful)}: the score above is not that of a classifier there, and the order may "
+        "be another; estimator consistent counts the margins"
+    ]
 
 
 def difference_error(first: float, second: float, rho: float) -> float:

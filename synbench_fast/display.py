@@ -244,3 +244,5 @@ def print_comparison(stream: TextIO, comparison: Comparison, kind: str) -> None:
         ],
         left=4,
     )
+    for note in comparison.notes:
+        stream.write(f"\nnote: {note}\n")

@@ -30,6 +30,7 @@ from synbench_fast.compare import RESOLUTION
 from synbench_fast.errors import SynbenchError
 from synbench_fast.report.collection import Board
 from synbench_fast.report.reader import Details, Entry, Suite, details
+from synbench_fast.scores import NON_GAUSSIAN
 
 if TYPE_CHECKING:
     from synbench_fast.results import Result
@@ -108,14 +109,19 @@ def rank(
                     for (low, high), known in zip(ranks, keep, strict=True)
                 ],
                 method=method,
-                note=_note(usable, keep),
+                note=_note(board, usable, keep),
             )
         )
     return rankings
 
 
-def _note(usable: NDArray[np.bool_], keep: NDArray[np.bool_]) -> str:
+def _note(board: Board, usable: NDArray[np.bool_], keep: NDArray[np.bool_]) -> str:
     notes = []
+    doubtful = sum(any(one.startswith(NON_GAUSSIAN) for one in member.warnings) for member in board.members)
+    if doubtful:
+        notes.append(
+            f"{NON_GAUSSIAN} of {doubtful}: estimator gaussian may rank them wrongly, consistent does not"
+        )
     if not usable.all():
         notes.append(f"{int((~usable).sum())} not ranked: no influences that can be compared")
     if (usable & ~keep).any():
