@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from synbench_fast.checks import as_numbers
 from synbench_fast.errors import SynbenchError
 from synbench_fast.results import Result
-from synbench_fast.scores import CONFIDENCE_95
+from synbench_fast.scores import CONFIDENCE_95, NON_GAUSSIAN
 
 __all__ = [
     "RESOLUTION",
