@@ -180,13 +180,10 @@ def _doubt(points: Sequence[CurvePoint]) -> Array:
 
 
 def _unexplained(drift: Array, stderr: Array) -> Array:
-    """Variance that a drift beyond its error adds: what the number of samples biases is of that size. 0 if not known."""
+    """Variance that a drift adds beyond chance, twice its own: the bias that is left is of its size. 0 if not known."""
     known = np.isfinite(drift) & np.isfinite(stderr)
-    return np.asarray(
-        np.where(
-            known, np.square(np.where(known, drift, 0.0)) - np.square(np.where(known, stderr, 0.0)), 0.0
-        ).clip(0)
-    )
+    square, noise = (np.square(np.where(known, one, 0.0)) for one in (drift, stderr))
+    return np.asarray((square - 2 * noise).clip(0))
 
 
 def _silent(slopes: Array) -> NDArray[np.bool_]:

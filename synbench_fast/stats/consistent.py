@@ -304,4 +304,4 @@ def _jumps(shifted: Tensor, side: Tensor, error: float) -> Tensor:
     here = (shifted > 0).double().mean(0)
     moved = [((shifted + sign * error * side > 0).double().mean(0) - here).square() for sign in (1, -1)]
     near = (shifted.abs() < error).double().mean(0)
-    return ((moved[0] + moved[1]) / 2 - near / (2 * n)).clamp_min(0)
+    return ((moved[0] + moved[1]) / 2 - near / n).clamp_min(0)  # twice what counting gives

@@ -80,4 +80,5 @@ class CurvePoint:
     @property
     def reach(self) -> Array:
         """E[max(0, margin)] / m'w = accuracy * bound; infinite where t = 0."""
-        return np.asarray(np.where(self.accuracy > 0, self.accuracy * self.bound, np.inf))
+        known = np.full(len(self.eps), np.inf)
+        return np.multiply(self.accuracy, self.bound, out=known, where=self.accuracy > 0)
