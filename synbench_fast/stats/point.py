@@ -81,4 +81,5 @@ class CurvePoint:
     def reach(self) -> Array:
         """E[max(0, margin)] / m'w = accuracy * bound; infinite where t = 0."""
         known = np.full(len(self.eps), np.inf)
-        return np.multiply(self.accuracy, self.bound, out=known, where=self.accuracy > 0)
+        np.multiply(self.accuracy, self.bound, out=known, where=self.accuracy > 0)
+        return known
