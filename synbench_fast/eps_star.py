@@ -101,7 +101,7 @@ def eps_star(
 
     Args:
         result: a result with at least two budgets, or at least three results that differ in their seed alone.
-            Of several, the scores are averaged, and their spread gives the covariance.
+            Of several, the scores are averaged; without covariances of their own, their spread gives one.
         threshold: one of the result's threshold accuracies.
         covariance: [E, E] sampling covariance of the scores over the result's eps, in its order. Without it
             `result.score_covariance` is used if the result has one. Without either, the errors are taken to have
@@ -142,20 +142,17 @@ def eps_star(
     if covariance is not None:
         matrix, errors = _checked(covariance, len(eps), "covariance"), "given"
         matrix = matrix[np.ix_(order, order)]
+    elif all(one.score_covariance is not None for one in results):
+        # Of several runs, too: the spread of three says little about a covariance over many budgets.
+        at = first.thresholds.index(first.score(threshold=threshold).threshold)
+        rows = [i * len(first.thresholds) + at for i in order]  # eps, then thresholds
+        matrix, errors = (
+            sum(_of_result(one)[np.ix_(rows, rows)] for one in results) / len(results) ** 2,
+            "result",
+        )
     elif len(results) > 1:
         freedom, errors = len(results) - 1, "repeats"
         matrix = np.cov(table, rowvar=False) / len(results)
-    elif first.score_covariance is not None:
-        size = len(eps) * len(first.thresholds)
-        if [len(row) for row in first.score_covariance] != [size] * size:
-            raise SynbenchError(
-                f"score_covariance: expected [{size}, {size}] in the result, got another shape"
-            )
-        at = first.thresholds.index(first.score(threshold=threshold).threshold)
-        rows = [i * len(first.thresholds) + at for i in order]  # eps, then thresholds
-        # Its entries are estimated one by one; what makes it no covariance is below their errors.
-        values, vectors = np.linalg.eigh(np.array(first.score_covariance)[np.ix_(rows, rows)])
-        matrix, errors = vectors * values.clip(0) @ vectors.T, "result"
     else:
         errors = "bound"
         stderr = np.array([first.score(e, threshold).stderr for e in eps])
@@ -188,6 +185,16 @@ def eps_star(
         ],
         notes=_notes(first, eps, position, members),
     )
+
+
+def _of_result(result: Result) -> _Array:
+    """`score_covariance`, whose entries are estimated one by one; what makes it no covariance is below their errors."""
+    size = len(result.eps) * len(result.thresholds)
+    assert result.score_covariance is not None
+    if [len(row) for row in result.score_covariance] != [size] * size:
+        raise SynbenchError(f"score_covariance: expected [{size}, {size}] in the result, got another shape")
+    values, vectors = np.linalg.eigh(np.array(result.score_covariance))
+    return np.asarray(vectors * values.clip(0) @ vectors.T)
 
 
 def _alike(results: list[Result]) -> Result:
