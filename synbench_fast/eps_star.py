@@ -146,10 +146,8 @@ def eps_star(
         # Of several runs, too: the spread of three says little about a covariance over many budgets.
         at = first.thresholds.index(first.score(threshold=threshold).threshold)
         rows = [i * len(first.thresholds) + at for i in order]  # eps, then thresholds
-        matrix, errors = (
-            sum(_of_result(one)[np.ix_(rows, rows)] for one in results) / len(results) ** 2,
-            "result",
-        )
+        stored = np.stack([_of_result(one)[np.ix_(rows, rows)] for one in results])
+        matrix, errors = np.asarray(stored.sum(0) / len(results) ** 2), "result"
     elif len(results) > 1:
         freedom, errors = len(results) - 1, "repeats"
         matrix = np.cov(table, rowvar=False) / len(results)
