@@ -14,17 +14,24 @@ from torch import Tensor
 from synbench_fast.checks import ESTIMATORS
 from synbench_fast.errors import SynbenchError, suggest
 from synbench_fast.ops.score_auc import Integral, score_auc
-from synbench_fast.results import Influence, RobustArea, ScaleFit, ScalePoint, Score
+from synbench_fast.results import (
+    CONFIDENCE_95,
+    NON_GAUSSIAN,
+    Influence,
+    RobustArea,
+    ScaleFit,
+    ScalePoint,
+    Score,
+)
 from synbench_fast.stats.averages import Area, Averages, over_scales
 from synbench_fast.stats.consistent import GROUP
 from synbench_fast.stats.point import CurvePoint
 from synbench_fast.stats.smooth import FEWEST_SCALES
 from synbench_fast.task import GaussianTask, spread_scales
 
-__all__ = ["CONFIDENCE_95", "Curve", "Scoring", "check_average"]
+__all__ = ["Curve", "Scoring", "check_average"]
 
 AREA_NODES = 8  # Gauss-Legendre nodes of the integral over eps in [0, 1]: Phi is smooth, error < 1e-6
-CONFIDENCE_95 = 1.959963984540054
 NOT_GAUSSIAN = 1e-3  # p-value below which margins are called so
 NOTICEABLE = 0.002  # difference in accuracy that is worth a warning
 NOT_SMOOTH = 1e-4  # p-value below which curves over the scales are said not to follow their fits
@@ -304,9 +311,6 @@ class Scoring:
             "have larger errors than stated; errors were widened by as much, and average sampled takes the scales as "
             "they are"
         ]
-
-
-NON_GAUSSIAN = "the margins are not Gaussian"  # how the warning begins that comparisons repeat
 
 
 def gaussianity(points: Sequence[CurvePoint], e: int) -> tuple[float, int] | None:

@@ -51,9 +51,6 @@ CURVE = (
     "bound",
     "raw_accuracy",
     "raw_bound",
-    "t",
-    "t_rob",
-    "t_stderr",
 )
 SUITE_SCORE = (
     "mean",
@@ -65,7 +62,7 @@ SUITE_SCORE = (
     "worst_ci95_low",
     "worst_ci95_high",
 )
-_INFINITE = tuple(CURVE.index(name) for name in ("bound", "raw_bound", "t", "t_rob"))
+_INFINITE = tuple(CURVE.index(name) for name in ("bound", "raw_bound"))
 _SINGLE = '"schema": "synbench-fast/result"'
 _BATCH = 1500  # files that are worth a process of their own
 
@@ -152,7 +149,7 @@ def read(path: str) -> Entry | Suite:
         if not isinstance(document, dict):
             raise _Unfit
         schema, version = document.get("schema"), document.get("schema_version")
-        if schema not in versions or type(version) is not int or not 1 <= version <= versions[schema]:
+        if schema not in versions or type(version) is not int or version != versions[schema]:
             raise _Unfit
         return _extract(document, path, schema == SUITE_SCHEMA)
     except (
@@ -264,8 +261,15 @@ def _extract(document: dict[str, Any], path: str, suite: bool) -> Entry | Suite:
 
 
 def _entry(document: dict[str, Any], path: str, place: int | None) -> Entry:
+    from synbench_fast.results import SCHEMA, SCHEMA_VERSION
+
     eps, thresholds, encoder, task = (document[name] for name in ("eps", "thresholds", "encoder", "task"))
     scores, cost = document["scores"], document["cost"]
+    if (document["schema"], document["schema_version"]) != (
+        SCHEMA,
+        SCHEMA_VERSION,
+    ):  # of a suite's, each has its own
+        raise _Unfit
     for one, e, a in zip(scores, *_grid(eps, thresholds), strict=True):
         if (one["eps"], one["threshold"]) != (e, a):
             raise _Unfit
