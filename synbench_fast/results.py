@@ -40,6 +40,7 @@ __all__ = [
     "ScalePoint",
     "Score",
     "TaskRecord",
+    "width_text",
     "with_error",
 ]
 
@@ -360,9 +361,8 @@ class Result(Document):
 
     @property
     def width(self) -> str:
-        """`768`, or `768 (512 vary)` where other directions of the features carry no variance at some scale."""
-        features, most = self.encoder.feature_dim, max(self.dropped, default=0)
-        return f"{features} ({features - most} vary)" if most else str(features)
+        """F in words, and how many directions of the features vary at the scale where fewest do."""
+        return width_text(self.encoder.feature_dim, max(self.dropped, default=0))
 
     def summary(self) -> str:
         """A few lines for a person: what was scored, its scores at the lowest threshold, area, cost and warnings."""
@@ -449,6 +449,11 @@ CSV_COLUMNS = (
 def with_error(value: float, stderr: float, digits: int = 4) -> str:
     """`0.8123 ± 0.0045`, or the value alone where the error is unknown."""
     return f"{value:.{digits}f} ± {stderr:.{digits}f}" if math.isfinite(stderr) else f"{value:.{digits}f}"
+
+
+def width_text(features: int, dropped: int) -> str:
+    """`768`, or `768 (512 vary)` where 256 directions were dropped."""
+    return f"{features} ({features - dropped} vary)" if dropped else str(features)
 
 
 def _count(count: int | None) -> str:

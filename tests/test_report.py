@@ -414,6 +414,23 @@ def test_boards_without_the_budget_say_so(folder: Path) -> None:
     assert [row["score_eps0.2_a0.6"] is None for row in found.rows()] == [False] * 5 + [True]
 
 
+def test_directions_that_do_not_vary_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "single").mkdir()
+    (tmp_path / "suite").mkdir()
+    some = dataclasses.replace(example(), dropped=[0, 6])
+    some.save(tmp_path / "single" / "a.json")
+    whole = suite()
+    dataclasses.replace(whole, results=[whole.results[0], some]).save(tmp_path / "suite" / "a.json")
+    for folder in ("single", "suite"):
+        assert run("report", str(tmp_path / folder), "--format", "csv") == 0
+        (row,) = csv.DictReader(io.StringIO(capsys.readouterr().out))
+        assert (row["feature_dim"], row["dropped"]) == ("256", "6")
+        assert run("report", str(tmp_path / folder)) == 0
+        assert "256 (250 vary)" in capsys.readouterr().out
+        data = data_of((tmp_path / folder / "report.html").read_text())
+        assert data["boards"][0]["members"]["dropped"] == [6]
+
+
 def test_failures_of_a_run_store_are_listed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A leaderboard of what was scored alone would not say that something is missing."""
     store = Store(tmp_path)

@@ -72,7 +72,8 @@ class Entry:
     """One result. The dicts have the fields of the records in results.py of the same names.
 
     `scores` has for every eps, then threshold, the numbers SCORE, NaN where unknown. `paired`: influences are
-    stored. `place`: which result of a suite's file it is.
+    stored. `dropped`: directions of the features without variance, at the scale that has most. `place`: which result of
+    a suite's file it is.
     """
 
     file: str
@@ -86,6 +87,7 @@ class Entry:
     thresholds: list[float]
     scores: array[float]
     paired: bool
+    dropped: int
     robust_area: dict[str, float | None]
     precision: dict[str, Any]
     cost: dict[str, Any]
@@ -289,6 +291,7 @@ def _entry(document: dict[str, Any], path: str, place: int | None) -> Entry:
         thresholds=[float(one) for one in thresholds],
         scores=_numbers("d", [one[name] for one in scores for name in SCORE]),
         paired=document.get("influence") is not None,
+        dropped=max(map(_integer, document["dropped"]), default=0),
         robust_area={
             name: _number(document["robust_area"][name]) for name in ("value", "raw", "ratio", "stderr")
         },
