@@ -101,8 +101,9 @@ class Scoring:
         return area
 
     def _raw_area(self, integral: Integral) -> NDArray[np.float64]:
-        """[E, A]"""
-        return np.asarray(self._area_of(integral)(self._raw_accuracy, self._raw_bound))
+        """[E, A], NaN where the raw data exceed the threshold at no scale."""
+        area = np.asarray(self._area_of(integral)(self._raw_accuracy, self._raw_bound))
+        return np.where(area > 0, area, np.nan)
 
     def curve(self, points: list[CurvePoint]) -> Curve:
         """Scores, curve and robust area from the points of all scales, in their order."""
@@ -292,6 +293,7 @@ class Scoring:
         """A warning where half of the samples give another score by more than chance."""
         with np.errstate(divide="ignore", invalid="ignore"):
             z = np.nan_to_num(np.abs(found.drift) / found.drift_stderr, posinf=0.0)
+        z = np.where(unit > 0, z, 0.0)
         e, a = np.unravel_index(int(z.argmax()), z.shape)
         if z[e, a] < DRIFTS:
             return []

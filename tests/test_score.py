@@ -46,7 +46,7 @@ def same_numbers(a: Result, b: Result) -> bool:
 def test_identity_scores_one() -> None:
     """Within 4 standard errors at every eps and threshold, and so does the area under robust accuracy."""
     result = sb.score(
-        "builtin:identity", input_shape=(3, 4, 4), eps=(0.0, 0.2, 0.5, 0.8), samples=512, scales=12
+        "builtin:identity", input_shape=(3, 4, 4), eps=(0.0, 0.2, 0.5, 0.8), samples=1024, scales=12
     )
     score, stderr = values(result), values(result, "stderr")
     assert np.all(np.abs(score - 1) < 4 * stderr)
@@ -305,6 +305,7 @@ def test_result_is_complete_and_survives_json() -> None:
         "sample_mixture",
         "feature_stats",
         "robust_solve",
+        "leave_one_out",
         "score_sweep",
         "score_auc",
     }

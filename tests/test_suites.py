@@ -21,8 +21,9 @@ from test_task import explicit_covariance
 from torch import Tensor, nn
 
 import synbench_fast as sb
-from synbench_fast import cli, gaussian
+from synbench_fast import cli
 from synbench_fast.patterns import class_means
+from synbench_fast.stats import gaussian
 from synbench_fast.suite_display import SUITE_CSV_COLUMNS, suite_sink
 from synbench_fast.suite_results import SuiteResult, SuiteScore, combine
 from synbench_fast.suites import SUITES
