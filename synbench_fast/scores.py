@@ -36,7 +36,7 @@ NOT_GAUSSIAN = 1e-3  # p-value below which margins are called so
 NOTICEABLE = 0.002  # difference in accuracy that is worth a warning
 NOT_SMOOTH = 1e-4  # p-value below which curves over the scales are said not to follow their fits
 ABOVE_OPTIMUM = 4.0  # errors; an accuracy that is so far above the raw data's cannot be luck
-DRIFTS = 4.0  # errors; a difference between the scores of all samples and of their halves that is no luck
+DRIFTS = 3.0  # errors; a difference between the scores of all samples and of their halves that is no luck
 PUBLISHED_SCALES = 49
 AVERAGES = ("sampled", "published")
 
@@ -292,7 +292,14 @@ class Scoring:
     def _of_width(self, found: Averages, unit: NDArray[np.float64]) -> list[str]:
         """A warning where half of the samples give another score by more than chance."""
         with np.errstate(divide="ignore", invalid="ignore"):
-            z = np.nan_to_num(np.abs(found.drift) / found.drift_stderr, posinf=0.0)
+            t = np.nan_to_num(np.abs(found.drift) / found.drift_stderr, posinf=0.0)
+        # The error is itself an estimate, from differences of neighbouring scales: Student's t, as normal errors (Wallace).
+        freedom = 2 * (len(found.slopes) - 1) ** 2 / max(1, 3 * len(found.slopes) - 4)
+        z = (
+            (8 * freedom + 1)
+            / (8 * freedom + 3)
+            * np.sqrt(freedom * np.log1p(np.square(t) / max(freedom, 1e-9)))
+        )
         z = np.where(unit > 0, z, 0.0)
         e, a = np.unravel_index(int(z.argmax()), z.shape)
         if z[e, a] < DRIFTS:

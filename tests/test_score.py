@@ -50,7 +50,8 @@ def test_identity_scores_one() -> None:
     )
     score, stderr = values(result), values(result, "stderr")
     assert np.all(np.abs(score - 1) < 4 * stderr)
-    assert np.all((stderr > 1e-4) & (stderr < 0.1))
+    # Above 0.99 a few scales count, in each of which a handful of samples are wrong.
+    assert np.all(stderr > 1e-4) and np.all(stderr[:, :-1] < 0.1) and np.all(stderr < 0.25)
     area = result.robust_area
     assert abs(area.ratio - 1) < 4 * area.stderr / area.raw
     np.testing.assert_allclose(along(result, "raw_accuracy")[:, 2], norm.cdf(result.task.scales), rtol=1e-12)
