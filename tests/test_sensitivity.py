@@ -21,10 +21,11 @@ from torch import Tensor, nn
 from typer.testing import CliRunner
 
 import synbench_fast as sb
-from synbench_fast import cli, gaussian
+from synbench_fast import cli
 from synbench_fast.encoders import load_encoder
 from synbench_fast.sensitivity import FACTORS, Sensitivity, levels
 from synbench_fast.sensitivity.analysis import chi_squared_quantile
+from synbench_fast.stats import gaussian
 
 FLAT: dict[str, Any] = {"input_shape": (16,), "scales": 6, "samples": 512, "threads": 1, "eps": 0.0}
 IMAGE: dict[str, Any] = {**FLAT, "input_shape": (3, 4, 4)}

@@ -161,7 +161,8 @@ def _summed(parts: Array) -> tuple[Array, Array]:
     """
     if len(parts) < 2:
         return parts.sum(0), np.full(parts.shape[1:], np.nan)
-    noise = np.square(np.diff(parts, axis=0)).mean(0) / 2
+    with np.errstate(invalid="ignore"):  # an infinite part is not known, and neither is the error
+        noise = np.square(np.diff(parts, axis=0)).mean(0) / 2
     return parts.sum(0), np.sqrt(len(parts) * noise)
 
 
