@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from synbench_fast.checks import ESTIMATORS
+from synbench_fast.compare import narrowed
 from synbench_fast.errors import SynbenchError, suggest
 from synbench_fast.ops.score_auc import Integral, score_auc
 from synbench_fast.results import (
@@ -293,16 +294,11 @@ class Scoring:
         """A warning where half of the samples give another score by more than chance."""
         with np.errstate(divide="ignore", invalid="ignore"):
             t = np.nan_to_num(np.abs(found.drift) / found.drift_stderr, posinf=0.0)
-        # The error is itself an estimate, from differences of neighbouring scales: Student's t, as normal errors (Wallace).
-        freedom = 2 * (len(found.slopes) - 1) ** 2 / max(1, 3 * len(found.slopes) - 4)
-        z = (
-            (8 * freedom + 1)
-            / (8 * freedom + 3)
-            * np.sqrt(freedom * np.log1p(np.square(t) / max(freedom, 1e-9)))
-        )
-        z = np.where(unit > 0, z, 0.0)
-        e, a = np.unravel_index(int(z.argmax()), z.shape)
-        if z[e, a] < DRIFTS:
+        t = np.where(unit > 0, t, 0.0)
+        e, a = np.unravel_index(int(t.argmax()), t.shape)
+        scales = len(found.slopes)
+        # The error is an estimate, too: that of von Neumann's mean square of successive differences.
+        if scales < 2 or narrowed(float(t[e, a]), 2 * (scales - 1) ** 2 / (3 * scales - 4)) < DRIFTS:
             return []
         drift, error = found.drift[e, a] / unit[e, a], found.drift_stderr[e, a] / unit[e, a]
         return [
