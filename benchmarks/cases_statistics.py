@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
 import itertools
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -12,14 +11,13 @@ from unittest import mock
 import torch
 from cases import IMAGENET_MEAN, IMAGENET_STD, SmallEncoder
 from harness import Case
-from synbench_fast.area_errors import AreaTerms
 from torch import Tensor, nn
 
 from synbench_fast.compare import Comparison, compare
+from synbench_fast.ops import robust_solve
 from synbench_fast.results import Result
 from synbench_fast.score import score
-from synbench_fast.stats.estimators import start_consistent
-from synbench_fast.stats.point import CurvePoint
+from synbench_fast.stats import estimators
 from synbench_fast.suites import score_suite
 
 LIMIT = 1.0  # seconds
@@ -72,27 +70,16 @@ def suite(make: Callable[[], nn.Module], scales: int, samples: int, side: int = 
 
 @contextlib.contextmanager
 def no_errors() -> Iterator[None]:
-    """A run without what its errors need: sampling covariances, margins of the samples, errors of areas."""
+    """A run without what its errors need: covariances of t, influences of the samples, points of their halves."""
 
     def no_covariances(moments: Any, kappa: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Tensor]:
         zeros = torch.zeros(len(kappa), len(kappa), dtype=torch.float64)
         return zeros, zeros, zeros
 
-    def start(stats: Any, eps: Any, *, sample: Any, sampled: int, **options: Any) -> Callable[[], CurvePoint]:
-        return start_consistent(stats, eps, **options)
-
-    def no_terms(point: CurvePoint, thresholds: Tensor, prior: float) -> AreaTerms:
-        return AreaTerms(torch.zeros(len(point.eps), len(thresholds), dtype=torch.float64))
-
-    solve: Any = importlib.import_module("synbench_fast.ops.robust_solve")
-    probe: Any = importlib.import_module("synbench_fast.probe")
-    averages: Any = importlib.import_module("synbench_fast.averages")
     with (
-        mock.patch.object(solve, "sampling_covariances", no_covariances),
-        mock.patch.object(probe, "start_consistent", start),
-        mock.patch.object(averages, "area_terms", no_terms),
-        mock.patch.object(averages, "area_covariance", lambda *rest: None),
-        mock.patch.object(averages, "robust_area_stderr", lambda *rest: 0.0),
+        mock.patch.object(robust_solve, "sampling_covariances", no_covariances),
+        mock.patch.object(estimators, "_looked_at", lambda *rest: {}),
+        mock.patch.object(estimators.Consistent, "_drift", lambda *rest: None),
     ):
         yield
 
@@ -121,7 +108,7 @@ def errors(
         full = run()
         with no_errors():
             bare = run()
-        if bare.influence is not None or any(one.stderr for one in bare.scores):
+        if bare.influence is not None:
             return float("inf"), 1e-12
         return max(abs(a.score - b.score) for a, b in zip(full.scores, bare.scores, strict=True)), 1e-12
 
@@ -136,7 +123,7 @@ def errors(
         kind="at_most",
         repeat=5,
         note=f"{scales} scales x {samples} images of {'x'.join(map(str, shape))}, F = {features}, loading left "
-        "out; errors: covariances of t, influences and counts of margins, errors of scores and areas",
+        "out; errors: covariances of t, influences of the samples, points of their halves",
     )
 
 

@@ -13,6 +13,7 @@ from synbench_fast.errors import SynbenchError, suggest
 from synbench_fast.local_files import split_checkpoint
 
 __all__ = [
+    "ESTIMATORS",
     "UsageError",
     "checkpoint",
     "choice",
@@ -27,6 +28,8 @@ __all__ = [
     "numbers",
     "shape",
 ]
+
+ESTIMATORS = ("consistent", "gaussian", "counted", "paper")  # the first is the default everywhere
 
 _DEVICES = ("auto", "cpu", "cuda", "mps", "xpu")
 

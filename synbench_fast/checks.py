@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from synbench_fast import plugins
-from synbench_fast.arguments import most_at_once
+from synbench_fast.arguments import ESTIMATORS, most_at_once
 from synbench_fast.errors import SynbenchError, suggest
 
 __all__ = [
@@ -30,8 +30,6 @@ __all__ = [
 ]
 
 THRESHOLDS = (0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 0.99)  # the paper's
-
-ESTIMATORS = ("consistent", "gaussian", "counted", "paper")  # the first is the default everywhere
 
 
 def check_estimator(estimator: str) -> str:

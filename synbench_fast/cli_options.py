@@ -8,11 +8,11 @@ from typing import Annotated, Any
 import typer
 
 from synbench_fast import arguments
+from synbench_fast.arguments import ESTIMATORS
 
 __all__ = [
     "DTYPES",
     "DTYPE_SYNONYMS",
-    "ESTIMATORS",
     "BatchSize",
     "Center",
     "Checkpoint",
@@ -41,10 +41,9 @@ __all__ = [
     "score_options",
 ]
 
-# As in precision.py and estimators.py, which import torch: mistakes are to be named without that wait.
+# As in precision.py, which imports torch: mistakes are to be named without that wait.
 DTYPES = ("auto", "float32", "tf32", "bfloat16", "float16", "float64")
 DTYPE_SYNONYMS = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16", "fp64": "float64"}
-ESTIMATORS = ("consistent", "counted", "paper")
 
 # Which encoder, and where it runs.
 Device = Annotated[
@@ -98,8 +97,8 @@ Estimator = Annotated[
     str,
     typer.Option(
         metavar="|".join(ESTIMATORS),
-        help="consistent removes the bias of few samples, paper is the published protocol, counted is for "
-        "margins that are not Gaussian.",
+        help="consistent counts left-out samples and removes the bias of few, gaussian is for Gaussian margins, counted "
+        "is the classifier of so many samples, paper the published protocol.",
     ),
 ]
 Scales = Annotated[
@@ -180,7 +179,6 @@ def score_options(
     scales: str | None,
     samples: str | None,
     thresholds: str | None = None,
-    estimators: Sequence[str] | None = None,
     **others: str,
 ) -> dict[str, Any]:
     """Checked values of the options that say what is scored; those not given are left out.
@@ -189,7 +187,7 @@ def score_options(
     """
     options: dict[str, Any] = {
         "eps": arguments.numbers("--eps", eps, low=0, below=1, distinct=True),
-        "estimator": arguments.choice("--estimator", estimator, estimators or _estimators(estimator)),
+        "estimator": arguments.choice("--estimator", estimator, _estimators(estimator)),
         "preset": arguments.choice("--preset", preset, ("quick", "standard", "paper")),
     }
     check: dict[str, Callable[[str], Any]] = {

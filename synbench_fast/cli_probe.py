@@ -12,6 +12,7 @@ from synbench_fast.arguments import UsageError
 from synbench_fast.cli_options import (
     Checkpoint,
     Device,
+    Estimator,
     InputShape,
     Mean,
     Pool,
@@ -44,12 +45,7 @@ def eps_star_command(
         str, typer.Option(metavar="E,...", help="Grid of budgets in [0, 1).")
     ] = "0,0.1,0.2,0.3,0.4,0.5,0.6,0.7,0.8",
     threshold: Annotated[str, typer.Option(metavar="A", help="Threshold accuracy in [0, 1).")] = "0.7",
-    estimator: Annotated[
-        str,
-        typer.Option(
-            metavar="paper|consistent", help="paper is the published protocol, as eps* was published."
-        ),
-    ] = "paper",
+    estimator: Estimator = "paper",
     repeats: Annotated[
         str, typer.Option(metavar="N", help="Runs with seeds SEED, SEED + 1, ...; 1, or 3 and more.")
     ] = "1",
@@ -90,7 +86,6 @@ def eps_star_command(
         preset=preset,
         scales=scales,
         samples=samples,
-        estimators=("paper", "consistent"),
     )
     if len(options["eps"]) < 2:
         raise UsageError(f"--eps: expected at least 2 budgets, got {eps!r}")

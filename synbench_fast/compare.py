@@ -22,12 +22,11 @@ from itertools import combinations
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from synbench_fast.checks import as_numbers
 from synbench_fast.errors import SynbenchError
-from synbench_fast.results import Result
-from synbench_fast.scores import CONFIDENCE_95, NON_GAUSSIAN
+from synbench_fast.results import CONFIDENCE_95, NON_GAUSSIAN, Result
 
 __all__ = [
     "RESOLUTION",
@@ -153,9 +152,8 @@ def compare(
             rho = np.eye(size) if unpaired else correlation(results, one_eps, threshold)
             covariance = rho * np.outer(errors, errors)
             pairs = list(combinations(range(size), 2))
-            stderr = np.array(
-                [difference_error(float(errors[i]), float(errors[j]), float(rho[i, j])) for i, j in pairs]
-            )
+            some, others = np.array(pairs).T
+            stderr = difference_error(errors[some], errors[others], rho[some, others])
             gaps = np.array([scores[i] - scores[j] for i, j in pairs])
             largest = _largest(covariance, pairs, stderr)
             freedom = math.inf if unpaired else _freedom(results)
@@ -242,11 +240,12 @@ def widened(z: float, freedom: float) -> float:
     return math.sqrt(freedom * math.expm1((z * (8 * freedom + 3) / (8 * freedom + 1)) ** 2 / freedom))
 
 
-def difference_error(first: float, second: float, rho: float) -> float:
-    """Standard error of the difference of two scores with these errors of this correlation, see RESOLUTION."""
+def difference_error(first: ArrayLike, second: ArrayLike, rho: ArrayLike) -> Array:
+    """Standard errors of the differences of scores with these errors of these correlations, see RESOLUTION."""
+    a, b = np.asarray(first), np.asarray(second)
     # (a - b)^2 + 2 a b (1 - rho), in which nothing cancels
-    variance = (first - second) ** 2 + 2 * first * second * max(0.0, 1 - rho)
-    return max(math.sqrt(variance), RESOLUTION * math.hypot(first, second))
+    variance = np.square(a - b) + 2 * a * b * np.maximum(0.0, 1 - np.asarray(rho))
+    return np.asarray(np.maximum(np.sqrt(variance), RESOLUTION * np.hypot(a, b)))
 
 
 def _names(results: Sequence[Result]) -> list[str]:

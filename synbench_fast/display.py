@@ -144,7 +144,7 @@ class _Table:
             rows.append(
                 [
                     one.encoder.title,
-                    str(one.encoder.feature_dim),
+                    one.width,
                     "-" if one.encoder.parameters is None else str(one.encoder.parameters),
                     *(with_error(score.score, score.stderr) for score in scores),
                     with_error(area.value, area.stderr),

@@ -287,8 +287,8 @@ def _notes(result: Result, eps: _Array, position: str, members: NDArray[np.bool_
         notes.append(f"no maximum inside: the score is largest at {eps[-1]:g}, the largest budget given")
     if members.all():
         notes.append("every budget is in the 95 % set: these samples do not tell where the maximum is")
-    if result.estimator == "consistent" and result.task.prior == 0.5:
+    if result.estimator == "gaussian" and result.task.prior == 0.5:
         notes.append(
-            "with consistent and a threshold of at least 0.5 the score rises with eps by sampling error only"
+            "with gaussian and a threshold of at least 0.5 the score rises with eps by sampling error only"
         )
     return notes

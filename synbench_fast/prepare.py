@@ -52,8 +52,8 @@ MakeTasks = Callable[[tuple[int, ...]], list[GaussianTask]]  # from the encoder'
 class Preset:
     """What a run draws unless told otherwise.
 
-    Where `average` is "published", `consistent` scores are the mean over the published 49 scales, by a fit of t to
-    those that are drawn, so that all presets estimate one quantity.
+    Where `average` is "published", scores are the mean over the published 49 scales, by a fit to those that are drawn,
+    so that all presets estimate one quantity.
     """
 
     scales: int

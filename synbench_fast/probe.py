@@ -17,7 +17,8 @@ from synbench_fast.ops.dispatch import OPERATIONS, resolve
 from synbench_fast.ops.feature_stats import FeatureStats, feature_stats
 from synbench_fast.ops.sample_mixture import labels
 from synbench_fast.ops.score_auc import Integral
-from synbench_fast.scores import CONFIDENCE_95, Curve, Scoring
+from synbench_fast.results import CONFIDENCE_95
+from synbench_fast.scores import Curve, Scoring
 from synbench_fast.stats.allocation import further_samples
 from synbench_fast.stats.blocks import Block, combined
 from synbench_fast.stats.estimators import Sample, find_estimator

@@ -20,7 +20,9 @@ from synbench_fast.documents import Document, inf_field, nan_field
 from synbench_fast.errors import SynbenchError
 
 __all__ = [
+    "CONFIDENCE_95",
     "CSV_COLUMNS",
+    "NON_GAUSSIAN",
     "SCHEMA",
     "SCHEMA_VERSION",
     "Cost",
@@ -38,11 +40,14 @@ __all__ = [
     "ScalePoint",
     "Score",
     "TaskRecord",
+    "width_text",
     "with_error",
 ]
 
 SCHEMA = "synbench-fast/result"
 SCHEMA_VERSION = 5
+CONFIDENCE_95 = 1.959963984540054  # a 95 % interval is the estimate +- so many errors
+NON_GAUSSIAN = "the margins are not Gaussian"  # how the warning begins that comparisons repeat
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -308,10 +313,11 @@ class Result(Document):
     """Score of one encoder under one configuration, with everything needed to judge and to repeat it.
 
     `scores` runs over eps, then thresholds; `curve` over scales, then eps. `score_covariance` is that of the
-    scores' sampling errors, in their order; it and `influence` are None for the paper's estimator. `fits` has one
+    scores' sampling errors, in their order, None where one is not known; `influence` is None for the paper's estimator,
+    whose covariance takes budgets as independent. `fits` has one
     entry per eps where the average is `published`; `dropped` says for every scale how many of the F directions of the
-    features carry no variance and were left out; `half_width` is that of the intervals which was asked for. `command` replays the run from a
-    shell and is empty where no shell line can (an encoder passed as a Python object).
+    features carry no variance and were left out; `half_width` is that of the intervals which was asked for. `command`
+    replays the run from a shell and is empty where no shell line can (an encoder passed as a Python object).
     """
 
     schema: str = SCHEMA
@@ -354,6 +360,11 @@ class Result(Document):
             f"scores: expected an entry at eps {wanted_eps:g}, threshold {wanted:g}, got none"
         )
 
+    @property
+    def width(self) -> str:
+        """F in words, and how many directions of the features vary at the scale where fewest do."""
+        return width_text(self.encoder.feature_dim, max(self.dropped, default=0))
+
     def summary(self) -> str:
         """A few lines for a person: what was scored, its scores at the lowest threshold, area, cost and warnings."""
         scores = (self.score(eps) for eps in self.eps)
@@ -362,8 +373,7 @@ class Result(Document):
         checked = [f"  {one.summary()}" for one in self.precision.checks if one.used]
         return "\n".join(
             [
-                f"{self.encoder.title}: F = {self.encoder.feature_dim}, "
-                f"{_count(self.encoder.parameters)} parameters",
+                f"{self.encoder.title}: F = {self.width}, {_count(self.encoder.parameters)} parameters",
                 f"  score above accuracy {min(self.thresholds):g}: {', '.join(parts)}",
                 f"  robust area: {with_error(area.value, area.stderr)} of {area.raw:.4f} ({area.ratio:.1%})",
                 f"  {self.estimator}, {task.size()}, "
@@ -440,6 +450,11 @@ CSV_COLUMNS = (
 def with_error(value: float, stderr: float, digits: int = 4) -> str:
     """`0.8123 ± 0.0045`, or the value alone where the error is unknown."""
     return f"{value:.{digits}f} ± {stderr:.{digits}f}" if math.isfinite(stderr) else f"{value:.{digits}f}"
+
+
+def width_text(features: int, dropped: int) -> str:
+    """`768`, or `768 (512 vary)` where 256 directions were dropped."""
+    return f"{features} ({features - dropped} vary)" if dropped else str(features)
 
 
 def _count(count: int | None) -> str:

@@ -12,24 +12,32 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from synbench_fast.checks import ESTIMATORS
+from synbench_fast.compare import narrowed
 from synbench_fast.errors import SynbenchError, suggest
 from synbench_fast.ops.score_auc import Integral, score_auc
-from synbench_fast.results import Influence, RobustArea, ScaleFit, ScalePoint, Score
+from synbench_fast.results import (
+    CONFIDENCE_95,
+    NON_GAUSSIAN,
+    Influence,
+    RobustArea,
+    ScaleFit,
+    ScalePoint,
+    Score,
+)
 from synbench_fast.stats.averages import Area, Averages, over_scales
 from synbench_fast.stats.consistent import GROUP
 from synbench_fast.stats.point import CurvePoint
 from synbench_fast.stats.smooth import FEWEST_SCALES
 from synbench_fast.task import GaussianTask, spread_scales
 
-__all__ = ["CONFIDENCE_95", "Curve", "Scoring", "check_average"]
+__all__ = ["Curve", "Scoring", "check_average"]
 
 AREA_NODES = 8  # Gauss-Legendre nodes of the integral over eps in [0, 1]: Phi is smooth, error < 1e-6
-CONFIDENCE_95 = 1.959963984540054
 NOT_GAUSSIAN = 1e-3  # p-value below which margins are called so
 NOTICEABLE = 0.002  # difference in accuracy that is worth a warning
 NOT_SMOOTH = 1e-4  # p-value below which curves over the scales are said not to follow their fits
 ABOVE_OPTIMUM = 4.0  # errors; an accuracy that is so far above the raw data's cannot be luck
-DRIFTS = 4.0  # errors; a difference between the scores of all samples and of their halves that is no luck
+DRIFTS = 3.0  # errors; a difference between the scores of all samples and of their halves that is no luck
 PUBLISHED_SCALES = 49
 AVERAGES = ("sampled", "published")
 
@@ -94,8 +102,9 @@ class Scoring:
         return area
 
     def _raw_area(self, integral: Integral) -> NDArray[np.float64]:
-        """[E, A]"""
-        return np.asarray(self._area_of(integral)(self._raw_accuracy, self._raw_bound))
+        """[E, A], NaN where the raw data exceed the threshold at no scale."""
+        area = np.asarray(self._area_of(integral)(self._raw_accuracy, self._raw_bound))
+        return np.where(area > 0, area, np.nan)
 
     def curve(self, points: list[CurvePoint]) -> Curve:
         """Scores, curve and robust area from the points of all scales, in their order."""
@@ -284,9 +293,12 @@ class Scoring:
     def _of_width(self, found: Averages, unit: NDArray[np.float64]) -> list[str]:
         """A warning where half of the samples give another score by more than chance."""
         with np.errstate(divide="ignore", invalid="ignore"):
-            z = np.nan_to_num(np.abs(found.drift) / found.drift_stderr, posinf=0.0)
-        e, a = np.unravel_index(int(z.argmax()), z.shape)
-        if z[e, a] < DRIFTS:
+            t = np.nan_to_num(np.abs(found.drift) / found.drift_stderr, posinf=0.0)
+        t = np.where(unit > 0, t, 0.0)
+        e, a = np.unravel_index(int(t.argmax()), t.shape)
+        scales = len(found.slopes)
+        # The error is an estimate, too: that of von Neumann's mean square of successive differences.
+        if scales < 2 or narrowed(float(t[e, a]), 2 * (scales - 1) ** 2 / (3 * scales - 4)) < DRIFTS:
             return []
         drift, error = found.drift[e, a] / unit[e, a], found.drift_stderr[e, a] / unit[e, a]
         return [
@@ -304,9 +316,6 @@ class Scoring:
             "have larger errors than stated; errors were widened by as much, and average sampled takes the scales as "
             "they are"
         ]
-
-
-NON_GAUSSIAN = "the margins are not Gaussian"  # how the warning begins that comparisons repeat
 
 
 def gaussianity(points: Sequence[CurvePoint], e: int) -> tuple[float, int] | None:

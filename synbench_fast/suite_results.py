@@ -9,7 +9,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -193,15 +193,6 @@ class SuiteResult(Document):
         digest = hashlib.sha256(text.encode()).hexdigest()[:12]
         readable = re.sub(r"[^A-Za-z0-9._-]+", "_", self.encoder.spec).strip("._")[:100]
         return f"{readable or 'encoder'}-suite-{digest}.json"
-
-    @classmethod
-    def upgrade(cls, document: dict[str, Any], version: int, source: str) -> dict[str, Any]:
-        """Each result is a document of its own, which may be of an earlier version."""
-        given = document.get("results")
-        if not isinstance(given, list):
-            return document
-        read = [Result.from_dict(one, source=f"{source}: results[{i}]") for i, one in enumerate(given)]
-        return {**document, "results": [one.to_dict() for one in read]}
 
     @classmethod
     def from_dict(cls, document: object, *, source: str | None = None) -> Self:

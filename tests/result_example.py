@@ -73,7 +73,8 @@ def example(spec: str = "builtin:conv", **changes: Any) -> Result:
                 t=0.0 if s == 0.1 else 1.645,
                 t_stderr=math.nan if s == 0.1 else 0.05,
                 t_rob=0.0 if s == 0.1 else 1.5,
-                counted_accuracy=math.nan if s == 0.1 else 0.949,
+                excess=math.nan if s == 0.1 else -0.001,
+                excess_stderr=math.nan if s == 0.1 else 0.002,
                 raw_accuracy=0.54 if s == 0.1 else 0.977,
                 raw_bound=8.35 if s == 0.1 else 1.028,
             )
@@ -84,6 +85,7 @@ def example(spec: str = "builtin:conv", **changes: Any) -> Result:
         influence=None,
         robust_area=RobustArea(value=0.61, raw=0.74, ratio=0.61 / 0.74, stderr=0.02),
         fits=None,
+        dropped=[0] * len(scales),
         half_width=None,
         precision=PrecisionRecord(requested="auto", dtype="float32", checks=[]),
         cost=Cost(

@@ -397,9 +397,12 @@ def test_what_is_not_given_is_left_to_score(calls: list[Any]) -> None:
         ),
         (
             ["a:b", "--estimator", "consitent"],
-            "--estimator: expected one of consistent, counted, paper, got 'consitent', did you mean consistent?",
+            "--estimator: expected one of consistent, gaussian, counted, paper, got 'consitent', did you mean consistent?",
         ),
-        (["a:b", "--estimator", "x"], "--estimator: expected one of consistent, counted, paper, got 'x'"),
+        (
+            ["a:b", "--estimator", "x"],
+            "--estimator: expected one of consistent, gaussian, counted, paper, got 'x'",
+        ),
         (
             ["a:b", "--preset", "quik"],
             "--preset: expected one of quick, standard, paper, got 'quik', did you mean quick?",

@@ -16,7 +16,7 @@ from synbench_fast.ops.robust_solve import RobustSolution, robust_solve
 from synbench_fast.ops.score_auc import score_auc
 from synbench_fast.ops.score_sweep import score_sweep
 from synbench_fast.ops.score_sweep_cuda import sweep_batch
-from synbench_fast.stats.estimators import consistent_point, paper_point
+from synbench_fast.stats.estimators import BUILT_IN, Estimator, Paper, Sample
 
 EPS = [0.0, 0.05, 0.2, 0.5, 0.8, 0.97]
 FIELDS = ("ridge", "kappa", "signal", "variance", "t", "t_rob", "t_cov", "t_rob_cov", "cross_cov", "weights")
@@ -240,15 +240,12 @@ def test_score_auc(emulator: Emulator, shape: tuple[int, ...], integral: str) ->
     close(actual, expected, TOLERANCE["score_auc"])
 
 
-@pytest.mark.parametrize("estimator", ["consistent", "paper"])
-def test_a_whole_scale(emulator: Emulator, estimator: str) -> None:
-    train, test = features(200, 24), features(150, 24)
-    stats = feature_stats(*train)
+@pytest.mark.parametrize("estimator", [BUILT_IN["gaussian"], Paper(64)], ids=lambda one: one.name)
+def test_a_whole_scale(emulator: Emulator, estimator: Estimator) -> None:
+    stats, test = feature_stats(*features(200, 24)), Sample(*features(150, 24))
 
     def point(backend: str):
-        if estimator == "consistent":
-            return consistent_point(stats, EPS, prior=0.4, backend=backend)
-        return paper_point(stats, *test, EPS, prior=0.4, group=64, backend=backend)
+        return estimator.point(stats, EPS, test=test, prior=0.4, backend=backend)
 
     actual, expected = point("cuda"), point("torch")
     assert "robust_solve_kernel" in emulator.launched
@@ -268,7 +265,7 @@ def test_paper_retries_a_scale_that_ran_out_of_room(
         + (2 * y - 1)[:, None] * arguments["m"]
     )
     stats = feature_stats(x, y)
-    expected = paper_point(stats, x, y, EPS, backend="torch")
+    expected = BUILT_IN["paper"].point(stats, EPS, test=Sample(x, y), backend="torch")
     start = robust_solve_cuda.start
     rooms = []
 
@@ -277,7 +274,7 @@ def test_paper_retries_a_scale_that_ran_out_of_room(
         return start(*args, rotations=3 if rotations is None else rotations, **kwargs)
 
     monkeypatch.setattr(robust_solve_cuda, "start", cramped)
-    actual = paper_point(stats, x, y, EPS, backend="cuda")
+    actual = BUILT_IN["paper"].point(stats, EPS, test=Sample(x, y), backend="cuda")
     assert len(rooms) > 1
     np.testing.assert_allclose(actual.bound, expected.bound, rtol=1e-6)
 

@@ -222,16 +222,16 @@ def test_mistakes() -> None:
         sb.eps_star(weights)
 
 
-def test_consistent_falls_with_eps_and_paper_need_not() -> None:
+def test_gaussian_falls_with_eps_and_paper_need_not() -> None:
     """The two facts that docs/probe.md states, on a random net where 128 samples are few for 64 features."""
     options: dict[str, Any] = {
         "input_shape": (1, 8, 8), "eps": (0.0, 0.1, 0.4, 0.8), "thresholds": (0.7,), "scales": 12,
         "device": "cpu",
     }  # fmt: skip
-    consistent = sb.score("builtin:conv?dim=64", estimator="consistent", samples=2048, **options)
-    values = [one.score for one in consistent.scores]
+    gaussian = sb.score("builtin:conv?dim=64", estimator="gaussian", samples=2048, **options)
+    values = [one.score for one in gaussian.scores]
     assert values == sorted(values, reverse=True)
-    assert any("rises with eps by sampling error only" in one for one in sb.eps_star(consistent).notes)
+    assert any("rises with eps by sampling error only" in one for one in sb.eps_star(gaussian).notes)
     few = sb.score("builtin:conv?dim=64", estimator="paper", samples=128, **options)
     assert few.scores[1].score - few.scores[0].score > 2 * few.scores[0].stderr
     assert sb.eps_star(few).grid_eps > 0
@@ -333,8 +333,10 @@ def test_notes_in_full() -> None:
     assert falling.notes == ["no maximum inside: the score falls from eps = 0"]
     later = sb.eps_star(scored([0.9, 0.5, 0.4], eps=(0.1, 0.2, 0.4), estimator="paper"))
     assert later.notes == ["no maximum inside: the score falls from eps = 0.1, the smallest budget given"]
-    rising = sb.eps_star(scored([0.4, 0.5, 0.9], eps=(0.0, 0.2, 0.4)))
+    rising = sb.eps_star(scored([0.4, 0.5, 0.9], eps=(0.0, 0.2, 0.4)))  # counted margins need not be Gaussian
+    assert rising.notes == ["no maximum inside: the score is largest at 0.4, the largest budget given"]
+    rising = sb.eps_star(scored([0.4, 0.5, 0.9], eps=(0.0, 0.2, 0.4), estimator="gaussian"))
     assert rising.notes == [
         "no maximum inside: the score is largest at 0.4, the largest budget given",
-        "with consistent and a threshold of at least 0.5 the score rises with eps by sampling error only",
+        "with gaussian and a threshold of at least 0.5 the score rises with eps by sampling error only",
     ]

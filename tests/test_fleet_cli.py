@@ -476,9 +476,9 @@ def finished(folder: Path) -> dict[Any, bytes]:
 
 def snapshot() -> Snapshot:
     busy = Place(Slot("0", "cuda:0"), state="ready", units=3, images=600, seconds=2.0)
-    busy.tasks.append(Given("run", 1, None, 0.0))
+    busy.tasks.append(Given(0, "run", 1, None, 0.0))
     loading = Place(Slot("1", "cuda:1"), state="ready")
-    loading.tasks.append(Given("load", 2, None, 0.0))
+    loading.tasks.append(Given(1, "load", 2, None, 0.0))
     return Snapshot(
         places=[
             busy,

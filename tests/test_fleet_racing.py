@@ -163,6 +163,26 @@ def test_outside_needs_as_many_better_ones_as_there_are_places() -> None:
     assert outside(scores, errors, paired, 3, 3.0).tolist() == [False, False, False, True]
 
 
+def test_equal_representations_are_not_outside_by_rounding() -> None:
+    """Their errors cancel to nothing, and their scores differ by the last digits of sums in another order."""
+    scores = np.array([0.8 + 1e-9, 0.8, 0.8 - 1e-9, 0.3])
+    assert outside(scores, np.full(4, 0.01), np.ones((4, 4)), 1, 3.0).tolist() == [False, False, False, True]
+
+
+def test_gaussian_races_and_what_stores_no_influences_does_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = {**OPTIONS, "precision": 0.1, "estimator": "gaussian"}
+    found = race(MODELS[:2], tmp_path, best=1, options=options)
+    assert {one.encoder for one in found.standings} == set(MODELS[:2])
+    load = Result.load
+    monkeypatch.setattr(Result, "load", lambda *a, **b: replace(load(*a, **b), influence=None))
+    with refused(
+        "estimator: expected one whose points have influences of the samples for the best K, got gaussian"
+    ):
+        race(MODELS[:2], tmp_path, best=1, options=options)
+
+
 def test_the_level_of_the_limit() -> None:
     from scipy.stats import norm
 
@@ -191,8 +211,12 @@ def test_standings_pair_what_saw_the_same_samples() -> None:
     [
         (0, {}, "best: expected a positive integer, got 0"),
         (1, {"precision": None}, "precision: expected the half-width at which scoring ends, got none"),
-        (1, {"estimator": "paper"}, "estimator: expected consistent for the best K, got paper"),
-        (1, {"estimator": "counted"}, "estimator: expected consistent for the best K, got counted"),
+        (1, {"estimator": "paper"}, "estimator: expected consistent or gaussian for the best K, got paper"),
+        (
+            1,
+            {"estimator": "counted"},
+            "estimator: expected consistent or gaussian for the best K, got counted",
+        ),
     ],
 )
 def test_races_that_cannot_be(tmp_path: Path, best: int, changes: dict[str, Any], message: str) -> None:

@@ -28,7 +28,7 @@ from synbench_fast import cli
 from synbench_fast.fleet.store import Store
 from synbench_fast.report import export, html, ranking, reader, tables
 from synbench_fast.report.collection import Failure, boards, load_results
-from synbench_fast.results import Result
+from synbench_fast.results import SCHEMA_VERSION, Result
 from synbench_fast.suite_results import SuiteResult, combine
 
 GENERATOR = torch.Generator().manual_seed(0)
@@ -48,7 +48,7 @@ def linear(count: int) -> Any:
 def scored() -> list[Result]:
     """Five encoders on the same samples, two of them close."""
     options: dict[str, Any] = dict(
-        input_shape=(24,), scales=6, samples=256, eps=(0.0, 0.2), thresholds=(0.6, 0.8), threads=1
+        input_shape=(24,), scales=6, samples=1024, eps=(0.0, 0.2), thresholds=(0.6, 0.8), threads=1
     )
     return [sb.score(linear(count), **options) for count in (16, 15, 12, 8, 4)]
 
@@ -100,7 +100,7 @@ def same(entry: Any, result: Result, path: Path) -> None:
     expected = [getattr(point, name) for point in result.curve for name in reader.CURVE]
     assert list(curve) == pytest.approx(expected, rel=1e-6, nan_ok=True)
     sums = reader.details(entry, influence=True).influence
-    assert sums == (None if result.influence is None else result.influence.t)
+    assert sums == result.influence
     assert entry.paired == (result.influence is not None)
     document = result.to_dict()
     for name in (
@@ -132,24 +132,19 @@ def test_light_reader_agrees_with_results(
         same(reader.read(str(path)), one, path)
 
 
-def test_light_reader_takes_version_1(tmp_path: Path) -> None:
-    document = example().to_dict()
-    for name in ("score_covariance", "influence", "precision"):
-        del document[name]
-    for name in ("channels_last", "compiled", "cuda_graph"):
-        del document["cost"][name]
-    for point in document["curve"]:
-        del point["t_rob"], point["counted_accuracy"]
-    document["schema_version"] = 1
-    document["task"]["samples"] = 1024
-    path = tmp_path / "old.json"
-    path.write_text(json.dumps(document), encoding="utf-8")
-    result, entry = Result.load(path), reader.read(str(path))
-    assert isinstance(entry, reader.Entry)
-    assert not entry.paired
-    assert entry.score(0.2, 0.7)[0] == result.score(0.2, 0.7).score
-    curve = reader.details(entry, influence=True).curve
-    assert list(curve)[:3] == pytest.approx([0.5, 0.5, math.inf])
+def test_no_reader_takes_an_earlier_version(tmp_path: Path) -> None:
+    """Also where all fields that a report shows are there: the numbers mean something else."""
+    path, old = tmp_path / "old.json", {"schema_version": SCHEMA_VERSION - 1}
+    line = f"schema_version: expected {SCHEMA_VERSION}, got {SCHEMA_VERSION - 1}; an older synbench-fast wrote it"
+    for indent in (None, 2):
+        path.write_text(json.dumps({**example().to_dict(), **old}, indent=indent), encoding="utf-8")
+        with refused(f"old.json: {line}"):
+            reader.read(str(path))
+        document = suite().to_dict()
+        document["results"][1] |= old
+        path.write_text(json.dumps(document, indent=indent), encoding="utf-8")
+        with refused(f"old.json: results[1].{line}"):
+            reader.read(str(path))
 
 
 def test_suites_are_read_with_their_results(tmp_path: Path) -> None:
@@ -417,6 +412,23 @@ def test_boards_without_the_budget_say_so(folder: Path) -> None:
     assert "nothing at the budgets and thresholds asked for" in stream.getvalue()
     assert [len(one["members"]["spec"]) for one in data_of(html.page(found))["boards"]] == [5, 1]
     assert [row["score_eps0.2_a0.6"] is None for row in found.rows()] == [False] * 5 + [True]
+
+
+def test_directions_that_do_not_vary_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "single").mkdir()
+    (tmp_path / "suite").mkdir()
+    some = dataclasses.replace(example(), dropped=[0, 6])
+    some.save(tmp_path / "single" / "a.json")
+    whole = suite()
+    dataclasses.replace(whole, results=[whole.results[0], some]).save(tmp_path / "suite" / "a.json")
+    for folder in ("single", "suite"):
+        assert run("report", str(tmp_path / folder), "--format", "csv") == 0
+        (row,) = csv.DictReader(io.StringIO(capsys.readouterr().out))
+        assert (row["feature_dim"], row["dropped"]) == ("256", "6")
+        assert run("report", str(tmp_path / folder)) == 0
+        assert "256 (250 vary)" in capsys.readouterr().out
+        data = data_of((tmp_path / folder / "report.html").read_text())
+        assert data["boards"][0]["members"]["dropped"] == [6]
 
 
 def test_failures_of_a_run_store_are_listed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -46,11 +46,12 @@ def same_numbers(a: Result, b: Result) -> bool:
 def test_identity_scores_one() -> None:
     """Within 4 standard errors at every eps and threshold, and so does the area under robust accuracy."""
     result = sb.score(
-        "builtin:identity", input_shape=(3, 4, 4), eps=(0.0, 0.2, 0.5, 0.8), samples=512, scales=12
+        "builtin:identity", input_shape=(3, 4, 4), eps=(0.0, 0.2, 0.5, 0.8), samples=1024, scales=12
     )
     score, stderr = values(result), values(result, "stderr")
     assert np.all(np.abs(score - 1) < 4 * stderr)
-    assert np.all((stderr > 1e-4) & (stderr < 0.1))
+    # Above 0.99 a few scales count, in each of which a handful of samples are wrong.
+    assert np.all(stderr > 1e-4) and np.all(stderr[:, :-1] < 0.1) and np.all(stderr < 0.25)
     area = result.robust_area
     assert abs(area.ratio - 1) < 4 * area.stderr / area.raw
     np.testing.assert_allclose(along(result, "raw_accuracy")[:, 2], norm.cdf(result.task.scales), rtol=1e-12)
@@ -305,6 +306,7 @@ def test_result_is_complete_and_survives_json() -> None:
         "sample_mixture",
         "feature_stats",
         "robust_solve",
+        "leave_one_out",
         "score_sweep",
         "score_auc",
     }

@@ -21,8 +21,9 @@ from test_task import explicit_covariance
 from torch import Tensor, nn
 
 import synbench_fast as sb
-from synbench_fast import cli, gaussian
+from synbench_fast import cli
 from synbench_fast.patterns import class_means
+from synbench_fast.stats import gaussian
 from synbench_fast.suite_display import SUITE_CSV_COLUMNS, suite_sink
 from synbench_fast.suite_results import SuiteResult, SuiteScore, combine
 from synbench_fast.suites import SUITES
@@ -423,7 +424,7 @@ def test_the_document(tmp_path: Path) -> None:
         ({"schema_version": True}, ["suite: schema_version: expected 1, got True"]),
         ({"results": []}, ["suite: results: expected one per task and at least one, got 0 for 2 tasks"]),
         ({"results": 3}, ["suite: results: expected an array, got 3"]),
-        ({"results": [{}]}, ["suite: results[0]: schema: expected 'synbench-fast/result', got None"]),
+        ({"results": [{}]}, ["suite: results[0].schema: expected 'synbench-fast/result', got None"]),
         ({"tasks": ["a"]}, ["suite: results: expected one per task and at least one, got 2 for 1 tasks"]),
         ({"suite": 3}, ["suite: suite: expected a string, got 3"]),
         ({"extra": 3}, ["suite: extra: expected a field of SuiteResult"]),

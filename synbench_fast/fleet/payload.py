@@ -76,7 +76,7 @@ def decode_point(data: bytes) -> CurvePoint:
 
 def _check(name: str, kind: str, value: Any) -> None:
     """ValueError unless the value is of the kind that the field declares."""
-    if kind.startswith("NDArray"):
+    if kind in ("Array", "Array | None"):
         fits = isinstance(value, np.ndarray) or (value is None and kind.endswith("None"))
     else:
         fits = type(value).__name__ == kind

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from synbench_fast.checks import check_integer
-from synbench_fast.compare import standings
+from synbench_fast.compare import difference_error, standings
 from synbench_fast.errors import SynbenchError
 from synbench_fast.fleet.launch import run_fleet
 from synbench_fast.fleet.store import Job
@@ -108,10 +108,8 @@ class Race:
 
 def outside(scores: Array, errors: Array, rho: Array, best: int, z: float) -> NDArray[np.bool_]:
     """Which of M encoders at least `best` others are better than: scores [M], errors [M], correlations [M, M]."""
-    covariance = rho * np.outer(errors, errors)
-    variance = np.square(errors)[:, None] + np.square(errors) - 2 * covariance
     gap = scores[:, None] - scores  # of i over j
-    better = gap > z * np.sqrt(variance.clip(0.0))
+    better = gap > z * difference_error(errors[:, None], errors, rho)
     return np.asarray(better.sum(0) >= best)
 
 
@@ -129,7 +127,7 @@ def race(
     Args:
         models, folder: as for `run_fleet`. Interrupted, the same call goes on where it was.
         best: K.
-        options: of score(), with `precision`, the half-width at which scoring ends; estimator `consistent`.
+        options: of score(), with `precision`, the half-width at which scoring ends, and an estimator whose results hold influences.
         said: called with a line after each stage.
         fleet: other arguments of `run_fleet`.
 
@@ -140,8 +138,9 @@ def race(
     last = options.get("precision")
     if last is None:
         raise SynbenchError("precision: expected the half-width at which scoring ends, got none")
-    if options.get("estimator", "consistent") != "consistent":
-        raise SynbenchError(f"estimator: expected consistent for the best K, got {options['estimator']}")
+    estimator = options.get("estimator", "consistent")
+    if estimator in ("counted", "paper"):  # their scores depend on the number of samples
+        raise SynbenchError(f"estimator: expected consistent or gaussian for the best K, got {estimator}")
     pairs = len(models) * (len(models) - 1) // 2
     z = _reach(max(1, pairs), LEVEL / len(STAGES))
     running: list[str | tuple[str, Mapping[str, Any]]] = list(models)
@@ -168,6 +167,11 @@ def race(
                 if i in latest and latest[i][0].result != job.result:
                     superseded.add(path.with_name(str(latest[i][0].result)))
                 latest[i] = job, Result.load(path, own=True)
+                if latest[i][1].influence is None:  # one of another package
+                    raise SynbenchError(
+                        "estimator: expected one whose points have influences of the samples for the best K, got "
+                        f"{estimator}"
+                    )
                 alive.append(i)
             else:
                 failures[job.name] = str(job.reason)

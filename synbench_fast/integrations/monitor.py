@@ -12,7 +12,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from synbench_fast.checks import check_eps, check_estimator, check_integer, check_seed, check_thresholds
+from synbench_fast.checks import (
+    ESTIMATORS,
+    check_eps,
+    check_estimator,
+    check_integer,
+    check_seed,
+    check_thresholds,
+)
 from synbench_fast.errors import SynbenchError, first_line, suggest
 from synbench_fast.global_state import kept_state, known_state, seeded
 from synbench_fast.integrations import named_numbers
@@ -51,7 +58,7 @@ class Monitor:
         scales: their number (spread up to 4.9) or values. A number of at least 5 gives the mean over the published
             49 scales by a fit, as in `score` with its presets; fewer, and values, the mean over themselves.
         samples: per scale; None for 256, or 2 F where that is more.
-        estimator: "consistent", "counted" or "paper".
+        estimator: "consistent", "gaussian", "counted" or "paper".
         batch_size: samples per forward pass; on every rank the same, so that sharded modules stay in step.
         prefix: of the names.
         strict: raise what goes wrong in a score.
@@ -89,9 +96,7 @@ class Monitor:
         self.at_end, self.prefix, self.strict = at_end, prefix, strict
         values = check_scales(scales, PRESETS["quick"])
         self.task = GaussianTask(tuple(input_shape), values, center=center)
-        fitted = (
-            not isinstance(scales, Sequence) and len(values) >= FEWEST_SCALES and estimator == "consistent"
-        )
+        fitted = not isinstance(scales, Sequence) and len(values) >= FEWEST_SCALES and estimator in ESTIMATORS
         if samples is not None:
             check_integer("samples", samples, 4, "an integer of at least 4 per scale")
         self.samples = samples

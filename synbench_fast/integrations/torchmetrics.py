@@ -17,7 +17,8 @@ from synbench_fast.integrations import missing, named_numbers, number_names
 from synbench_fast.ops.feature_stats import FeatureStats, feature_stats
 from synbench_fast.ops.score_auc import Integral
 from synbench_fast.probe import Probe
-from synbench_fast.scores import CONFIDENCE_95, Curve, Scoring
+from synbench_fast.results import CONFIDENCE_95
+from synbench_fast.scores import Curve, Scoring
 from synbench_fast.stats.estimators import BUILT_IN
 from synbench_fast.task import SCALE_STEP, GaussianTask
 
@@ -51,9 +52,9 @@ class SynBenchScore(Metric):
         feature_dim: F.
         eps: E budgets in [0, 1), relative to the half-distance of the class means.
         thresholds: A accuracies a_t in [0, 1).
-        estimator: "consistent", a function of the moments. "counted" and "paper" are none and refused: both count
-            samples under classifiers that are known once the last sample of a scale has come, "paper" those of a
-            second half, so that equal moments can have other values. `Probe`, which keeps features, has them.
+        estimator: "gaussian", the only one that is a function of the moments. The others are refused: they count samples
+            under classifiers that are known once the last sample of a scale has come, so that equal moments can have
+            other values. `Probe`, which keeps features, has them.
         integral, average, backend: as in `Probe`.
         only: a name of the above, whose number `compute` then gives alone: a float64 scalar, NaN where the dict would
             leave it out.

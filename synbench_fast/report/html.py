@@ -193,6 +193,7 @@ def _members(table: Table, setups: dict[str, int]) -> dict[str, Any]:
         "images",
         "parameters",
         "feature_dim",
+        "dropped",
         "peak_memory_bytes",
     )
     columns: dict[str, list[Any]] = {name: [_short(row[name]) for row in table.rows] for name in names}

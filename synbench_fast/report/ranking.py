@@ -30,7 +30,7 @@ from synbench_fast.compare import RESOLUTION
 from synbench_fast.errors import SynbenchError
 from synbench_fast.report.collection import Board
 from synbench_fast.report.reader import Details, Entry, Suite, details
-from synbench_fast.scores import NON_GAUSSIAN
+from synbench_fast.results import NON_GAUSSIAN
 
 if TYPE_CHECKING:
     from synbench_fast.results import Result

@@ -51,9 +51,6 @@ CURVE = (
     "bound",
     "raw_accuracy",
     "raw_bound",
-    "t",
-    "t_rob",
-    "t_stderr",
 )
 SUITE_SCORE = (
     "mean",
@@ -65,7 +62,7 @@ SUITE_SCORE = (
     "worst_ci95_low",
     "worst_ci95_high",
 )
-_INFINITE = tuple(CURVE.index(name) for name in ("bound", "raw_bound", "t", "t_rob"))
+_INFINITE = tuple(CURVE.index(name) for name in ("bound", "raw_bound"))
 _SINGLE = '"schema": "synbench-fast/result"'
 _BATCH = 1500  # files that are worth a process of their own
 
@@ -75,7 +72,8 @@ class Entry:
     """One result. The dicts have the fields of the records in results.py of the same names.
 
     `scores` has for every eps, then threshold, the numbers SCORE, NaN where unknown. `paired`: influences are
-    stored. `place`: which result of a suite's file it is.
+    stored. `dropped`: directions of the features without variance, at the scale that has most. `place`: which result of
+    a suite's file it is.
     """
 
     file: str
@@ -89,6 +87,7 @@ class Entry:
     thresholds: list[float]
     scores: array[float]
     paired: bool
+    dropped: int
     robust_area: dict[str, float | None]
     precision: dict[str, Any]
     cost: dict[str, Any]
@@ -152,7 +151,7 @@ def read(path: str) -> Entry | Suite:
         if not isinstance(document, dict):
             raise _Unfit
         schema, version = document.get("schema"), document.get("schema_version")
-        if schema not in versions or type(version) is not int or not 1 <= version <= versions[schema]:
+        if schema not in versions or type(version) is not int or version != versions[schema]:
             raise _Unfit
         return _extract(document, path, schema == SUITE_SCHEMA)
     except (
@@ -264,8 +263,15 @@ def _extract(document: dict[str, Any], path: str, suite: bool) -> Entry | Suite:
 
 
 def _entry(document: dict[str, Any], path: str, place: int | None) -> Entry:
+    from synbench_fast.results import SCHEMA, SCHEMA_VERSION
+
     eps, thresholds, encoder, task = (document[name] for name in ("eps", "thresholds", "encoder", "task"))
     scores, cost = document["scores"], document["cost"]
+    if (document["schema"], document["schema_version"]) != (
+        SCHEMA,
+        SCHEMA_VERSION,
+    ):  # of a suite's, each has its own
+        raise _Unfit
     for one, e, a in zip(scores, *_grid(eps, thresholds), strict=True):
         if (one["eps"], one["threshold"]) != (e, a):
             raise _Unfit
@@ -285,6 +291,7 @@ def _entry(document: dict[str, Any], path: str, place: int | None) -> Entry:
         thresholds=[float(one) for one in thresholds],
         scores=_numbers("d", [one[name] for one in scores for name in SCORE]),
         paired=document.get("influence") is not None,
+        dropped=max(map(_integer, document["dropped"]), default=0),
         robust_area={
             name: _number(document["robust_area"][name]) for name in ("value", "raw", "ratio", "stderr")
         },

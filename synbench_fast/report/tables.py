@@ -145,6 +145,7 @@ def _columns(tables: Sequence[Table]) -> list[str]:
         "images",
         "parameters",
         "feature_dim",
+        "dropped",
         "peak_memory_bytes",
         "device",
         "dtype",
@@ -211,6 +212,7 @@ def _costs(item: Any) -> dict[str, Cell]:
         "images": images,
         "parameters": first.encoder["parameters"],
         "feature_dim": first.encoder["feature_dim"],
+        "dropped": max(one.dropped for one in entries),
         "peak_memory_bytes": max(one.cost["peak_memory_bytes"] for one in entries),
         "device": first.cost["device"],
         "dtype": first.cost["dtype"],
@@ -267,7 +269,7 @@ def count_text(value: Cell) -> str:
 
 def _shown(table: Table) -> tuple[list[str], list[list[str]]]:
     """Headings and rows of text for a terminal and for Markdown."""
-    from synbench_fast.results import with_error
+    from synbench_fast.results import width_text, with_error
 
     configured = any(table.board.configurations)
     single = len({a for _, a in table.points}) == 1
@@ -291,12 +293,14 @@ def _shown(table: Table) -> tuple[list[str], list[list[str]]]:
                 worst = row[f"worst_{name}"]
                 cells.append("-" if worst is None else f"{worst:.4f} {row[f'worst_task_{name}']}")
         seconds, memory = row["seconds"], row["peak_memory_bytes"]
+        features, dropped = row["feature_dim"], row["dropped"]
+        assert isinstance(features, int) and isinstance(dropped, int)
         cells += [
             _error(row["robust_area"], row["robust_area_stderr"], with_error),
             f"{row['images_per_second']:.1f}" if row["images_per_second"] is not None else "-",
             f"{seconds:.1f}" if isinstance(seconds, float) else "-",
             count_text(row["parameters"]),
-            str(row["feature_dim"]),
+            width_text(features, dropped),
             f"{memory / 2**20:.0f} MiB" if isinstance(memory, int) and memory else "-",
             str(row["warnings"] or ""),
         ]

@@ -161,7 +161,7 @@ def _change_error(
     # Another centre moves every sample by the same amount, and another average weighs the same scales otherwise: the
     # noise, which the influences are about, is the same. `compare` would refuse both, because they are other tasks.
     rho = float(correlation([base, other], eps, threshold)[0, 1])
-    return difference_error(first.stderr, second.stderr, rho), True
+    return float(difference_error(first.stderr, second.stderr, rho)), True
 
 
 def _threshold_error(base: Result, eps: float, threshold: float, at: float) -> tuple[float, bool]:

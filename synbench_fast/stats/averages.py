@@ -121,11 +121,8 @@ def over_scales(
     weight = robust_map.sum(0) / len(robust_map)
     drifts = [np.full(3 * budgets, np.nan) if p.drift is None else p.drift for p in points]
     moved = np.stack([d[places] for d in drifts]).reshape(len(points), 2, count)
-    with np.errstate(invalid="ignore"):
-        moved = np.where(
-            (slopes == 0).all(3), 0.0, moved
-        )  # what counts nothing, a reach without a signal for one
-    drift, drift_stderr = _summed(np.einsum("skea,ske->sea", slopes, moved))
+    # What counts nothing, a reach without a signal for one, need not be known.
+    drift, drift_stderr = _summed((slopes * np.where(slopes == 0, 0.0, moved[..., None])).sum(1))
     robust_drift = np.stack([d[2 * budgets + count :] for d in drifts]) @ quadrature
     robust_moved, robust_moved_stderr = _summed(weight * robust_drift)
     robust_variance_in_all = float(np.square(weight) @ robust_variance) * robust_spread

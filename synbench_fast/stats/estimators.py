@@ -175,8 +175,10 @@ class _LeaveOneOut(Estimator):
         parts = []
         for name in ("accuracy", "reach", "robust_accuracy"):
             whole, *rest = (getattr(one, name) for one in (point, *halves))
-            with np.errstate(invalid="ignore"):  # a reach without a signal is infinite, and its drift unknown
-                parts.append(whole - (rest[0] + rest[1]) / 2)
+            known = np.isfinite([whole, *rest]).all(
+                0
+            )  # a reach without a signal is infinite, and its drift unknown
+            parts.append(np.where(known, whole, np.nan) - np.where(known, rest[0] + rest[1], np.nan) / 2)
         return np.concatenate(parts)
 
     def _scale(

@@ -70,6 +70,11 @@ function grouped(value) {
   return value === null || !Number.isFinite(value) ? "–" : Math.round(value).toLocaleString("en").replace(/,/g, "\u202f");
 }
 
+function widthOf(b, i) { // F, and how many directions of the features vary
+  const { feature_dim: features, dropped } = b.members;
+  return grouped(features[i]) + (dropped[i] ? ` (${grouped(features[i] - dropped[i])} vary)` : "");
+}
+
 function short(value, unit = "") {
   if (value === null || !Number.isFinite(value)) return "–";
   for (const [size, name] of [[1e9, "G"], [1e6, "M"], [1e3, "k"]])

@@ -25,7 +25,7 @@ function showDetail(i) {
   const phases = Object.entries(m.phases[i]).map(([name, seconds]) => `${name} ${short(seconds)} s`).join(", ");
   parts.push(el("h3", {}, "Encoder and run"), facts([
     ["Weights, sha256", m.sha[i] || "unknown: the encoder is a callable"], ["Revision", m.revision[i]], ["Checkpoint", m.checkpoint[i]],
-    ["Parameters", m.parameters[i] === null ? "unknown" : grouped(m.parameters[i])], ["Feature dimension F", grouped(m.feature_dim[i])],
+    ["Parameters", m.parameters[i] === null ? "unknown" : grouped(m.parameters[i])], ["Feature dimension F", widthOf(b, i)],
     ["Images", grouped(m.images[i])], ["Rate", `${short(nan(m.images_per_second[i]))} images/s`],
     ["Time", `${short(nan(m.seconds[i]))} s in all${phases ? `; ${phases}` : ""}`], ["Peak memory", memory(m.peak_memory_bytes[i])],
     ...Object.entries(setup), ["File", m.file[i]],
