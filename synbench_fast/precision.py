@@ -175,7 +175,7 @@ def compare(
         stats.half_difference,
         stats.covariance,
         torch.tensor(list(eps), dtype=torch.float64),
-        estimator="plugin" if point.estimator == "paper" else "consistent",
+        estimator="consistent" if point.estimator in ("consistent", "gaussian", "counted") else "plugin",
         dof=stats.dof,
         c0=stats.c0,
         weights=True,

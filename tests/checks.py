@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 import os
 import signal
 import subprocess
@@ -10,13 +12,16 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 from scipy.optimize import brentq
 
+import synbench_fast as sb
 from synbench_fast.errors import SynbenchError
+from synbench_fast.stats.point import CurvePoint
 
 Array = NDArray[np.float64]
 
@@ -114,3 +119,35 @@ def population(m: Array, covariance: Array, eps: Sequence[float]) -> tuple[Array
     signal = w @ m
     t_rob = (signal - np.asarray(eps) * norm * np.linalg.norm(w, axis=1)) / deviation
     return signal / deviation, t_rob, deviation
+
+
+def drawn(
+    n: int, f: int, t: float = 1.2, prior: float = 0.5, seed: int = 0, dtype: Any = np.float64
+) -> tuple[Array, NDArray[np.int64], Array]:
+    """Features [2, n, f] of two halves, labels [2, n], and the population's (m, C) as [f + 1, f]."""
+    rng = np.random.default_rng(seed)
+    mix = rng.standard_normal((f, f)) / math.sqrt(f) + 0.5 * np.eye(f)
+    covariance = mix @ mix.T
+    m = mix @ rng.standard_normal(f)
+    m *= t / math.sqrt(m @ np.linalg.solve(covariance, m))
+    y = (rng.random((2, n)) < prior).astype(np.int64)
+    y[:, :2] = 0, 1
+    x = 3.0 + (2 * y[..., None] - 1) * m + rng.standard_normal((2, n, f)) @ mix.T
+    return x.astype(dtype), y, np.concatenate([m[None], covariance])
+
+
+def evaluate(
+    estimator: str, x: Any, y: Any, eps: Sequence[float] = (0.0, 0.05, 0.2, 0.5, 0.9), **options: Any
+) -> CurvePoint:
+    """Of two halves; estimators that need one read the first."""
+    return sb.evaluate_features(x[0], y[0], x[1], y[1], eps=eps, estimator=estimator, **options)
+
+
+def same(a: CurvePoint, b: CurvePoint, rtol: float = 0.0) -> None:
+    """Every field of two points."""
+    for field in dataclasses.fields(CurvePoint):
+        left, right = getattr(a, field.name), getattr(b, field.name)
+        if isinstance(left, np.ndarray):
+            np.testing.assert_allclose(left, right, rtol=rtol, atol=rtol, err_msg=field.name)
+        else:
+            assert left == right, field.name

@@ -30,7 +30,7 @@ OPERATIONS = (
     "test_score_auc",
     "test_spectrum",
     "test_parallel",
-    "test_smooth",
+    "stats/test_smooth",
     "test_fuzz_bindings",
 )
 KERNELS = ("test_cuda_build", "test_cuda_kernels")

@@ -30,7 +30,7 @@ from dataclasses import replace
 from synbench_fast import TaskDefinition
 from synbench_fast.encoders.base import Loaded
 from synbench_fast.encoders.registry import Source
-from synbench_fast.stats.estimators import consistent_point, paper_point
+from synbench_fast.stats.estimators import Sample, find_estimator
 from synbench_fast.fleet.executors import InProcess, Local
 from synbench_fast.plugins import Estimator
 
@@ -51,16 +51,17 @@ suite = (TaskDefinition("plain"), TaskDefinition("rarer", prior=0.4))
 
 def point(stats, eps, *, sample, test, prior, backend):
     assert test is None and sample[0].shape[0] == int(stats.count.sum())
-    return consistent_point(stats, eps, sample=sample, prior=prior, backend=backend)
+    own = find_estimator("consistent")
+    return own.point(stats, eps, sample=Sample(*sample), prior=prior, backend=backend)
 
 
 def halves(stats, eps, *, sample, test, prior, backend):
-    return paper_point(stats, *test, eps, prior=prior, backend=backend)
+    return find_estimator("paper").point(stats, eps, test=Sample(*test), prior=prior, backend=backend)
 
 
 one_half = Estimator(point)
 def plugged_in(stats, eps, *, sample, test, prior, backend):
-    return paper_point(stats, *sample, eps, prior=prior, backend=backend)
+    return find_estimator("paper").point(stats, eps, test=Sample(*sample), prior=prior, backend=backend)
 
 
 def tensors(stats, eps, **options):
@@ -194,11 +195,11 @@ def test_estimators(installed: Path) -> None:
     with refused("estimator nopoint: expected a CurvePoint with 10 budgets, got NoneType"):
         sb.score("builtin:identity", estimator="nopoint", **options)
     with refused(
-        "precision: expected estimator consistent or counted, got onehalf, which does not declare itself unbiased; "
+        "precision: expected estimator consistent or gaussian, got onehalf, which does not declare itself unbiased; "
         "samples sets their number"
     ):
         sb.score("builtin:identity", estimator="onehalf", precision=0.1, input_shape=(8,))
-    with refused("extend: expected estimator consistent or counted, got onehalf"):
+    with refused("extend: expected estimator consistent or gaussian, got onehalf"):
         sb.Probe(sb.GaussianTask((4,), scales=(1.0,)), estimator="onehalf").extend(0, 8)
 
 
@@ -241,19 +242,19 @@ def test_means_of_blocks(installed: Path) -> None:
     for batch in probe.batches():
         probe.update(batch, batch.x)
     one, two = (probe.point(block) for block in probe.blocks)
-    both = combined(probe.blocks, [one, two], 0.5)
+    both = combined(probe.blocks, [one, two])
     assert (both.count, both.estimator, second.count) == (192, "nobias", 64)
     np.testing.assert_allclose(both.t, (2 * one.t + two.t) / 3)
     np.testing.assert_allclose(both.accuracy, (2 * one.accuracy + two.accuracy) / 3)
     product = (2 * one.accuracy * one.bound + two.accuracy * two.bound) / 3
     np.testing.assert_allclose(both.accuracy * both.bound, product)
     np.testing.assert_allclose(both.stderr, np.hypot(2 * one.stderr, two.stderr) / 3)
-    assert one.t_cov is not None and two.t_cov is not None and both.t_cov is not None
-    np.testing.assert_allclose(both.t_cov, (4 * one.t_cov + two.t_cov) / 9)
+    assert one.covariance is not None and two.covariance is not None and both.covariance is not None
+    np.testing.assert_allclose(both.covariance, (4 * one.covariance + two.covariance) / 9)
     assert one.influence is not None and both.influence is not None
-    np.testing.assert_allclose(both.influence[:, :2], 2 / 3 * one.influence)
-    alone = combined(probe.blocks, [replace(one, t_cov=None), replace(two, influence=None)], 0.5)
-    assert alone.t_cov is None and alone.influence is None
+    np.testing.assert_allclose(both.influence[:, :, :2], 2 / 3 * one.influence)
+    alone = combined(probe.blocks, [replace(one, covariance=None), replace(two, influence=None)])
+    assert alone.covariance is None and alone.influence is None
 
 
 @pytest.mark.parametrize(("estimator", "further"), [("onehalf", 128), ("nobias", 64)])

@@ -31,9 +31,9 @@ Area = Callable[[Tensor, Tensor], Tensor]  # accuracy and bound [J, E] -> mean a
 class Averages:
     """Means over the scales, and their sampling errors.
 
-    area: [E, A]; variance: [S, E, A], what each sampled scale adds to that of the area, with `area` as the integral;
-    covariance: [E A, E A], eps-major; drift, drift_stderr: [E, A], area from all samples minus that from their halves,
-    and its error, NaN where that is not known; slopes: [S, 2, E, A], derivatives of the area in the accuracy and in the reach of
+    area: [E, A]; variance: [S, E, A], what each sampled scale adds to that of the area, with `area` as the integral; what
+    belongs to no scale is shared out in proportion. covariance: [E A, E A], eps-major; drift, drift_stderr: [E, A], area
+    from all samples minus that from their halves, and its error, NaN where that is not known; slopes: [S, 2, E, A], derivatives of the area in the accuracy and in the reach of
     each sampled scale; robust_area and its error; fits: of accuracy and reach, per budget, where there are any.
     """
 
@@ -115,7 +115,7 @@ def over_scales(
         flat[:, :, e, e] = slopes[:, :, e]
     rows = flat.reshape(len(points), 2 * count, count * len(thresholds))
     per_scale = np.einsum("sip,sij,sjq->spq", rows, joint, rows)
-    variance = np.einsum("spp->sp", per_scale).clip(0).reshape(len(points), count, len(thresholds))
+    variance = np.einsum("spp->sp", per_scale).clip(0)
     stacked = [torch.from_numpy(np.ascontiguousarray(np.stack([v[i] for v in values], 1))) for i in (0, 1)]
     bound = torch.where(stacked[0] > 0, stacked[1] / stacked[0], torch.inf)
     weight = robust_map.sum(0) / len(robust_map)
@@ -137,10 +137,13 @@ def over_scales(
     robust_doubted = weight @ (corrected[:, 2 * budgets + count :] @ (quadrature * doubt[count:]))
     robust_undecided = weight @ (piled[:, 2 * budgets + count :] @ quadrature)
     robust_variance_in_all += float(robust_doubted**2 + robust_undecided**2)
+    whole = per_scale.sum(0) + np.diag((doubted + _unexplained(drift, drift_stderr)).reshape(-1))
+    plain = variance.sum(0)
+    variance = variance * np.where(plain > 0, np.diagonal(whole) / np.where(plain > 0, plain, 1.0), 1.0)
     return Averages(
         area=np.asarray(area(stacked[0], bound)),
-        variance=variance,
-        covariance=per_scale.sum(0) + np.diag((doubted + _unexplained(drift, drift_stderr)).reshape(-1)),
+        variance=variance.reshape(len(points), count, len(thresholds)),
+        covariance=whole,
         drift=drift,
         drift_stderr=drift_stderr,
         slopes=slopes,

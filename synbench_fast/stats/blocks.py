@@ -77,11 +77,13 @@ def combined(blocks: Sequence[Block], points: Sequence[CurvePoint]) -> CurvePoin
     accuracy, reach = mean("accuracy"), mean("reach")
     whole = np.tile(weight, 3)
     squares = None if any(one.excess_stderr is None for one in points) else _squares(points, weight)
-    paired = all(one.influence is not None for one in points) and all(b.start % GROUP == 0 for b in blocks)
+    # Estimators of other packages do not know the number of their first sample: their groups begin with it.
+    placed = first.estimator in ESTIMATORS or all(block.start % GROUP == 0 for block in blocks)
+    paired = placed and all(one.influence is not None for one in points)
     return replace(
         first,
         accuracy=accuracy,
-        bound=reach / accuracy,
+        bound=np.where(accuracy > 0, reach / np.where(accuracy > 0, accuracy, 1.0), np.inf),
         robust_accuracy=mean("robust_accuracy"),
         t=mean("t"),
         t_rob=mean("t_rob"),

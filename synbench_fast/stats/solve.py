@@ -48,7 +48,7 @@ class Directions:
 
 
 def examine(stats: FeatureStats) -> Directions:
-    """Directions of the features, each divided by its deviation (one that is constant within the classes by its size).
+    """Directions of the features, each divided by its deviation; those that are constant within the classes by themselves.
 
     In these units an eigenvalue at rounding level means a mixture that does not vary; in the features' own units it may
     also mean a feature that is small beside another one.
@@ -57,16 +57,21 @@ def examine(stats: FeatureStats) -> Directions:
     size = stats.mean.abs().amax(0)
     deviation = variance.clamp_min(0).sqrt()
     constant = deviation <= ROUNDING * size
-    unit = torch.where(constant, torch.where(size > 0, size, 1.0), deviation)
-    correlation = torch.where(constant[:, None] | constant, 0.0, stats.covariance / (unit[:, None] * unit))
-    values, vectors = torch.linalg.eigh(correlation)
-    varies = values > RANK_CUT * len(values) * values[-1].clamp_min(1e-300)
-    kept = vectors[:, varies]
-    scaled = m / unit
-    rest = scaled - kept @ (kept.T @ scaled)
     # A constant feature is rounded as a number of its size is, another one as one of its mean and deviation.
-    limit = ROUNDING * torch.where(constant, 1.0, 1 + size / unit) * len(m) ** 0.5
-    return Directions(int(varies.sum()), torch.where(rest.abs() > limit, rest, 0.0) * unit)
+    limit = ROUNDING * torch.where(constant, size, size + deviation) * len(m) ** 0.5
+    separation, number = torch.where(constant & (m.abs() > limit), m, 0.0), 0
+    if not bool(constant.all()):
+        rest = ~constant
+        unit = deviation[rest]
+        values, vectors = torch.linalg.eigh(stats.covariance[rest][:, rest] / (unit[:, None] * unit))
+        varies = values > RANK_CUT * len(m) * values[-1]
+        number = int(varies.sum())
+        # What does not vary, in the features' own units, and the part of m in it.
+        kernel = vectors[:, ~varies]
+        if bool(((kernel @ (kernel.T @ (m[rest] / unit))).abs() > limit[rest] / unit).any()):
+            still = torch.linalg.qr(kernel / unit[:, None]).Q
+            separation[rest] = still @ (still.T @ m[rest])
+    return Directions(number, separation)
 
 
 @dataclass(frozen=True)
