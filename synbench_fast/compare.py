@@ -43,8 +43,8 @@ __all__ = [
 
 DRAWS = 20_000  # of the largest of all differences; a p-value of 0.05 is known to 0.0015
 LEVEL = 0.05
-# Errors of differences are at least this part of both scores' errors: the decision on a single sample that lies at the
-# boundary moves a score by about as much, and rounding decides it.
+# Of either score's error, independent of the other's: the decision on a single sample that lies at the boundary moves a
+# score by about as much, and rounding decides it.
 RESOLUTION = 0.01
 
 Array = NDArray[np.float64]
@@ -150,7 +150,8 @@ def compare(
             scores, errors = _scores(results, names, one_eps, threshold)
             size = len(results)
             rho = np.eye(size) if unpaired else correlation(results, one_eps, threshold)
-            covariance = rho * np.outer(errors, errors)
+            covariance = _resolved(rho) * np.outer(errors, errors)
+            np.fill_diagonal(covariance, np.square(errors))
             pairs = list(combinations(range(size), 2))
             some, others = np.array(pairs).T
             stderr = difference_error(errors[some], errors[others], rho[some, others])
@@ -244,8 +245,12 @@ def difference_error(first: ArrayLike, second: ArrayLike, rho: ArrayLike) -> Arr
     """Standard errors of the differences of scores with these errors of these correlations, see RESOLUTION."""
     a, b = np.asarray(first), np.asarray(second)
     # (a - b)^2 + 2 a b (1 - rho), in which nothing cancels
-    variance = np.square(a - b) + 2 * a * b * np.maximum(0.0, 1 - np.asarray(rho))
-    return np.asarray(np.maximum(np.sqrt(variance), RESOLUTION * np.hypot(a, b)))
+    return np.asarray(np.sqrt(np.square(a - b) + 2 * a * b * (1 - _resolved(rho))))
+
+
+def _resolved(rho: ArrayLike) -> Array:
+    """Correlations of different scores' errors, the part that rounding decides among them, see RESOLUTION."""
+    return np.asarray(np.clip(rho, -1.0, 1.0) * (1 - RESOLUTION**2))
 
 
 def _names(results: Sequence[Result]) -> list[str]:
