@@ -114,7 +114,11 @@ class Scoring:
         return Curve(
             scores=self._scores(found, unit),
             curve=self._curve(points),
-            score_covariance=covariance.tolist() if np.isfinite(covariance).all() else None,
+            # Errors over budgets are related where the same samples count at all of them, and points know how: those with
+            # influences do.
+            score_covariance=covariance.tolist()
+            if np.isfinite(covariance).all() and all(one.influence is not None for one in points)
+            else None,
             influence=self._influence(points, found, unit),
             robust_area=self._robust_area(found),
             fits=self._fits(found),
@@ -223,9 +227,9 @@ class Scoring:
         """Warnings that follow from what was asked for."""
         said = []
         commoner = max(self.task.prior, 1 - self.task.prior)
-        if min(self.thresholds) < commoner and self.task.prior != 0.5:
+        if min(self.thresholds) <= commoner and self.task.prior != 0.5:
             said.append(
-                f"thresholds below {commoner:g}: naming the commoner class alone exceeds them, so scales with "
+                f"thresholds up to {commoner:g}: naming the commoner class alone exceeds them, so scales with "
                 "next to no signal, whose bound is next to infinite, dominate their scores"
             )
         for a, column in zip(self.thresholds, self._raw_area(self.integral).T, strict=True):

@@ -161,7 +161,7 @@ def test_thresholds_below_the_commoner_class_are_warned_of(prior: float, commone
         return one.curve([point(one, 0.8 * s) for s in SCALES]).warnings
 
     assert warnings(commoner - 0.01)[0].startswith(
-        f"thresholds below {commoner:g}: naming the commoner class"
+        f"thresholds up to {commoner:g}: naming the commoner class"
     )
     assert warnings(commoner) == []
     half = scoring(thresholds=(0.4, 0.9))

@@ -28,6 +28,7 @@ from synbench_fast.stats import gaussian
 
 __all__ = ["GROUP", "Counts", "Margins", "counts", "grouped", "margins", "t_influence"]
 
+FAR = 1e6  # deviations; no margin is as large
 GROUP = 64  # consecutive samples whose influences are kept as one sum
 
 
@@ -172,7 +173,7 @@ def counts(
     moved, error = t_influence(found, found.t), math.sqrt(stats.c0)
 
     def beyond(margin: Tensor, at: Tensor) -> Tensor:
-        return margin - found.side * torch.where(torch.isfinite(at), at, 0.0)
+        return margin - found.side * at.clamp(-FAR, FAR)  # infinite where the prior alone decides
 
     shifted = beyond(found.unit, curve.k_here)
     accuracy = _rate(shifted, found.side, curve, moved, error, corrected)
