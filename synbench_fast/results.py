@@ -313,8 +313,7 @@ class Result(Document):
     """Score of one encoder under one configuration, with everything needed to judge and to repeat it.
 
     `scores` runs over eps, then thresholds; `curve` over scales, then eps. `score_covariance` is that of the
-    scores' sampling errors, in their order, None where one is not known; `influence` is None for the paper's estimator,
-    whose covariance takes budgets as independent. `fits` has one
+    scores' sampling errors, in their order; it and `influence` are None for the paper's estimator. `fits` has one
     entry per eps where the average is `published`; `dropped` says for every scale how many of the F directions of the
     features carry no variance and were left out; `half_width` is that of the intervals which was asked for. `command`
     replays the run from a shell and is empty where no shell line can (an encoder passed as a Python object).
