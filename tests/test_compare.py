@@ -128,7 +128,13 @@ def test_the_order_of_two_encoders_is_that_of_their_classifiers() -> None:
     def less(x: torch.Tensor) -> torch.Tensor:
         return (x - 0.5) @ matrix[:, :36]
 
-    options: dict[str, Any] = {"input_shape": (64,), "eps": 0.0, "thresholds": 0.6, "scales": 8, "samples": 4096}
+    options: dict[str, Any] = {
+        "input_shape": (64,),
+        "eps": 0.0,
+        "thresholds": 0.6,
+        "scales": 8,
+        "samples": 4096,
+    }
 
     def gap(estimator: str) -> Difference:
         made = [sb.score(one, **options, estimator=estimator) for one in (more, less)]

@@ -164,9 +164,7 @@ def draw(
 
 
 def point_of(estimator: str, x: torch.Tensor, y: torch.Tensor, start: int = 0) -> CurvePoint:
-    return find_estimator(estimator).point(
-        feature_stats(x, y), (0.0, 0.3), sample=Sample(x, y, start=start)
-    )
+    return find_estimator(estimator).point(feature_stats(x, y), (0.0, 0.3), sample=Sample(x, y, start=start))
 
 
 @pytest.mark.parametrize("estimator", ["consistent", "gaussian"])
