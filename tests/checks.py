@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from scipy.optimize import brentq
+from scipy.stats import norm
 
 import synbench_fast as sb
 from synbench_fast.errors import SynbenchError
@@ -98,26 +99,26 @@ def classifiers(m: Array, covariance: Array, eps: Sequence[float], cut: float = 
     d, u = np.linalg.eigh(covariance)
     u, d = u[:, d > cut], d[d > cut]
     a = u.T @ m
-    norm = float(np.linalg.norm(a))
+    length = float(np.linalg.norm(a))
     rows = []
     for one in eps:
         g = 0.0
         if one > 0:
 
             def excess(log_g: float, one: float = one) -> float:
-                return float(np.linalg.norm(a * np.exp(log_g) / (d + np.exp(log_g)))) / norm - one
+                return float(np.linalg.norm(a * np.exp(log_g) / (d + np.exp(log_g)))) / length - one
 
             g = np.exp(brentq(excess, np.log(d.min()) - 40, np.log(d.max()) + 40, xtol=1e-14, rtol=1e-14))
         rows.append(u @ (a / (d + g)))
-    return np.array(rows), norm
+    return np.array(rows), length
 
 
 def population(m: Array, covariance: Array, eps: Sequence[float]) -> tuple[Array, Array, Array]:
     """t, t_rob and the deviation sqrt(w'Cw) of the margin, each [E], of the robust classifiers of a known C."""
-    w, norm = classifiers(m, covariance, eps)
+    w, length = classifiers(m, covariance, eps)
     deviation = np.sqrt(np.einsum("ef,fg,eg->e", w, covariance, w))
     signal = w @ m
-    t_rob = (signal - np.asarray(eps) * norm * np.linalg.norm(w, axis=1)) / deviation
+    t_rob = (signal - np.asarray(eps) * length * np.linalg.norm(w, axis=1)) / deviation
     return signal / deviation, t_rob, deviation
 
 
@@ -151,3 +152,28 @@ def same(a: CurvePoint, b: CurvePoint, rtol: float = 0.0) -> None:
             np.testing.assert_allclose(left, right, rtol=rtol, atol=rtol, err_msg=field.name)
         else:
             assert left == right, field.name
+
+
+def gaussian_point(
+    eps: Sequence[float], t: Any, left: Any = None, error: float = 0.02, seed: int = 0, **changes: Any
+) -> CurvePoint:
+    """A point of Gaussian margins with t, of which `left` (default 1 - eps) survives an attack; prior 1/2.
+
+    The errors of accuracy, reach and robust accuracy are of size `error` and correlated at random.
+    """
+    size = len(eps)
+    t = np.broadcast_to(t, size).astype(np.float64)
+    t_rob = t * (1 - np.asarray(eps) if left is None else left)
+    root = error * np.random.default_rng(seed).standard_normal((3 * size, 3 * size)) / math.sqrt(3 * size)
+    covariance = root @ root.T
+    deviation = np.sqrt(np.diagonal(covariance))
+    with np.errstate(divide="ignore"):
+        reach = np.where(t > 0, norm.cdf(t) + norm.pdf(t) / t, np.inf)
+    fields: dict[str, Any] = {
+        "eps": np.asarray(eps, dtype=np.float64), "accuracy": norm.cdf(t), "robust_accuracy": norm.cdf(t_rob),
+        "bound": reach / norm.cdf(t), "t": t, "t_rob": t_rob, "stderr": np.full(size, error),
+        "accuracy_stderr": deviation[:size], "robust_accuracy_stderr": deviation[2 * size :],
+        "bound_stderr": deviation[size : 2 * size], "ridge": np.zeros(size), "kappa": np.zeros(size),
+        "count": 1000, "feature_dim": 4, "rank": 4, "estimator": "consistent", "covariance": covariance,
+    }  # fmt: skip
+    return CurvePoint(**(fields | changes))

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
+from checks import gaussian_point, refused
 from scipy.stats import norm
-from synbench_fast.area_errors import area_terms
 
 import synbench_fast as sb
-from synbench_fast.scores import Scoring, averaged_scales
-from synbench_fast.stats.estimators import gaussian_curve
+from synbench_fast.scores import Curve, Scoring
 from synbench_fast.stats.point import CurvePoint
 
 EPS, THRESHOLDS = (0.0, 0.3), (0.6, 0.8)
@@ -28,27 +27,9 @@ def scoring(prior: float = 0.5, **changes: Any) -> Scoring:
     return Scoring(**(given | changes))
 
 
-def point(one: Scoring, t: np.ndarray, error: float = 0.05, **changes: Any) -> CurvePoint:
-    """At the budgets of the run: t is that of each, what an attack leaves is (1 - eps) t."""
-    eps = np.array(one.budgets)
-    t = np.broadcast_to(t, eps.shape).astype(float).copy()
-    rng = np.random.default_rng(int(1000 * t[0]))
-    root = error * rng.standard_normal((2 * len(eps), 2 * len(eps))) / math.sqrt(2 * len(eps))
-    joint = root @ root.T
-    size = len(eps)
-    fields: dict[str, Any] = {
-        **gaussian_curve(
-            t, (1 - eps) * t, joint[:size, :size], joint[size:, size:], joint[:size, size:], one.task.prior
-        ),
-        "eps": eps,
-        "ridge": np.zeros(size),
-        "kappa": np.zeros(size),
-        "count": 1000,
-        "feature_dim": 4,
-        "rank": 4,
-        "estimator": "consistent",
-    }
-    return CurvePoint(**(fields | changes))
+def point(one: Scoring, t: Any, **changes: Any) -> CurvePoint:
+    """At the budgets of the run."""
+    return gaussian_point(one.budgets, t, seed=int(1000 * np.max(t)), **changes)
 
 
 def raw_area(threshold: float) -> float:
@@ -59,7 +40,7 @@ def raw_area(threshold: float) -> float:
 
 def test_scores_are_areas_over_that_of_the_raw_data() -> None:
     one = scoring()
-    points = [point(one, 0.8 * s) for s in SCALES]
+    points = [point(one, 0.8 * s, error=1e-4) for s in SCALES]
     curve = one.curve(points)
     assert [(s.eps, s.threshold) for s in curve.scores] == [(e, a) for e in EPS for a in THRESHOLDS]
     variances = one.variances(points)
@@ -68,16 +49,27 @@ def test_scores_are_areas_over_that_of_the_raw_data() -> None:
         e, a = divmod(place, 2)
         values = [p.bound[e] * max(0.0, p.accuracy[e] - found.threshold) for p in points]
         assert found.score == pytest.approx(np.mean(values) / raw_area(found.threshold))
-        errors = [area_terms(p, torch.tensor(THRESHOLDS).double(), 0.5).stderr[e, a] for p in points]
-        stderr = math.sqrt(sum(float(x) ** 2 for x in errors)) / 3 / raw_area(found.threshold)
+        # reach (1 - a_t / accuracy): the derivatives in accuracy and reach
+        variance = 0.0
+        for p in points:
+            size = len(p.eps)
+            places = [e, size + e]
+            a, reach = p.accuracy[e], p.accuracy[e] * p.bound[e]
+            above = a > found.threshold
+            slope = np.array([reach * found.threshold / a**2, 1 - found.threshold / a])
+            if above:
+                assert p.covariance is not None
+                variance += slope @ p.covariance[np.ix_(places, places)] @ slope
+        stderr = math.sqrt(float(variances[:, e, place % 2].sum()))
+        assert math.sqrt(variance) / 3 / raw_area(found.threshold) == pytest.approx(stderr, rel=1e-6)
         assert found.stderr == pytest.approx(stderr)
-        assert math.sqrt(float(variances[:, e, a].sum())) == pytest.approx(stderr)
         half = norm.ppf(0.975) * stderr
         assert (found.ci95_low, found.ci95_high) == pytest.approx((found.score - half, found.score + half))
     assert curve.score_covariance is not None
     spread = np.sqrt(np.diagonal(curve.score_covariance))
     np.testing.assert_allclose(spread, [s.stderr for s in curve.scores], rtol=1e-9)
     assert curve.warnings == [] and curve.fits is None and curve.influence is None
+    assert curve.dropped == [0, 0, 0]
 
 
 def test_the_grid_has_the_relative_errors_of_the_exact_integral() -> None:
@@ -99,7 +91,7 @@ def test_the_grid_has_the_relative_errors_of_the_exact_integral() -> None:
 
 def test_points_of_the_curve() -> None:
     one = scoring()
-    points = [point(one, 0.8 * s, counted_accuracy=None if s > 1 else np.array([0.7, 0.6])) for s in SCALES]
+    points = [point(one, 0.8 * s, excess=None if s > 1 else np.array([0.1, -0.2])) for s in SCALES]
     curve = one.curve(points).curve
     assert [(p.scale, p.eps) for p in curve] == [(s, e) for s in SCALES for e in EPS]
     for place, found in enumerate(curve):
@@ -109,7 +101,7 @@ def test_points_of_the_curve() -> None:
             assert getattr(found, name) == getattr(source, name)[e]
         assert found.t_stderr == source.stderr[e]
         assert found.robust_accuracy_stderr == source.robust_accuracy_stderr[e]
-        assert math.isnan(found.counted_accuracy) if s == 2 else found.counted_accuracy == (0.7, 0.6)[e]
+        assert math.isnan(found.excess) if s == 2 else found.excess == (0.1, -0.2)[e]
         assert found.raw_accuracy == pytest.approx(norm.cdf(SCALES[s]))
         raw = SCALES[s]
         assert found.raw_bound == pytest.approx(1 + norm.pdf(raw) / (raw * norm.cdf(raw)))
@@ -178,43 +170,133 @@ def test_thresholds_that_the_raw_data_never_exceed_have_no_score() -> None:
     assert curve.score_covariance is None
 
 
-@pytest.mark.parametrize("prior", [0.5, 0.4])
-def test_margins_that_are_not_gaussian_are_warned_of(prior: float) -> None:
-    one = scoring(prior, thresholds=(0.65, 0.8))
+def test_margins_that_are_not_gaussian_are_warned_of() -> None:
+    one = scoring(thresholds=(0.65, 0.8), estimator="gaussian")
 
-    def warnings(moved: float, count: int) -> list[str]:
-        points = []
-        for s in SCALES:
-            p = point(one, 0.8 * s, count=count)
-            counted = p.accuracy[:2].copy()
-            counted[1] += moved * (s == 1.0)
-            points.append(point(one, 0.8 * s, count=count, counted_accuracy=counted))
+    def warnings(moved: float, error: float, estimator: str = "gaussian") -> list[str]:
+        points = [
+            point(
+                one,
+                0.8 * s,
+                estimator=estimator,
+                excess=np.array([0.0, moved * (s == 1.0)]),
+                excess_stderr=np.full(2, error),
+            )
+            for s in SCALES
+        ]
         return one.curve(points).warnings
 
-    assert warnings(0.0, 10**7) == []
-    assert warnings(0.0019, 10**8) == []  # certain, and too small to matter
-    assert warnings(0.01, 200) == []  # large enough, and not certain
-    (text,) = warnings(0.01, 10**6)
+    assert warnings(0.0, 1e-5) == []
+    assert warnings(0.0019, 1e-5) == []  # certain, and too small to matter
+    assert warnings(0.01, 0.008) == []  # large enough, and not certain
+    (text,) = warnings(0.01, 0.001)
     expected = float(point(one, 0.8).accuracy[1])
     assert text.startswith("the margins are not Gaussian (p = ")
     assert text.endswith(
-        f"at scale 1, eps 0.3 their count gives accuracy {expected + 0.01:.4f} in place of {expected:.4f}"
+        f"at scale 1, eps 0.3 their count gives accuracy {expected + 0.01:.4f} in place of {expected:.4f}; estimator "
+        "consistent counts them"
     )
+    assert warnings(0.01, 0.001, "consistent") == []  # its accuracy is the count
+
+
+def test_accuracies_above_the_optimum_are_flagged() -> None:
+    one = scoring()
+
+    def warnings(above: float, count: int = 1000, scale: float = 1.0) -> list[str]:
+        points = []
+        for s in SCALES:
+            p = point(one, s, error=0.004, count=count)
+            accuracy = p.accuracy + above * ((s == scale) & (np.array(one.budgets) == 0.3))
+            points.append(replace(p, accuracy=accuracy))
+        return one.curve(points).warnings
+
+    assert warnings(0.0) == []
+    assert warnings(0.02) == []  # 20 of 1000 are less than four errors of the optimum's own rate
+    (text,) = warnings(0.08)
+    assert text.startswith(
+        "accuracy above the raw data's optimum, by 6.92 errors: 0.9213 at scale 1, eps 0.3"
+    )
+    assert "where no classifier of the raw data exceeds 0.8413; scores above it cannot be trusted" in text
+    (text,) = warnings(0.02, 10**6)  # by the errors of the estimate
+    assert text.startswith("accuracy above the raw data's optimum")
+    # No mistake at all, where the optimum makes some: the estimate's own error is 0.
+    certain = [
+        replace(p, accuracy=np.ones_like(p.accuracy), accuracy_stderr=np.zeros_like(p.accuracy))
+        for p in (point(one, s) for s in SCALES)
+    ]
+    assert any(
+        text.startswith("accuracy above the raw data's optimum") for text in one.curve(certain).warnings
+    )
+
+
+def test_scores_that_move_with_the_number_of_samples_are_named() -> None:
+    task = sb.GaussianTask((4,), tuple(np.linspace(0.4, 4.8, 12)))
+    one = scoring(task=task)
+
+    def found(bias: float, noise: float, seed: int = 0) -> Curve:
+        rng, size = np.random.default_rng(seed), len(one.budgets)
+        return one.curve(
+            [
+                point(one, 0.7 * s, error=1e-3, drift=bias + noise * rng.standard_normal(3 * size))
+                for s in task.scale_values
+            ]
+        )
+
+    moved, still = found(0.01, 0.003), found(0.0, 0.003)
+    (text,) = moved.warnings
+    assert text.startswith("scores move with the number of samples: above 0.") and " by +0.0" in text
+    assert still.warnings == []
+    # What is left is of the size of the drift: the interval says so.
+    for one_score, other in zip(moved.scores, still.scores, strict=True):
+        assert one_score.stderr > 1.5 * other.stderr
+    assert sum(bool(found(0.0, 0.003, seed).warnings) for seed in range(40)) <= 2
 
 
 def test_influences_are_stored_to_five_digits() -> None:
     one = scoring()
     rng = np.random.default_rng(0)
-    given = [rng.standard_normal((10, 4)) for _ in SCALES]
+    given = [rng.standard_normal((2, 2, 4)) for _ in SCALES]
     points = [point(one, 0.8 * s, influence=x) for s, x in zip(SCALES, given, strict=True)]
     found = one.curve(points).influence
     assert found is not None and found.group == 64
-    np.testing.assert_allclose(found.t, [x[:2] for x in given], rtol=5e-5)
-    assert found.t[0][0][0] == float(f"{given[0][0, 0]:.5g}") != given[0][0, 0]
+    np.testing.assert_allclose(found.accuracy, [x[0] for x in given], rtol=5e-5)
+    np.testing.assert_allclose(found.reach, [x[1] for x in given], rtol=5e-5)
+    assert found.accuracy[0][0][0] == float(f"{given[0][0, 0, 0]:.5g}") != given[0][0, 0, 0]
     points[1] = point(one, 0.8)
     assert one.curve(points).influence is None
 
 
-def test_published_scales() -> None:
-    assert averaged_scales("sampled") is None
-    assert averaged_scales("published") == tuple(round(0.1 * i, 1) for i in range(1, 50))
+def test_slopes_of_influences_are_derivatives_of_the_scores() -> None:
+    """By finite differences of the accuracy, and of the reach, of one scale."""
+    one = scoring(thresholds=(0.6, 0.7))
+    points = [point(one, 0.9 * s, error=1e-4, influence=np.ones((2, 2, 1))) for s in SCALES]
+    found = one.curve(points).influence
+    assert found is not None
+
+    def scores(s: int, e: int, by_accuracy: float, by_reach: float) -> np.ndarray:
+        p = points[s]
+        accuracy, reach = p.accuracy.copy(), p.accuracy * p.bound
+        accuracy[e] += by_accuracy
+        reach[e] += by_reach
+        moved = [*points]
+        moved[s] = replace(p, accuracy=accuracy, bound=reach / accuracy)
+        return np.array([x.score for x in one.curve(moved).scores]).reshape(2, 2)[e]
+
+    for s in (1, 2):  # far above the thresholds
+        for e in range(2):
+            for kind, table in enumerate((found.accuracy_slope, found.reach_slope)):
+                up, down = (scores(s, e, *(h * (kind == k) for k in (0, 1))) for h in (1e-6, -1e-6))
+                np.testing.assert_allclose(table[s][e], (up - down) / 2e-6, rtol=1e-4, atol=1e-6)
+
+
+def test_averages_that_cannot_be() -> None:
+    with refused(
+        "average: expected one of ['sampled', 'published'], got 'publised', did you mean published?"
+    ):
+        scoring(average="publised")
+    with refused("scales: expected at least 5 for the published average, whose curves are fitted, got 3"):
+        scoring(average="published")
+    with refused("average: expected sampled with prior 0.4, got published, which needs prior 0.5"):
+        scoring(0.4, average="published", task=sb.GaussianTask((4,), tuple(range(1, 7)), prior=0.4))
+    with refused("average: expected sampled with estimator other, got published"):
+        scoring(average="published", estimator="other")

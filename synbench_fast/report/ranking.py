@@ -41,8 +41,8 @@ PAIRS_LIMIT = 32
 BOUND_LIMIT = 2000
 _LEVEL = 0.05
 _BLOCK = 256
-# Added to 1 - rho, so that rounding makes no difference certain: the error is then at least RESOLUTION of both.
-_ROUNDING = RESOLUTION**2 / 2
+# Added to 1 - rho, as `difference_error` does, so that rounding makes no difference certain.
+_ROUNDING = RESOLUTION**2
 
 Array = NDArray[np.float64]
 

@@ -1,229 +1,216 @@
-"""Means over the scales and their errors, against plain arithmetic and numerical derivatives."""
+"""Means over the scales and their errors, against plain arithmetic, numerical derivatives and simulation."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from functools import partial
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from scipy.stats import norm
-from synbench_fast.area_errors import expected_slopes
+from checks import Array, gaussian_point
 from torch import Tensor
 
 from synbench_fast.ops.score_auc import score_auc
-from synbench_fast.stats.averages import Averages, over_fit, over_sampled, scale_slopes
-from synbench_fast.stats.estimators import gaussian_curve
+from synbench_fast.stats.averages import Averages, over_scales
 from synbench_fast.stats.point import CurvePoint
-from synbench_fast.stats.smooth import fit_scales
+from synbench_fast.stats.smooth import fit_accuracy, fit_reach
 from synbench_fast.task import spread_scales
 
-Array = np.ndarray[Any, np.dtype[np.float64]]
-
-SCALES = np.array(spread_scales(6))
-WANTED = np.array(spread_scales(9))
+SCALES = spread_scales(8)
+WANTED = spread_scales(12)
 BUDGETS, NODES = (0.0, 0.3), (0.2, 0.7)  # of the scores, and of the robust area
 QUADRATURE = np.array([0.6, 0.4])
-THRESHOLDS = torch.tensor([0.65, 0.8], dtype=torch.float64)
+THRESHOLDS = (0.65, 0.8)
 
 
-def term(t: Array, t_rob: Array, threshold: float, prior: float) -> Array:
-    """bound * max(0, accuracy - threshold), from the definitions."""
-    k = math.log((1 - prior) / prior) / 2 / t_rob
-
-    def positive(x: Array) -> Array:
-        return np.asarray(x * norm.cdf(x) + norm.pdf(x))
-
-    accuracy = prior * norm.cdf(t - k) + (1 - prior) * norm.cdf(t + k)
-    bound = (prior * positive(t - k) + (1 - prior) * positive(t + k)) / (t * accuracy)
-    return np.asarray(bound * np.maximum(0.0, accuracy - threshold))
-
-
-def robust(t_rob: Array, prior: float) -> Array:
-    k = math.log((1 - prior) / prior) / 2 / t_rob
-    return np.asarray(prior * norm.cdf(t_rob - k) + (1 - prior) * norm.cdf(t_rob + k))
-
-
-def points_of(prior: float, error: float, seed: int = 0) -> list[CurvePoint]:
-    """Points at BUDGETS and NODES whose t and t_rob bend, with errors that are correlated and small."""
-    rng = np.random.default_rng(seed)
-    eps = np.array(BUDGETS + NODES)
-    points = []
-    for scale in SCALES:
-        t = 0.8 * scale * (1 - 0.1 * eps) / (1 + 0.04 * scale)
-        t_rob = t * (1 - eps)
-        root = rng.standard_normal((2 * len(eps), 2 * len(eps))) * error * (1 + scale / 5)
-        joint = root @ root.T
-        size = len(eps)
-        fields = gaussian_curve(
-            t, t_rob, joint[:size, :size], joint[size:, size:], joint[:size, size:], prior
-        )
-        point = CurvePoint(
-            **fields,
-            eps=eps,
-            ridge=np.zeros(size),
-            kappa=np.zeros(size),
-            count=100,
-            feature_dim=4,
-            rank=4,
-            estimator="consistent",
-        )
-        points.append(point)
-    return points
+def points_of(error: float, slope: float = 0.8, **changes: Any) -> list[CurvePoint]:
+    return [
+        gaussian_point(BUDGETS + NODES, slope * s / (1 + 0.04 * s), error=error, seed=i, **changes)
+        for i, s in enumerate(SCALES)
+    ]
 
 
 def area(accuracy: Tensor, bound: Tensor) -> Tensor:
-    return score_auc(accuracy[:, :2].T, bound[:, :2].T, THRESHOLDS)
+    return score_auc(accuracy[:, :2].T, bound[:, :2].T, torch.tensor(THRESHOLDS, dtype=torch.float64))
 
 
-def by_differences(function: Callable[[Array], float], at: Array) -> Array:
-    step = 1e-6
-    return np.array(
-        [(function(at + step * unit) - function(at - step * unit)) / (2 * step) for unit in np.eye(len(at))]
-    )
+def found_of(points: list[CurvePoint], fitted: bool) -> Averages:
+    return over_scales(points, SCALES, WANTED if fitted else None, area, THRESHOLDS, QUADRATURE)
 
 
-def joint_covariance(point: CurvePoint, count: int) -> Array:
-    """Of t and t_rob at the first `count` budgets."""
-    t, rob, cross = (
-        np.asarray(one)[:count, :count] for one in (point.t_cov, point.t_rob_cov, point.cross_cov)
-    )
-    return np.block([[t, cross], [cross.T, rob]])
+def values(points: list[CurvePoint]) -> Array:
+    """[S, 2, E] accuracies and reaches of the score's budgets."""
+    return np.stack([np.stack([p.accuracy[:2], p.accuracy[:2] * p.bound[:2]]) for p in points])
 
 
-def check_errors(
-    found: Averages, points: list[CurvePoint], mean_area: Callable[[Array, Array, int, int], float]
-) -> None:
-    """variance and covariance are J C J' with the numerical J of `mean_area(t [S, E], t_rob [S, E], e, a)`."""
-    t, t_rob = (np.stack([getattr(p, name) for p in points])[:, :2] for name in ("t", "t_rob"))
-    shape = (len(points), 2 * 2)
-
-    def of(flat: Array, e: int, a: int) -> float:
-        values = flat.reshape(len(points), 2, 2)  # scale, kind, budget
-        return mean_area(values[:, 0], values[:, 1], e, a)
-
-    at = np.stack([t, t_rob], axis=1).reshape(-1)
-    slopes = np.array([by_differences(partial(of, e=e, a=a), at) for e in range(2) for a in range(2)])
-    slopes = slopes.reshape(4, *shape)
-    parts = [slopes[:, s] @ joint_covariance(p, 2) @ slopes[:, s].T for s, p in enumerate(points)]
-    largest = max(float(one.max()) for one in parts)
-    assert found.covariance is not None
-    np.testing.assert_allclose(found.covariance.numpy(), sum(parts), rtol=2e-3, atol=1e-4 * largest)
-    for s, one in enumerate(parts):
-        np.testing.assert_allclose(
-            found.variance[s].reshape(-1).numpy(), one.diagonal(), rtol=2e-3, atol=1e-4 * largest
+def maps(points: list[CurvePoint], fitted: bool) -> list[tuple[Any, Any]]:
+    """Per budget what turns accuracies, and reaches, of the sampled scales into those of the wanted ones."""
+    if not fitted:
+        return [(lambda a: a, lambda r: r)] * 2
+    out = []
+    for e in range(2):
+        errors = np.stack([np.sqrt(np.diagonal(np.asarray(p.covariance))) for p in points])
+        at, given = np.array(WANTED), np.array(SCALES)
+        accuracy = fit_accuracy(given, values(points)[:, 0, e], errors[:, e], at)
+        reach = fit_reach(given, values(points)[:, 1, e], errors[:, 4 + e], at)
+        # value = matrix @ (measured - 1/2) + 1/2
+        out.append(
+            tuple((lambda x, m=one.matrix: np.asarray(m @ (x - 0.5) + 0.5)) for one in (accuracy, reach))
         )
-
-
-@pytest.mark.parametrize("prior", [0.5, 0.4])
-def test_over_the_sampled_scales(prior: float) -> None:
-    points = points_of(prior, 1e-5)
-    found = over_sampled(points, area, THRESHOLDS, 2, QUADRATURE, prior)
-
-    def mean_area(t: Array, t_rob: Array, e: int, a: int) -> float:
-        return float(term(t[:, e], t_rob[:, e], float(THRESHOLDS[a]), prior).mean())
-
-    t, t_rob = (np.stack([getattr(p, name) for p in points]) for name in ("t", "t_rob"))
-    expected = [[mean_area(t, t_rob, e, a) for a in range(2)] for e in range(2)]
-    np.testing.assert_allclose(found.area.numpy(), expected, rtol=1e-12)
-    check_errors(found, points, mean_area)
-    accuracy = np.stack([robust(t_rob[:, 2 + q], prior) for q in range(2)], axis=1)
-    assert found.robust_area == pytest.approx((accuracy @ QUADRATURE).mean(), rel=1e-12)
-    variance = 0.0
-    for p in points:
-        slope = QUADRATURE * (robust(p.t_rob[2:] + 1e-6, prior) - robust(p.t_rob[2:] - 1e-6, prior)) / 2e-6
-        variance += slope @ np.asarray(p.t_rob_cov)[2:, 2:] @ slope / 36
-    assert found.robust_area_stderr == pytest.approx(math.sqrt(variance), rel=1e-5)
-    assert found.fits is None
-
-
-@pytest.mark.parametrize("prior", [0.5, 0.4])
-def test_over_a_fit(prior: float) -> None:
-    points = points_of(prior, 1e-5)
-    found = over_fit(points, SCALES, WANTED, area, THRESHOLDS, 2, QUADRATURE, prior)
-    t, t_rob, t_error = (np.stack([getattr(p, name) for p in points]) for name in ("t", "t_rob", "stderr"))
-    rob_error = np.sqrt(np.stack([np.diagonal(np.asarray(p.t_rob_cov)) for p in points]))
-    fits = [fit_scales(SCALES, t[:, e], t_error[:, e], WANTED) for e in range(2)]
-    robust_fits = [fit_scales(SCALES, t_rob[:, e], rob_error[:, e], WANTED) for e in range(4)]
-
-    def mean_area(t: Array, t_rob: Array, e: int, a: int) -> float:
-        there, there_rob = fits[e].matrix @ t[:, e], robust_fits[e].matrix @ t_rob[:, e]
-        return float(term(there, there_rob, float(THRESHOLDS[a]), prior).mean())
-
-    expected = [[mean_area(t, t_rob, e, a) for a in range(2)] for e in range(2)]
-    np.testing.assert_allclose(found.area.numpy(), expected, rtol=1e-12)
-    check_errors(found, points, mean_area)
-    assert found.fits is not None
-    for one, other in zip(found.fits, fits, strict=True):
-        np.testing.assert_array_equal(one.coefficients, other.coefficients)
-
-    def robust_area(flat: Array) -> float:
-        values = flat.reshape(t_rob[:, 2:].shape)
-        there = [robust(robust_fits[2 + q].matrix @ values[:, q], prior).mean() for q in range(2)]
-        return float(QUADRATURE @ there)
-
-    assert found.robust_area == pytest.approx(robust_area(t_rob[:, 2:].reshape(-1)), rel=1e-12)
-    slopes = by_differences(robust_area, t_rob[:, 2:].reshape(-1)).reshape(-1, 2)
-    variance = sum(
-        slope @ np.asarray(p.t_rob_cov)[2:, 2:] @ slope for slope, p in zip(slopes, points, strict=True)
-    )
-    assert found.robust_area_stderr == pytest.approx(math.sqrt(variance), rel=1e-5)
+    return out
 
 
 @pytest.mark.parametrize("fitted", [False, True])
-@pytest.mark.parametrize("prior", [0.5, 0.4])
-def test_slopes_of_several_encoders(prior: float, fitted: bool) -> None:
-    """Up to one factor the numerical derivative in t at fixed t_rob."""
-    t = np.stack([0.8 * SCALES / (1 + 0.04 * SCALES), 0.5 * SCALES + 0.02 * SCALES**2])
-    t_rob = t * np.array([[0.7], [0.8]])
-    error = 1e-5 * (1 + t)
-    found = scale_slopes(SCALES, t, t_rob, error, 0.7, prior, WANTED if fitted else None)
-    for m in range(2):
-        to_t = to_rob = np.eye(len(SCALES))
-        if fitted:
-            to_t, to_rob = (fit_scales(SCALES, one, error[m], WANTED).matrix for one in (t[m], t_rob[m]))
+def test_areas_and_their_errors_by_numerical_derivatives(fitted: bool) -> None:
+    points = points_of(1e-5)
+    found, turn = found_of(points, fitted), maps(points, fitted)
 
-        def total(values: Array, m: int = m, to_t: Array = to_t, to_rob: Array = to_rob) -> float:
-            return float(term(to_t @ values, to_rob @ t_rob[m], 0.7, prior).sum())
+    def mean_area(given: Array, e: int, a: int) -> float:
+        accuracy, reach = turn[e][0](given[:, 0, e]), turn[e][1](given[:, 1, e])
+        return float(np.mean(reach / accuracy * np.maximum(0.0, accuracy - THRESHOLDS[a])))
 
-        expected = by_differences(total, t[m])
-        np.testing.assert_allclose(found[m], expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max())
-
-
-@pytest.mark.parametrize("prior", [0.5, 0.4])
-def test_errors_decide_how_likely_a_scale_counts(prior: float) -> None:
-    """Where t is near the threshold, slopes are weighed by that chance, with the errors that the fit leaves."""
-    t = np.stack([0.3 * SCALES, 0.25 * SCALES + 0.01 * SCALES**2])
-    t_rob, error = 0.8 * t, 0.2 * np.ones_like(t)
-    level = torch.tensor([0.7], dtype=torch.float64)
-    found = scale_slopes(SCALES, t, t_rob, error, 0.7, prior, WANTED)
-    for m in range(2):
-        fit, fit_rob = (fit_scales(SCALES, one, error[m], WANTED) for one in (t[m], t_rob[m]))
-        spread = np.sqrt(np.square(fit.matrix) @ np.square(error[m]))
-        there_rob = fit.value if prior == 0.5 else fit_rob.value
-        by_t, _ = expected_slopes(
-            *(torch.from_numpy(x) for x in (fit.value, there_rob, spread)), level, prior
+    at, places = values(points), [(e, a) for e in range(2) for a in range(2)]
+    np.testing.assert_allclose(found.area.reshape(-1), [mean_area(at, e, a) for e, a in places], rtol=1e-10)
+    jacobian = np.zeros((4, len(points), 4))
+    for row, (e, a) in enumerate(places):
+        for s in range(len(points)):
+            for kind in range(2):
+                up, down = at.copy(), at.copy()
+                up[s, kind, e] += 1e-6
+                down[s, kind, e] -= 1e-6
+                jacobian[row, s, 2 * kind + e] = (mean_area(up, e, a) - mean_area(down, e, a)) / 2e-6
+    rows = [0, 1, 4, 5]  # accuracy and reach at the first two of four budgets
+    parts = [
+        jacobian[:, s] @ np.asarray(p.covariance)[np.ix_(rows, rows)] @ jacobian[:, s].T
+        for s, p in enumerate(points)
+    ]
+    largest = max(float(one.max()) for one in parts)
+    np.testing.assert_allclose(found.covariance, sum(parts), rtol=2e-3, atol=1e-3 * largest)
+    for s, one in enumerate(parts):
+        np.testing.assert_allclose(
+            found.variance[s].reshape(-1), one.diagonal(), rtol=2e-3, atol=1e-3 * largest
         )
-        np.testing.assert_allclose(found[m], fit.matrix.T @ by_t[:, 0].numpy(), rtol=1e-10)
-    points = points_of(prior, 0.1)
-    averages = over_fit(points, SCALES, WANTED, area, THRESHOLDS, 2, QUADRATURE, prior)
-    for e in range(2):
-        given = [np.array([getattr(p, name)[e] for p in points]) for name in ("t", "stderr", "t_rob")]
-        rob_error = np.sqrt([np.asarray(p.t_rob_cov)[e, e] for p in points])
-        fit = fit_scales(SCALES, given[0], given[1], WANTED)
-        fit_rob = fit_scales(SCALES, given[2], rob_error, WANTED)
-        spread = np.sqrt(np.square(fit.matrix) @ np.square(given[1]))
-        both = expected_slopes(
-            *(torch.from_numpy(x) for x in (fit.value, fit_rob.value, spread)), THRESHOLDS, prior
-        )
-        slopes = [
-            one.matrix.T @ by.numpy() / len(WANTED) for one, by in zip((fit, fit_rob), both, strict=True)
+    for row, (e, a) in enumerate(places):
+        for kind in range(2):
+            expected = jacobian[row, :, 2 * kind + e]
+            np.testing.assert_allclose(
+                found.slopes[:, kind, e, a], expected, rtol=1e-3, atol=1e-3 * np.abs(expected).max()
+            )
+    assert (found.fits is not None) == fitted
+
+
+@pytest.mark.parametrize("fitted", [False, True])
+def test_the_robust_area_and_its_error(fitted: bool) -> None:
+    points = points_of(1e-5)
+    found = found_of(points, fitted)
+    robust = np.stack([p.robust_accuracy[2:] for p in points]) @ QUADRATURE
+    variance = np.array([QUADRATURE @ np.asarray(p.covariance)[10:, 10:] @ QUADRATURE for p in points])
+    matrix = np.eye(len(points))
+    if fitted:
+        fit = fit_accuracy(np.array(SCALES), robust, np.sqrt(variance), np.array(WANTED))
+        robust, matrix = fit.value, fit.matrix
+    weight = matrix.mean(0)
+    assert found.robust_area == pytest.approx(robust.mean(), rel=1e-12)
+    assert found.robust_area_stderr == pytest.approx(math.sqrt(np.square(weight) @ variance), rel=1e-6)
+
+
+@pytest.mark.parametrize("slope", [0.2, 0.5, 1.0])
+def test_errors_near_a_threshold_are_those_of_what_is_cut_there(slope: float) -> None:
+    """Drawn accuracies and reaches with the stated covariance: the spread of the areas is the stated one."""
+    points = points_of(0.02, slope)
+    stated = np.sqrt(np.diagonal(found_of(points, False).covariance))
+    rng = np.random.default_rng(0)
+    areas = np.zeros((4000, 2, 2))
+    for p in points:
+        assert p.covariance is not None
+        values_, vectors = np.linalg.eigh(p.covariance)
+        moved = rng.standard_normal((4000, 12)) @ (vectors * np.sqrt(values_.clip(0))).T
+        accuracy = p.accuracy[:2] + moved[:, :2]
+        reach = p.accuracy[:2] * p.bound[:2] + moved[:, 4:6]
+        ratio = (reach / accuracy)[..., None] * np.maximum(0, accuracy[..., None] - np.array(THRESHOLDS))
+        areas += ratio / len(points)
+    np.testing.assert_allclose(stated, areas.std(0).reshape(-1), rtol=0.12)
+
+
+def test_a_scale_without_a_signal_counts_nothing() -> None:
+    """Its reach is infinite and has no error."""
+    points = points_of(1e-3)
+    silent = gaussian_point(BUDGETS + NODES, 0.0, error=1e-3)
+    covariance = np.asarray(silent.covariance).copy()
+    covariance[4:8], covariance[:, 4:8] = np.nan, np.nan
+    with_silent = [replace(silent, covariance=covariance), *points[1:]]
+    for fitted in (False, True):
+        found = found_of(with_silent, fitted)
+        assert np.all(np.isfinite(found.area)) and np.all(np.isfinite(found.covariance))
+        assert np.all(np.isfinite(found.variance)) and np.isfinite(found.robust_area_stderr)
+    plain = found_of(with_silent, False)
+    rest = over_scales(points[1:], SCALES[1:], None, area, THRESHOLDS, QUADRATURE)
+    np.testing.assert_allclose(plain.area * 8, rest.area * 7, rtol=1e-12)
+
+
+def test_certain_scales_add_no_infinity() -> None:
+    points = points_of(1e-3)
+    one = gaussian_point(
+        BUDGETS + NODES, 9.0, error=1e-6, **{name: np.full(4, np.inf) for name in ("t_rob",)}
+    )
+    certain = replace(one, t=np.full(4, np.inf), accuracy=np.ones(4), bound=np.ones(4))
+    for fitted in (False, True):
+        found = found_of([*points[:-1], certain], fitted)
+        assert np.all(np.isfinite(found.area)) and np.all(np.isfinite(found.covariance))
+        assert np.all(found.area > found_of(points, fitted).area - 0.01)
+
+
+def test_drift_is_summed_with_the_slopes_and_widens_beyond_its_noise() -> None:
+    points = points_of(1e-4)
+    rng = np.random.default_rng(0)
+    drifts = [0.01 + 1e-4 * rng.standard_normal(12) for _ in points]
+    moved = [replace(p, drift=d) for p, d in zip(points, drifts, strict=True)]
+    plain, found = found_of(points, False), found_of(moved, False)
+    expected = np.zeros((2, 2))
+    for s, d in enumerate(drifts):
+        for e in range(2):
+            expected[e] += found.slopes[s, 0, e] * d[e] + found.slopes[s, 1, e] * d[4 + e]
+    np.testing.assert_allclose(found.drift, expected, rtol=1e-10)
+    assert np.all(np.isnan(plain.drift)) and np.all(np.isfinite(found.drift_stderr))
+    widened = np.sqrt(np.diagonal(found.covariance))
+    assert np.all(widened > 0.9 * np.abs(found.drift.reshape(-1)))
+    assert np.all(widened > 5 * np.sqrt(np.diagonal(plain.covariance)))
+    assert found.robust_area_stderr > 0.005 > plain.robust_area_stderr
+    # What the scales add to the variance adds up to all of it.
+    np.testing.assert_allclose(found.variance.sum(0).reshape(-1), np.diagonal(found.covariance), rtol=1e-9)
+    # Noise of neighbouring scales that differ: nothing is added.
+    noise = [replace(p, drift=1e-3 * rng.standard_normal(12)) for p in points]
+    small = found_of(noise, False)
+    assert np.all(np.diagonal(small.covariance) < 2e-6)
+
+
+def test_corrections_that_the_optimism_does_not_bear_out_widen() -> None:
+    """Of fitted samples the accuracy exceeds that of left-out ones by what Gaussian margins say, or does not."""
+    points = points_of(1e-4)
+
+    def stderr(ratio: float) -> Array:
+        expected = np.full(4, 0.03)
+        doubtful = [
+            replace(p, correction=np.full(12, 0.02), optimism=np.stack([ratio * expected, expected]))
+            for p in points
         ]
-        for s, p in enumerate(points):
-            joint = joint_covariance(p, 2)[np.ix_([e, 2 + e], [e, 2 + e])]
-            for a in range(2):
-                slope = np.array([slopes[0][s, a], slopes[1][s, a]])
-                assert float(averages.variance[s, e, a]) == pytest.approx(slope @ joint @ slope, rel=1e-9)
+        return np.sqrt(np.diagonal(found_of(doubtful, False).covariance))
+
+    plain = np.sqrt(np.diagonal(found_of(points, False).covariance))
+    np.testing.assert_allclose(stderr(1.0), plain, rtol=1e-9)
+    slopes = found_of(points, False).slopes.sum(0)  # [2, E, A]
+    added = 0.5 * 0.02 * np.hypot(slopes[0], slopes[1]).reshape(-1)
+    np.testing.assert_allclose(stderr(1.5), np.hypot(plain, added), rtol=1e-6)
+    np.testing.assert_allclose(stderr(0.5), stderr(1.5), rtol=1e-9)
+
+
+def test_samples_that_pile_up_at_the_boundary_widen() -> None:
+    points = points_of(1e-4)
+    undecided = np.zeros(12)
+    undecided[:4] = 0.05
+    found = found_of([replace(p, undecided=undecided) for p in points], False)
+    plain = found_of(points, False)
+    added = np.square(0.05 * plain.slopes[:, 0].sum(0)).reshape(-1)
+    np.testing.assert_allclose(np.diagonal(found.covariance - plain.covariance), added, rtol=1e-6)

@@ -1,0 +1,166 @@
+"""Counts of left-out margins: their parts against definitions, and the whole against classifiers of other samples."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from checks import Array, drawn
+from scipy.stats import norm
+
+import synbench_fast as sb
+from synbench_fast.ops.feature_stats import feature_stats
+from synbench_fast.ops.leave_one_out import leave_one_out
+from synbench_fast.stats.consistent import GROUP, counts, grouped, margins, t_influence
+from synbench_fast.stats.solve import start_solving
+
+
+def sided(n: int = 40, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    """Margins [n, 3] that are positive on the right side, and labels of classes of different size."""
+    generator = torch.Generator().manual_seed(seed)
+    y = (torch.rand(n, generator=generator) < 0.4).to(torch.uint8)
+    return torch.randn(n, 3, generator=generator, dtype=torch.float64) + 0.8, y
+
+
+def weighted_t(margin: Array, y: Array, weight: Array) -> float:
+    """Mean of the class means over the pooled deviation, of weighted samples."""
+    means = [np.average(margin[y == k], weights=weight[y == k]) for k in (0, 1)]
+    square = np.average((margin - np.where(y == 1, means[1], means[0])) ** 2, weights=weight)
+    return float((means[1] + means[0]) / (2 * math.sqrt(square)))
+
+
+def test_influence_is_the_derivative_in_the_weight_of_a_sample() -> None:
+    margin, y = sided()
+    found = margins(margin, y)
+    influence = t_influence(found, found.t)
+    for e in range(3):
+        column, labels = margin[:, e].numpy(), y.numpy()
+        assert float(found.t[e]) == pytest.approx(weighted_t(column, labels, np.ones(40)), rel=1e-12)
+        for i in (0, 7, 39):
+            up, down = (np.where(np.arange(40) == i, 1 + h, 1.0) for h in (1e-5, -1e-5))
+            slope = (weighted_t(column, labels, up) - weighted_t(column, labels, down)) / 2e-5
+            assert float(influence[i, e]) == pytest.approx(slope, rel=1e-6, abs=1e-9)
+
+
+def test_margins_are_in_units_of_their_deviation() -> None:
+    margin, y = sided(300)
+    one, other = margins(margin, y), margins(1e6 * margin, y)
+    torch.testing.assert_close(one.unit, other.unit)
+    assert torch.allclose(one.centred.square().mean(0), torch.ones(3).double())
+    for label in (0, 1):
+        assert torch.allclose(one.centred[y == label].mean(0), torch.zeros(3).double(), atol=1e-12)
+    still = margins(torch.full((4, 1), 2.0, dtype=torch.float64), torch.tensor([0, 1, 0, 1]))
+    assert bool(still.unit.isfinite().all()) and bool(still.t.isfinite().all())
+
+
+@pytest.mark.parametrize("start", [0, 1, GROUP - 1, GROUP, 3 * GROUP + 5])
+@pytest.mark.parametrize("n", [1, GROUP - 1, GROUP, 3 * GROUP + 5])
+def test_groups_are_consecutive_samples(n: int, start: int) -> None:
+    values = torch.arange(2.0 * n, dtype=torch.float64).reshape(n, 2)
+    sums = grouped(values, start)
+    numbers = (start + torch.arange(n)) // GROUP - start // GROUP
+    expected = torch.zeros(int(numbers.max()) + 1, 2, dtype=torch.float64).index_add(0, numbers, values)
+    torch.testing.assert_close(sums, expected.T)
+
+
+@pytest.mark.parametrize("prior", [0.5, 0.35])
+def test_counts_without_a_correction_are_counts(prior: float) -> None:
+    """What is on the right side of the boundary, before and after an attack, and how far beyond."""
+    (x, _), (y, _), _ = drawn(150, 5, prior=prior, seed=8)
+    eps = (0.0, 0.3, 0.6)
+    stats = feature_stats(torch.from_numpy(x), torch.from_numpy(y))
+    solved = start_solving(stats, eps, "auto")().solution
+    left_out = leave_one_out(torch.from_numpy(x), torch.from_numpy(y), stats, solved.ridge)
+    budgets = torch.tensor(eps, dtype=torch.float64)
+    seen = margins(left_out.margin, torch.from_numpy(y))
+    found = counts(seen, left_out, solved, stats, budgets, prior, corrected=False)
+    side = np.where(y == 1, 1.0, -1.0)
+    for e in range(3):
+        unit = seen.unit[:, e].numpy()
+        t, t_rob = float(solved.t[e]), float(solved.t_rob[e])
+        k = math.log((1 - prior) / prior) / 2 / t_rob * float(seen.t[e]) / t
+        beyond = unit - side * k
+        cost = eps[e] * solved.mean_norm * float(left_out.weight_norm[e] / seen.deviation[e])
+        assert float(found.accuracy[e]) == pytest.approx((beyond > 0).mean())
+        assert float(found.robust_accuracy[e]) == pytest.approx((beyond > cost).mean())
+        reach = max(1.0, np.maximum(0, beyond).mean() / float(seen.t[e]))
+        assert float(found.reach[e]) == pytest.approx(reach)
+    assert bool((found.correction == 0).all()) and bool((found.by_t == 0).all())
+
+
+@pytest.mark.parametrize("estimator", ["consistent", "counted"])
+def test_counts_of_plenty_of_samples_need_no_correction(estimator: str) -> None:
+    """F/N = 2e-4: the correction is far below the error of the count."""
+    x, y, _ = drawn(30_000, 6, t=1.2)
+    point = sb.evaluate_features(x[0], y[0], eps=(0.0, 0.3), estimator=estimator)
+    assert np.all(np.abs(point.counted_accuracy - point.accuracy) < 5e-4)
+    plain = sb.evaluate_features(x[0], y[0], eps=(0.0, 0.3), estimator="counted")
+    np.testing.assert_allclose(point.accuracy, plain.accuracy, atol=5e-4)
+    np.testing.assert_allclose(point.bound, plain.bound, rtol=5e-3)
+
+
+def cubes(n: int, seed: int) -> tuple[Array, Any]:
+    """Heavy-tailed features: cubes of correlated Gaussians."""
+    generator = np.random.default_rng(seed)
+    mix = np.random.default_rng(0).standard_normal((16, 10)) / 4
+    y = np.arange(n) % 2
+    x = generator.standard_normal((n, 16)) + 0.35 * (2 * y[:, None] - 1)
+    return (x @ mix) ** 3, y
+
+
+def test_counting_needs_no_gaussian_margins() -> None:
+    """Against the share of 200 000 other samples that the limiting classifiers get right."""
+    x, y = cubes(200_000, 1)
+    held_x, held_y = cubes(200_000, 2)
+    eps = (0.0, 0.3)
+    truth = sb.evaluate_features(x, y, held_x, held_y, eps=eps, estimator="paper", group=200_000)
+    assumed = sb.evaluate_features(x, y, eps=eps, estimator="gaussian")
+    assert np.all(np.abs(assumed.accuracy - truth.accuracy) > 0.008)
+    for name in ("consistent", "counted"):
+        found = sb.evaluate_features(x, y, eps=eps, estimator=name)
+        assert np.all(np.abs(found.accuracy - truth.accuracy) < 0.004)
+        assert np.all(np.abs(found.robust_accuracy - truth.robust_accuracy) < 0.01)
+        np.testing.assert_allclose(found.bound, truth.bound, rtol=0.01)
+        np.testing.assert_array_equal(found.t, assumed.t)
+    # And the excess says so: counted minus Gaussian, in many of its errors.
+    assert assumed.excess is not None and assumed.excess_stderr is not None
+    np.testing.assert_allclose(assumed.accuracy + assumed.excess, truth.accuracy, atol=0.004)
+    assert np.all(np.abs(assumed.excess) > 8 * assumed.excess_stderr)
+
+
+def gaussian_excess(seeds: int) -> Array:
+    z = []
+    for seed in range(seeds):
+        x, y, _ = drawn(400, 12, t=1.2, seed=seed)
+        point = sb.evaluate_features(x[0], y[0], eps=(0.0, 0.3), estimator="gaussian")
+        assert point.excess is not None and point.excess_stderr is not None
+        z.append(point.excess / point.excess_stderr)
+    return np.array(z)
+
+
+def test_the_excess_of_gaussian_margins_is_noise_of_its_error() -> None:
+    z = gaussian_excess(150)
+    assert np.all(np.abs(z.mean(0)) < 0.35) and np.all((z.std(0) > 0.75) & (z.std(0) < 1.2))
+
+
+def test_a_correction_is_the_gain_of_the_population_over_n_samples() -> None:
+    """White features, F/N = 0.5: counted + correction is Phi(t), and the optimism is as expected."""
+    corrected, counted, optimism = [], [], []
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        y = np.arange(200) % 2
+        x = rng.standard_normal((200, 100))
+        x[:, 0] += 1.5 * (2 * y - 1)
+        point = sb.evaluate_features(x, y, eps=0.0)
+        corrected.append(point.accuracy[0])
+        counted.append(point.counted_accuracy[0])
+        assert point.optimism is not None
+        optimism.append(point.optimism[:, 0])
+    truth = norm.cdf(1.5)
+    assert np.mean(counted) < truth - 0.1
+    assert abs(np.mean(corrected) - truth) < 3 * np.std(corrected) / math.sqrt(60) + 0.01
+    seen, expected = np.mean(optimism, axis=0)
+    assert seen == pytest.approx(expected, rel=0.15) and seen > 0.1
