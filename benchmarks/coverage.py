@@ -2,6 +2,7 @@
 
     python benchmarks/coverage.py --runs 400 --out rows.jsonl        every cell, resumable; minutes per encoder
     python benchmarks/coverage.py --table rows.jsonl                 the table of docs/coverage.md
+    python benchmarks/coverage.py --estimators --runs 40             errors of the estimators at one scale, over N
 
 The truth of a score: at each of 24 scales the population's means, covariance, classifier, accuracy and reach from 200 000
 samples, interpolated to the published 49 scales. A run is `synbench_fast.score` of one seed.
@@ -92,6 +93,7 @@ def encoders() -> dict[str, Encoder]:
         "quadratic": lambda x: ((x + 0.5) @ other) ** 2,
         "uint8": lambda x: torch.round((x + 0.5).clamp(0, 1) * 255) / 255 @ w48,
         "useless": lambda x: (x @ rest) @ w48,
+        "ReLU, F = 115": lambda x: torch.relu(x @ normal(D, 115, seed=3)),
         "convolutions, averaged": convolutional(averaged=True),
         "convolutions, projected": convolutional(averaged=False),
         "transformer, averaged": transformer(48, averaged=True),
@@ -268,6 +270,30 @@ def table(rows: list[dict[str, Any]], truths: dict[str, Any]) -> Iterator[str]:
         yield f"| {name} | {setting} | {estimator} | {len(mine)} | " + " | ".join(cells) + " |"
 
 
+def estimators_table(name: str, encoder: Encoder, scale: float, runs: int) -> Iterator[str]:
+    """Root mean square errors of the accuracy at one scale, by N and budget: consistent, gaussian, counted."""
+    right = population(encoder, scale)[0]
+    for count in (128, 512, 2048):
+        found: dict[str, list[Any]] = {one: [] for one in ("consistent", "gaussian", "counted")}
+        stated, features_dim = [], 0
+        for seed in range(runs):
+            h, y = features(encoder, scale, count, 1000 + seed)
+            features_dim = h.shape[1]
+            for one, values in found.items():
+                point = sb.evaluate_features(h, y, eps=EPS, estimator=one)
+                values.append(point.accuracy)
+                if one == "consistent":
+                    stated.append(point.accuracy_stderr)
+        off = {one: np.sqrt(np.square(np.array(values) - right).mean(0)) for one, values in found.items()}
+        for e in (0, 2):
+            least = min(off["gaussian"][e], off["counted"][e])
+            yield (
+                f"| {name} | {count} | {features_dim / count:.2f} | {EPS[e]:g} | {right[e]:.3f} | "
+                + " | ".join(f"{off[one][e]:.4f}" for one in found)
+                + f" | {off['consistent'][e] / least:.2f} | {np.mean(stated, 0)[e]:.4f} |"
+            )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -278,6 +304,7 @@ def main() -> None:
     parser.add_argument("--estimator", default="consistent")
     parser.add_argument("--out", type=Path, default=Path("coverage.jsonl"))
     parser.add_argument("--table", type=Path)
+    parser.add_argument("--estimators", action="store_true")
     parser.add_argument("--truths", type=Path, default=Path("coverage-truths"))
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -288,6 +315,10 @@ def main() -> None:
         for name, encoder in encoders().items()
         if not wanted or any(one in name for one in wanted)
     }
+    if arguments.estimators:
+        for name, encoder in known.items():
+            print(*estimators_table(name, encoder, 1.6333, arguments.runs), sep="\n", flush=True)
+        return
     if arguments.table is not None:
         rows = [json.loads(line) for line in arguments.table.read_text().splitlines()]
         rows = [row for row in rows if row["encoder"] in known]
