@@ -322,7 +322,7 @@ def _published(info: EncoderInfo) -> EncoderInfo:
 
 def check_preset(name: str) -> Preset:
     """The preset of this name."""
-    if name not in PRESETS:
+    if not isinstance(name, str) or name not in PRESETS:
         raise SynbenchError(
             f"preset: expected one of {list(PRESETS)}, got {name!r}{suggest(str(name), PRESETS)}"
         )

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from synbench_fast.checks import check_eps, check_integer, check_seed, check_thresholds
-from synbench_fast.errors import SynbenchError
+from synbench_fast.encoders.base import is_out_of_memory
+from synbench_fast.errors import SynbenchError, first_line
 from synbench_fast.ops.dispatch import OPERATIONS, resolve
 from synbench_fast.ops.feature_stats import FeatureStats, feature_stats
 from synbench_fast.ops.sample_mixture import labels
@@ -48,8 +49,15 @@ class _Buffer:
 
     def __init__(self, count: int, features: int, like: Tensor) -> None:
         dtype = torch.float64 if like.dtype == torch.float64 else torch.float32
-        self.x = torch.empty(count, features, dtype=dtype, device=like.device)
-        self.seen = torch.zeros(count, dtype=torch.bool)
+        try:
+            self.x = torch.empty(count, features, dtype=dtype, device=like.device)
+            self.seen = torch.zeros(count, dtype=torch.bool)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            raise SynbenchError(
+                f"memory: expected room for {features} features of {count} samples, got {first_line(error)}"
+            ) from None
 
     @property
     def complete(self) -> bool:
@@ -135,7 +143,7 @@ class Probe:
         self.estimator = self._estimator.name
         self.thresholds = check_thresholds(thresholds)
         self.integral = integral
-        self.samples = check_integer("samples", samples, 4, "an integer of at least 4 per scale")
+        self.samples = check_integer("samples", samples, 4, "an integer of at least 4 per scale", 2**63)
         self.seed = check_seed(seed)
         self.mean, self.std = mean, std
         self.dtype, self.channels_last = dtype, channels_last

@@ -589,7 +589,11 @@ X, Y = labelled(12)
         ((X, [0]), {}, "a: expected a pair of tensors (features, labels), got tuple of Tensor, list"),
         ((X[:, 0], Y), {}, "a: expected features [N, F] of at least one sample, got shape (12,)"),
         ((X[:0], Y[:0]), {}, "a: expected features [N, F] of at least one sample, got shape (0, 6)"),
-        ((X.to(torch.complex64), Y), {}, "a: expected real features, got torch.complex64"),
+        (
+            (X.to(torch.complex64), Y),
+            {},
+            "a: features: expected dense real numbers, got a tensor of complex64",
+        ),
         ((X, Y[:-1]), {}, "a: expected labels of shape (12,), got shape (11,)"),
         ((X, Y.double()), {}, "a: expected integer labels, got torch.float64"),
         ((X * math.nan, Y), {}, "a: expected finite features, got nan in sample 0, feature 0"),
@@ -613,7 +617,22 @@ X, Y = labelled(12)
         (
             (X.to_sparse(), Y),
             {},
-            "a: expected dense features and labels, got torch.sparse_coo, torch.strided",
+            "a: features: expected dense real numbers, got a tensor of layout sparse_coo",
+        ),
+        ((X, Y.to_sparse()), {}, "a: labels: expected dense real numbers, got a tensor of layout sparse_coo"),
+        ((X.to("meta"), Y), {}, "a: features: expected dense real numbers, got a tensor of device meta"),
+        ((X, Y.to("meta")), {}, "a: labels: expected dense real numbers, got a tensor of device meta"),
+        (
+            (X.to(torch.float8_e5m2), Y),
+            {},
+            "a: features: expected dense real numbers, got a tensor of float8",
+        ),
+        ((X, Y), {"classes": [0.5, 1, 2]}, "classes: expected a sequence of integer labels, got [0.5, 1, 2]"),
+        ((X, Y), {"classes": 3}, "classes: expected a sequence of integer labels, got 3"),
+        (
+            (X, Y),
+            {"feature_weight": 10**400},
+            "feature_weight: expected a finite number of at least 0, got 1000",
         ),
         ((X * 1e150, Y), {}, "a: expected features of a size from 1e-140 to 1e+140, got 4.91e+150"),
         ((X * 1e-150, Y), {}, "a: expected features of a size from 1e-140 to 1e+140, got 4.91e-150"),
@@ -633,6 +652,16 @@ X, Y = labelled(12)
 def test_mistakes(a: Any, options: dict[str, Any], message: str) -> None:
     with refused(message):
         dataset_distance(a, (X, Y), **options)
+
+
+@pytest.mark.parametrize("size", [1e-100, 1e-12, 1e-8, 1e-7, 1e30, 1e120])
+@pytest.mark.parametrize("exact", [True, False])
+def test_small_and_large_features(size: float, exact: bool) -> None:
+    """The distance is in squared units of the features: the simplex takes tiny differences of costs for none."""
+    (x, labels), (y, others) = labelled(30), labelled(30, seed=1, shift=0.5)
+    right = dataset_distance((x, labels), (y, others), exact=exact).value
+    found = dataset_distance((x * size, labels), (y * size, others), exact=exact).value
+    near(found / size**2, right, 1e-9 * right)
 
 
 def test_rounding_is_no_transport() -> None:

@@ -544,6 +544,11 @@ def test_other_failures_of_the_encoder_keep_their_traceback() -> None:
         ({"dtype": torch.int32}, ["dtype: expected one of ['auto', 'float32'", "got 'int32'"]),
         ({"dtype": torch.float8_e5m2}, ["dtype: expected one of ['auto', 'float32'", "got 'float8_e5m2'"]),
         ({"input_shape": (0,)}, ["input_shape: expected positive integers"]),
+        ({"input_shape": (2**63,)}, ["input_shape: expected positive integers"]),
+        ({"samples": 10**13}, ["memory: expected room for 24 features of 10000000000000 samples, got RuntimeError"]),
+        ({"samples": 10**18}, ["memory: expected room for 24 features of 1000000000000000000 samples, got RuntimeError"]),
+        ({"samples": 2**63}, ["samples: expected an integer of at least 4 per scale, got 9223372036854775808"]),
+        ({"preset": ["quick"]}, ["preset: expected one of ['quick', 'standard', 'paper'], got ['quick']"]),
         ({"input_shape": (2, 12), "mean": (1, 2, 3)}, ["mean: expected 1 or 2 finite values"]),
         ({"input_shape": (2, 12), "std": (0.0,)}, ["std: expected positive values"]),
         ({"pool": "average"}, ["pool: expected one of"]),
@@ -571,6 +576,19 @@ def test_numbers_of_other_libraries(kind: Callable[..., Any]) -> None:
     assert "--eps 0,0.25 " in again.command and "--thresholds 0.625,0.75 " in again.command
     alone = sb.score("builtin:linear?dim=4", **{**SMALL, "eps": kind(0.25)})
     assert "--eps 0.25 " in alone.command
+
+
+def test_an_input_of_more_bytes_than_can_be_counted() -> None:
+    with refused("memory: expected room for the encoder and a batch of 2, got RuntimeError"):
+        sb.score(torch.nn.Flatten(), input_shape=(3, 10**10, 10**10))
+
+
+@pytest.mark.parametrize("device", ["cpu:0", torch.device("cpu", 0)])
+def test_the_cpu_with_an_index_is_the_cpu(device: str | torch.device) -> None:
+    assert (
+        sb.score("builtin:identity", **SMALL, device=device).scores
+        == sb.score("builtin:identity", **SMALL).scores
+    )
 
 
 @pytest.mark.parametrize("device", ["cuda", "cuda:0"])

@@ -184,11 +184,10 @@ def check_rows(spec: str, shape: Sequence[int], batch: int) -> None:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether a forward pass failed for lack of memory, on a GPU or on the host."""
+    """Whether it failed for lack of memory, on a GPU or on the host, or asked for more bytes than can be counted."""
+    known = ("out of memory", "can't allocate memory", "not enough memory", "size calculation overflowed")
     text = str(error).lower()
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(
-        words in text for words in ("out of memory", "can't allocate memory", "not enough memory")
-    )
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(words in text for words in known)
 
 
 class Encoder:

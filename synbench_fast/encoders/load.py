@@ -222,7 +222,7 @@ def _shape(shape: Sequence[int] | None) -> tuple[int, ...] | None:
         sizes = tuple(shape)
     except TypeError:
         sizes = ()
-    if not sizes or not all(isinstance(n, int) and not isinstance(n, bool) and n > 0 for n in sizes):
+    if not sizes or not all(isinstance(n, int) and not isinstance(n, bool) and 0 < n < 2**63 for n in sizes):
         raise SynbenchError(f"input_shape: expected positive integers such as (3, 224, 224), got {shape!r}")
     return sizes
 

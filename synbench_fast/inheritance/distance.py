@@ -22,6 +22,7 @@ Alvarez-Melis and Fusi, NeurIPS 2020.
 from __future__ import annotations
 
 import math
+import sys
 import time
 import warnings
 from collections.abc import Sequence
@@ -131,7 +132,15 @@ def dataset_distance(
     """
     begun = time.perf_counter()
     _check_options(
-        feature_weight, label_weight, regularisation, samples, seed, tolerance, iterations, unconverged
+        feature_weight,
+        label_weight,
+        regularisation,
+        samples,
+        seed,
+        tolerance,
+        iterations,
+        unconverged,
+        classes,
     )
     (x, x_labels), (y, y_labels) = (check_labelled(n, one) for n, one in zip(names, (a, b), strict=True))
     if x.shape[1] != y.shape[1]:
@@ -210,6 +219,7 @@ def _check_options(
     tolerance: float,
     iterations: int,
     unconverged: str,
+    classes: Sequence[int] | None,
 ) -> None:
     for name, value in (("feature_weight", feature_weight), ("label_weight", label_weight)):
         if not (_number(value) and value >= 0):
@@ -231,10 +241,12 @@ def _check_options(
             f"unconverged: expected one of {', '.join(UNCONVERGED)}, got {unconverged!r}"
             f"{suggest(str(unconverged), UNCONVERGED)}"
         )
+    if classes is not None and not (isinstance(classes, Sequence) and all(_integer(one) for one in classes)):
+        raise SynbenchError(f"classes: expected a sequence of integer labels, got {classes!r}")
 
 
 def _number(value: object) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, Real) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 
 def _integer(value: object) -> bool:
@@ -411,13 +423,17 @@ def _newton(plan: Tensor, u: Tensor, v: Tensor, rows: Tensor, iterations: int) -
 
 
 def _exact(ot: Any, cost: Tensor) -> _Transport:
-    """The least <p, d> by the library's network simplex, on the CPU."""
+    """The least <p, d> by the library's network simplex, on the CPU.
+
+    The simplex takes differences of costs below about 1e-15 for none, so it gets costs that are at most 1.
+    """
     n, m = cost.shape
     weights = [torch.full((count,), 1 / count, dtype=cost.dtype) for count in (n, m)]
     on_cpu = cost.cpu()
+    largest = float(on_cpu.max()) or 1.0
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the library's own words come back below
-        plan, log = ot.emd(*weights, on_cpu, numItermax=_EXACT_ITERATIONS, log=True)
+        plan, log = ot.emd(*weights, on_cpu / largest, numItermax=_EXACT_ITERATIONS, log=True)
     if log.get("warning"):
         raise SynbenchError(f"distance: expected an exact transport, got {log['warning']!r}")
     residual = max(

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from synbench_fast.checks import check_plain
 from synbench_fast.errors import SynbenchError
 from synbench_fast.ops.dispatch import importable
 
@@ -60,28 +61,26 @@ def check_labelled(name: str, pair: tuple[Tensor, Tensor]) -> tuple[Tensor, Tens
 
     Raises:
         SynbenchError: no pair of tensors, no samples, other shapes, labels that are no integers, NaN, infinity,
-            sparse tensors, or features too large or too small to be squared.
+            tensors that `check_plain` refuses, or features too large or too small to be squared.
     """
     if not (
         isinstance(pair, (tuple, list)) and len(pair) == 2 and all(isinstance(one, Tensor) for one in pair)
     ):
         raise SynbenchError(f"{name}: expected a pair of tensors (features, labels), got {_kind(pair)}")
-    features, labels = pair
+    features, labels = (
+        check_plain(one, f"{name}: {what}") for one, what in zip(pair, ("features", "labels"), strict=True)
+    )
     if features.ndim < 2 or not features.numel():
         raise SynbenchError(
             f"{name}: expected features [N, F] of at least one sample, got shape {tuple(features.shape)}"
         )
-    if features.layout != torch.strided or labels.layout != torch.strided:
-        raise SynbenchError(
-            f"{name}: expected dense features and labels, got {features.layout}, {labels.layout}"
-        )
-    if features.is_complex() or features.dtype == torch.bool:
+    if features.dtype == torch.bool:
         raise SynbenchError(f"{name}: expected real features, got {features.dtype}")
     if labels.shape != features.shape[:1]:
         raise SynbenchError(
             f"{name}: expected labels of shape ({len(features)},), got shape {tuple(labels.shape)}"
         )
-    if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
+    if labels.is_floating_point() or labels.dtype == torch.bool:
         raise SynbenchError(f"{name}: expected integer labels, got {labels.dtype}")
     features = features.detach().to(torch.float64).flatten(1)
     finite = features.isfinite()

@@ -318,7 +318,9 @@ def _check_pattern(pattern: Tensor, shape: tuple[int, ...], device: torch.device
 def _check_out(
     out: Tensor, shape: tuple[int, ...], dtype: torch.dtype, layout: torch.memory_format, device: torch.device
 ) -> None:
-    same_device = out.device.type == device.type and device.index in (None, out.device.index)
+    # torch takes "cpu:0" for the CPU, whose tensors have no index.
+    anywhere = device.type == "cpu" or device.index in (None, out.device.index)
+    same_device = out.device.type == device.type and anywhere
     contiguous = out.is_contiguous(memory_format=layout) if out.dim() == len(shape) else False
     if tuple(out.shape) != shape or out.dtype != dtype or not same_device or not contiguous:
         raise SynbenchError(
