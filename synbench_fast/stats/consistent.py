@@ -176,11 +176,14 @@ def counts(
         return margin - found.side * at.clamp(-FAR, FAR)  # infinite where the prior alone decides
 
     shifted = beyond(found.unit, curve.k_here)
-    accuracy = _rate(shifted, found.side, curve, moved, error, corrected)
+    # The boundary k is in units of t_rob, and moves with it.
+    signal = t_rob > 0
+    by_k = torch.where(signal, -k / torch.where(signal, t_rob, 1.0), 0.0) * t_influence(found, t_rob)
+    accuracy = _rate(shifted, found.side, curve, moved, by_k, error, corrected)
     cost = eps * solution.mean_norm * left_out.weight_norm.cpu() / found.deviation  # r |w|, in these units
     attacked = replace(curve, here=found.t - cost, limit=limit * kept, slope=slope * kept)
-    robust = _rate(shifted - cost, found.side, attacked, moved, error, corrected)
-    reach, of_reach, by_limit, added = _reach(shifted, found, curve, accuracy.density, moved, t > 0)
+    robust = _rate(shifted - cost, found.side, attacked, moved, by_k, error, corrected)
+    reach, of_reach, by_limit, added = _reach(shifted, found, curve, accuracy.density, moved, by_k, t > 0)
 
     fitted = margins(left_out.fitted, found.side[:, 0] > 0)
     fits = (beyond(fitted.unit, shift(fitted.t)) > 0).double().mean(0)
@@ -203,11 +206,17 @@ def counts(
 
 
 def _rate(
-    margin: Tensor, side: Tensor, curve: _Gaussian, moved: Tensor, error: float, corrected: bool
+    margin: Tensor,
+    side: Tensor,
+    curve: _Gaussian,
+    moved: Tensor,
+    by_k: Tensor,
+    error: float,
+    corrected: bool,
 ) -> _Rate:
     """The fraction of positive margins [N, E], corrected from `curve.here` to `curve.limit`.
 
-    moved: influences on t_loo [N, E]; error: of the boundary.
+    moved, by_k: influences on t_loo and on k [N, E]; error: of the boundary.
     """
     n, right = len(margin), (margin > 0).double()
     counted, prior = right.mean(0), curve.prior
@@ -221,7 +230,9 @@ def _rate(
     value = (counted + density * gain).clamp(0, 1)
     return _Rate(
         value=value,
-        influence=(right - counted) / n + slope * moved,
+        influence=_within(right, side) / n
+        + slope * moved
+        + gaussian.accuracy_shift_slope(curve.here, curve.k_here, prior) * by_k,
         by_limit=by_limit,
         correction=value - counted,
         density=density,
@@ -231,7 +242,13 @@ def _rate(
 
 
 def _reach(
-    margin: Tensor, found: Margins, curve: _Gaussian, density: Tensor, moved: Tensor, signal: Tensor
+    margin: Tensor,
+    found: Margins,
+    curve: _Gaussian,
+    density: Tensor,
+    moved: Tensor,
+    by_k: Tensor,
+    signal: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Reach [E], the influences on it [N, E], its derivative in t', and its correction; infinite without a signal."""
     signal = signal & (curve.here > 0) & (curve.limit > 0)
@@ -247,13 +264,24 @@ def _reach(
     # The mean of the margins moves with its samples, and so does the midpoint, which one class gains from.
     right_side = ((margin > 0) * found.side).mean(0)
     by_mean = (ratio + right_side * found.side) * found.centred * found.per_class / here
-    influence = (positive - positive.mean(0)) / (n * here) - by_mean + slope * moved
+    influence = (
+        _within(positive, found.side) / (n * here) - by_mean + slope * moved - right_side / here * by_k
+    )
     return (
         torch.where(signal, value, torch.inf),
         torch.where(signal, influence, 0.0),
         by_limit,
         torch.where(signal, value - ratio, 0.0),
     )
+
+
+def _within(values: Tensor, side: Tensor) -> Tensor:
+    """[N, E] less the mean of their class: how many samples a class has is no luck."""
+    one = side > 0
+    ones = one.sum()
+    mean_1 = torch.where(one, values, 0.0).sum(0) / ones
+    mean_0 = torch.where(one, 0.0, values).sum(0) / (len(values) - ones)
+    return values - torch.where(one, mean_1, mean_0)
 
 
 # Half the width of the zone near the boundary, in deviations of the noise; samples that both numbers are taken to have

@@ -239,24 +239,28 @@ def test_without_a_signal_there_is_no_nan(estimator: str, prior: float) -> None:
     assert point.influence is not None and np.all(np.isfinite(point.influence))
 
 
+@pytest.mark.parametrize("prior", [0.5, 0.2])
 @pytest.mark.parametrize("estimator", ALL[:3])
-def test_standard_errors_are_the_spread_over_data_sets(estimator: str) -> None:
+def test_standard_errors_are_the_spread_over_data_sets(estimator: str, prior: float) -> None:
     """200 data sets know a spread to 5 %, the formulas are of leading order in 1/N."""
     _, _, moments = drawn(4, 20, t=1.4, seed=5)
     factor = np.linalg.cholesky(moments[1:])
-    y = np.arange(200) % 2
+    y = (np.arange(200) < 200 * prior).astype(np.int64)
     points = []
     for seed in range(200):
         noise = np.random.default_rng(1000 + seed).standard_normal((200, 20))
         x = (2 * y[:, None] - 1) * moments[0] + noise @ factor.T
-        points.append(sb.evaluate_features(x, y, eps=(0.0, 0.2, 0.5), estimator=estimator))
+        points.append(sb.evaluate_features(x, y, eps=(0.0, 0.2, 0.5), estimator=estimator, prior=prior))
     for name in ("t", "accuracy", "robust_accuracy", "bound"):
         spread = np.std([getattr(point, name) for point in points], axis=0, ddof=1)
         stderr = "stderr" if name == "t" else f"{name}_stderr"
         predicted = np.sqrt(np.mean([getattr(point, stderr) ** 2 for point in points], axis=0))
-        # What an attack leaves is known better than the binomial error of its count: the attack moves with the class means.
-        most = 1.5 if (estimator, name) == ("counted", "robust_accuracy") else 1.25
+        # Too large is the error of a count whose boundary moves with the means of the classes: what one of them gains the
+        # other one loses, and where one is rare and attacked, hardly anything is left of it.
+        most = 1.25 if estimator == "gaussian" or (prior == 0.5 and name != "robust_accuracy") else 1.75
         assert np.all((predicted > 0.85 * spread) & (predicted < most * spread)), (name, predicted / spread)
+    if prior != 0.5:
+        return
     # And together: the covariance of accuracy, reach and robust accuracy.
     rows = np.array([np.concatenate([p.accuracy, p.reach, p.robust_accuracy]) for p in points])
     stated = np.mean([p.covariance for p in points], axis=0)
