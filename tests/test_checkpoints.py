@@ -268,3 +268,40 @@ def test_many_names_take_no_time(tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match="does not use"):
         load_checkpoint(wanted, str(file), "it")
     assert all(one.item() == 1 for one in wanted.parameters())
+
+
+class Tied(nn.Module):
+    """One weight of two names."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a = self.b = nn.Linear(6, 6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        made: Tensor = self.b(torch.relu(self.a(x.flatten(1))))
+        return made
+
+
+@pytest.mark.parametrize("kept", ["a", "b"])
+def test_a_weight_of_two_names_may_be_stored_under_one(kept: str, tmp_path: Path) -> None:
+    """Files of safetensors never have both."""
+    stored = {name: one for name, one in Tied().state_dict().items() if name.startswith(kept)}
+    made = Tied()
+    torch.save(stored, tmp_path / "one.pt")
+    load_checkpoint(made, f"{tmp_path / 'one.pt'}", "the net")
+    assert torch.equal(made.a.weight, stored[f"{kept}.weight"])
+    others = {name: one + 1 for name, one in stored.items()}
+    torch.save({"student": stored, "teacher": others}, tmp_path / "two.pt")
+    with pytest.raises(SynbenchError, match="expected one set of weights"):
+        load_checkpoint(made, f"{tmp_path / 'two.pt'}", "the net")
+
+
+def test_a_weight_of_two_names_has_one_value(tmp_path: Path) -> None:
+    """torch would take the last one without a word."""
+    file = tmp_path / "one.pt"
+    stored = Tied().state_dict()
+    torch.save({**stored, "b.weight": stored["b.weight"] + 1}, file)
+    with pytest.raises(
+        SynbenchError, match=r"^checkpoint: expected equal a.weight and b.weight, .* differ in "
+    ):
+        load_checkpoint(Tied(), f"{file}", "the net")

@@ -286,8 +286,11 @@ class _Candidate(NamedTuple):
         return plain and all(torch.equal(one, another) for one, another in pairs)
 
 
-def _candidates(groups: Mapping[str, dict[str, Tensor]], expected: Iterable[str]) -> list[_Candidate]:
-    """Every place that has some of the expected keys, the one with most of them first, then the shallower one."""
+def _candidates(groups: Mapping[str, dict[str, Tensor]], expected: Mapping[str, Tensor]) -> list[_Candidate]:
+    """Every place that has some of the expected keys, the one with most of them first, then the shallower one.
+
+    A weight that has several names may be stored under one of them.
+    """
     wanted = set(expected)
     depth = 1 + max((key.count(".") for key in wanted), default=0)
     found: list[_Candidate] = []
@@ -299,6 +302,9 @@ def _candidates(groups: Mapping[str, dict[str, Tensor]], expected: Iterable[str]
                 key = ".".join(parts[first:])
                 if key in wanted:
                     inside.setdefault(name.removesuffix(key), {})[key] = value
+        for chosen in inside.values():
+            stored = {id(expected[key]): value for key, value in chosen.items()}
+            chosen |= {key: stored[id(one)] for key, one in expected.items() if id(one) in stored} | chosen
         found += [
             _Candidate(f"{keys}.{prefix}".strip("."), prefix, group, chosen)
             for prefix, chosen in inside.items()
@@ -370,7 +376,7 @@ def load_checkpoint(
     """
     groups = read_checkpoint(path)
     expected: dict[str, Tensor] = {}
-    for name, value in module.state_dict().items():
+    for name, value in module.state_dict(keep_vars=True).items():
         if not isinstance(value, Tensor):
             raise SynbenchError(
                 f"checkpoint: expected None for {spec}, whose weights are packed ({name} is a "
@@ -392,6 +398,7 @@ def load_checkpoint(
     needed = {name for name in expected if name in parameters and not is_optional(name)} or set(expected)
     candidate = _choose(found, split_checkpoint(path)[1], needed, expected, path, spec)
     prefix, chosen = candidate.prefix, candidate.chosen
+    first: dict[int, str] = {}
     for name, value in chosen.items():
         if value.shape != expected[name].shape:
             raise SynbenchError(
@@ -402,6 +409,12 @@ def load_checkpoint(
             raise SynbenchError(
                 f"checkpoint: expected {prefix}{name} of {_kind(expected[name])} values for {spec}, "
                 f"got {value.dtype} in {path}"
+            )
+        same = first.setdefault(id(expected[name]), name)
+        if same != name and not torch.equal(chosen[same], value):
+            raise SynbenchError(
+                f"checkpoint: expected equal {prefix}{same} and {prefix}{name}, which are one weight of {spec}, got two "
+                f"that differ in {path}"
             )
     missing = sorted(name for name in expected if name not in chosen and not name.endswith(_COUNT))
     complete = not any(map(is_optional, missing))
