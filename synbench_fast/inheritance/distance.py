@@ -245,8 +245,8 @@ def _check_options(
         raise SynbenchError(f"classes: expected a sequence of integer labels, got {classes!r}")
 
 
-def _number(value: object) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
+def _number(value: Any) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool) and bool(abs(value) <= sys.float_info.max)
 
 
 def _integer(value: object) -> bool:
