@@ -245,8 +245,11 @@ def _check_options(
         raise SynbenchError(f"classes: expected a sequence of integer labels, got {classes!r}")
 
 
-def _number(value: Any) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool) and bool(abs(value) <= sys.float_info.max)
+def _number(value: object) -> bool:
+    largest = sys.float_info.max
+    return (
+        isinstance(value, Real) and not isinstance(value, bool) and value <= largest and not value < -largest
+    )
 
 
 def _integer(value: object) -> bool:
