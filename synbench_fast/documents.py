@@ -57,6 +57,7 @@ LARGEST_INTEGER = 2**64 - 1  # a seed may be that large; beyond it no field mean
 
 _ABANDONED_SECONDS = 86400.0  # a file of another machine that has not grown for so long is nobody's
 # .NAME OF THE FILE TO COME.MACHINE-PROCESS-ITS START-RANDOM.tmp; earlier versions named the process alone.
+_LARGEST = 1 << 28  # characters of a document, which may be a pipe or a device that never ends
 _TEMPORARY = re.compile(
     r"\..*\.(?:(?P<host>[0-9a-f]{16})-(?P<pid>[0-9]+)-(?P<mark>[0-9]*)|[0-9]+)-[0-9a-f]{8}\.tmp", re.DOTALL
 )
@@ -188,11 +189,14 @@ def read_text(path: str | os.PathLike[str], kind: str, *, own: bool = False) -> 
     """The UTF-8 text of a file; SynbenchError calls it a `kind` file. `own`: it is part of a store, see `open_own`."""
     try:
         with open(open_own(Path(path), os.O_RDONLY) if own else path, encoding="utf-8") as stream:
-            return stream.read()
+            text = stream.read(_LARGEST)
     except OSError as error:
         raise SynbenchError(f"{path}: expected a readable {kind} file, got: {error.strerror}") from None
     except UnicodeDecodeError:
         raise SynbenchError(f"{path}: expected a {kind} file in UTF-8, got other bytes") from None
+    if len(text) == _LARGEST:
+        raise SynbenchError(f"{path}: expected a {kind} file, got one of {_LARGEST} characters or more")
+    return text
 
 
 def parse(text: str, source: str) -> Any:

@@ -183,3 +183,9 @@ def test_a_result_whose_field_is_there_twice(tmp_path: Path) -> None:
         Result.load(tmp_path / "a.json")
     found = load_results(tmp_path)
     assert len(found.items) == 1 and "the key 'spec' is there twice" in found.problems[0]
+
+
+def test_a_document_that_never_ends() -> None:
+    """As `compare /dev/zero` would read it: until the memory is full."""
+    with refused("/dev/zero: expected a result file, got one of 268435456 characters or more"):
+        Result.load("/dev/zero")

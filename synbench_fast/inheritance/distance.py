@@ -246,7 +246,10 @@ def _check_options(
 
 
 def _number(value: object) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
+    largest = sys.float_info.max
+    return (
+        isinstance(value, Real) and not isinstance(value, bool) and value <= largest and not value < -largest
+    )
 
 
 def _integer(value: object) -> bool:
