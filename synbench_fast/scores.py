@@ -114,11 +114,9 @@ class Scoring:
         return Curve(
             scores=self._scores(found, unit),
             curve=self._curve(points),
-            # Errors over budgets are related where the same samples count at all of them, and points know how: those with
-            # influences do.
-            score_covariance=covariance.tolist()
-            if np.isfinite(covariance).all() and all(one.influence is not None for one in points)
-            else None,
+            score_covariance=None
+            if any(one.independent for one in points) or not np.isfinite(covariance).all()
+            else covariance.tolist(),
             influence=self._influence(points, found, unit),
             robust_area=self._robust_area(found),
             fits=self._fits(found),

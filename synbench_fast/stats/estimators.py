@@ -520,6 +520,7 @@ def _published(
         rank=solution.rank,
         lost_separation=solution.rank < stats.mean.shape[1] and examine(stats).separated,
         estimator="paper",
+        independent=True,
         covariance=_independent(
             accuracy.numpy(), bound.numpy(), accuracy_stderr, totals.bound_stderr.numpy(), robust_stderr
         ),
@@ -602,7 +603,7 @@ class _Foreign(Estimator):
                 )
         if point.covariance is None:
             names = ("accuracy", "bound", "accuracy_stderr", "bound_stderr", "robust_accuracy_stderr")
-            arrays["covariance"] = _independent(*(arrays[name] for name in names))
+            arrays |= {"covariance": _independent(*(arrays[name] for name in names)), "independent": True}
         return replace(point, estimator=self.name, count=count, feature_dim=features, **arrays)
 
 

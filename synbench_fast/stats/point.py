@@ -29,6 +29,7 @@ class CurvePoint:
         feature_dim, rank: F, and how many directions of the features vary within the classes; the others were dropped.
         below_cut: features that vary, but too little beside the largest one to be seen in float64; they were lost.
         lost_separation: whether a dropped direction separates the classes without error, which `paper` does not see.
+        independent: whether the budgets' errors are taken as independent because nothing is known of their covariance.
         covariance: [3 E, 3 E] sampling covariance of (accuracy, reach, robust accuracy) over the budgets, where
             reach = accuracy * bound; None where it is not known.
         correction: [3 E] what `consistent` added to the counts of left-out samples.
@@ -59,6 +60,7 @@ class CurvePoint:
     estimator: str
     below_cut: int = 0
     lost_separation: bool = False
+    independent: bool = False
     covariance: Array | None = None
     correction: Array | None = None
     optimism: Array | None = None
