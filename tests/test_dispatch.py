@@ -31,8 +31,9 @@ def test_every_implementation_exists(operation):
 
 @pytest.mark.parametrize("operation", dispatch.OPERATIONS)
 def test_auto_takes_the_compiled_core_on_a_cpu_and_the_specification_elsewhere(operation):
-    assert dispatch.resolve(operation, "cpu") == ("blas" if operation == "feature_stats" else "cpp")
-    assert dispatch.resolve(operation, "mps") == ("blas" if operation == "feature_stats" else "torch")
+    products = operation in ("feature_stats", "leave_one_out")  # of matrices, by the BLAS of any device
+    assert dispatch.resolve(operation, "cpu") == ("blas" if products else "cpp")
+    assert dispatch.resolve(operation, "mps") == ("blas" if products else "torch")
 
 
 def test_auto_takes_the_kernels_on_a_gpu(monkeypatch):
@@ -42,6 +43,7 @@ def test_auto_takes_the_kernels_on_a_gpu(monkeypatch):
         "sample_mixture": "triton",
         "feature_stats": "blas",
         "robust_solve": "cuda",
+        "leave_one_out": "blas",
         "score_sweep": "cuda",
         "score_auc": "cuda",
     }

@@ -253,8 +253,10 @@ def test_the_callers_settings_do_not_count(
         by_hand = encoder(x)
         now = state()
         assert [one for one in there if now[one] != there[one]] == []
-    assert all(np.array_equal(*pair) for pair in zip(found, own, strict=True))
-    assert np.array_equal(again, expected) and np.array_equal(builtin, convolutional)
+    # With other threads the BLAS adds in another order, and last bits differ.
+    near = 1e-9 if name == "threads" else 0.0
+    pairs = [*zip(found, own, strict=True), (again, expected), (builtin, convolutional)]
+    assert all(np.allclose(*pair, rtol=near, atol=near) for pair in pairs)
     assert torch.equal(by_hand, features)
 
 

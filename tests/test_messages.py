@@ -100,7 +100,7 @@ def test_traces_quote_keys_on_one_line(capsys: pytest.CaptureFixture[str]) -> No
             except KeyError as error:
                 raise RuntimeError("unexpected keys:\nrm -rf ~\n\x1b[2J") from error
 
-    answer(Broken(), {"kind": "load", "job": 1, "request": {}, "prepared": None})  # type: ignore[arg-type]
+    answer(Broken(), {"number": 0, "kind": "load", "job": 1, "request": {}, "prepared": None})  # type: ignore[arg-type]
     lines = capsys.readouterr().err.splitlines()
     assert lines[-1] == "RuntimeError: unexpected keys: rm -rf ~ \\x1b[2J"
     assert sum(line.startswith("Traceback") for line in lines) == 2

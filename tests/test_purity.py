@@ -214,7 +214,7 @@ def test_a_batch_size_that_fails_is_named() -> None:
 def test_a_single_sample_that_loses_its_axis() -> None:
     assert scored(lambda x: flat(x).squeeze(), batch_size=100) == scored(flat, batch_size=100)
     for batch_size in (1, 199):
-        with refused("expected output [B, F], got [8]"):
+        with refused("expected output [1, F] for a batch of 1, got [8]"):
             scored(lambda x: flat(x).squeeze(), batch_size=batch_size)
 
 
