@@ -10,8 +10,8 @@ and each forward pass leaves them as it found them:
         with kept_state():                      # one forward pass
             ...
 
-Out of reach is what has no setting to put back: functions of other libraries than torch that an encoder replaces,
-their options, threads it leaves running. Random numbers go on from batch to batch: an encoder that draws some is no
+Out of reach is what has no setting to put back: functions of a library that an encoder replaces, options of other
+libraries, threads it leaves running. Random numbers go on from batch to batch: an encoder that draws some is no
 function of its sample.
 """
 
@@ -30,7 +30,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor, nn
 from torch.nn.modules import module as torch_module
 from torch.utils import _device as torch_device
 
@@ -356,13 +355,10 @@ def seeded(seed: int) -> Iterator[None]:
 def own_registrations() -> Iterator[None]:
     """What the code inside registers with Python and torch goes with it: an encoder's from loading to its result.
 
-    These are paths of imports, hooks on all modules of torch, functions of torch and of its layers that are replaced
-    (drawing no weights, say), Python's standard streams, and what Ctrl-C and SIGTERM do; and modules that were
+    These are paths of imports, hooks on all modules of torch, and what Ctrl-C and SIGTERM do; and modules that were
     imported from paths of the encoder's own, which would be taken for another encoder's modules of the same names.
     """
     paths, modules = list(sys.path), set(sys.modules)
-    functions = [(owner, _functions(owner)) for owner in _owners()]
-    streams = sys.stdout, sys.stderr
     hooks = {
         name: dict(value)
         for name, value in vars(torch_module).items()
@@ -378,17 +374,8 @@ def own_registrations() -> Iterator[None]:
                     ValueError, TypeError
                 ):  # not the main thread, or a handler that is not Python's
                     signal.signal(number, handler)
-        sys.stdout, sys.stderr = streams
         if sys.path != paths:
             sys.path[:] = paths
-        for owner, before in functions:
-            for name, one in _functions(owner).items():
-                if before.get(name) is one or _stays(one, modules):
-                    continue
-                if name in before:
-                    setattr(owner, name, before[name])
-                elif isinstance(owner, type):
-                    delattr(owner, name)  # it hid what the class inherits
         for name, there in hooks.items():
             registered = getattr(torch_module, name)
             if registered != there:
@@ -398,28 +385,6 @@ def own_registrations() -> Iterator[None]:
             if not _importable(top, sys.modules.get(top)):
                 for name in [one for one in sys.modules if one.partition(".")[0] == top]:
                     del sys.modules[name]
-
-
-def _owners() -> list[Any]:
-    """Where torch has the functions that networks call by name, and that some replace: modules and classes."""
-    places = [vars(one) for name, one in list(sys.modules.items()) if name.startswith("torch.nn.modules.")]
-    values = (value for place in places for value in place.values())
-    layers = {one for one in values if isinstance(one, type) and issubclass(one, nn.Module)}
-    return [torch, nn, nn.functional, nn.init, Tensor, *layers]
-
-
-def _functions(owner: Any) -> dict[str, Any]:
-    return {
-        name: one
-        for name, one in vars(owner).items()
-        if name == "__call__" or (callable(one) and not name.startswith("__"))
-    }
-
-
-def _stays(function: Any, modules: set[str]) -> bool:
-    """Whether it is of a package that was imported since there were `modules`, and will not be imported again."""
-    top = str(getattr(function, "__module__", "")).partition(".")[0]
-    return top in sys.modules and top not in modules and _importable(top, sys.modules[top])
 
 
 def _importable(name: str, module: ModuleType | None) -> bool:

@@ -89,15 +89,6 @@ def hook() -> None:
     )
 
 
-def replaced_functions() -> None:
-    """Of layers (also one that they inherit) and of torch: those of this module go on as they are."""
-    nn.Conv2d.reset_parameters = lambda self: None  # type: ignore[method-assign]
-    nn.GELU.train = lambda self, mode=True: self  # type: ignore[method-assign, assignment]
-    nn.init.kaiming_uniform_ = lambda tensor, *args, **kwargs: tensor  # type: ignore[assignment]
-    nn.functional.gelu = nn.functional.hardtanh  # type: ignore[assignment]
-    torch.tanh = torch.sigmoid  # type: ignore[assignment]
-
-
 LEAKS: dict[str, Callable[[], object]] = {
     "default_dtype": lambda: torch.set_default_dtype(torch.float64),
     "half_default": lambda: torch.set_default_dtype(torch.bfloat16),
@@ -130,14 +121,12 @@ LEAKS: dict[str, Callable[[], object]] = {
     "import_path": lambda: sys.path.insert(0, "/nowhere"),
     "signals": lambda: [signal.signal(one, signal.SIG_IGN) for one in (signal.SIGINT, signal.SIGTERM)],
     "hook": hook,
-    "replaced_functions": replaced_functions,
-    "streams": lambda: [setattr(sys, one, None) for one in ("stdout", "stderr")],
     "function_mode": lambda: enter(Halves()),
     "dispatch_mode": lambda: enter(Drops()),
     "fork": os.fork,
 }
 FORWARD = [
-    name for name in LEAKS if name not in ("import_path", "signals", "hook", "replaced_functions", "streams")
+    name for name in LEAKS if name not in ("import_path", "signals", "hook")
 ]  # what a whole run may keep
 
 
