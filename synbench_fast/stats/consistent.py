@@ -26,7 +26,7 @@ from synbench_fast.ops.leave_one_out import LeaveOneOut
 from synbench_fast.ops.robust_solve import RobustSolution
 from synbench_fast.stats import gaussian
 
-__all__ = ["GROUP", "Counts", "Margins", "counts", "grouped", "margins", "t_influence"]
+__all__ = ["GROUP", "Counts", "Margins", "counts", "grouped", "margins", "t_influence", "unseen"]
 
 FAR = 1e6  # deviations; no margin is as large
 GROUP = 64  # consecutive samples whose influences are kept as one sum
@@ -70,6 +70,19 @@ def margins(margin: Tensor, y: Tensor) -> Margins:
         side=torch.where(one, 1.0, -1.0).double(),
         per_class=torch.where(one, 0.5 / ones, 0.5 / zeros).double(),
     )
+
+
+def unseen(left_out: LeaveOneOut) -> Tensor:
+    """Margins [N, E] of left-out samples, none larger than margins of others can be.
+
+    A sample that alone makes up a direction has leverage 1, and its margin without itself is 0/0: of any size, on the
+    right or on the wrong side. It counts on its side, and must not decide the moments of all: no margin exceeds the
+    mean by more than 8 deviations of the fitted ones, as leaving out widens them on average.
+    """
+    fitted = left_out.fitted
+    room = (1 - left_out.leverage.mean(0)).clamp_min(0.05)
+    most = fitted.mean(0).abs() + 8 * fitted.std(0) / room
+    return torch.maximum(torch.minimum(left_out.margin, most), -most)
 
 
 def t_influence(found: Margins, t: Tensor) -> Tensor:

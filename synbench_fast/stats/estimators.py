@@ -23,7 +23,7 @@ from synbench_fast.ops.leave_one_out import leave_one_out
 from synbench_fast.ops.robust_solve import Enqueued, enqueue
 from synbench_fast.ops.score_sweep import PUBLISHED_GROUP, SweepTotals, score_sweep
 from synbench_fast.stats import gaussian
-from synbench_fast.stats.consistent import Counts, Margins, counts, grouped, margins, t_influence
+from synbench_fast.stats.consistent import Counts, Margins, counts, grouped, margins, t_influence, unseen
 from synbench_fast.stats.point import CurvePoint
 from synbench_fast.stats.solve import Solved, check_stats, examine, start_solving
 
@@ -188,7 +188,7 @@ class _LeaveOneOut(Estimator):
         left_out = leave_one_out(
             sample.x, sample.y, stats, ridge, covariance=solved.covariance, backend=backend
         )
-        seen = margins(left_out.margin, sample.y)
+        seen = margins(unseen(left_out), sample.y)
         found = counts(seen, left_out, solved.solution, stats, budgets, prior, corrected=self.corrected)
         return _Scale(budgets, solved, stats, prior, seen, found)
 

@@ -164,3 +164,14 @@ def test_a_correction_is_the_gain_of_the_population_over_n_samples() -> None:
     assert abs(np.mean(corrected) - truth) < 3 * np.std(corrected) / math.sqrt(60) + 0.01
     seen, expected = np.mean(optimism, axis=0)
     assert seen == pytest.approx(expected, rel=0.15) and seen > 0.1
+
+
+def test_a_sample_that_alone_makes_up_a_direction_decides_nothing_but_itself() -> None:
+    """A bit that is right on all samples but one: without that one it does not vary, and its margin is 0/0."""
+    y = torch.arange(512) % 2
+    x = torch.randn(512, 9, generator=torch.Generator().manual_seed(0))
+    x[:, 0] = 2.0 * y - 1
+    x[7, 0] *= -1
+    found = sb.evaluate_features(x, y, eps=0.0)
+    assert found.accuracy[0] == pytest.approx(511 / 512, abs=1e-3)
+    assert found.accuracy_stderr[0] < 0.005 and found.bound[0] == pytest.approx(1, abs=0.01)
