@@ -300,13 +300,29 @@ def kept_state() -> Iterator[None]:
     A copy of the process that the code inside forked, and that comes out of it as well, ends here: what it would go
     on to do is the original's to do.
     """
+    global _depth
     before, process = [one.read() for one in _SETTINGS], os.getpid()
+    _depth += 1
     try:
         yield
     finally:
+        _depth -= 1
         if os.getpid() != process:
             os._exit(1)
         _write(before)
+
+
+_depth = 0  # of contexts of `kept_state` that are open
+
+
+def _one_thread() -> None:
+    """In a copy that was forked inside: the threads of its parent are not there, and work shared with them never ends."""
+    if _depth:
+        torch.set_num_threads(1)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_one_thread)
 
 
 @contextmanager
