@@ -580,6 +580,7 @@ def test_options_that_are_named_exist() -> None:
         "--blocks",
         "--encoders",
         "--settings",
+        "--estimators",
     }  # all but the first of the benchmarks
     named = {
         option for name, text in TEXTS.items() if name != "docs/harnesses.md"  # which has those of the harnesses
