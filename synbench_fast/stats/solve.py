@@ -12,13 +12,13 @@ from torch import Tensor
 
 from synbench_fast.errors import SynbenchError
 from synbench_fast.ops.feature_stats import FeatureStats
+from synbench_fast.ops.leave_one_out import CUT
 from synbench_fast.ops.robust_solve import RobustSolution, enqueue
 
 __all__ = ["Directions", "Solved", "check_stats", "examine", "start_solving"]
 
 # Features come in float32: what is constant there varies by its rounding.
 ROUNDING = 2.0**-22
-RANK_CUT = 8 * 2.0**-52  # times F: what float64 cannot tell from 0 beside the largest eigenvalue
 
 
 def check_stats(stats: FeatureStats, role: str) -> None:
@@ -64,7 +64,7 @@ def examine(stats: FeatureStats) -> Directions:
         rest = ~constant
         unit = deviation[rest]
         values, vectors = torch.linalg.eigh(stats.covariance[rest][:, rest] / (unit[:, None] * unit))
-        varies = values > RANK_CUT * len(m) * values[-1]
+        varies = values > CUT * len(m) * values[-1]
         number = int(varies.sum())
         # What does not vary, in the features' own units, and the part of m in it.
         kernel = vectors[:, ~varies]
@@ -140,7 +140,7 @@ def start_solving(stats: FeatureStats, eps: Sequence[float], backend: str) -> Ca
         length = float(found.separation.norm())
         direction = found.separation / length
         largest = 0.0 if solution is None else solution.eigenvalue_range[1]
-        least = 4 * RANK_CUT * len(covariance) * max(largest, length**2 * 2.0**-40)
+        least = 4 * CUT * len(covariance) * max(largest, length**2 * 2.0**-40)
         augmented = covariance + least * torch.outer(direction, direction)
         solution = solve(augmented)()
         certain = length > budgets.numpy() * max(solution.mean_norm, length)
