@@ -25,8 +25,8 @@ import synbench_fast
 from synbench_fast import minimax, report
 from synbench_fast.checks import THRESHOLDS
 from synbench_fast.cli import main as cli
+from synbench_fast.config import PRESETS
 from synbench_fast.encoders.registry import REGISTRY
-from synbench_fast.engine.score import PRESETS
 from synbench_fast.ops.dispatch import OPERATIONS
 from synbench_fast.results.records import SCHEMA, SCHEMA_VERSION, Result
 from synbench_fast.results.suite import SUITE_SCHEMA
