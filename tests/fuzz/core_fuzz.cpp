@@ -16,9 +16,9 @@
 #include <random>
 #include <vector>
 
+#include "filter_spectrum.hpp"
 #include "robust_solve.hpp"
 #include "sample_mixture.hpp"
-#include "sample_mixture_filter.hpp"
 #include "score_auc.hpp"
 #include "score_sweep.hpp"
 

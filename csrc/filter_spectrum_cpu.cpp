@@ -1,4 +1,4 @@
-#include "sample_mixture_filter.hpp"
+#include "filter_spectrum.hpp"
 
 #include <algorithm>
 #include <cmath>
