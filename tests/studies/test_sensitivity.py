@@ -22,6 +22,7 @@ from typer.testing import CliRunner
 
 import synbench_fast as sb
 from synbench_fast.cli import main as cli
+from synbench_fast.encoders import load_encoder
 from synbench_fast.stats import gaussian
 from synbench_fast.studies.base import open_encoder
 from synbench_fast.studies.sensitivity import FACTORS, Sensitivity, levels
