@@ -13,7 +13,7 @@ import dataclasses
 import inspect
 import io
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -41,6 +41,7 @@ __all__ = [
     "between",
     "finite",
     "isolated",
+    "named_encoders",
     "open_encoder",
     "option",
     "row_of",
@@ -147,6 +148,13 @@ class Study:
         first = [one for one in mine.values() if one.kind is not one.VAR_KEYWORD]
         return whole.replace(parameters=[*first, *own, *scored])
 
+    def check_checkpoint(self, encoders: Sized) -> None:
+        """SynbenchError if one checkpoint is to be loaded into several encoders."""
+        if self.config.checkpoint is not None and len(encoders) > 1:
+            raise SynbenchError(
+                f"checkpoint: expected a single encoder to load it into, got {len(encoders)} encoders"
+            )
+
     def command(self, *words: str) -> str:
         """The shell line that repeats the study; `words` are its encoders and what else comes before the options."""
         own = {one.name: getattr(self, one.name) for one in fields(self) if one.name != "config"}
@@ -159,6 +167,23 @@ class Study:
         return self.config.command(
             *words, verb=f"study {self.verb}", score_fields=reads, always_fields=self.defaults, **given
         )
+
+
+def named_encoders(encoders: Sequence[Any], kind: Callable[[Any], Any] = lambda one: one) -> dict[str, Any]:
+    """Encoders by their specs; a Python object is called by the type of `kind(object)` and its place, from 1.
+
+    Raises:
+        SynbenchError: none, or one spec twice.
+    """
+    named: dict[str, Any] = {}
+    for number, one in enumerate(encoders, 1):
+        name = one if isinstance(one, str) else f"{type(kind(one)).__name__} {number}"
+        if name in named:
+            raise SynbenchError(f"encoders: expected different ones, got {name!r} twice")
+        named[name] = one
+    if not named:
+        raise SynbenchError("encoders: expected at least one, got none")
+    return named
 
 
 @contextmanager

@@ -592,13 +592,13 @@ def test_npz_header_that_lies(tmp_path: Path, shape: tuple[int, ...]) -> None:
 
 def test_npz_of_more_than_the_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A thousand times smaller on disk: compressed zeros."""
-    from synbench_fast.studies.linear_probe import data
+    from synbench_fast.studies import labelled_data
 
-    monkeypatch.setattr(data, "memory_bytes", lambda: 2**20)
+    monkeypatch.setattr(labelled_data, "memory_bytes", lambda: 2**20)
     file = npz(tmp_path / "d.npz", (2**20,), b"\0" * 2**22)
     assert file.stat().st_size < 2**14
     with refused("expected at most the 1048576 bytes of this machine"):
-        data.open_data(file)
+        labelled_data.open_data(file)
 
 
 def test_images_start_no_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

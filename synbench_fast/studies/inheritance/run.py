@@ -12,7 +12,7 @@ from synbench_fast.engine import environment
 from synbench_fast.engine.devices import find_device
 from synbench_fast.errors import SynbenchError, suggest
 from synbench_fast.runtime.global_state import known_state
-from synbench_fast.studies.base import Say, isolated
+from synbench_fast.studies.base import Say, isolated, named_encoders
 from synbench_fast.studies.inheritance.cells import Cell, FailedCell, open_store
 from synbench_fast.studies.inheritance.data import DataSuite, check_suite
 from synbench_fast.studies.inheritance.digits_rib import NAME as DIGITS
@@ -66,9 +66,9 @@ def inherit(
     """
     begun = time.perf_counter()
     study = Inheritance.of(config, arguments)
-    named = _encoders(encoders)
-    if study.config.checkpoint is not None and len(named) > 1:
-        raise SynbenchError(f"checkpoint: expected a single encoder to load it into, got {len(named)}")
+    several = [encoders] if isinstance(encoders, str | Classifier) else list(encoders)
+    named = named_encoders(several, lambda one: one.body)
+    study.check_checkpoint(named)
     made = _measure(named, suite, study, progress or (lambda line: None))
     last = next(iter(made.suites.values()))
     return InheritanceReport(
@@ -94,7 +94,9 @@ def inherit(
         seconds=time.perf_counter() - begun,
         environment=environment.describe(),
         warnings=made.notes,
-        command=_command(encoders, suite, study),
+        command=""
+        if isinstance(suite, DataSuite) or not all(isinstance(one, str) for one in several)
+        else study.command(*named, "--suite", suite),
     )
 
 
@@ -172,19 +174,6 @@ def _statistic(made: _Made, study: Inheritance) -> CellCorrelations | None:
         return None
 
 
-def _encoders(encoders: Any) -> dict[str, str | Classifier]:
-    several = [encoders] if isinstance(encoders, str | Classifier) else list(encoders)
-    if not several:
-        raise SynbenchError("encoders: expected at least one, got none")
-    named: dict[str, str | Classifier] = {}
-    for number, one in enumerate(several, 1):
-        name = one if isinstance(one, str) else f"{type(one.body).__name__} {number}"
-        if name in named:
-            raise SynbenchError(f"encoders: expected different ones, got {name!r} twice")
-        named[name] = one
-    return named
-
-
 _FOLDER_OPTIONS = ("data", "root", "only", "pretraining", "pretraining_train", "objectnet_map")
 _TAKEN = {DIGITS: (), FOLDERS: ("data", "pretraining", "pretraining_train"), IMAGENET: _FOLDER_OPTIONS}
 
@@ -226,12 +215,3 @@ def _open(suite: str | DataSuite, prepare: Prepare, study: Inheritance) -> DataS
             f"encoder: expected one of images {list(made.shape)} for suite {made.name}, got {list(prepare.shape)}"
         )
     return made
-
-
-def _command(encoders: Any, suite: str | DataSuite, study: Inheritance) -> str:
-    """The shell line that repeats the study; empty where none can."""
-    several = [encoders] if isinstance(encoders, str | Classifier) else list(encoders)
-    specs = [one for one in several if isinstance(one, str)]
-    if isinstance(suite, DataSuite) or len(specs) < len(several):
-        return ""
-    return study.command(*specs, "--suite", suite)

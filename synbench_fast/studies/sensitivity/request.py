@@ -66,11 +66,9 @@ def check_request(
     """The arguments of `measure_sensitivity`, checked as far as that needs no encoder."""
     if not encoders:
         raise SynbenchError("encoders: expected at least one, got none")
-    if config.checkpoint is not None and len(encoders) > 1:
-        raise SynbenchError(
-            f"checkpoint: expected a single encoder to load it into, got {len(encoders)} encoders"
-        )
-    return Request.of(config, {"vary": vary, "seeds": seeds})
+    request = Request.of(config, {"vary": vary, "seeds": seeds})
+    request.check_checkpoint(encoders)
+    return request
 
 
 def labels(encoders: Sequence[Any]) -> list[str]:

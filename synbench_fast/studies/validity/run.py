@@ -10,7 +10,7 @@ from typing import Any
 
 from synbench_fast.config import ScoreConfig
 from synbench_fast.errors import SynbenchError
-from synbench_fast.studies.base import EncoderLike, Say, isolated
+from synbench_fast.studies.base import EncoderLike, Say, isolated, named_encoders
 from synbench_fast.studies.validity.analysis import analyse
 from synbench_fast.studies.validity.correlation import FEWEST
 from synbench_fast.studies.validity.datasets import BUNDLED, DataSet, DataSource, open_data_sets
@@ -110,10 +110,7 @@ def _named(encoders: Sequence[EncoderLike] | Mapping[str, EncoderLike]) -> dict[
         if isinstance(encoders, str) or not isinstance(encoders, Sequence):
             raise SynbenchError(f"encoders: expected several, got {type(encoders).__name__}")
         named = {}
-        for number, one in enumerate(encoders, 1):
-            name = one if isinstance(one, str) else f"{type(one).__name__} {number}"
-            if name in named:
-                raise SynbenchError(f"encoders: expected different ones, got {name!r} twice")
+        for name, one in named_encoders(encoders).items():
             if name in ("zoo:all", "zoo:small"):
                 named |= {_ZOO + made: _ZOO + made for made in (RECIPES if name == "zoo:all" else SMALL)}
             else:
