@@ -168,7 +168,7 @@ def _constellation(seed: int, word: int, class_: int) -> Floats:
 class Count(_Painted):
     """Class k has k + 1 things in cells of a grid, each of its own kind, size, angle and colour.
 
-    At level 1 their sizes vary by 3, at level 0 not at all; a common size of each sample varies by 1.5 anyway.
+    At level 1 their sizes vary by 2, at level 0 not at all; a common size of each sample varies by 1.5 anyway.
     """
 
     name: ClassVar[str] = "count"
@@ -182,7 +182,7 @@ class Count(_Painted):
         corner = np.stack([order % cells, order // cells], -1)
         place = (corner + draws.uniform(number, 2, low=0.35, high=0.65)) / cells * np.array([width, height])
         common = draws.uniform(1, low=0.053, high=0.08)
-        radius = call.side * common / (1 + 2 * min(1.0, self.level) * draws.uniform(number))
+        radius = call.side * common / (1 + min(1.0, self.level) * draws.uniform(number))
         kind = np.where(draws.uniform(number) < 0.5, ELLIPSE, RECTANGLE)
         narrow = draws.uniform(number, low=0.6)
         things = stroke(kind, place, draws.direction(number), radius, radius * narrow)

@@ -50,7 +50,7 @@ def fields(x: Array, gain: Array, mix: Array, center: float, noise: dict[str, in
 
         Y(f) = (g_0 + g_1)(f) / 2 w(f) + (g_0 - g_1)(f) / 2 conj(w(-f)),     u_0 + i u_1 = sum_f Y(f) exp(...)
 
-    gives fields of the variance sum_f g(f)^2. Normals are in the order of [pairs, 2 (a, b), frequencies].
+    gives fields of the variance sum_f g(f)^2. Normals are in the order of [2 (a, b), pairs, frequencies].
 
     Args:
         x: [count, C, *places], written.
@@ -70,8 +70,8 @@ def fields(x: Array, gain: Array, mix: Array, center: float, noise: dict[str, in
         some = min(step, noise["count"] - first)
         z = np.empty((some, noise["elements"]), np.float32)
         white(z, 1.0, **{**noise, "start": noise["start"] + first, "count": some})
-        z = z.reshape(some, pairs, 2, *places)
-        w = z[:, :, 0] + 1j * z[:, :, 1]
+        z = z.reshape(some, 2, pairs, *places)
+        w = z[:, 0] + 1j * z[:, 1]
         opposite = np.roll(np.flip(w, axes), 1, axes)
         y = np.fft.ifftn(plus * w + minus * np.conj(opposite), axes=axes, norm="forward")
         u = np.stack([y.real, y.imag], 2).reshape(some, 2 * pairs, -1)[:, :channels]
