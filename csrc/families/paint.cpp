@@ -26,6 +26,10 @@ struct Cover {
   alignas(64) float cover[kBlock], filling[kBlock];
 };
 
+// A block as one vector: loops over so few elements are unrolled before they are vectorised.
+typedef float Vector __attribute__((vector_size(4 * kBlock)));
+typedef float LooseVector __attribute__((vector_size(4 * kBlock), aligned(4), may_alias));
+
 SYNBENCH_INLINE float clamp01(float x) {
   const float above = x > 0.0f ? x : 0.0f;
   return above < 1.0f ? above : 1.0f;
@@ -45,7 +49,7 @@ SYNBENCH_INLINE float radius_at(const float* outline, float cosine, float sine) 
   return sum;
 }
 
-template <Kind kKind>
+template <Kind kKind, bool kFilled>
 SYNBENCH_INLINE void cover_block(const Stroke& s, const float* outline, float dy, i64 first, Cover& out) {
   const float ia = 1.0f / s.a, ib = 1.0f / s.b, shorter = s.a < s.b ? s.a : s.b;
   for (int j = 0; j < kBlock; ++j) {
@@ -63,8 +67,12 @@ SYNBENCH_INLINE void cover_block(const Stroke& s, const float* outline, float dy
       inside = s.a * radius_at(outline, p / radius, q / radius) - radius;
     }
     out.cover[j] = clamp01(inside + 0.5f);
-    const float phase = abs_of(p * s.fx + q * s.fy), part = phase - static_cast<float>(static_cast<int>(phase));
-    out.filling[j] = clamp01(2.0f * abs_of(2.0f * part - 1.0f) - 0.5f);
+    if constexpr (kFilled) {
+      const float phase = abs_of(p * s.fx + q * s.fy), part = phase - static_cast<float>(static_cast<int>(phase));
+      out.filling[j] = clamp01(2.0f * abs_of(2.0f * part - 1.0f) - 0.5f);
+    } else {
+      out.filling[j] = 1.0f;  // as at phase 0
+    }
   }
 }
 
@@ -78,9 +86,9 @@ SYNBENCH_INLINE void span(float centre, float half, i64 size, i64& first, i64& l
 }
 
 // `picture` is [channels, height, stride], stride >= width + kBlock: blocks may reach beyond the last column.
-template <Kind kKind>
-SYNBENCH_INLINE void paint_stroke(const ImageShape& shape, i64 stride, const Stroke& s, const float* outline,
-                                  const float* colours, float* picture) {
+template <Kind kKind, bool kFilled>
+SYNBENCH_INLINE void paint_rows(const ImageShape& shape, i64 stride, const Stroke& s, const float* outline,
+                                const float* colours, float* picture) {
   i64 x0, x1, y0, y1;
   span(s.cx, s.ex, shape.width, x0, x1);
   span(s.cy, s.ey, shape.height, y0, y1);
@@ -88,18 +96,26 @@ SYNBENCH_INLINE void paint_stroke(const ImageShape& shape, i64 stride, const Str
     const float dy = static_cast<float>(static_cast<int>(row)) + 0.5f - s.cy;
     for (i64 first = x0; first < x1; first += kBlock) {
       Cover block;
-      cover_block<kKind>(s, outline, dy, first, block);
+      cover_block<kKind, kFilled>(s, outline, dy, first, block);
       for (i64 j = x1 - first; j < kBlock; ++j) block.cover[j] = 0.0f;
+      const Vector cover = *reinterpret_cast<const LooseVector*>(block.cover);
+      const Vector filling = *reinterpret_cast<const LooseVector*>(block.filling);
       for (i64 c = 0; c < shape.channels; ++c) {
-        float* out = picture + (c * shape.height + row) * stride + first;
-        const float one = colours[c], other = colours[shape.channels + c];
-        for (int j = 0; j < kBlock; ++j) {
-          const float colour = one + block.filling[j] * (other - one);
-          out[j] += block.cover[j] * (colour - out[j]);
-        }
+        LooseVector& out = *reinterpret_cast<LooseVector*>(picture + (c * shape.height + row) * stride + first);
+        const Vector under = out, colour = colours[c] + filling * (colours[shape.channels + c] - colours[c]);
+        out = under + cover * (colour - under);
       }
     }
   }
+}
+
+template <Kind kKind>
+SYNBENCH_INLINE void paint_stroke(const ImageShape& shape, i64 stride, const Stroke& s, const float* outline,
+                                  const float* colours, float* picture) {
+  if (s.fx == 0.0f && s.fy == 0.0f)
+    paint_rows<kKind, false>(shape, stride, s, outline, colours, picture);
+  else
+    paint_rows<kKind, true>(shape, stride, s, outline, colours, picture);
 }
 
 SYNBENCH_CLONES void paint_image(const Paint& paint, i64 stride, const float* geometry, const float* colours,

@@ -92,7 +92,7 @@ class Shapes(_Painted):
     clutter: ClassVar[float] = 1.0
 
     def _things(self, call: Call, draws: Draws, ground: Floats) -> tuple[Layer, Floats | None]:
-        outline, wave, reach = _outline(call.seed, call.words[0], call.class_)
+        outline, wave, reach = _outline(call.backend, call.seed, call.words[0], call.class_)
         level = min(1.0, self.level)
         size = call.side * 0.35 / (1 + 0.75 * level * draws.uniform(1))
         place = centre_of(call, draws, 0.05 + 0.2 * level)[:, None]
@@ -110,9 +110,9 @@ class Shapes(_Painted):
 
 
 @lru_cache(maxsize=256)
-def _outline(seed: int, word: int, class_: int) -> tuple[Floats, Floats, float]:
+def _outline(backend: str, seed: int, word: int, class_: int) -> tuple[Floats, Floats, float]:
     """Coefficients (c, s), the filling's cycles per radius along both axes, and the largest r(t) / a."""
-    draws = definition(seed, word, class_)
+    draws = definition(backend, seed, word, class_)
     order = np.array(HARMONICS, np.float64)
     coefficients = draws.normal(2, len(HARMONICS))[0] / order
     bend = np.sqrt(math.fsum((coefficients**2).ravel().tolist()))
@@ -134,7 +134,7 @@ class Relations(_Painted):
 
     def _things(self, call: Call, draws: Draws, ground: Floats) -> tuple[Layer, Floats | None]:
         level = min(1.0, self.level)
-        points = _constellation(call.seed, call.words[0], call.class_)
+        points = _constellation(call.backend, call.seed, call.words[0], call.class_)
         number = len(points)
         size = call.side * 0.34 / (1 + 0.5 * level * draws.uniform(1))
         c, s = np.moveaxis(draws.direction(1, spread=0.5 * level), -1, 0)
@@ -150,9 +150,9 @@ class Relations(_Painted):
 
 
 @lru_cache(maxsize=256)
-def _constellation(seed: int, word: int, class_: int) -> Floats:
+def _constellation(backend: str, seed: int, word: int, class_: int) -> Floats:
     """Four points [4, 2] of the unit disc: the first of random ones that are not near an earlier one."""
-    draws = definition(seed, word, class_)
+    draws = definition(backend, seed, word, class_)
     chosen: list[Floats] = []
     while len(chosen) < 4:
         for point in draws.uniform(32, 2, low=-1.0)[0]:
@@ -179,9 +179,14 @@ class Count(_Painted):
         number, cells, (_, height, width) = call.class_ + 1, 5, call.shape
         # The first `number` of the cells in random order; equal words, one in 2^32, keep their order.
         order = np.argsort(draws.uniform(cells * cells), axis=1, kind="stable")[:, :number]
+        loose = 0.05 + 0.1 * min(1.0, self.level)
         corner = np.stack([order % cells, order // cells], -1)
-        place = (corner + draws.uniform(number, 2, low=0.35, high=0.65)) / cells * np.array([width, height])
-        common = draws.uniform(1, low=0.053, high=0.08)
+        place = (
+            (corner + draws.uniform(number, 2, low=0.5 - loose, high=0.5 + loose))
+            / cells
+            * np.array([width, height])
+        )
+        common = draws.uniform(1, low=0.04, high=0.06)
         radius = call.side * common / (1 + min(1.0, self.level) * draws.uniform(number))
         kind = np.where(draws.uniform(number) < 0.5, ELLIPSE, RECTANGLE)
         narrow = draws.uniform(number, low=0.6)

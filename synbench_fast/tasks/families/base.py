@@ -18,6 +18,7 @@ from torch import Tensor
 
 from synbench_fast.checks import check_integer, check_seed
 from synbench_fast.errors import SynbenchError
+from synbench_fast.ops.dispatch import importable
 from synbench_fast.tasks.families import compiled, specification
 
 __all__ = ["Call", "Draws", "Family", "blend", "definition", "parse", "unit"]
@@ -26,7 +27,7 @@ Floats = NDArray[np.float64]
 _SAMPLES = 2**32  # the index of a sample is one word of the counter
 _CLASSES = 2**20
 _DEFINITION, _NUISANCE, _NOISE = 0, 1, 2  # parts of a class's random numbers; its streams are 4 class + part
-_BACKENDS: dict[str, ModuleType] = {"core": compiled, "specification": specification}
+_BACKENDS: dict[str, ModuleType] = {"cpp": compiled, "numpy": specification}
 
 
 class Draws:
@@ -37,14 +38,15 @@ class Draws:
     is the same to the bit everywhere.
     """
 
-    def __init__(self, seed: int, word: int, stream: int, start: int, count: int) -> None:
+    def __init__(self, backend: str, seed: int, word: int, stream: int, start: int, count: int) -> None:
+        self._source = _BACKENDS[backend]
         self._key = (seed, word, stream, start, count)
         self._quads = 0
         self.count = count
 
     def _words(self, number: int) -> NDArray[np.uint32]:
         quads = (number + 3) // 4
-        words = compiled.words(*self._key, self._quads, quads)
+        words: NDArray[np.uint32] = self._source.words(*self._key, self._quads, quads)
         self._quads += quads
         return words
 
@@ -58,7 +60,8 @@ class Draws:
         """Standard normals, of single precision."""
         number = math.prod(shape)
         words = self._words(2 * ((number + 1) // 2))
-        return compiled.normals(words)[:, :number].reshape(self.count, *shape).astype(np.float64)
+        z: NDArray[np.float32] = self._source.normals(words)
+        return z[:, :number].reshape(self.count, *shape).astype(np.float64)
 
     def direction(self, *shape: int, spread: float = 1.0) -> Floats:
         """Unit vectors [count, *shape, 2]: uniform for spread 1, all (1, 0) for spread 0."""
@@ -81,9 +84,9 @@ def unit(vectors: Floats) -> Floats:
     return vectors / np.sqrt(squares)[..., None]
 
 
-def definition(seed: int, word: int, class_: int) -> Draws:
+def definition(backend: str, seed: int, word: int, class_: int) -> Draws:
     """The numbers that define a class."""
-    return Draws(seed, word, 4 * class_ + _DEFINITION, 0, 1)
+    return Draws(backend, seed, word, 4 * class_ + _DEFINITION, 0, 1)
 
 
 @dataclass(frozen=True)
@@ -111,11 +114,13 @@ class Call:
 
     def definition(self) -> Draws:
         """Numbers that define the class: one sample of them, the same in every call and at every level."""
-        return definition(self.seed, self.words[0], self.class_)
+        return definition(self.backend, self.seed, self.words[0], self.class_)
 
     def nuisance(self) -> Draws:
         """Numbers that every sample has of its own."""
-        return Draws(self.seed, self.words[1], 4 * self.class_ + _NUISANCE, self.start, self.count)
+        return Draws(
+            self.backend, self.seed, self.words[1], 4 * self.class_ + _NUISANCE, self.start, self.count
+        )
 
     def noise(self, elements: int) -> dict[str, int]:
         """Which white noise: the arguments of the renderers that draw normals, so many per sample."""
@@ -193,7 +198,7 @@ class Family(ABC):
         out: Tensor | None = None,
         *,
         threads: int = 0,
-        backend: str = "core",
+        backend: str = "auto",
     ) -> Tensor:
         """Samples start .. start + count - 1 of one class: float32 [count, *shape] on the CPU, about in [0, 1].
 
@@ -205,7 +210,8 @@ class Family(ABC):
                 independent given the class; classes of different seeds are independent.
             out: a contiguous float32 CPU tensor [count, *shape] to fill and return, instead of a new one.
             threads: CPU threads; 0: torch's number.
-            backend: "core" (compiled), or "specification" (NumPy, slow; equal to 1e-5).
+            backend: "cpp" (compiled), "numpy" (the specification, about 100 times slower, whose normals are of double
+                precision: images agree to 1e-5), or "auto" for the first that is installed.
 
         Raises:
             SynbenchError: any value outside these.
@@ -218,8 +224,7 @@ class Family(ABC):
         if start + count > _SAMPLES:
             raise SynbenchError(f"count: expected start + count of at most 2^32, got {start} + {count}")
         threads = check_integer("threads", threads, 0, "0 (torch's number) or more", 2**20)
-        if backend not in _BACKENDS:
-            raise SynbenchError(f"backend: expected one of {', '.join(_BACKENDS)}, got {backend!r}")
+        backend = check_backend(backend)
         if out is None:
             out = torch.empty((count, *shape), dtype=torch.float32)
         elif not (
@@ -236,6 +241,16 @@ class Family(ABC):
     @abstractmethod
     def _render(self, x: NDArray[np.float32], call: Call) -> None:
         """Writes the samples of `call` to x [count, *shape]."""
+
+
+def check_backend(backend: str) -> str:
+    """The name of a backend that is installed."""
+    usable = [name for name in _BACKENDS if name != "cpp" or importable("synbench_fast._core")]
+    if backend == "auto":
+        return usable[0]
+    if backend not in usable:
+        raise SynbenchError(f"backend: expected 'auto' or one of {usable}, got {backend!r}")
+    return backend
 
 
 def _word(text: str) -> int:

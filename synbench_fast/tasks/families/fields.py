@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from synbench_fast.checks import check_integer
+from synbench_fast.checks import check_integer, check_seed
 from synbench_fast.errors import SynbenchError
-from synbench_fast.tasks.families.base import Call, Draws, Family, Floats, definition, unit
-from synbench_fast.tasks.families.optimum import Optimum, compared
+from synbench_fast.tasks.families.base import Call, Draws, Family, Floats, check_backend, definition, unit
+from synbench_fast.tasks.families.optimum import Optimum, compared, evidence, simulated
 
 __all__ = ["Shift", "Texture"]
 
@@ -70,14 +70,12 @@ class Texture(_Fields):
 
         They are normalised to sum_f Sigma_k(f) = 0.04 S, the covariance of a pixel.
         """
-        return _texture(self.check_shape(shape), seed, self.words[0], class_, self.strength)
+        shape, backend = self.check_shape(shape), check_backend("auto")
+        return _texture(shape, backend, check_seed(seed), self.words[0], class_, self.strength)
 
     def optimum(self, shape: tuple[int, ...], i: int, j: int, seed: int = 0) -> Optimum:
         """The exact accuracy of the optimum classifier of classes i and j with equal priors, see `compared`."""
-        for one in (i, j):
-            check_integer("class", one, 0, f"an integer from 0 to {self.classes - 1}", self.classes)
-        if i == j:
-            raise SynbenchError(f"class: expected two different classes, got {i} twice")
+        _check_pair(self, i, j)
         (gain, mix), (other_gain, other_mix) = (self.spectrum(shape, seed, one) for one in (i, j))
         channels = gain.shape[0]
         gain, other_gain = gain.reshape(channels, -1), other_gain.reshape(channels, -1)
@@ -116,7 +114,7 @@ class Texture(_Fields):
         return cls(classes, middle)
 
     def _render(self, x: NDArray[np.float32], call: Call) -> None:
-        gain, mix = _texture(call.shape, call.seed, call.words[0], call.class_, self.strength)
+        gain, mix = _texture(call.shape, call.backend, call.seed, call.words[0], call.class_, self.strength)
         noise = call.noise(_normals(call.shape))
         call.render.fields(x, gain.astype(np.float32), mix.astype(np.float32), _CENTER, noise)
 
@@ -132,6 +130,43 @@ class Shift(_Fields):
     """
 
     name: ClassVar[str] = "shift"
+
+    def optimum(
+        self, shape: tuple[int, ...], i: int, j: int, seed: int = 0, *, samples: int = 400
+    ) -> Optimum:
+        """The accuracy of the ideal observer of classes i and j with equal priors, over `samples` samples of each.
+
+        It knows both pictures and adds the likelihoods of all places and of 64 contrasts. See `simulated`.
+        """
+        shape, seed = self.check_shape(shape), check_seed(seed)
+        _check_pair(self, i, j)
+        samples = check_integer("samples", samples, 2, "an integer of at least 2")
+        picture_deviation, deviation = self._deviations()
+        if deviation == 0:
+            return Optimum(0.0)
+        gain, mix = _pink(shape)
+        backend, axes = check_backend("auto"), tuple(range(1, len(shape)))
+
+        def whitened(
+            x: Floats,
+        ) -> NDArray[np.complex128]:  # [C, *places] in noise of deviation 1 per frequency
+            own = np.linalg.solve(mix, x.reshape(shape[0], -1)).reshape(shape)
+            found: NDArray[np.complex128] = np.fft.fftn(own, axes=axes, norm="forward") / (gain * deviation)
+            return found
+
+        pictures = [
+            whitened(
+                picture_deviation * _unit_picture(shape, seed, self.words[0], one, backend).astype(np.float64)
+            )
+            for one in (i, j)
+        ]
+        contrasts = 1 / (1 + self.level * (np.arange(64) + 0.5) / 64)
+        differences = []
+        for one in (i, j):
+            x = self.draw(shape, seed, one, 0, samples).numpy().astype(np.float64) - _CENTER
+            z = np.stack([whitened(sample) for sample in x])
+            differences.append(evidence(z, pictures[0], contrasts) - evidence(z, pictures[1], contrasts))
+        return simulated(np.concatenate(differences))
 
     def _deviations(self) -> tuple[float, float]:
         """Of picture and noise."""
@@ -150,6 +185,13 @@ class Shift(_Fields):
         call.render.fields(x, scaled, mix.astype(np.float32), _CENTER, noise)
         unit_picture = _unit_picture(call.shape, call.seed, call.words[0], call.class_, call.backend)
         call.render.roll(x, unit_picture, place, contrast.astype(np.float32), call.threads)
+
+
+def _check_pair(family: Family, i: int, j: int) -> None:
+    for one in (i, j):
+        check_integer("class", one, 0, f"an integer from 0 to {family.classes - 1}", family.classes)
+    if i == j:
+        raise SynbenchError(f"class: expected two different classes, got {i} twice")
 
 
 def exp(x: Floats) -> Floats:
@@ -248,10 +290,10 @@ def _pink(shape: tuple[int, ...]) -> tuple[Floats, Floats]:
 
 @lru_cache(maxsize=64)
 def _texture(
-    shape: tuple[int, ...], seed: int, word: int, class_: int, strength: float
+    shape: tuple[int, ...], backend: str, seed: int, word: int, class_: int, strength: float
 ) -> tuple[Floats, Floats]:
     size, cosine, sine = _frequencies(shape[1:])
-    channels, draws = shape[0], definition(seed, word, class_)
+    channels, draws = shape[0], definition(backend, seed, word, class_)
     root = _product(_colour_root(channels), _orthogonal(draws, channels))
     amplitude = _amplitude(size)
     highest = _HIGHEST if len(shape) == 3 else min(shape[1:]) / 4

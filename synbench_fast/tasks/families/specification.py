@@ -1,4 +1,7 @@
-"""The renderers in NumPy: what the compiled ones compute, with the same single-precision steps in the same order.
+"""The random words and renderers in NumPy: what the compiled ones compute.
+
+`roll`, `view` and `paint` take the same single-precision steps in the same order, and give the same bits; normals and
+transforms are those of double precision.
 
     white    x = deviation z, z one standard normal per element
     fields   stationary Gaussian noise, mixed over channels
@@ -17,9 +20,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from synbench_fast.ops.sample_mixture import sample_mixture
+from synbench_fast.ops.sample_mixture import _box_muller, _philox, sample_mixture
 
-__all__ = ["HARMONICS", "STROKE", "fields", "paint", "roll", "view", "white"]
+__all__ = ["HARMONICS", "STROKE", "fields", "normals", "paint", "roll", "view", "white", "words"]
 
 Array = NDArray[np.float32]
 
@@ -29,6 +32,23 @@ Array = NDArray[np.float32]
 STROKE = ("kind", "cx", "cy", "ux", "uy", "a", "b", "fx", "fy", "ex", "ey")
 HARMONICS = (2, 3, 4, 5, 6, 7)  # of an outline r(t) = a (1 + sum_k (c_k cos k t + s_k sin k t))
 _MARGIN = np.float32(1.5)
+
+
+def words(
+    seed: int, word: int, stream: int, start: int, count: int, first: int, quads: int
+) -> NDArray[np.uint32]:
+    """The four words of the Philox blocks with counter (first .. first + quads - 1, sample, stream, word): [count, 4 quads]."""
+    index = torch.arange(start, start + count)[:, None]
+    parts = _philox(seed, torch.arange(first, first + quads), index, stream, word)
+    blocks = torch.stack([part.broadcast_to(count, quads) for part in parts], -1)
+    return blocks.reshape(count, 4 * quads).numpy().astype(np.uint32)
+
+
+def normals(words: NDArray[np.uint32]) -> Array:
+    """One normal per word, of pairs of words (radius, angle) by the transform of Box and Muller."""
+    pairs = torch.from_numpy(words.astype(np.int64)).reshape(-1, 2)
+    z = torch.stack(_box_muller(pairs[:, 0], pairs[:, 1]), -1)
+    return z.reshape(words.shape).numpy().astype(np.float32)
 
 
 def white(
