@@ -13,6 +13,7 @@ void bind_robust_solve(py::module_&);
 void bind_score_sweep(py::module_&);
 void bind_score_auc(py::module_&);
 void bind_nuclear_norm(py::module_&);
+void bind_families(py::module_&);
 }  // namespace synbench
 
 // The instruction set that the dispatched functions run on.
@@ -36,4 +37,5 @@ PYBIND11_MODULE(_core, module) {
   synbench::bind_score_sweep(module);
   synbench::bind_score_auc(module);
   synbench::bind_nuclear_norm(module);
+  synbench::bind_families(module);
 }
