@@ -32,6 +32,7 @@ OPERATIONS = (
     "test_parallel",
     "stats/test_smooth",
     "test_fuzz_bindings",
+    "tasks/families/test_renderers",
 )
 KERNELS = ("test_cuda_build", "test_cuda_kernels")
 INPUTS = {"address,undefined": 20_000, "thread": 4_000}
