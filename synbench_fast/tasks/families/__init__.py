@@ -17,9 +17,10 @@ from typing import Any
 from synbench_fast.tasks.families import base
 from synbench_fast.tasks.families.arrangements import Count, Relations, Shapes, Symmetry
 from synbench_fast.tasks.families.base import Family
-from synbench_fast.tasks.families.fields import Shift, Texture
 from synbench_fast.tasks.families.instances import Instances
 from synbench_fast.tasks.families.optimum import Optimum
+from synbench_fast.tasks.families.shift import Shift
+from synbench_fast.tasks.families.texture import Texture
 
 __all__ = [
     "FAMILIES",

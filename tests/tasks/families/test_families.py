@@ -9,13 +9,13 @@ import tomllib
 import numpy as np
 import pytest
 import torch
+from checks import refused
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.linear_model import RidgeClassifier
 
-from synbench_fast.errors import SynbenchError
 from synbench_fast.tasks.families import FAMILIES, Count, Instances, Symmetry, Texture, family
 
 ALL = sorted(FAMILIES)
@@ -28,7 +28,7 @@ def shapes(name: str) -> st.SearchStrategy[tuple[int, ...]]:
     images = st.tuples(st.sampled_from([1, 3]), side, side)
     if name not in WAVES:
         return images
-    return images | st.tuples(st.integers(1, 5), side) | st.tuples(st.integers(1, 5), side, side)
+    return images | st.tuples(st.integers(1, 4), side) | st.tuples(st.integers(1, 5), side, side)
 
 
 @quick
@@ -57,8 +57,16 @@ def test_samples_differ_by_seed_class_index_and_level(name: str) -> None:
     assert torch.equal(first(), FAMILIES[name](classes=9).draw((3, 16, 16), 1, 1, 3, 1))
 
 
-# sha256 of the float32 bits of samples 2 .. 4 of class 1, seed 5, level 0.5, of 3 x 20 x 24
-KNOWN = {}
+# Of samples 2 .. 4 of class 1, seed 5, level 0.5, of 3 x 20 x 24: the sha256 of the float32 bits, or one element.
+KNOWN = {
+    "count": "d1d6884f242bbbc04d4f50e6f07b8d4edbc8c537ac9d7b17ae79c19263d42ff1",
+    "instances": "05ba894a5a4c4a154640dd12ace210ee8bca2919c357df202ac5e1fe93b074fc",
+    "relations": "900fd7f988263ec2fc5bb3323d756a4c1f01c13553a13843b0e0e9b732174512",
+    "shapes": "2168d023502db52041d84c5f1cc836abaf35c35c7744ada2024a9ade7f07aab7",
+    "shift": [0.8072507, 0.8446213, 0.9151636],
+    "symmetry": "d687ed71f60d2c4f41f9fd30d5ce2d379cd8746dfc5e485528ee2f99619cbba9",
+    "texture": [0.1090505, 0.1998822, 0.2873954],
+}
 
 
 @pytest.mark.parametrize("name", sorted(set(ALL) - set(WAVES)))
@@ -178,9 +186,8 @@ def test_a_table_and_back(name: str) -> None:
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_said_in_one_line(call, text: str) -> None:
-    with pytest.raises(SynbenchError) as caught:
+    with refused(text):
         call()
-    assert text in str(caught.value) and "\n" not in str(caught.value)
 
 
 def test_no_samples() -> None:
