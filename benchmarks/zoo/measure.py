@@ -38,7 +38,7 @@ def _row(entry: Entry, one: Data, x: np.ndarray) -> Row:
         "encoder": entry.name, "kind": entry.kind, "task": entry.task, "trained_for": entry.trained_for,
         "half": entry.half, "data": one.name, "data_half": one.half, "F": int(x.shape[1]),
         "parameters": entry.parameters, "accuracy": accuracy, "error": error,
-        "logistic": linear_accuracy(x, labels, kind="logistic")[0], "knn": neighbour_accuracy(x, labels),
+        "logistic": linear_accuracy(x, labels, kind="logistic", repeats=1)[0], "knn": neighbour_accuracy(x, labels),
         "logme": logme(x, labels), "rank_me": rank_me(x), "alpha_req": alpha_req(x),
     }  # fmt: skip
 

@@ -30,16 +30,22 @@ class Stages(nn.Module):
         return pooled(self.stages(x))
 
 
+_ARRAY_PARTS = frozenset(
+    {
+        ("numpy.core.multiarray", "_reconstruct"),
+        ("numpy._core.multiarray", "_reconstruct"),
+        ("numpy", "ndarray"),
+        ("numpy", "dtype"),
+        ("_codecs", "encode"),
+    }
+)
+
+
 class _Unpickler(pickle.Unpickler):
     """Arrays, dictionaries, lists and numbers only; anything else in the stream is an error and is never called."""
 
-    ALLOWED = {
-        ("numpy.core.multiarray", "_reconstruct"), ("numpy._core.multiarray", "_reconstruct"),
-        ("numpy", "ndarray"), ("numpy", "dtype"), ("_codecs", "encode"),
-    }  # fmt: skip
-
     def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in self.ALLOWED:
+        if (module, name) not in _ARRAY_PARTS:
             raise pickle.UnpicklingError(f"pickle: {module}.{name} is not an array and is not loaded")
         module = module.replace("numpy.core", "numpy._core")
         return super().find_class(module, name)

@@ -36,28 +36,51 @@ def _prepared(train: Array, test: Array) -> tuple[Array, Array]:
     return train, test
 
 
+def discriminant(train: Array, labels: Array, test: Array, width: int) -> Array:
+    """Labels for `test` by linear discriminant analysis with a shrunk pooled covariance.
+
+    Sigma = (1 - s) S + s (tr S / width) I, S the covariance about the class means, s by Ledoit and Wolf (2004):
+    min(1, (1/n^2) sum_i |r_i r_i' - S|^2 / |S - (tr S / width) I|^2). Unlike a shrinkage of single coordinates this
+    does not depend on the basis, so the row space of `width` features is as good as all of them.
+    """
+    classes, member = np.unique(labels, return_inverse=True)
+    means = np.stack([train[member == k].mean(0) for k in range(len(classes))])
+    residual = train - means[member]
+    n = len(train)
+    covariance = residual.T @ residual / n
+    level = np.trace(covariance) / width
+    squared = float((covariance**2).sum())
+    distance = squared - width * level**2
+    spread = (float(((residual**2).sum(1) ** 2).sum()) / n - squared) / n
+    share = min(1.0, spread / distance) if distance > 0 else 1.0
+    shrunk = (1 - share) * covariance + max(share * level, 1e-12) * np.eye(len(covariance))
+    weights = np.linalg.solve(shrunk, means.T)
+    scores = test @ weights - 0.5 * (means.T * weights).sum(0) + np.log(np.bincount(member) / n)
+    return classes[scores.argmax(1)]
+
+
 def linear_accuracy(
     features: Array, labels: Array, *, repeats: int = 2, kind: str = "lda"
 ) -> tuple[float, float]:
     """Accuracy of a linear classifier over stratified halves, and its standard error.
 
-    `lda`: discriminant analysis with Ledoit and Wolf's shrinkage. `logistic`: multinomial logistic regression with a
-    ridge, standardised features, C = 1 / F. The error is that of a share among n independent images.
+    `lda`: `discriminant`. `logistic`: multinomial logistic regression with a ridge on standardised features,
+    C = 1 / F. The error is that of a share among as many independent images as there are.
     """
-    from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
     from sklearn.linear_model import LogisticRegression
 
-    right = 0
-    count = 0
+    right = count = 0
     for train, test in _halves(labels, repeats):
-        x, y = _prepared(features[train], features[test])
+        x, y = _prepared(features[train].astype(np.float64), features[test].astype(np.float64))
         if kind == "lda":
-            model = LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto")
+            found = discriminant(x, labels[train], y, features.shape[1])
         else:
-            model = LogisticRegression(C=1 / features.shape[1], max_iter=300)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            right += int((model.fit(x, labels[train]).predict(y) == labels[test]).sum())
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                found = (
+                    LogisticRegression(C=1 / features.shape[1], max_iter=200).fit(x, labels[train]).predict(y)
+                )
+        right += int((found == labels[test]).sum())
         count += len(test)
     share = right / count
     return share, math.sqrt(share * (1 - share) / len(labels))
@@ -115,16 +138,21 @@ def rank_me(features: Array) -> float:
     return float(np.exp(-(p * np.log(p)).sum()))
 
 
-def alpha_req(features: Array) -> float:
+def alpha_req(features: Array) -> float | None:
     """alpha-ReQ (Agrawal et al. 2022): minus the slope of log eigenvalue of the covariance against log rank.
 
-    Ranks from 4 to half of the width (at most 200), eigenvalues above 1e-10 of the largest.
+    Ranks from 4 to half of the width (at most 200), from 1 where there are fewer than 8; eigenvalues above 1e-10 of
+    the largest. None where fewer than three are left.
     """
-    centred = features - features.mean(0)
-    eigen = np.linalg.svd(np.asarray(centred, np.float64), compute_uv=False) ** 2
+    centred = np.asarray(features - features.mean(0), np.float64)
+    eigen = np.linalg.svd(centred, compute_uv=False) ** 2
     eigen = eigen[eigen > 1e-10 * eigen[0]]
-    last = max(min(len(eigen), 200, max(features.shape[1] // 2, 3)), 2)
-    first = min(3, last - 2) if last > 2 else 0
+    last = min(len(eigen), 200)
+    first = 0
+    if last >= 8:
+        first, last = 3, min(last, max(features.shape[1] // 2, 8))
+    if last - first < 3:
+        return None
     ranks = np.arange(first, last) + 1
     return float(-np.polyfit(np.log(ranks), np.log(eigen[first:last]), 1)[0])
 
