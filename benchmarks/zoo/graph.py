@@ -38,9 +38,9 @@ class Function(nn.Module):
 
 
 class Constant(nn.Module):
-    """A tensor of the file that is no weight: axes, sizes, thresholds."""
+    """A tensor of the file that is no weight: axes, sizes, thresholds. None stands for an input that is left out."""
 
-    def __init__(self, value: Tensor) -> None:
+    def __init__(self, value: Tensor | None) -> None:
         super().__init__()
         self.register_buffer("value", value)
 

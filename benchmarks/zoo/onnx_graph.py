@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -111,7 +112,12 @@ def _weighted(op: str, attributes: Mapping[str, Any], inputs: list[str], known: 
     return None
 
 
-def _plain(op: str, attributes: Mapping[str, Any]) -> nn.Module:
+def _split(x: Tensor, given: Tensor | None = None, *, axis: int, sizes: Any, parts: int) -> Any:
+    lengths = list(sizes) if sizes else [x.shape[axis] // parts] * parts if given is None else given.tolist()
+    return torch.split(x, lengths, axis)
+
+
+def _plain(op: str, attributes: Mapping[str, Any], parts: int) -> nn.Module:
     if op in ("Unsqueeze", "Squeeze") and "axes" in attributes:
         axes = [int(axis) for axis in attributes["axes"]]
         if op == "Squeeze":
@@ -143,7 +149,7 @@ def _plain(op: str, attributes: Mapping[str, Any]) -> nn.Module:
         return Function(function, dim=tuple(attributes["axes"]), keepdim=bool(attributes.get("keepdims", 1)))
     if op == "Split":
         axis, sizes = int(attributes.get("axis", 0)), attributes.get("split")
-        return Function(lambda x, given=None: torch.split(x, list(sizes) if sizes else given.tolist(), axis))
+        return Function(partial(_split, axis=axis, sizes=sizes, parts=parts))
     if op in ("Resize", "Upsample"):
         return Function(
             _resize, mode=attributes.get("mode", b"nearest").decode(),
@@ -193,11 +199,11 @@ def load(file: Path, output: str, *, source: str | None = None, pool: bool = Tru
             known[outputs[0]] = known[inputs[0]]
         try:
             made = _weighted(node.op_type, attributes, inputs, known)
-            module, left = made if made else (_plain(node.op_type, attributes), inputs)
+            module, left = made if made else (_plain(node.op_type, attributes, len(outputs)), inputs)
         except ValueError as error:
             module, left = Unsupported(f"{error} (node {position})"), inputs
         if "" in left:
-            found.append(Step("Constant", Constant(torch.zeros(0)), (), ("",)))
+            found.append(Step("Constant", Constant(None), (), ("",)))
         found.append(Step(node.op_type, module, tuple(left), outputs))
     start = next(one.name for one in graph.input if one.name not in known)
     return Graph(found, source or start, output, channels_last=False, pool=pool)
