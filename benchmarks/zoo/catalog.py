@@ -134,7 +134,7 @@ NETWORKS: tuple[Network, ...] = (
     Network("facemesh", "face", "face landmarks", HUMAN, _human("facemesh", "StatefulPartitionedCall/model_1/p_re_lu_15/Relu"), scale=UNIT, siblings="facemesh"),
     Network("facemesh-attention", "face", "face landmarks", HUMAN, _human("facemesh-attention", "StatefulPartitionedCall/functional_1/p_re_lu_14/Relu"), scale=UNIT, siblings="facemesh"),
     Network("iris", "face", "eye landmarks", HUMAN, _human("iris", _MODEL + "p_re_lu_36/Relu"), scale=UNIT),
-    Network("faceres-mobilenetv1", "face", "age, gender and identity of faces", HUMAN, _human("faceres", "conv_pw_13_relu/clip_by_value"), scale=BYTES),
+    Network("faceres-mobilenetv1", "face", "age, gender and identity of faces", HUMAN, _human("faceres", "conv_pw_13_relu/clip_by_value"), **_CAFFE),
     Network("emotion-xception", "face", "emotion of faces", HUMAN, _human("emotion", "StatefulPartitionedCall/model_1/add_2/add"), grey=True, siblings="xception-faces"),
     Network("gender-xception", "face", "gender of faces", HUMAN, _human("gender", "StatefulPartitionedCall/model_1/add_4/add"), grey=True, siblings="xception-faces"),
     Network("gear", "face", "gender, emotion, age and race of faces", HUMAN, _human("gear", "StatefulPartitionedCall/model_1/max_pooling2d_4/MaxPool"), scale=UNIT),

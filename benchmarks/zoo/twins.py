@@ -4,6 +4,8 @@ Convolutions and linear layers get He weights (normal, variance 2 / fan in) and 
 channel factors become the identity, slopes of PReLU 0.25. One pass over 32 images of 1/f noise (mean 0.5, deviation
 0.2) then divides each convolution's and linear layer's weights by the deviation of its output, in the order in which
 they run, so that no depth or missing normalisation makes the twin saturate or vanish.
+A network whose gates multiply (squeeze and excitation after SiLU) can be chaotic so: features of two like images have
+nothing in common, and the twin is then worse than pixels.
 """
 
 from __future__ import annotations
