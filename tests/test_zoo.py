@@ -486,4 +486,6 @@ def test_measured_rows_are_kept(tmp_path, monkeypatch, capsys):
     measure.measure(entries[:1], sets, tmp_path, 8)
     assert len(measure.rows(tmp_path, 8)) == 1
     twin = {**row, "encoder": "colour-means (twin)", "kind": "twin", "accuracy": 0.5}
-    assert "| colour-means | nothing | both | 3 | 0 | 1.000 ± 0.000 | 0.500 |" in measure.table([row, twin])
+    assert "| colour-means | nothing | - | both | 3 | 0 | 1.000 ± 0.000 | 0.500 |" in measure.table(
+        [row, twin]
+    )

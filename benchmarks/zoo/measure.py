@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 
 from zoo import Data, Entry, features
+from zoo.catalog import NETWORKS
+from zoo.fetch import PACKAGES
 from zoo.probe import alpha_req, linear_accuracy, logme, neighbour_accuracy, rank_me
 
 Row = dict[str, Any]
@@ -84,16 +86,21 @@ def summary(found: Sequence[Row]) -> list[Row]:
 
 
 def table(found: Sequence[Row]) -> str:
-    """The networks and trivial encoders as a Markdown table."""
+    """The networks and trivial encoders as a Markdown table, with the package that each is read from."""
+    packages = {one.name: one.package for one in NETWORKS}
     lines = [
-        "| encoder | trained for | half | F | parameters | accuracy | twin |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
+        "| encoder | trained for | package, licence | half | F | parameters | accuracy | twin |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for line in summary(found):
         if line["kind"] != "twin":
+            package = PACKAGES.get(packages.get(line["encoder"], ""))
+            source = (
+                f"{package.registry}: {package.name} {package.version}, {package.licence}" if package else "-"
+            )
             other = "-" if line["twin"] is None else f"{line['twin']:.3f}"
             lines.append(
-                f"| {line['encoder']} | {line['trained_for']} | {line['half']} | {line['F']} | {line['parameters']} "
-                f"| {line['accuracy']:.3f} ± {line['error']:.3f} | {other} |"
+                f"| {line['encoder']} | {line['trained_for']} | {source} | {line['half']} | {line['F']} "
+                f"| {line['parameters']} | {line['accuracy']:.3f} ± {line['error']:.3f} | {other} |"
             )
     return "\n".join(lines)
