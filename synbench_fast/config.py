@@ -159,6 +159,13 @@ def _batch_size(name: str, value: Any) -> int | str:
     return check_integer(name, value, 1, "'auto' or a positive integer")
 
 
+def _device(name: str, value: Any) -> str:
+    """Its text; whether there is such a device, the engine says."""
+    if value is None or isinstance(value, bool | int | float):
+        raise SynbenchError(f"{name}: expected 'auto', 'cpu', 'cuda' or 'cuda:N', got {value!r}")
+    return str(value)
+
+
 def _compile(name: str, value: Any) -> bool | str:
     if value is True or value is False or value == "auto":
         return bool(value) if isinstance(value, bool) else "auto"
@@ -329,11 +336,11 @@ class ScoreConfig:
         panel=SAMPLES,
         always=True,
     )
-    device: str | None = _option(
+    device: str = _option(
         "auto",
         kind=Kind(
             "auto|cpu|cuda[:N]",
-            lambda name, value: value if value is None else str(value),
+            _device,
             arguments.device,
             ("auto", "cpu", "cuda"),
         ),

@@ -136,7 +136,7 @@ def prepare(encoder: Any, config: ScoreConfig) -> Prepared:
     """
     check_with_estimator(config)
     wanted, owned = config.dtype, isinstance(encoder, str)
-    device, notes = find_device(config.device or "auto", owned)
+    device, notes = find_device(config.device, owned)
     if device is not None:
         check_capability(device, config.backend)
         if wanted == "tf32":

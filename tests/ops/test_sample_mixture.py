@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from philox import philox
 
 from synbench_fast import _core
 from synbench_fast.errors import SynbenchError
@@ -29,17 +30,6 @@ KNOWN_ANSWERS = [  # Random123, kat_vectors: counter, key, output
     ("ffffffff ffffffff ffffffff ffffffff", "ffffffff ffffffff", "408f276d 41c83b0e a20bc7c6 6d5451fd"),
     ("243f6a88 85a308d3 13198a2e 03707344", "a4093822 299f31d0", "d16cfe09 94fdcceb 5001e420 24126ea1"),
 ]
-
-
-def philox(counter: list[Any], seed: int) -> list[np.ndarray]:
-    mask, c = np.uint64(0xFFFFFFFF), [np.asarray(word, dtype=np.uint64) for word in counter]
-    keys = [seed & 0xFFFFFFFF, seed >> 32]
-    for _ in range(10):
-        p0, p1 = np.uint64(0xD2511F53) * c[0], np.uint64(0xCD9E8D57) * c[2]
-        k0, k1 = (np.uint64(key) for key in keys)
-        c = [(p1 >> np.uint64(32)) ^ c[1] ^ k0, p1 & mask, (p0 >> np.uint64(32)) ^ c[3] ^ k1, p0 & mask]
-        keys = [(keys[0] + 0x9E3779B9) % 2**32, (keys[1] + 0xBB67AE85) % 2**32]
-    return c
 
 
 def box_muller(radius: np.ndarray, angle: np.ndarray) -> np.ndarray:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
-from test_sample_mixture import philox
+from philox import philox
 
 from synbench_fast import _core
 from synbench_fast.tasks.families import compiled, specification
