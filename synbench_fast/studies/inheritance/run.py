@@ -295,7 +295,7 @@ def _command(encoders: Any, suite: str | DataSuite, options: dict[str, Any]) -> 
     specs = [one for one in several if isinstance(one, str)]
     if isinstance(suite, DataSuite) or len(specs) < len(several):
         return ""
-    words = ["synbench-fast", "inherit", *specs, "--suite", suite]
+    words = ["synbench-fast", "study", "inherit", *specs, "--suite", suite]
     for name, value in options.items():
         option = f"--{name.replace('_', '-')}"
         if name in ("score", "distance", "mixed_precision"):

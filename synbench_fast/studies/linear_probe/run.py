@@ -388,7 +388,7 @@ def _digest(*tensors: Tensor) -> str:
 def _command(encoder: Any, data: Any, options: dict[str, Any]) -> str:
     if not isinstance(encoder, str) or isinstance(data, tuple):
         return ""
-    words = ["synbench-fast", "probe", encoder, "--data", str(data)]
+    words = ["synbench-fast", "study", "linear-probe", encoder, "--data", str(data)]
     for name, value in options.items():
         if name == "attack":
             words += [] if value else ["--no-attack"]

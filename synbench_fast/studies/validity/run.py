@@ -271,7 +271,7 @@ def _command(encoders: Any, data: Any, options: dict[str, Any]) -> str:
     paths = isinstance(several, Sequence) and all(isinstance(one, str | Path) for one in several)
     if not (texts and paths and isinstance(options["tasks"], str)):
         return ""
-    words = ["synbench-fast", "validate", *encoders]
+    words = ["synbench-fast", "study", "validate", *encoders]
     for one in several:
         words += ["--data", str(one)]
     for name, value in options.items():
