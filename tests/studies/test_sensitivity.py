@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 import torch
 from checks import refused
+from click.testing import CliRunner
 from scipy.stats import chi2
 from torch import Tensor, nn
-from typer.testing import CliRunner
 
 import synbench_fast as sb
 from synbench_fast.cli import main as cli
@@ -422,7 +422,7 @@ FOUR = ("builtin:identity", "builtin:linear?dim=8", "builtin:linear?dim=4", "bui
 
 
 def invoke(*arguments: str) -> Any:
-    return CliRunner().invoke(cli.app, ["sensitivity", *arguments])
+    return CliRunner().invoke(cli.app, ["study", "sensitivity", *arguments])
 
 
 def test_tables_of_four_encoders_fit_100_columns() -> None:
@@ -457,8 +457,8 @@ def test_json_csv_files_and_the_line_that_repeats_it(tmp_path: Path) -> None:
     assert f"wrote {path}" in done.stderr
     assert Sensitivity.from_json(path.read_text(encoding="utf-8")) == document
     words = shlex.split(document.command)
-    assert words[:4] == ["synbench-fast", "sensitivity", *FOUR[1:3]]
-    again = invoke(*words[2:], "--format", "json", "--quiet")
+    assert words[:5] == ["synbench-fast", "study", "sensitivity", *FOUR[1:3]]
+    again = invoke(*words[3:], "--format", "json", "--quiet")
     assert [dataclasses.asdict(one) for one in Sensitivity.from_json(again.stdout).levels] == [
         dataclasses.asdict(one) for one in document.levels
     ]
