@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import io
 import sys
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 import click
@@ -111,7 +109,6 @@ def _probe_options(l2: str, steps: str, targets: str) -> tuple[Option, ...]:
 @output_options("table", "json")
 def linear_probe(*, encoder: str, data: str, config: ScoreConfig, output: Output, **options: Any) -> int:
     """Train eps-robust linear probes on features of labelled data, and attack them through the encoder."""
-    from synbench_fast.printable import print_table
     from synbench_fast.report.progress import Reporter
     from synbench_fast.report.terminal import result_stream
 
@@ -126,15 +123,7 @@ def linear_probe(*, encoder: str, data: str, config: ScoreConfig, output: Output
             return output.failed(encoder, error)
         for warning in report.warnings:
             say(f"warning: {encoder}: {warning}")
-        if output.format == "json":
-            stream.write(report.to_json() + "\n")
-        else:
-            print_table(stream, *report.rows(), left=0)
-            stream.write(
-                f"{encoder}, F = {report.encoder.feature_dim}, on {report.data.name}: "
-                f"{report.data.train} to train, {report.data.test} to test, "
-                f"{len(report.data.classes)} classes; per cent, 95 % intervals\n"
-            )
+        deliver(stream, report, output)
     return 0
 
 
@@ -214,7 +203,6 @@ def validate(
         options |= {name: value for name, value in DEMO.items() if not given(name)}
     folder = output.folder()
     from synbench_fast.report.terminal import result_stream
-    from synbench_fast.studies.validity.tables import print_report, write_csv
 
     with result_stream() as stream:
         try:
@@ -222,22 +210,13 @@ def validate(
 
             report = validate(models, sets, progress=output.say, **options)
             if folder is not None:
-                report.save(folder / "validity.json")
-                _write_table(folder / "validity.csv", report, write_csv)
+                report.save_all(folder, "validity")
         except Exception as error:
             return _stopped("validate", error, output)
         for warning in report.warnings:
             say(f"warning: {warning}")
-        deliver(stream, report, output, print_report, write_csv, coefficient=coefficient)
+        deliver(stream, report, output, coefficient=coefficient)
     return 0
-
-
-def _write_table(path: Path, report: Any, write_csv: Callable[..., None]) -> None:
-    from synbench_fast.results.documents import write_atomically
-
-    table = io.StringIO()
-    write_csv(table, report)
-    write_atomically(path, table.getvalue())
 
 
 def _stopped(name: str, error: Exception, output: Output) -> int:
@@ -362,17 +341,15 @@ def inherit(
     options = {name: value for name, value in options.items() if value is not None}
     options |= values_of(config, INHERITED) | {"data": dict(data) or None, "out": output.folder()}
     from synbench_fast.report.terminal import result_stream
-    from synbench_fast.studies.inheritance.report import write_csv
-    from synbench_fast.studies.inheritance.tables import print_report
 
     with result_stream() as stream:
         try:
-            report = _inherit(list(encoders) or ["digits:standard"], suite, options, output, write_csv)
+            report = _inherit(list(encoders) or ["digits:standard"], suite, options, output)
         except Exception as error:
             return _stopped("inherit", error, output)
         for warning in report.warnings:
             say(f"warning: {warning}")
-        deliver(stream, report, output, print_report, write_csv)
+        deliver(stream, report, output)
     if report.failed:
         total = len(report.cells) + len(report.failed)
         first = f": {report.failed[0]}" if len(report.failed) == 1 else f", the first is {report.failed[0]}"
@@ -380,12 +357,10 @@ def inherit(
     return 0
 
 
-def _inherit(
-    encoders: list[str], suite: str, options: dict[str, Any], output: Output, write_csv: Callable[..., None]
-) -> Any:
+def _inherit(encoders: list[str], suite: str, options: dict[str, Any], output: Output) -> Any:
     """The report, with its files where a folder is given."""
     if suite == SUITES[0]:  # before the encoder is trained
-        from synbench_fast.studies.linear_probe.data import optional
+        from synbench_fast.runtime.optional import optional
 
         optional("sklearn.datasets", "scikit-learn", "inherit")
     from synbench_fast.studies.inheritance.page import write_page
@@ -394,7 +369,6 @@ def _inherit(
     report = inherit(encoders, suite, progress=output.say, **options)
     folder = options["out"]
     if folder is not None:
-        report.save(folder / "inherit.json")
+        report.save_all(folder, "inherit")
         write_page(folder / "inherit.html", report)
-        _write_table(folder / "inherit.csv", report, write_csv)
     return report

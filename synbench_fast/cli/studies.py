@@ -70,21 +70,14 @@ def encoders_argument(metavar: str, help: str, wanted: str = "") -> Callable[[An
     return argument("encoders", text(metavar, encoder_names), help, nargs=-1, **required)
 
 
-def deliver(
-    stream: TextIO,
-    report: Any,
-    output: Output,
-    print_report: Callable[..., None],
-    write_csv: Callable[..., None] | None = None,
-    **shown: Any,
-) -> None:
-    """A report on standard output; `shown` are arguments of `print_report`."""
+def deliver(stream: TextIO, report: Any, output: Output, **shown: Any) -> None:
+    """A report on standard output; `shown` are arguments of its table."""
     if output.format == "json":
         stream.write(report.to_json() + "\n")
-    elif output.format == "csv" and write_csv is not None:
-        write_csv(stream, report)
+    elif output.format == "csv":
+        report.write_csv(stream)
     else:
-        print_report(stream, report, **shown)
+        report.print_report(stream, **shown)
 
 
 def _check_checkpoint(config: ScoreConfig, encoders: Sequence[str]) -> None:
@@ -128,7 +121,6 @@ def sensitivity(
     folder = output.folder()
     from synbench_fast.report.terminal import result_stream
     from synbench_fast.studies.sensitivity import assemble, check_request
-    from synbench_fast.studies.sensitivity.tables import print_report, write_csv
 
     request = check_request(encoders, vary, seeds, config)
     with result_stream() as stream:
@@ -139,7 +131,7 @@ def sensitivity(
         for varied in document.encoders:
             for warning in varied.warnings:
                 say(f"warning: {varied.label}: {warning}")
-        deliver(stream, document, output, print_report, write_csv)
+        deliver(stream, document, output)
         stream.flush()
         if folder is not None:
             output.say(f"wrote {document.save(folder / document.file_name())}")
@@ -288,4 +280,8 @@ def pretrain(*, demo: bool, output: Output, **options: Any) -> None:
     from synbench_fast.report.terminal import result_stream
 
     with result_stream() as stream:
-        deliver(stream, run_pretraining(progress=output.say, **options), output, print_report)
+        report = run_pretraining(progress=output.say, **options)
+        if output.format == "json":
+            stream.write(report.to_json() + "\n")
+        else:
+            print_report(stream, report)

@@ -536,14 +536,12 @@ def test_operations_and_their_files() -> None:
             "cuda": [f"csrc/{operation}_cuda.cu", f"synbench_fast/ops/{operation}_cuda.py"],
         }
         gpu = [one for backend in OPERATIONS[operation] for one in launches.get(backend, [])]
+        glue = [path for path in [f"synbench_fast/ops/{operation}_cpp.py"] if (ROOT / path).exists()]
         assert [quoted(cell) for cell in row[1:]] == [
-            [
-                f"synbench_fast/ops/{operation}.py",
-                *(path for path in [f"synbench_fast/ops/{operation}_torch.py"] if (ROOT / path).exists()),
-            ],
+            [f"synbench_fast/ops/{operation}.py", f"synbench_fast/ops/{operation}_torch.py"],
             [f"csrc/{operation}.hpp"] if compiled else [],
             [f"csrc/{operation}_cpu.cpp"] if compiled else [],
-            [f"src/{operation}.cpp"] if compiled else [],
+            [f"src/{operation}.cpp", *glue] if compiled else [],
             gpu,
             [f"tests/ops/test_{operation}.py"],
         ]

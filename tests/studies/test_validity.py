@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 import synbench_fast as sb
 from synbench_fast.cli import main as cli
-from synbench_fast.studies.linear_probe.data import open_data, split
+from synbench_fast.studies.labelled_data import open_data, split
 from synbench_fast.studies.validity import ValidityReport, correlate, run
 from synbench_fast.studies.validity.analysis import analyse
 from synbench_fast.studies.validity.baselines import knn_accuracy, logme, rankme
