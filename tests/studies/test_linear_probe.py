@@ -17,11 +17,11 @@ import numpy as np
 import pytest
 import torch
 from checks import refused
+from click.testing import CliRunner
 from scipy.optimize import minimize
 from scipy.stats import binomtest
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
-from typer.testing import CliRunner
 
 import synbench_fast as sb
 from synbench_fast.cli import main as cli
@@ -567,7 +567,7 @@ def test_a_missing_library_names_its_extra(
 
 
 def invoke(*arguments: str) -> Any:
-    return CliRunner().invoke(cli.app, ["probe", *arguments])
+    return CliRunner().invoke(cli.app, ["study", "linear-probe", *arguments])
 
 
 @pytest.fixture
@@ -594,8 +594,8 @@ def test_command_and_the_command_it_records(small: str) -> None:
     assert first.exit_code == 0, first.stderr
     made = sb.studies.LinearProbeReport.from_json(first.stdout)
     assert (made.data.train + made.data.test, made.standardise, made.regularisation) == (100, "feature", 0.5)
-    *verb, again = shlex.split(made.command)[:3], shlex.split(made.command)[3:]
-    assert verb == [["synbench-fast", "study", "linear-probe"]]
+    program, group, name, *again = shlex.split(made.command)
+    assert (program, group, name) == ("synbench-fast", "study", "linear-probe")
     repeated = sb.studies.LinearProbeReport.from_json(invoke(*again, "--quiet", "--format", "json").stdout)
     unlike = {"seconds", "environment"}
     for field in dataclasses.fields(made):
@@ -606,9 +606,9 @@ def test_command_and_the_command_it_records(small: str) -> None:
 def test_example_of_the_document_runs() -> None:
     """docs/probe.md's offline example, with the encoder and data it names."""
     text = (Path(__file__).parents[2] / "docs" / "probe.md").read_text(encoding="utf-8")
-    lines = [one for one in text.splitlines() if one.startswith("synbench-fast probe builtin:")]
+    lines = [one for one in text.splitlines() if one.startswith("synbench-fast study linear-probe builtin:")]
     assert lines
-    done = invoke(*shlex.split(lines[0])[2:], "--quiet")
+    done = invoke(*shlex.split(lines[0])[3:], "--quiet")
     assert done.exit_code == 0, done.stderr
     assert done.stdout.splitlines()[-1].startswith("builtin:conv, F = 64, on digits: 1347 to train")
 

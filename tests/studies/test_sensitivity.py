@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 import torch
 from checks import refused
+from click.testing import CliRunner
 from scipy.stats import chi2
 from torch import Tensor, nn
-from typer.testing import CliRunner
 
 import synbench_fast as sb
 from synbench_fast.cli import main as cli
@@ -423,7 +423,7 @@ FOUR = ("builtin:identity", "builtin:linear?dim=8", "builtin:linear?dim=4", "bui
 
 
 def invoke(*arguments: str) -> Any:
-    return CliRunner().invoke(cli.app, ["sensitivity", *arguments])
+    return CliRunner().invoke(cli.app, ["study", "sensitivity", *arguments])
 
 
 def test_tables_of_four_encoders_fit_100_columns() -> None:
