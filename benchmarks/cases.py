@@ -380,6 +380,7 @@ def cases() -> dict[str, Callable[[], Case]]:
     """Everything but memory by name, built lazily: some cases hold large tensors."""
     import cases_inheritance
     import cases_minimax
+    import cases_report
     import cases_statistics  # which uses this module
 
     return {
@@ -399,4 +400,5 @@ def cases() -> dict[str, Callable[[], Case]]:
         **cases_statistics.cases(),
         **cases_inheritance.cases(),
         **cases_minimax.cases(),
+        **cases_report.cases(),
     }

@@ -174,7 +174,7 @@ def inherit(
     options["out"] = folder
 
     from synbench_fast.report.terminal import result_stream
-    from synbench_fast.results.documents import write_atomically
+    from synbench_fast.results.files import write_atomically
     from synbench_fast.studies.inheritance.report import write_csv
     from synbench_fast.studies.inheritance.tables import print_report
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -65,6 +66,7 @@ def report_command(
     from synbench_fast.report.collection import load_results
     from synbench_fast.report.terminal import result_stream
 
+    gc.disable()  # millions of numbers, no cycle among them, and the process ends with this command
     code = 0
     with result_stream() as stream:
         failures, problem = _failures(Path(place))
@@ -178,7 +180,7 @@ def export_command(
             if out is None:
                 stream.write(text)
             else:
-                from synbench_fast.results.documents import write_atomically
+                from synbench_fast.results.files import write_atomically
 
                 say(f"wrote {write_atomically(out, text)}")
     raise typer.Exit(code)

@@ -173,7 +173,7 @@ def validate(
     folder = None if out is None else arguments.folder("--out", out)
 
     from synbench_fast.report.terminal import result_stream
-    from synbench_fast.results.documents import write_atomically
+    from synbench_fast.results.files import write_atomically
     from synbench_fast.studies.validity.tables import print_report, write_csv
 
     with result_stream() as stream:

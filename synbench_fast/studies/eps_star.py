@@ -26,7 +26,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from synbench_fast.checks import check_integer
 from synbench_fast.errors import SynbenchError
-from synbench_fast.results.documents import Document, nan_field
+from synbench_fast.results.codec import nan_field
+from synbench_fast.results.documents import Document
 from synbench_fast.results.records import Result
 
 __all__ = ["EPS_GRID", "EPS_STAR_SCHEMA", "EPS_STAR_THRESHOLD", "EpsScore", "EpsStar", "find_eps_star"]

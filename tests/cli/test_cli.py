@@ -39,7 +39,7 @@ from synbench_fast.engine import environment
 from synbench_fast.engine.arithmetic import DTYPES, SYNONYMS
 from synbench_fast.errors import SynbenchError
 from synbench_fast.report.progress import Reporter
-from synbench_fast.results.documents import encode
+from synbench_fast.results.codec import encode
 from synbench_fast.results.records import (
     CSV_COLUMNS,
     PrecisionCheck,

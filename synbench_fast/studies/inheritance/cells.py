@@ -8,7 +8,7 @@ from __future__ import annotations
 import statistics
 from dataclasses import dataclass
 
-from synbench_fast.results.documents import nan_field
+from synbench_fast.results.codec import nan_field
 
 __all__ = [
     "PRETRAINING",

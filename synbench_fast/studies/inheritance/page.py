@@ -12,7 +12,7 @@ from importlib import resources
 from pathlib import Path
 
 from synbench_fast.report.html import content_digest
-from synbench_fast.results.documents import write_atomically
+from synbench_fast.results.files import write_atomically
 from synbench_fast.studies.inheritance.cells import PRETRAINING, Cell
 from synbench_fast.studies.inheritance.intervals import Mean
 from synbench_fast.studies.inheritance.report import InheritanceReport, MethodSummary

@@ -11,7 +11,8 @@ from typing import TextIO
 
 from synbench_fast.errors import SynbenchError, suggest
 from synbench_fast.printable import cells
-from synbench_fast.results.documents import Document, nan_field
+from synbench_fast.results.codec import nan_field
+from synbench_fast.results.documents import Document
 from synbench_fast.results.records import Environment
 from synbench_fast.studies.inheritance.cells import PRETRAINING, Cell, FailedCell
 from synbench_fast.studies.inheritance.intervals import Mean, mean_over_seeds

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from synbench_fast.errors import SynbenchError, suggest
 from synbench_fast.printable import print_table
-from synbench_fast.results.documents import encode, nan_field
+from synbench_fast.results.codec import encode, nan_field
 from synbench_fast.studies.inheritance.cells import PRETRAINING, Cell
 from synbench_fast.studies.validity.correlation import COEFFICIENTS, FEWEST, Bootstrap, Estimate
 

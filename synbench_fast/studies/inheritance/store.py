@@ -10,16 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from synbench_fast.errors import SynbenchError
-from synbench_fast.results.documents import (
-    Mismatch,
-    check_own,
-    decode,
-    encode,
-    kind_of,
-    parse,
-    read_text,
-    write_atomically,
-)
+from synbench_fast.results.codec import Mismatch, decode, encode, kind_of
+from synbench_fast.results.documents import parse
+from synbench_fast.results.files import check_own, read_text, write_atomically
 from synbench_fast.studies.inheritance.cells import Cell, FailedCell
 
 __all__ = ["CELL_SCHEMA", "CellStore"]

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from synbench_fast.errors import SynbenchError, suggest
-from synbench_fast.results.documents import Document, nan_field
+from synbench_fast.results.codec import nan_field
+from synbench_fast.results.documents import Document
 from synbench_fast.results.records import EncoderRecord, Environment
 
 __all__ = [

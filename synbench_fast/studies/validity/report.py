@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from synbench_fast.errors import SynbenchError, suggest
-from synbench_fast.results.documents import Document, nan_field
+from synbench_fast.results.codec import nan_field
+from synbench_fast.results.documents import Document
 from synbench_fast.results.records import Environment
 from synbench_fast.studies.validity.correlation import Estimate
 
