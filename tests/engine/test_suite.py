@@ -448,7 +448,7 @@ def test_files_that_are_no_suites(tmp_path: Path) -> None:
 
 
 def test_a_suite_without_its_scores_is_one_line() -> None:
-    suite = SuiteResult.from_dict({**suite_example().to_dict(), "scores": []})
+    suite = dataclasses.replace(suite_example(), scores=[])
     with refused("scores: expected an entry at eps 0, threshold 0.6, got none"):
         suite.summary()
 
