@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 import cases_fleet
 import cases_inheritance
 import cases_minimax
+import cases_report
 import cases_statistics
 import torch
 from harness import Case
@@ -404,4 +405,5 @@ def cases() -> dict[str, Callable[[], Case]]:
         **cases_statistics.cases(),
         **cases_inheritance.cases(),
         **cases_minimax.cases(),
+        **cases_report.cases(),
     }

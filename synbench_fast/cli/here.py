@@ -88,7 +88,7 @@ def info(*, output: Output) -> None:
     from synbench_fast.engine import environment
     from synbench_fast.printable import print_json, print_table
     from synbench_fast.report.terminal import result_stream
-    from synbench_fast.results.documents import encode
+    from synbench_fast.results.codec import encode
 
     with result_stream() as stream:
         here, backends, declared = environment.describe(), environment.backends(), plugins.listing()

@@ -251,7 +251,7 @@ def export(*, folder: str, to: str, encoder: str | None, **given: Any) -> int:
             if out is None:
                 stream.write(card)
             else:
-                from synbench_fast.results.documents import write_atomically
+                from synbench_fast.results.files import write_atomically
 
                 say(f"wrote {write_atomically(out, card)}")
     return code

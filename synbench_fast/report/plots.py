@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from synbench_fast.errors import SynbenchError
-from synbench_fast.results.documents import replacing
+from synbench_fast.results.files import replacing
 from synbench_fast.results.records import Result
 from synbench_fast.runtime.optional import optional
 

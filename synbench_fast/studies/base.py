@@ -28,7 +28,8 @@ from synbench_fast.encoders import Encoder, load_encoder
 from synbench_fast.engine.devices import find_device
 from synbench_fast.errors import SynbenchError, suggest
 from synbench_fast.printable import named_cells, print_table
-from synbench_fast.results.documents import Document, write_atomically
+from synbench_fast.results.documents import Document
+from synbench_fast.results.files import write_atomically
 from synbench_fast.runtime.global_state import known_state, own_registrations
 
 __all__ = [

@@ -16,16 +16,9 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from synbench_fast.errors import SynbenchError
-from synbench_fast.results.documents import (
-    Mismatch,
-    check_own,
-    decode,
-    encode,
-    kind_of,
-    parse,
-    read_text,
-    write_atomically,
-)
+from synbench_fast.results.codec import Mismatch, decode, encode, kind_of
+from synbench_fast.results.documents import parse
+from synbench_fast.results.files import check_own, read_text, write_atomically
 from synbench_fast.studies.base import Say
 
 __all__ = ["CellStore", "Job", "Unmeasurable", "fill"]

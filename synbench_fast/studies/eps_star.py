@@ -26,7 +26,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from synbench_fast.checks import check_integer
 from synbench_fast.errors import SynbenchError
-from synbench_fast.results.documents import nan_field
+from synbench_fast.results.codec import nan_field
 from synbench_fast.results.records import Result
 from synbench_fast.studies.base import Report, Table, row_of
 

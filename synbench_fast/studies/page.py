@@ -8,7 +8,7 @@ from importlib import resources
 from pathlib import Path
 
 from synbench_fast.report.html import content_digest
-from synbench_fast.results.documents import write_atomically
+from synbench_fast.results.files import write_atomically
 from synbench_fast.studies.base import Report, Table
 
 __all__ = ["card", "html_page", "html_table", "write_page"]

@@ -37,7 +37,7 @@ from synbench_fast.encoders import SOURCES, list_encoders, load_encoder, registr
 from synbench_fast.engine import environment
 from synbench_fast.errors import SynbenchError
 from synbench_fast.report.progress import Reporter
-from synbench_fast.results.documents import encode
+from synbench_fast.results.codec import encode
 from synbench_fast.results.records import (
     CSV_COLUMNS,
     PrecisionCheck,
@@ -656,7 +656,7 @@ def test_a_failing_encoder_leaves_the_others(calls: list[Any], tmp_path: Path) -
         "error: bad:x: encoder: expected a known source, got 'bad'",
         "error: bug:y: RuntimeError: shapes (3,) (--traceback shows where)",
     ]
-    assert [one.name.split("-")[0] for one in tmp_path.iterdir()] == ["builtin_conv"]
+    assert [one.name.split("-")[0] for one in tmp_path.glob("*.json")] == ["builtin_conv"]
 
 
 def test_traceback_shows_where_a_bug_is(calls: list[Any]) -> None:
@@ -670,7 +670,7 @@ def test_out_writes_one_readable_file_per_encoder(calls: list[Any], tmp_path: Pa
     folder = tmp_path / "new" / "results"
     done = invoke("run", "builtin:conv", "hf:../../up", "--out", str(folder))
     assert done.exit_code == 0
-    written = sorted(folder.iterdir())
+    written = sorted(folder.glob("*.json"))
     assert [Result.load(one).encoder.spec for one in written] == ["builtin:conv", "hf:../../up"]
     assert all(f"wrote {one}" in done.stderr for one in written)
     assert sorted(one.name for one in tmp_path.iterdir()) == ["new"]
@@ -935,7 +935,7 @@ def test_a_signal_leaves_whole_files_and_exit_code_130(tmp_path: Path) -> None:
     assert json.loads(out)["encoder"]["spec"] == "builtin:conv"
     assert "interrupted: what was finished is kept" in errors.splitlines()
     assert "Traceback" not in errors
-    (written,) = folder.iterdir()
+    (written,) = folder.glob("*.json")
     assert Result.load(written).encoder.spec == "builtin:conv"
 
 
@@ -1327,7 +1327,9 @@ def test_a_real_run_stops_at_a_signal_with_whole_files(tmp_path: Path) -> None:
     assert process.returncode == 130
     assert Result.from_json(out).encoder.spec == "builtin:linear?dim=4"
     assert "Traceback" not in errors
-    assert [Result.load(one).scores for one in (tmp_path / "out").iterdir()] == [Result.from_json(out).scores]
+    assert [Result.load(one).scores for one in (tmp_path / "out").glob("*.json")] == [
+        Result.from_json(out).scores
+    ]
 
 
 def test_every_field_of_the_configuration_is_an_option_of_run() -> None:

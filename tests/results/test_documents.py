@@ -16,7 +16,8 @@ from synbench_fast.cli import main as cli
 from synbench_fast.fleet.executors import InProcess, Local
 from synbench_fast.fleet.store import Store, read_summary
 from synbench_fast.report import load_results
-from synbench_fast.results.documents import open_own, parse, read_text
+from synbench_fast.results.documents import parse
+from synbench_fast.results.files import open_own, read_text
 from synbench_fast.results.records import Result
 from synbench_fast.studies.inheritance.cells import open_store
 
@@ -184,5 +185,5 @@ def test_a_result_whose_field_is_there_twice(tmp_path: Path) -> None:
 
 def test_a_document_that_never_ends() -> None:
     """As `compare /dev/zero` would read it: until the memory is full."""
-    with refused("/dev/zero: expected a result file, got one of 268435456 characters or more"):
+    with refused("/dev/zero: expected a result file, got one of 268435456 bytes or more"):
         Result.load("/dev/zero")

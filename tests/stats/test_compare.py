@@ -263,7 +263,7 @@ def test_other_refusals(results: list[Result]) -> None:
         *(
             replace(one, influence=replace(one.influence, **{name: table}))
             for name in ("accuracy", "reach", "accuracy_slope", "reach_slope")
-            for table in ([], [rows[:1] for rows in getattr(one.influence, name)])
+            for table in (np.zeros((0, 0, 0)), getattr(one.influence, name)[:, :1])
         ),
     ):
         with refused(

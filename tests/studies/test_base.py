@@ -19,7 +19,7 @@ from checks import refused
 import synbench_fast as sb
 from synbench_fast.checks import as_numbers
 from synbench_fast.config import ScoreConfig
-from synbench_fast.results.documents import nan_field
+from synbench_fast.results.codec import nan_field
 from synbench_fast.studies.base import Report, Say, Study, Table, at_least, between, isolated, option, row_of
 from synbench_fast.studies.cells import CellStore, Job, Unmeasurable, fill
 from synbench_fast.studies.page import write_page

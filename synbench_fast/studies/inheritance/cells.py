@@ -9,7 +9,7 @@ import statistics
 from dataclasses import dataclass
 from pathlib import Path
 
-from synbench_fast.results.documents import nan_field
+from synbench_fast.results.codec import nan_field
 from synbench_fast.studies.cells import CellStore
 
 __all__ = [

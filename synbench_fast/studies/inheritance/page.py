@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from pathlib import Path
 
-from synbench_fast.results.documents import write_atomically
+from synbench_fast.results.files import write_atomically
 from synbench_fast.studies.inheritance.cells import PRETRAINING, Cell
 from synbench_fast.studies.inheritance.report import InheritanceReport
 from synbench_fast.studies.inheritance.statistic import CellCorrelation, CellCorrelations

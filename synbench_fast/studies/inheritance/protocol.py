@@ -15,7 +15,7 @@ from synbench_fast.encoders.weights import module_sha256
 from synbench_fast.engine.score import score as synbench_score
 from synbench_fast.errors import SynbenchError
 from synbench_fast.fleet.configuration import source_of
-from synbench_fast.results.documents import check_own
+from synbench_fast.results.files import check_own
 from synbench_fast.runtime.global_state import tf32_allowed
 from synbench_fast.runtime.optional import optional
 from synbench_fast.studies.base import Say

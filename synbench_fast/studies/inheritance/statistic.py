@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from synbench_fast.errors import SynbenchError, suggest
-from synbench_fast.results.documents import encode, nan_field
+from synbench_fast.results.codec import encode, nan_field
 from synbench_fast.studies.base import Table
 from synbench_fast.studies.inheritance.cells import PRETRAINING, Cell
 from synbench_fast.studies.validity.correlation import COEFFICIENTS, FEWEST, Bootstrap, Estimate

@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from synbench_fast.results.documents import nan_field
+from synbench_fast.results.codec import nan_field
 from synbench_fast.studies.inheritance.cells import PRETRAINING, Cell, FailedCell
 from synbench_fast.studies.inheritance.intervals import Mean, mean_over_seeds
 

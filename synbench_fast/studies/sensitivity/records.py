@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from synbench_fast.results.documents import nan_field
+from synbench_fast.results.codec import nan_field
 from synbench_fast.results.records import EncoderRecord
 
 __all__ = [
