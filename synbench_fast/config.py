@@ -336,6 +336,15 @@ class ScoreConfig:
         panel=SCORE,
         decides="amount",
     )
+    structure: bool = _option(
+        False,
+        kind=_flag(),
+        help="Also compute the structure score of an encoder of images: classes that no linear map of the pixels separates. "
+        "The command run does; in Python it is asked for.",
+        panel=SCORE,
+        decides="amount",
+        always=True,
+    )
     prior: float = _option(
         0.5,
         kind=Kind("P", _plain_number, lambda option, text: arguments.number(option, text, above=0, below=1)),

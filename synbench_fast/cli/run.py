@@ -55,7 +55,7 @@ def _workers(name: str, text: str) -> int:
     "Score these encoders, such as timm:resnet50; `synbench-fast ls` lists more.",
     nargs=-1,
 )
-@score_options(from_file=True)
+@score_options(from_file=True, structure=True)
 @panel(
     SCORE,
     option(

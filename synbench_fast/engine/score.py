@@ -17,7 +17,8 @@ from synbench_fast.engine.curve import Curve
 from synbench_fast.engine.pipeline import Progress
 from synbench_fast.engine.prepare import MOST_SAMPLES, MakeTasks, Prepared, prepare
 from synbench_fast.engine.probe import Probe
-from synbench_fast.engine.run import run_encoder
+from synbench_fast.engine.run import arithmetic, run_encoder
+from synbench_fast.engine.structure import run_structure
 from synbench_fast.results.records import (
     Cost,
     EncoderRecord,
@@ -27,7 +28,9 @@ from synbench_fast.results.records import (
     Result,
     TaskRecord,
 )
+from synbench_fast.results.structure import StructureScore
 from synbench_fast.runtime.global_state import known_state, own_registrations
+from synbench_fast.tasks.structure import STRUCTURE
 from synbench_fast.tasks.task import GaussianTask
 
 __all__ = ["encoder_record", "peak_memory", "result_of", "score", "score_tasks"]
@@ -93,6 +96,7 @@ def _score(
     tasks = prepared.tasks(make_tasks)
     loaded.keeps_loaded = len(tasks) > 1  # each task chooses its precision for itself
     results: list[Result] = []
+    structure: list[StructureScore] = []  # of the encoder, whatever the task
     with loaded.scoring():
         for number, task in enumerate(tasks):
             seconds = {"load": time.perf_counter() - begun if number == 0 else 0.0}
@@ -104,6 +108,7 @@ def _score(
                     part,
                     seconds,
                     command,
+                    structure,
                     begun=begun if number == 0 else time.perf_counter(),
                 )
             )
@@ -121,6 +126,7 @@ def _score_task(
     progress: Progress,
     seconds: dict[str, float],
     command: str,
+    structure: list[StructureScore],
     *,
     begun: float,
 ) -> Result:
@@ -139,6 +145,19 @@ def _score_task(
         progress=progress,
     )
     probe, curve = done.probe, done.curve
+    wanted = config.structure and not STRUCTURE.refusal(prepared.encoder.info.input_shape)
+    if wanted and not structure:
+        with arithmetic(prepared.encoder, done.precision):
+            structure.append(
+                run_structure(
+                    prepared.encoder,
+                    config,
+                    size=done.batch_size,
+                    channels_last=probe.channels_last,
+                    progress=lambda images, total: progress(images, total, "structure"),
+                )
+            )
+        seconds["structure"] = structure[0].seconds
     seconds |= done.seconds
     seconds["total"] = time.perf_counter() - begun
     return result_of(
@@ -164,6 +183,7 @@ def _score_task(
         backends=environment.chosen_backends(place.type, config.backend),
         warnings=[*prepared.notes, *done.warnings],
         command=command,
+        structure=structure[0] if structure else None,
     )
 
 
@@ -179,6 +199,7 @@ def result_of(
     backends: dict[str, str],
     warnings: list[str],
     command: str,
+    structure: StructureScore | None = None,
 ) -> Result:
     """The result of one task from what it was asked for, what was drawn, what came out, and how it was run.
 
@@ -192,6 +213,7 @@ def result_of(
         seed=config.seed,
         eps=list(config.eps),
         thresholds=list(config.thresholds),
+        structure=structure,
         scores=curve.scores,
         curve=curve.curve,
         score_covariance=curve.score_covariance,

@@ -28,6 +28,7 @@ from synbench_fast.engine.prepare import MOST_SAMPLES, Prepared, average_of, pre
 from synbench_fast.engine.probe import Probe
 from synbench_fast.engine.run import arithmetic, recast, settle, too_wide
 from synbench_fast.engine.score import encoder_record, peak_memory, result_of
+from synbench_fast.engine.structure import run_structure
 from synbench_fast.engine.suite import collect
 from synbench_fast.errors import SynbenchError
 from synbench_fast.fleet.configuration import library_of, series_of, source_of
@@ -42,9 +43,11 @@ from synbench_fast.results.records import (
     PrecisionRecord,
     Result,
 )
+from synbench_fast.results.structure import StructureScore
 from synbench_fast.runtime.global_state import known_state, own_registrations
 from synbench_fast.stats.blocks import Block
 from synbench_fast.stats.estimators import find_estimator
+from synbench_fast.tasks.structure import STRUCTURE
 from synbench_fast.tasks.suites import Suite, TaskDefinition
 from synbench_fast.tasks.task import GaussianTask
 
@@ -100,9 +103,11 @@ class EncoderWorker:
         if prepared is None:
             decision, checks, more = self._decide(ready, tasks[0])
             warnings += more
+            structure = self._structure(ready, decision)
             seconds["check"] = time.perf_counter() - begun
         else:
             decision, warnings = prepared["decision"], prepared["warnings"]
+            structure = prepared["structure"]
             checks = [decode(PrecisionCheck, one) for one in prepared["checks"]]
         precision = DTYPES[decision["dtype"]]
         if prepared is not None and (ready.encoder.dtype != precision.dtype or decision["channels_last"]):
@@ -131,6 +136,7 @@ class EncoderWorker:
             "encoder": record,
             "tasks": planned,
             "checks": [encode(one) for one in checks],
+            "structure": structure,
             "warnings": warnings,
             "environment": _environment(),
             "backends": environment.chosen_backends(self.device.type, config.backend),
@@ -177,6 +183,21 @@ class EncoderWorker:
             "compile": compile_repays(config.compile, self.device, probe.images, each),
         }
         return decision, settled.checks, settled.warnings
+
+    @staticmethod
+    def _structure(ready: Prepared, decision: dict[str, Any]) -> dict[str, Any] | None:
+        """The structure score, where it is asked for and the inputs are images."""
+        if not ready.config.structure or STRUCTURE.refusal(ready.encoder.info.input_shape):
+            return None
+        with arithmetic(ready.encoder, DTYPES[decision["dtype"]]):
+            return encode(
+                run_structure(
+                    ready.encoder,
+                    ready.config,
+                    size=decision["batch_size"],
+                    channels_last=decision["channels_last"],
+                )
+            )
 
     def run(self, unit: dict[str, Any]) -> tuple[bytes, int, dict[str, Any]]:
         loaded = self._loaded
@@ -422,6 +443,7 @@ def _result(
         backends=prepared["backends"],
         warnings=[*warnings, *notes],
         command=told.command(request["spec"], tasks=suite),
+        structure=None if prepared["structure"] is None else decode(StructureScore, prepared["structure"]),
     )
 
 

@@ -130,7 +130,8 @@ class _Table:
         first = self._results[0]
         thresholds = first.thresholds if self._every_threshold else [min(first.thresholds)]
         shown = [(eps, threshold) for eps in first.eps for threshold in thresholds]
-        columns = ["encoder", "F", "parameters"]
+        structured = any(one.structure is not None for one in self._results)
+        columns = ["encoder", *(["structure"] if structured else []), "F", "parameters"]
         columns += [f"score eps={e:g}" + (f" a={a:g}" if len(thresholds) > 1 else "") for e, a in shown]
         columns += ["robust area", "of raw", "images/s"]
         rows = []
@@ -140,6 +141,7 @@ class _Table:
             rows.append(
                 [
                     one.encoder.title,
+                    *([_structure(one)] if structured else []),
                     one.width,
                     "-" if one.encoder.parameters is None else str(one.encoder.parameters),
                     *(with_error(score.score, score.stderr) for score in scores),
@@ -149,6 +151,11 @@ class _Table:
                 ]
             )
         print_table(self._stream, columns, rows, left=1)
+        if structured:
+            images = max(one.structure.images for one in self._results if one.structure is not None)
+            self._stream.write(
+                f"structure: classes that no linear map of the pixels separates, 0 chance, 1 no error; {images} images\n"
+            )
         above = "" if len(thresholds) > 1 else f" above accuracy {thresholds[0]:g}"
         drawn = [count for one in self._results for count in one.task.samples]
         task = replace(first.task, samples=drawn)  # wide encoders draw more
@@ -161,3 +168,8 @@ class _Table:
                 if check.used:
                     self._stream.write(printable(f"{one.encoder.title}: {check.summary()}") + "\n")
         self._stream.flush()
+
+
+def _structure(result: Result) -> str:
+    found = result.structure
+    return "-" if found is None else with_error(found.score, found.stderr)

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from synbench_fast.errors import SynbenchError
 from synbench_fast.results.codec import STORED, TABLE, Mismatch, encode, inf_field, nan_field
 from synbench_fast.results.documents import Document
+from synbench_fast.results.structure import StructureScore
 
 __all__ = [
     "CONFIDENCE_95",
@@ -316,7 +317,8 @@ class Environment:
 class Result(Document):
     """Score of one encoder under one configuration, with everything needed to judge and to repeat it.
 
-    `scores` runs over eps, then thresholds; `curve` over scales, then eps. `score_covariance` is that of the
+    `structure` is the structure score, None where it was not asked for or the inputs are no images. `scores` runs over
+    eps, then thresholds; `curve` over scales, then eps. `score_covariance` is that of the
     scores' sampling errors, in their order; it and `influence` are None for the paper's estimator. `fits` has one
     entry per eps where the average is `published`; `dropped` says for every scale how many of the F directions of the
     features carry no variance and were left out; `half_width` is that of the intervals which was asked for. `command`
@@ -332,6 +334,7 @@ class Result(Document):
     seed: int
     eps: list[float]
     thresholds: list[float]
+    structure: StructureScore | None = None
     scores: list[Score] = field(metadata=TABLE)
     curve: list[ScalePoint] = field(metadata=TABLE | STORED)
     score_covariance: list[list[float]] | None = field(metadata=STORED)
@@ -403,9 +406,11 @@ class Result(Document):
         parts = [f"eps {one.eps:g}: {with_error(one.score, one.stderr)}" for one in scores]
         area, cost, task = self.robust_area, self.cost, self.task
         checked = [f"  {one.summary()}" for one in self.precision.checks if one.used]
+        structure = [] if self.structure is None else [f"  {self.structure.summary()}"]
         return "\n".join(
             [
                 f"{self.encoder.title}: F = {self.width}, {_count(self.encoder.parameters)} parameters",
+                *structure,
                 f"  score above accuracy {min(self.thresholds):g}: {', '.join(parts)}",
                 f"  robust area: {with_error(area.value, area.stderr)} of {area.raw:.4f} ({area.ratio:.1%})",
                 f"  {self.estimator}, {task.size()}, "

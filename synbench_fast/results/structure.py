@@ -35,3 +35,8 @@ class StructureScore:
     images: int
     seconds: float
     families: list[FamilyScore]
+
+    def summary(self) -> str:
+        """One line: the score, its error, and the profile over families."""
+        profile = ", ".join(f"{one.family} {one.score:.2f}" for one in self.families)
+        return f"structure: {self.score:.4f} ± {self.stderr:.4f} ({profile}; {self.images} images)"
