@@ -46,6 +46,8 @@ FRAME_COLUMNS: dict[str, type] = {
     "stderr": float,
     "ci95_low": float,
     "ci95_high": float,
+    "structure": float,
+    "structure_stderr": float,
     "robust_area": float,
     "robust_area_ratio": float,
     "robust_area_stderr": float,

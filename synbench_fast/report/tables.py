@@ -136,6 +136,8 @@ def _columns(tables: Sequence[Table]) -> list[str]:
     """Every column of any row: those of budgets stand where the first row has them."""
     head = ["board", "encoder", "configuration"]
     tail = [
+        "structure",
+        "structure_stderr",
         "robust_area",
         "robust_area_stderr",
         "robust_area_ratio",
@@ -213,7 +215,10 @@ def _costs(item: Item) -> dict[str, Cell]:
     # A suite's forward passes take their own time each; the rate is over all of them.
     busy = sum(one.cost.images / one.cost.images_per_second for one in results) if images else math.nan
     single = len(results) == 1
+    structure = first.structure
     return {
+        "structure": None if structure is None else _finite(structure.score),
+        "structure_stderr": None if structure is None else _finite(structure.stderr),
         "robust_area": _mean([one.value for one in areas]),
         "robust_area_stderr": _finite(areas[0].stderr) if single else None,
         "robust_area_ratio": _mean([one.ratio for one in areas]),

@@ -435,7 +435,10 @@ class Result(Document):
             "prior": self.task.prior,
             "seed": self.seed,
         }
+        structure = self.structure
         last: dict[str, str | int | float | None] = {
+            "structure": None if structure is None else _finite(structure.score),
+            "structure_stderr": None if structure is None else _finite(structure.stderr),
             "robust_area": _finite(self.robust_area.value),
             "robust_area_ratio": _finite(self.robust_area.ratio),
             "images": self.cost.images,
@@ -473,6 +476,8 @@ CSV_COLUMNS = (
     "stderr",
     "ci95_low",
     "ci95_high",
+    "structure",
+    "structure_stderr",
     "robust_area",
     "robust_area_ratio",
     "images",
