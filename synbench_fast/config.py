@@ -12,7 +12,7 @@ import numbers
 import os
 import shlex
 import tomllib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -507,8 +507,19 @@ class ScoreConfig:
         wanted = PRESETS[self.preset].scales if self.scales is None else self.scales
         return spread_scales(wanted) if isinstance(wanted, int) else wanted
 
-    def command(self, *encoders: str, verb: str = "run", **further: Any) -> str:
+    def command(
+        self,
+        *encoders: str,
+        verb: str = "run",
+        score_fields: Sequence[str] | None = None,
+        always_fields: Collection[str] = (),
+        **further: Any,
+    ) -> str:
         """The shell line that repeats a run of these encoders; `further` options come last, None left out.
+
+        `score_fields` are the fields that the verb has options for, by default all; of `always_fields` it has other
+        defaults. Of further options a mapping stands for one that is repeated, NAME=VALUE, and an empty sequence for
+        "none".
 
         >>> ScoreConfig(eps=0.2, random_init=True).command("timm:resnet18").partition(" --estimator")[0]
         'synbench-fast run timm:resnet18 --eps 0.2'
@@ -516,7 +527,11 @@ class ScoreConfig:
         words = ["synbench-fast", *verb.split(), *encoders]
         for one in fields(self):
             value, option = getattr(self, one.name), option_of(one)
-            if value is None or (value == one.default and not option.always):
+            if value is None or (
+                value == one.default and not option.always and one.name not in always_fields
+            ):
+                continue
+            if score_fields is not None and one.name not in score_fields:
                 continue
             words += _words(one.name, value)
         for name, value in further.items():
@@ -564,6 +579,10 @@ def _words(name: str, value: Any) -> list[str]:
         return []
     if isinstance(value, bool):
         return [flag if value else "--no-" + flag.removeprefix("--")]
+    if isinstance(value, Mapping):
+        return [word for key, one in value.items() for word in (flag, f"{key}={one}")]
+    if isinstance(value, Sequence) and not isinstance(value, str) and not value:
+        return [flag, "none"]
     return [flag, _text(value, whole=name != "scales")]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from typing import Annotated, Any
 
 import typer
@@ -174,14 +173,11 @@ def inherit(
     options["out"] = folder
 
     from synbench_fast.report.terminal import result_stream
-    from synbench_fast.results.documents import write_atomically
-    from synbench_fast.studies.inheritance.report import write_csv
-    from synbench_fast.studies.inheritance.tables import print_report
 
     with result_stream() as stream:
         try:
             if chosen == "digits-rib":  # before the encoder is trained
-                from synbench_fast.studies.linear_probe.data import optional
+                from synbench_fast.runtime.optional import optional
 
                 optional("sklearn.datasets", "scikit-learn", "inherit")
             from synbench_fast.studies.inheritance.page import write_page
@@ -194,11 +190,8 @@ def inherit(
                 **options,
             )
             if folder is not None:
-                report.save(folder / "inherit.json")
+                report.save_all(folder, "inherit")
                 write_page(folder / "inherit.html", report)
-                table = io.StringIO()
-                write_csv(table, report)
-                write_atomically(folder / "inherit.csv", table.getvalue())
         except Exception as error:
             code = fail(str(error) if isinstance(error, SynbenchError) else reason("inherit", error), 1)
             if traceback and not isinstance(error, SynbenchError):
@@ -209,9 +202,9 @@ def inherit(
         if kind == "json":
             stream.write(report.to_json() + "\n")
         elif kind == "csv":
-            write_csv(stream, report)
+            report.write_csv(stream)
         else:
-            print_report(stream, report)
+            report.print_report(stream)
         if report.failed:
             total = len(report.cells) + len(report.failed)
             more = "" if len(report.failed) == 1 else f", the first is {report.failed[0]}"

@@ -206,7 +206,6 @@ def probe(
         options["samples"] = arguments.integer("--samples", samples, low=1)
     kind = arguments.choice("--format", output, ("table", "json"))
 
-    from synbench_fast.printable import print_table
     from synbench_fast.report.progress import Reporter
     from synbench_fast.report.terminal import result_stream
 
@@ -226,9 +225,4 @@ def probe(
         if kind == "json":
             stream.write(report.to_json() + "\n")
         else:
-            print_table(stream, *report.rows(), left=0)
-            stream.write(
-                f"{encoder}, F = {report.encoder.feature_dim}, on {report.data.name}: "
-                f"{report.data.train} to train, {report.data.test} to test, "
-                f"{len(report.data.classes)} classes; per cent, 95 % intervals\n"
-            )
+            report.print_report(stream)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from typing import Annotated, Any
 
 import typer
@@ -173,8 +172,6 @@ def validate(
     folder = None if out is None else arguments.folder("--out", out)
 
     from synbench_fast.report.terminal import result_stream
-    from synbench_fast.results.documents import write_atomically
-    from synbench_fast.studies.validity.tables import print_report, write_csv
 
     with result_stream() as stream:
         try:
@@ -182,10 +179,7 @@ def validate(
 
             report = run(models, sets, progress=(lambda line: None) if quiet else say, **options)
             if folder is not None:
-                report.save(folder / "validity.json")
-                table = io.StringIO()
-                write_csv(table, report)
-                write_atomically(folder / "validity.csv", table.getvalue())
+                report.save_all(folder, "validity")
         except Exception as error:
             code = fail(str(error) if isinstance(error, SynbenchError) else reason("validate", error), 1)
             if traceback and not isinstance(error, SynbenchError):
@@ -196,6 +190,6 @@ def validate(
         if kind == "json":
             stream.write(report.to_json() + "\n")
         elif kind == "csv":
-            write_csv(stream, report)
+            report.write_csv(stream)
         else:
-            print_report(stream, report, coefficient=shown)
+            report.print_report(stream, coefficient=shown)

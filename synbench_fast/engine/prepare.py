@@ -168,7 +168,7 @@ def prepare(encoder: Any, config: ScoreConfig) -> Prepared:
             loaded.to(dtype=DTYPES[wanted].dtype)
         if loaded.info.feature_dim is None:
             with seeded(config.seed):
-                loaded.probe()
+                loaded.dry_run()
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise

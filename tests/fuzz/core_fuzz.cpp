@@ -16,9 +16,10 @@
 #include <random>
 #include <vector>
 
+#include "families/renderers.hpp"
+#include "filter_spectrum.hpp"
 #include "robust_solve.hpp"
 #include "sample_mixture.hpp"
-#include "sample_mixture_filter.hpp"
 #include "score_auc.hpp"
 #include "score_sweep.hpp"
 
@@ -125,6 +126,77 @@ void spectrum_filter(Bytes& in) {
   for (i64 i = 0; i < x.size; ++i) require(std::isfinite(x[i]), "finite filtered noise");
 }
 
+ImageShape image(Bytes& in) {
+  const i64 channels = in.size(4), height = in.size(40), width = in.size(40);
+  return {channels, height, width};
+}
+
+void fields_and_roll(Bytes& in) {
+  const int threads = in.threads();
+  const ImageShape shape = image(in);
+  const i64 count = in.upto(3);
+  Buffer<float> gain(shape.size()), mix(shape.channels * shape.channels), picture(shape.size()), contrast(count);
+  Buffer<i64> places(2 * count);
+  for (i64 i = 0; i < gain.size; ++i) gain[i] = picture[i] = static_cast<float>(in.byte()) / 64.0f;
+  for (i64 i = 0; i < mix.size; ++i) mix[i] = static_cast<float>(in.byte()) / 64.0f - 2.0f;
+  for (i64 i = 0; i < count; ++i) {
+    contrast[i] = static_cast<float>(in.byte()) / 64.0f;
+    places[2 * i] = in.upto(shape.height - 1);
+    places[2 * i + 1] = in.upto(shape.width - 1);
+  }
+  const FieldsSpec spec{shape, in.word(), 1, 2, gain.get(), mix.get(), 0.5f};
+  const float blank = std::numeric_limits<float>::quiet_NaN();
+  Buffer<float> x(count * shape.size(), blank), y(count * shape.size(), blank);
+  render_fields(spec, 3, count, 1, x.get());
+  render_roll(shape, count, picture.get(), places.get(), contrast.get(), 1, x.get());
+  render_fields(spec, 3, count, threads, y.get());
+  render_roll(shape, count, picture.get(), places.get(), contrast.get(), threads, y.get());
+  require(same(x, y), "fields that do not depend on threads");
+  for (i64 i = 0; i < x.size; ++i) require(std::isfinite(x[i]), "finite fields everywhere");
+}
+
+void view(Bytes& in) {
+  const int threads = in.threads();
+  const ImageShape shape = image(in);
+  const i64 count = in.upto(3), side = i64{1} << in.byte() % 7;
+  Buffer<std::uint32_t> scene(side * side);
+  Buffer<float> maps(6 * count), colours(4 * count * shape.channels);
+  for (i64 i = 0; i < scene.size; ++i) scene[i] = static_cast<std::uint32_t>(i * 2654435761u);
+  for (i64 i = 0; i < maps.size; ++i) maps[i] = static_cast<float>(in.byte() - 128) * (i % 3 == 0 ? 1000.0f : 0.5f);
+  for (i64 i = 0; i < colours.size; ++i) colours[i] = static_cast<float>(in.byte()) / 64.0f;
+  Buffer<float> x(count * shape.size(), 0.0f), y(count * shape.size(), 0.0f);
+  const auto* bytes = reinterpret_cast<const std::uint8_t*>(scene.get());
+  render_view(shape, count, bytes, side, maps.get(), colours.get(), 1, x.get());
+  render_view(shape, count, bytes, side, maps.get(), colours.get(), threads, y.get());
+  require(same(x, y), "views that do not depend on threads");
+  for (i64 i = 0; i < x.size; ++i) require(std::isfinite(x[i]), "finite views");
+}
+
+void strokes(Bytes& in) {
+  const int threads = in.threads();
+  const ImageShape shape = image(in);
+  const i64 count = in.upto(3), number = in.upto(7);
+  Buffer<float> ground(count * shape.channels), geometry(count * number * kStrokeNumbers);
+  Buffer<float> colours(count * number * 2 * shape.channels), outlines(count * number * 2 * kHarmonics);
+  for (auto* values : {&ground, &colours, &outlines})
+    for (i64 i = 0; i < values->size; ++i) (*values)[i] = static_cast<float>(in.byte()) / 256.0f;
+  for (i64 k = 0; k < count * number; ++k) {
+    float* g = geometry.get() + k * kStrokeNumbers;
+    const float far = in.byte() < 16 ? 4096.0f : 0.5f, thin = in.byte() < 16 ? 1e-6f : 0.25f;
+    g[0] = static_cast<float>(in.byte() % 3);
+    for (int i : {1, 2}) g[i] = static_cast<float>(in.byte() - 64) * far;
+    for (int i : {3, 4, 7, 8}) g[i] = static_cast<float>(in.byte() - 128) / 128.0f;
+    for (int i : {5, 6}) g[i] = static_cast<float>(1 + in.byte()) * thin;
+    for (int i : {9, 10}) g[i] = static_cast<float>(in.byte()) * far;
+  }
+  const Paint paint{shape, number, ground.get(), geometry.get(), colours.get(), outlines.get()};
+  Buffer<float> x(count * shape.size(), 0.0f), y(count * shape.size(), 0.0f);
+  render_paint(paint, count, 1, x.get());
+  render_paint(paint, count, threads, y.get());
+  require(same(x, y), "pictures that do not depend on threads");
+  for (i64 i = 0; i < x.size; ++i) require(std::isfinite(x[i]), "finite pictures");
+}
+
 template <typename T>
 void sweep(Bytes& in) {
   const int threads = in.threads();
@@ -209,7 +281,7 @@ void solve(Bytes& in) {
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   Bytes in{data, size};
-  switch (in.byte() % 9) {
+  switch (in.byte() % 12) {
     case 0: mixture<float>(in, SampleType::kFloat32, std::numeric_limits<float>::quiet_NaN()); break;
     case 1: mixture<double>(in, SampleType::kFloat64, kNaN); break;
     case 2: mixture<std::uint16_t>(in, SampleType::kBFloat16, 0x7fff); break;
@@ -218,6 +290,9 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     case 5: sweep<float>(in); break;
     case 6: sweep<double>(in); break;
     case 7: auc(in); break;
+    case 8: fields_and_roll(in); break;
+    case 9: view(in); break;
+    case 10: strokes(in); break;
     default: solve(in); break;
   }
   return 0;
@@ -231,7 +306,7 @@ int main(int argc, char** argv) {
   for (int i = 0; i < inputs; ++i) {
     bytes.resize(random() % 600);
     for (auto& one : bytes) one = static_cast<std::uint8_t>(random());
-    if (!bytes.empty()) bytes[0] = static_cast<std::uint8_t>(i % 9);
+    if (!bytes.empty()) bytes[0] = static_cast<std::uint8_t>(i % 12);
     LLVMFuzzerTestOneInput(bytes.data(), bytes.size());
   }
   std::printf("%d inputs\n", inputs);

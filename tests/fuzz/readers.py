@@ -29,11 +29,10 @@ from synbench_fast.results.records import Result
 from synbench_fast.results.suite import SuiteResult
 from synbench_fast.stats.point import CurvePoint
 from synbench_fast.studies.eps_star import EpsStar
-from synbench_fast.studies.inheritance.cells import Cell
+from synbench_fast.studies.inheritance.cells import Cell, open_store
 from synbench_fast.studies.inheritance.folders import _by_mapping
 from synbench_fast.studies.inheritance.report import InheritanceReport
-from synbench_fast.studies.inheritance.store import CellStore
-from synbench_fast.studies.linear_probe.data import _decoded, open_data
+from synbench_fast.studies.labelled_data import _decoded, open_data
 from synbench_fast.studies.linear_probe.report import LinearProbeReport
 from synbench_fast.studies.sensitivity import Sensitivity
 from synbench_fast.studies.validity.report import ValidityReport
@@ -99,7 +98,7 @@ def _report(data: bytes, folder: Path) -> Any:
 
 
 def _cell(data: bytes, folder: Path) -> Any:
-    store = CellStore(folder)
+    store = open_store(folder)
     path = store.path(CELL)
     assert path is not None
     path.write_bytes(data)

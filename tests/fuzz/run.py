@@ -31,7 +31,7 @@ def core(folder: Path) -> tuple[Path, bool]:
     clang = shutil.which("clang++")
     compiler = clang or os.environ.get("CXX") or "g++"
     program = folder / "core_fuzz"
-    sources = [*sorted((ROOT / "csrc").glob("*.cpp")), HERE / "core_fuzz.cpp"]
+    sources = [*sorted((ROOT / "csrc").rglob("*.cpp")), HERE / "core_fuzz.cpp"]
     kind = "-fsanitize=fuzzer,address,undefined" if clang else "-fsanitize=address,undefined"
     own = [] if clang else ["-DSYNBENCH_DRIVER"]
     code = run(

@@ -11,8 +11,15 @@ import torch
 
 from synbench_fast import _core
 from synbench_fast.errors import SynbenchError
-from synbench_fast.ops import sample_mixture as module
-from synbench_fast.ops.sample_mixture import labels, sample_mixture, sample_shaped_mixture
+from synbench_fast.ops.generator import philox4x32
+from synbench_fast.ops.sample_mixture import (
+    Mixture,
+    labels,
+    sample_mixture,
+    sample_mixture_cpp,
+    sample_shaped_mixture,
+)
+from synbench_fast.ops.sample_mixture_torch import sample_mixture_torch
 
 LEVELS = _core.simd_levels()
 NORMAL_ERROR = 1.2e-6  # of a float32 normal against the formula in exact arithmetic
@@ -83,17 +90,17 @@ def arguments(shape: tuple[int, ...], patterned: bool = True) -> dict[str, Any]:
     }
 
 
+def mixture(x: torch.Tensor, y: torch.Tensor, start: int, kw: dict[str, Any]) -> Mixture:
+    kw = {name: value for name, value in kw.items() if name != "prior"}
+    if kw["pattern"] is not None:
+        kw["pattern"] = kw["pattern"].view(-1)
+    return Mixture(x, y, start, **{"channels_last": False, "threads": 1, "purpose": 0, **kw})
+
+
 def at_level(
     level: str, x: torch.Tensor, y: torch.Tensor, start: int, kw: dict[str, Any], **more: Any
 ) -> torch.Tensor:
-    kw = (
-        {name: value for name, value in kw.items() if name != "prior"}
-        | {"channels_last": False, "threads": 1}
-        | more
-    )
-    if kw["pattern"] is not None:
-        kw["pattern"] = kw["pattern"].view(-1)
-    module._cpp(x.fill_(float("nan")), y, start, level=level, **kw)
+    sample_mixture_cpp(mixture(x.fill_(float("nan")), y, start, kw | more), level)
     return x
 
 
@@ -103,7 +110,7 @@ def test_philox_known_answers(counter: str, key: str, expected: str) -> None:
     seed = keys[0] | keys[1] << 32
     assert _core.philox4x32(seed, words) == answer
     assert [int(word) for word in philox(words, seed)] == answer
-    assert [int(word) for word in module._philox(seed, *words)] == answer
+    assert [int(word) for word in philox4x32(seed, *words)] == answer
 
 
 @pytest.mark.parametrize("level", LEVELS)
@@ -253,7 +260,7 @@ def test_purpose_selects_other_numbers(level: str) -> None:
         x.numpy(), oracle_normals(1271, 0, 5, 3, 4, purpose=7), rtol=0, atol=NORMAL_ERROR
     )
     spec = torch.empty(5, 1271, dtype=torch.float64)
-    module._torch(spec, y, 0, **kw, channels_last=False, threads=1, purpose=7)
+    sample_mixture_torch(mixture(spec, y, 0, kw | {"purpose": 7}))
     np.testing.assert_allclose(spec.numpy(), oracle_normals(1271, 0, 5, 3, 4, purpose=7), rtol=0, atol=1e-9)
 
 

@@ -25,8 +25,8 @@ import synbench_fast
 from synbench_fast import minimax, report
 from synbench_fast.checks import THRESHOLDS
 from synbench_fast.cli import main as cli
+from synbench_fast.config import PRESETS
 from synbench_fast.encoders.registry import REGISTRY
-from synbench_fast.engine.score import PRESETS
 from synbench_fast.ops.dispatch import OPERATIONS
 from synbench_fast.results.records import SCHEMA, SCHEMA_VERSION, Result
 from synbench_fast.results.suite import SUITE_SCHEMA
@@ -531,14 +531,12 @@ def test_operations_and_their_files() -> None:
             "cuda": [f"csrc/{operation}_cuda.cu", f"synbench_fast/ops/{operation}_cuda.py"],
         }
         gpu = [one for backend in OPERATIONS[operation] for one in launches.get(backend, [])]
+        glue = [path for path in [f"synbench_fast/ops/{operation}_cpp.py"] if (ROOT / path).exists()]
         assert [quoted(cell) for cell in row[1:]] == [
-            [
-                f"synbench_fast/ops/{operation}.py",
-                *(path for path in [f"synbench_fast/ops/{operation}_torch.py"] if (ROOT / path).exists()),
-            ],
+            [f"synbench_fast/ops/{operation}.py", f"synbench_fast/ops/{operation}_torch.py"],
             [f"csrc/{operation}.hpp"] if compiled else [],
             [f"csrc/{operation}_cpu.cpp"] if compiled else [],
-            [f"src/{operation}.cpp"] if compiled else [],
+            [f"src/{operation}.cpp", *glue] if compiled else [],
             gpu,
             [f"tests/ops/test_{operation}.py"],
         ]

@@ -448,9 +448,9 @@ def test_names_in_paths(tmp_path: Path) -> None:
 
 
 def test_cells_stay_in_their_folder(tmp_path: Path) -> None:
-    from synbench_fast.studies.inheritance.store import CellStore
+    from synbench_fast.studies.inheritance.cells import open_store
 
-    path = CellStore(tmp_path).path({"fine_tuned_on": "../../x", "method": "/etc/y", "seed": "..\\z"})
+    path = open_store(tmp_path).path({"fine_tuned_on": "../../x", "method": "/etc/y", "seed": "..\\z"})
     assert path is not None and path.resolve().parent == tmp_path.resolve()
 
 
@@ -574,7 +574,7 @@ def npz(path: Path, shape: tuple[int, ...], content: bytes, descr: str = "<f4") 
 
 
 def test_npz_runs_nothing(tmp_path: Path, marked: Path) -> None:
-    from synbench_fast.studies.linear_probe.data import open_data
+    from synbench_fast.studies.labelled_data import open_data
 
     np.savez(tmp_path / "d.npz", x=np.array([Marker(marked)], dtype=object), y=np.zeros(1))
     with refused("expected arrays without pickles"):
@@ -584,7 +584,7 @@ def test_npz_runs_nothing(tmp_path: Path, marked: Path) -> None:
 
 @pytest.mark.parametrize("shape", [(10**13,), (10**30,), (-4, 4), (5, 0)])
 def test_npz_header_that_lies(tmp_path: Path, shape: tuple[int, ...]) -> None:
-    from synbench_fast.studies.linear_probe.data import open_data
+    from synbench_fast.studies.labelled_data import open_data
 
     with refused("d.npz"):
         open_data(npz(tmp_path / "d.npz", shape, b"\0" * 64))
@@ -592,19 +592,19 @@ def test_npz_header_that_lies(tmp_path: Path, shape: tuple[int, ...]) -> None:
 
 def test_npz_of_more_than_the_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A thousand times smaller on disk: compressed zeros."""
-    from synbench_fast.studies.linear_probe import data
+    from synbench_fast.studies import labelled_data
 
-    monkeypatch.setattr(data, "memory_bytes", lambda: 2**20)
+    monkeypatch.setattr(labelled_data, "memory_bytes", lambda: 2**20)
     file = npz(tmp_path / "d.npz", (2**20,), b"\0" * 2**22)
     assert file.stat().st_size < 2**14
     with refused("expected at most the 1048576 bytes of this machine"):
-        data.open_data(file)
+        labelled_data.open_data(file)
 
 
 def test_images_start_no_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Pillow draws PostScript by Ghostscript, whatever the name of the file says."""
     from synbench_fast.studies.inheritance.folders import Prepare
-    from synbench_fast.studies.linear_probe.data import _decoded
+    from synbench_fast.studies.labelled_data import _decoded
 
     pytest.importorskip("PIL.Image")
     started: list[Any] = []
@@ -621,7 +621,7 @@ def test_images_start_no_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 def test_images_of_absurd_size() -> None:
     images = pytest.importorskip("PIL.Image")
-    from synbench_fast.studies.linear_probe.data import _decoded
+    from synbench_fast.studies.labelled_data import _decoded
 
     buffer = io.BytesIO()
     images.new("1", (20_000, 20_000)).save(buffer, "PNG")

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 import synbench_fast as sb
 from synbench_fast.cli import main as cli
-from synbench_fast.studies.linear_probe.data import open_data, split
+from synbench_fast.studies.labelled_data import open_data, split
 from synbench_fast.studies.validity import ValidityReport, correlate, run
 from synbench_fast.studies.validity.analysis import analyse
 from synbench_fast.studies.validity.baselines import knn_accuracy, logme, rankme
@@ -577,8 +577,8 @@ def test_command_runs_offline_and_repeats(
     rows = list(csv.DictReader(io.StringIO((tmp_path / "validity.csv").read_text())))
     assert len(rows) == len(report.correlations) == len(report.predictors) * 2 * 3 * 3
     line = report.command.split()
-    assert line[:2] == ["synbench-fast", "validate"]
-    assert cli.main([*line[1:], "--format", "json", "--quiet"]) == 0
+    assert line[:3] == ["synbench-fast", "study", "validate"]
+    assert cli.main([*line[2:], "--format", "json", "--quiet"]) == 0
     again = ValidityReport.from_json(capsys.readouterr().out)
     assert again.predictors == report.predictors and again.correlations == report.correlations
     assert again.held_out == report.held_out and again.command == report.command

@@ -1,4 +1,4 @@
-#include "sample_mixture_filter.hpp"
+#include "filter_spectrum.hpp"
 
 #include <algorithm>
 #include <cmath>
@@ -382,6 +382,27 @@ void filter_spectrum(float* x, i64 count, i64 channels, const std::vector<i64>& 
       }
     }
   });
+}
+
+struct InverseFourier::Tables {
+  std::vector<Axis> axes;
+  i64 size = 1, room = 0;  // room: four lines of vectors along the longest axis
+};
+
+InverseFourier::InverseFourier(const std::vector<i64>& shape) : tables_(new Tables) {
+  for (const i64 length : shape) {
+    tables_->axes.push_back(make_axis(length));
+    tables_->size *= length;
+    tables_->room = std::max(tables_->room, 4 * padded(length));
+  }
+}
+
+InverseFourier::~InverseFourier() = default;
+
+void InverseFourier::operator()(float* re, float* im, i64 signals) const {
+  const std::unique_ptr<Eight[]> room(new Eight[static_cast<std::size_t>(tables_->room)]);
+  // The forward transform of the swapped parts, swapped back.
+  transform(tables_->axes, signals, tables_->size, {im, re}, room.get());
 }
 
 }  // namespace synbench

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from synbench_fast.errors import SynbenchError
-from synbench_fast.report.plots import demo_library
+from synbench_fast.runtime.optional import optional
 
 SHAPE = (1, 8, 8)
 FEATURES = 64
@@ -49,8 +49,8 @@ class Classifier(nn.Module):
 
 def load(seed: int) -> Digits:
     """scikit-learn's 1797 digits, a third of every class held out; the split depends on `seed` alone."""
-    datasets = demo_library("sklearn.datasets", "scikit-learn")
-    selection = demo_library("sklearn.model_selection", "scikit-learn")
+    datasets = optional("sklearn.datasets", "scikit-learn", "demo")
+    selection = optional("sklearn.model_selection", "scikit-learn", "demo")
     images, labels = datasets.load_digits(return_X_y=True)
     pixels = (images / 16.0).astype(np.float32).reshape(-1, *SHAPE)
     train_x, test_x, train_y, test_y = selection.train_test_split(
@@ -104,7 +104,7 @@ def train(kind: str, digits: Digits, *, seed: int, epochs: int, radius: float, s
 
 def linear_probe(encoder: nn.Module, digits: Digits) -> Classifier:
     """Logistic regression (scikit-learn, C = 1) on the frozen encoder's standardised training features."""
-    linear_model = demo_library("sklearn.linear_model", "scikit-learn")
+    linear_model = optional("sklearn.linear_model", "scikit-learn", "demo")
     with torch.no_grad():
         features = encoder((digits.train_x - digits.mean) / digits.std).double().numpy()
     mean, std = features.mean(axis=0), features.std(axis=0)

@@ -7,6 +7,7 @@
 // stages; a prime factor p of an axis costs p operations per element.
 #pragma once
 #include <cstdint>
+#include <memory>
 #include <vector>
 
 namespace synbench {
@@ -15,5 +16,18 @@ namespace synbench {
 // samples where the axes are short, and 32 for each element of the longest axis, or 4 if it is the only one.
 void filter_spectrum(float* x, std::int64_t count, std::int64_t channels, const std::vector<std::int64_t>& shape,
                      const float* gain, int threads);
+
+// The inverse transform x(place) = sum_f y(f) exp(2 pi i f place), without a factor 1 / size.
+class InverseFourier {
+ public:
+  explicit InverseFourier(const std::vector<std::int64_t>& shape);
+  ~InverseFourier();
+  // Complex signals [signals, shape...] in two planes, in place. Any number of threads may use one transform.
+  void operator()(float* re, float* im, std::int64_t signals) const;
+
+ private:
+  struct Tables;
+  std::unique_ptr<Tables> tables_;
+};
 
 }  // namespace synbench

@@ -1,11 +1,10 @@
-"""Labelled data for the probe: scikit-learn's digits, image folders, .npz and .parquet files, arrays.
+"""Labelled data for studies: scikit-learn's digits, image folders, .npz and .parquet files, arrays.
 
 Every input is float32 in [0, 1]; integers of 8 bits are divided by 255. Nothing is unpickled.
 """
 
 from __future__ import annotations
 
-import importlib
 import io
 import math
 import warnings
@@ -23,8 +22,9 @@ from torch.nn import functional
 
 from synbench_fast.engine.environment import memory_bytes
 from synbench_fast.errors import SynbenchError, first_line, suggest
+from synbench_fast.runtime.optional import optional
 
-__all__ = ["IMAGE_FORMATS", "Samples", "Split", "open_data", "optional", "split"]
+__all__ = ["IMAGE_FORMATS", "Samples", "Split", "open_data", "split"]
 
 NAMES = ("digits",)
 KINDS = "'digits', an image folder, a .npz or a .parquet file"
@@ -53,16 +53,6 @@ class Split:
 
     train: NDArray[np.int64]
     test: NDArray[np.int64]
-
-
-def optional(module: str, package: str, extra: str) -> Any:
-    """Import `module`; SynbenchError names the extra that installs `package`."""
-    try:
-        return importlib.import_module(module)
-    except ModuleNotFoundError:
-        raise SynbenchError(
-            f'{package}: expected it to be installed, got no such library; pip install "synbench-fast[{extra}]"'
-        ) from None
 
 
 def open_data(data: str | Path | tuple[Any, Any]) -> Samples:
