@@ -12,6 +12,7 @@ namespace synbench {
 namespace {
 
 constexpr std::int64_t kSamples = std::int64_t{1} << 32, kNormals = std::int64_t{1} << 34;
+constexpr py::ssize_t kAxis = py::ssize_t{1} << 20;
 constexpr float kFar = 1 << 20;  // elements; beyond it single precision has no fractions worth the name
 
 void check_range(std::int64_t start, std::int64_t count) {
@@ -23,7 +24,7 @@ void check_range(std::int64_t start, std::int64_t count) {
 // Of x [count, channels, height, width].
 ImageShape image_shape(const py::array& x) {
   expect(
-      x.ndim() == 4 && x.shape(1) > 0 && x.shape(2) > 0 && x.shape(3) > 0 && x.shape(2) < kFar && x.shape(3) < kFar,
+      x.ndim() == 4 && x.shape(1) > 0 && x.shape(2) > 0 && x.shape(3) > 0 && x.shape(2) < kAxis && x.shape(3) < kAxis,
       "x: expected [count, channels, height, width] with axes from 1 to 2^20, got " + shape_text(x.shape(), x.ndim()));
   return {x.shape(1), x.shape(2), x.shape(3)};
 }
