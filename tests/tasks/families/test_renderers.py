@@ -204,7 +204,7 @@ def test_radii_of_leaves_have_the_density_of_a_cube() -> None:
         ({"strokes": ("a", 0.0)}, "strokes: expected finite"),
         ({"strokes": ("cx", np.nan)}, "strokes: expected finite"),
         ({"strokes": ("ex", np.inf)}, "strokes: expected finite"),
-        ({"strokes": ("fx", 1.5)}, "strokes: expected finite"),
+        ({"strokes": ("fx", 9.0)}, "strokes: expected finite"),
         ({"threads": -1}, "threads"),
     ],
 )
