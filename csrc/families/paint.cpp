@@ -2,7 +2,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
-#include <memory>
+#include <vector>
 
 #include "families/renderers.hpp"
 #include "parallel.hpp"
@@ -143,15 +143,15 @@ void render_paint(const Paint& paint, i64 count, int threads, float* x) {
   const ImageShape& shape = paint.shape;
   const i64 stride = shape.width + kBlock, plane = shape.height * stride;
   parallel_for(count, 1, threads, [&](i64 from, i64 to) {
-    const std::unique_ptr<float[]> picture(new float[static_cast<std::size_t>(shape.channels * plane)]);
+    std::vector<float> picture(static_cast<std::size_t>(shape.channels * plane));
     for (i64 i = from; i < to; ++i) {
       for (i64 c = 0; c < shape.channels; ++c)
-        std::fill_n(picture.get() + c * plane, plane, paint.ground[i * shape.channels + c]);
+        std::fill_n(picture.data() + c * plane, plane, paint.ground[i * shape.channels + c]);
       paint_image(paint, stride, paint.geometry + i * paint.strokes * kStrokeNumbers,
                   paint.colours + i * paint.strokes * 2 * shape.channels,
-                  paint.outlines + i * paint.strokes * 2 * kHarmonics, picture.get());
+                  paint.outlines + i * paint.strokes * 2 * kHarmonics, picture.data());
       for (i64 line = 0; line < shape.channels * shape.height; ++line)
-        add_line(picture.get() + line * stride, shape.width,
+        add_line(picture.data() + line * stride, shape.width,
                  x + (i * shape.channels * shape.height + line) * shape.width);
     }
   });

@@ -71,6 +71,18 @@ def _below_zero(ratios: Floats) -> float:
         low, high = (low, middle) if slope(middle) > 0 else (middle, high)
     c = (low + high) / 2
     curvature = 0.5 * float(((weight / (1 - c * weight)) ** 2).sum())
+    if curvature < 1:  # nearly one class: the pole at 0 would need steps far below the width of the peak
+        step = 0.25 / np.sqrt(0.5 * float((weight**2).sum()))
+        total = 0.0
+        for first in range(
+            0, 200_000, 64
+        ):  # P = 1/2 - 1/pi int_0^inf Im(exp(K(i y))) / y dy (Gil-Pelaez, 1951)
+            y = step * (np.arange(first, first + 64) + 0.5)
+            values = np.exp([_cumulant(1j * one, weight, drift) for one in y])
+            total += float((values.imag / y).sum())
+            if np.abs(values[-1]) < 1e-17:
+                break
+        return 0.5 - total * step / float(np.pi)
     # Steps that resolve both the width of the peak and the pole at 0 leave errors below 1e-15.
     step = min(0.25 / np.sqrt(curvature), -c / 6)
     peak = _cumulant(c, weight, drift).real

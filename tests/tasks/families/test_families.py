@@ -42,7 +42,8 @@ def test_samples_depend_on_neither_batches_nor_threads(data: st.DataObject, name
     assert whole.shape == (count, *shape) and whole.dtype == torch.float32 and bool(whole.isfinite().all())
     cut, threads = data.draw(st.integers(0, count)), data.draw(st.integers(2, 4))
     out = torch.full_like(whole, torch.nan)
-    assert one.draw(shape, seed, class_, start, cut, out[:cut], threads=threads).data_ptr() == out.data_ptr()
+    part = out[:cut]
+    assert one.draw(shape, seed, class_, start, cut, part, threads=threads) is part
     one.draw(shape, seed, class_, start + cut, count - cut, out[cut:], threads=threads)
     assert torch.equal(whole, out)
 
@@ -142,7 +143,7 @@ def test_a_symmetry_maps_the_picture_to_itself(class_: int, moved) -> None:
     x = Symmetry(level=0.0).draw((3, 64, 64), 4, class_, 0, 6)
     assert float((x - moved(x)).abs().mean()) < 0.03
     plain = Symmetry(level=0.0).draw((3, 64, 64), 4, 0, 0, 6)
-    assert float((plain - moved(plain)).abs().mean()) > 0.15
+    assert float((plain - moved(plain)).abs().mean()) > 0.1
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -181,7 +182,7 @@ def test_a_table_and_back(name: str) -> None:
         (lambda: Texture().draw((3, 16, 16), 0, 0, 0, 1, torch.zeros(1, 16, 16, 3).movedim(-1, 1)), "out: expected"),
         (lambda: Texture().optimum((3, 16, 16), 1, 1), "expected two different classes"),
         (lambda: Texture().optimum((3, 16, 16), 1, 20), "class: expected an integer from 0 to 19"),
-        (lambda: Texture.of_scale((3, 16, 16), 1e4), "scale: expected"),
+        (lambda: Texture.of_scale((3, 16, 16), 1e4, classes=2), "scale: expected"),
         (lambda: Texture.of_scale((3, 16, 16), 0), "scale: expected a finite number above 0"),
     ],
 )  # fmt: skip
