@@ -99,7 +99,53 @@ def encoders() -> dict[str, Encoder]:
         "transformer, averaged": transformer(48, averaged=True),
         "transformer, first token": transformer(32, averaged=False),
     }
-    return {name: centred(f) for name, f in found.items()}
+    return {name: centred(f) for name, f in (found | held_out()).items()}
+
+
+HELD_OUT = "held out: "
+
+
+def held_out() -> dict[str, Encoder]:
+    """Encoders that no constant of the package was chosen by: they tell whether its rules hold beyond the others."""
+    w48, other, more = normal(D, 48, seed=1), normal(D, 64, seed=101), normal(D, 64, seed=102)
+    v = normal(D, 1, seed=107)[:, 0]
+    levels = normal(16, 24, seed=103) * 4
+
+    def winners(x: Tensor) -> Tensor:
+        h = x @ other[:, :48]
+        return torch.where(h >= h.topk(8, 1).values[:, -1:], h, 0.0)
+
+    def outlier(x: Tensor) -> Tensor:
+        h = x @ w48
+        return torch.cat([10 * h[:, :1] ** 3, h[:, 1:]], 1)
+
+    def experts(x: Tensor) -> Tensor:
+        h = (x + 0.5) @ other
+        return torch.where((x @ v > 0)[:, None], h[:, :32], h[:, 32:])
+
+    def codes(x: Tensor) -> Tensor:
+        return levels[(torch.relu(x @ other) @ more[:, :16]).argmax(1)]
+
+    def deep(x: Tensor) -> Tensor:
+        for n in range(4):
+            x = nn.functional.leaky_relu(x @ normal(D, D, seed=110 + n) * 1.4, 0.1)
+        return x
+
+    found: dict[str, Encoder] = {
+        "maxout of 3": lambda x: torch.maximum(torch.maximum(x @ other, x @ more), x @ other.flip(0))[:, :48],
+        "GELU": lambda x: nn.functional.gelu(2 * (x @ other)),
+        "top 8 of 48": winners,
+        "int4": lambda x: torch.round(2 * (x @ w48)).clamp(-8, 7),
+        "products": lambda x: (x @ other[:, :32] + 1) * (x @ more[:, :32] + 1),
+        "heavy tails": lambda x: x @ w48 + 0.3 * torch.sinh(1.5 * (x @ more[:, :48])),
+        "signs and noise": lambda x: torch.sign(x @ other[:, :32]) + 0.5 * (x @ more[:, :32]),
+        "binary": lambda x: (x @ other > 0).float(),
+        "experts": experts,
+        "outlier dimension": outlier,
+        "16 codes of a net": codes,
+        "five layers": deep,
+    }
+    return {HELD_OUT + name: f for name, f in found.items()}
 
 
 def convolutional(*, averaged: bool) -> Encoder:

@@ -11,7 +11,7 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout, suppress
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
 from synbench_fast.errors import SynbenchError
@@ -204,7 +204,7 @@ def print_comparison(stream: TextIO, comparison: Comparison, kind: str) -> None:
         print_json(stream, comparison.to_dict())
         return
     if kind == "csv":
-        rows = [named_cells(asdict(one)) for one in comparison.differences]
+        rows = [named_cells(one) for one in comparison.to_dict()["differences"]]
         writer = csv.DictWriter(stream, list(rows[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
@@ -236,8 +236,9 @@ def print_comparison(stream: TextIO, comparison: Comparison, kind: str) -> None:
                 f"{one.eps:g}",
                 f"{one.threshold:g}",
                 f"{one.first} - {one.second}",
-                f"{one.difference:+.4f} ({one.ci95_low:+.4f} to {one.ci95_high:+.4f})",
-                f"{one.p_value:.2g}",
+                f"{one.difference:+.4f}"
+                + ("" if one.withheld else f" ({one.ci95_low:+.4f} to {one.ci95_high:+.4f})"),
+                "" if one.withheld else f"{one.p_value:.2g}",
                 one.verdict,
             ]
             for one in comparison.differences

@@ -27,7 +27,7 @@ from numpy.typing import ArrayLike, NDArray
 from synbench_fast.checks import check_integer
 from synbench_fast.documents import Document, nan_field
 from synbench_fast.errors import SynbenchError
-from synbench_fast.results import Result
+from synbench_fast.results import WITHHELD, Result
 
 __all__ = ["EPS_GRID", "EPS_STAR_SCHEMA", "EPS_STAR_THRESHOLD", "EpsScore", "EpsStar", "eps_star"]
 
@@ -139,22 +139,23 @@ def eps_star(
         )
 
     freedom: int | None = None
+    deviations = np.array([[one.score(e, threshold).stderr for e in eps] for one in results])
     if covariance is not None:
         matrix, errors = _checked(covariance, len(eps), "covariance"), "given"
         matrix = matrix[np.ix_(order, order)]
-    elif all(one.score_covariance is not None for one in results):
+    elif all(one.score_covariance is not None for one in results) and np.isfinite(deviations).all():
         # Of several runs, too: the spread of three says little about a covariance over many budgets.
         at = first.thresholds.index(first.score(threshold=threshold).threshold)
         rows = [i * len(first.thresholds) + at for i in order]  # eps, then thresholds
         stored = np.stack([_of_result(one)[np.ix_(rows, rows)] for one in results])
         matrix, errors = np.asarray(stored.sum(0) / len(results) ** 2), "result"
-    elif len(results) > 1:
+    elif len(results) > 1 and not any(_withheld(one, eps, threshold) for one in results):
         freedom, errors = len(results) - 1, "repeats"
         matrix = np.cov(table, rowvar=False) / len(results)
     else:
         errors = "bound"
-        stderr = np.array([first.score(e, threshold).stderr for e in eps])
-        matrix = np.diag(np.where(np.isfinite(stderr), stderr, np.inf) ** 2)
+        # A budget whose interval is withheld is never significantly above or below another one.
+        matrix = np.diag(np.where(np.isfinite(deviations), deviations, np.inf).max(0) ** 2)
 
     members = _members(scores, matrix, freedom, bound=errors == "bound", seed=seed)
     best = int(scores.argmax())
@@ -181,8 +182,14 @@ def eps_star(
             )
             for i in range(len(eps))
         ],
-        notes=_notes(first, eps, position, members),
+        notes=_notes(first, eps, position, members) + _withheld(first, eps, threshold),
     )
+
+
+def _withheld(result: Result, eps: _Array, threshold: float | None) -> list[str]:
+    level = result.score(threshold=threshold).threshold
+    reasons = {float(e): result.withheld(float(e), level) for e in eps}
+    return [f"{WITHHELD} at eps {e:g}: {reason}" for e, reason in reasons.items() if reason]
 
 
 def _of_result(result: Result) -> _Array:

@@ -68,6 +68,7 @@ PRESETS = {
 }
 FIRST_SAMPLES = 256  # per scale, where more are drawn until intervals are narrow enough
 MOST_SAMPLES = 1 << 17  # per scale, drawn for that
+LEAST_HALF_WIDTH = 1e-4  # a tenth of what so many samples give
 
 
 @dataclass(frozen=True)
@@ -264,8 +265,14 @@ def _not_built() -> str:
 def _check_half_width(precision: float | None, estimator: str) -> float | None:
     if precision is None:
         return None
-    if isinstance(precision, bool) or not isinstance(precision, numbers.Real) or not 0 < precision < 1:
-        raise SynbenchError(f"precision: expected a half-width in (0, 1), got {precision!r}")
+    if (
+        isinstance(precision, bool)
+        or not isinstance(precision, numbers.Real)
+        or not LEAST_HALF_WIDTH <= precision < 1
+    ):
+        raise SynbenchError(
+            f"precision: expected a half-width in [{LEAST_HALF_WIDTH:g}, 1), got {precision!r}"
+        )
     if not find_estimator(estimator).unbiased:
         why = "whose number of samples is its protocol"
         if estimator not in ESTIMATORS:

@@ -25,6 +25,7 @@ __all__ = [
     "NON_GAUSSIAN",
     "SCHEMA",
     "SCHEMA_VERSION",
+    "WITHHELD",
     "Cost",
     "EncoderRecord",
     "Environment",
@@ -47,6 +48,7 @@ __all__ = [
 SCHEMA = "synbench-fast/result"
 SCHEMA_VERSION = 5
 CONFIDENCE_95 = 1.959963984540054  # a 95 % interval is the estimate +- so many errors
+WITHHELD = "interval withheld"  # how the warnings begin that say which scores have no interval, and why
 NON_GAUSSIAN = "the margins are not Gaussian"  # how the warning begins that comparisons repeat
 
 
@@ -171,6 +173,11 @@ class Influence:
             and all(len(one) == budgets and all(width in (None, len(row)) for row in one) for one in table)
             for table, width in tables
         )
+
+    @property
+    def groups(self) -> int:
+        """Groups of samples over all scales."""
+        return sum(len(one[0]) for one in self.accuracy if one)
 
     def of_score(self, eps: int, threshold: int) -> NDArray[np.float64]:
         """[S, G] influence on the score at these positions of budget and threshold; 0 beyond a scale's last group."""
@@ -358,6 +365,16 @@ class Result(Document):
         raise SynbenchError(
             f"scores: expected an entry at eps {wanted_eps:g}, threshold {wanted:g}, got none"
         )
+
+    def withheld(self, eps: float, threshold: float) -> str:
+        """Why this score has no interval, from the warnings; empty if it has one."""
+        place = f"{threshold:g} at eps {eps:g}"
+        for warning in self.warnings:
+            if warning.startswith(f"{WITHHELD} above "):
+                places, _, reason = warning.removeprefix(f"{WITHHELD} above ").partition(": ")
+                if place in places.split(", "):
+                    return reason
+        return ""
 
     @property
     def width(self) -> str:

@@ -193,7 +193,7 @@ def test_corrections_that_the_optimism_does_not_bear_out_widen() -> None:
     def stderr(ratio: float) -> Array:
         expected = np.full(4, 0.03)
         doubtful = [
-            replace(p, correction=np.full(12, 0.02), optimism=np.stack([ratio * expected, expected]))
+            replace(p, correction=np.full(12, 0.02), optimism=np.stack([ratio * expected, expected, expected, expected]))
             for p in points
         ]
         return np.sqrt(np.diagonal(found_of(doubtful, False).covariance))
