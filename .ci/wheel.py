@@ -141,7 +141,7 @@ def run_tests(wheel: Path, tree: Path, place: Path, arguments: list[str]) -> Non
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     found = "import synbench_fast, sys; print(synbench_fast.__version__, synbench_fast.__file__)"
     run(python, "-c", found, cwd=tree, env=environment)
-    wanted = arguments or ["-m", "not slow", *(f"tests/test_{name}.py" for name in TESTS)]
+    wanted = arguments or ["-m", "not slow", *(f"tests/ops/test_{name}.py" for name in TESTS)]
     run(python, "-m", "pytest", "-q", *wanted, cwd=tree, env=environment)
 
 

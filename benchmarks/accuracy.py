@@ -24,9 +24,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from synbench_fast import __version__, environment
+from synbench_fast import __version__
 from synbench_fast.encoders import load_encoder
-from synbench_fast.score import score
+from synbench_fast.engine import environment
+from synbench_fast.engine.score import score
 
 Encoder = Callable[[Tensor], Tensor]
 

@@ -14,12 +14,12 @@ from harness import Case
 from torch import Tensor, nn
 
 from synbench_fast import _core
+from synbench_fast.engine.score import score
 from synbench_fast.ops.feature_stats import feature_stats
 from synbench_fast.ops.robust_solve import robust_solve
 from synbench_fast.ops.sample_mixture import sample_mixture
 from synbench_fast.ops.score_auc import score_auc
 from synbench_fast.ops.score_sweep import score_sweep
-from synbench_fast.score import score
 from synbench_fast.stats.estimators import BUILT_IN, Sample
 from synbench_fast.stats.point import CurvePoint
 
@@ -331,7 +331,7 @@ def whole_run() -> Case:
 # The peak is counted from after the first scale of a first, smallest run: imports and thread stacks come before.
 MEMORY_PROGRAM = """
 import sys, torch
-from synbench_fast.score import score
+from synbench_fast.engine.score import score
 
 def encoder(x):
     flat = x.flatten(1)

@@ -12,13 +12,13 @@ from harness import Case
 from torch import Tensor, nn
 
 from synbench_fast.encoders import load_encoder
+from synbench_fast.engine.score import score
 from synbench_fast.ops import robust_solve_cuda, score_sweep_cuda
 from synbench_fast.ops.feature_stats import feature_stats
 from synbench_fast.ops.robust_solve import default_cut, robust_solve
 from synbench_fast.ops.sample_mixture import sample_mixture
 from synbench_fast.ops.score_auc import score_auc
 from synbench_fast.ops.score_sweep import score_sweep
-from synbench_fast.score import score
 
 Run = Callable[[], Any]
 GPU = torch.device("cuda")

@@ -11,6 +11,7 @@ from typing import Any
 
 from harness import Case
 
+from synbench_fast.config import ScoreConfig
 from synbench_fast.fleet.configuration import configuration_of, family_of, job_key, make_request
 from synbench_fast.fleet.executors import Event, Local
 from synbench_fast.fleet.scheduler import Fleet
@@ -125,7 +126,9 @@ def overhead(seconds: float = 1.0, units: int = 4, encoders: int = 2) -> Case:
 def scaling(encoders: int = 8, samples: int = 4000) -> Case:
     """Encoders of one CPU thread each, two workers against one."""
     options = {"scales": 4, "samples": samples, "input_shape": (3, 32, 32)}
-    requests = [make_request(f"builtin:conv?dim={32 + one}", options) for one in range(encoders)]
+    requests = [
+        make_request(f"builtin:conv?dim={32 + one}", ScoreConfig(**options)) for one in range(encoders)
+    ]
 
     def parity() -> tuple[float, float]:
         return float(fleet(requests, 2, WORKER)[1] != fleet(requests, 1, WORKER)[1]), 0.0

@@ -12,8 +12,8 @@ import torch
 from harness import Case
 from torch import Tensor
 
-from synbench_fast.inheritance.distance import Distance, dataset_distance
-from synbench_fast.inheritance.ground_cost import (
+from synbench_fast.studies.inheritance.distance import Distance, dataset_distance
+from synbench_fast.studies.inheritance.ground_cost import (
     class_gaussians,
     label_distances,
     squared_distances,

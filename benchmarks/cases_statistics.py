@@ -13,12 +13,12 @@ from cases import IMAGENET_MEAN, IMAGENET_STD, SmallEncoder
 from harness import Case
 from torch import Tensor, nn
 
-from synbench_fast.compare import Comparison, compare
+from synbench_fast.engine.score import score
+from synbench_fast.engine.suite import score_suite
 from synbench_fast.ops import robust_solve
-from synbench_fast.results import Result
-from synbench_fast.score import score
+from synbench_fast.results.records import Result
 from synbench_fast.stats import estimators
-from synbench_fast.suites import score_suite
+from synbench_fast.stats.compare import Comparison, compare
 
 LIMIT = 1.0  # seconds
 

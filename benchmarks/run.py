@@ -47,7 +47,8 @@ def main(argv: list[str] | None = None) -> int:
     import cases_cuda
     import torch
 
-    from synbench_fast import __version__, environment
+    from synbench_fast import __version__
+    from synbench_fast.engine import environment
 
     provenance = {
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),

@@ -15,7 +15,7 @@ def main() -> int:
     ours = signal.getsignal(signal.SIGINT) is signal.default_int_handler
     if ours:
         signal.signal(signal.SIGINT, _interrupted)
-    from synbench_fast import cli
+    from synbench_fast.cli import main as cli
 
     if ours:
         signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from synbench_fast.errors import SynbenchError, suggest
-from synbench_fast.local_files import split_checkpoint
+from synbench_fast.runtime.local_files import split_checkpoint
 
 __all__ = [
     "ESTIMATORS",

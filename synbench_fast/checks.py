@@ -6,14 +6,14 @@ import math
 import numbers
 import sys
 from collections.abc import Sequence
-from typing import Any
-
-import numpy as np
-from numpy.typing import ArrayLike
+from typing import TYPE_CHECKING, Any
 
 from synbench_fast import plugins
 from synbench_fast.arguments import ESTIMATORS, most_at_once
 from synbench_fast.errors import SynbenchError, suggest
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
 
 __all__ = [
     "ESTIMATORS",
@@ -54,6 +54,8 @@ def plugin_estimator(name: str) -> plugins.Estimator | None:
 
 def as_numbers(values: ArrayLike, name: str) -> tuple[float, ...]:
     """One number or several, also of NumPy or Torch, as floats; SynbenchError names the argument."""
+    import numpy as np  # not at the top: the command line checks its values without it
+
     plain: Any = check_plain(values, name)
     try:
         if hasattr(plain, "detach"):
@@ -82,6 +84,8 @@ def check_plain(value: Any, name: str) -> Any:
     or of 8-bit floats, which other code would read as something else or not at all. The mask of an array without
     masked entries is left out.
     """
+    import numpy as np
+
     got = ""
     torch = sys.modules.get("torch")
     if torch is not None and isinstance(value, torch.Tensor):

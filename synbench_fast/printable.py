@@ -1,13 +1,14 @@
-"""Text of others (names of models, paths, fields of files) where a program would read it as more than text."""
+"""Text and tables for terminals and spreadsheets: what others wrote (names, paths, fields of files) acts on neither."""
 
 from __future__ import annotations
 
 import io
+import json
 import re
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, TextIO
 
-__all__ = ["PrintableStream", "cell", "cells", "named_cells", "printable"]
+__all__ = ["PrintableStream", "cell", "cells", "named_cells", "print_json", "print_table", "printable"]
 
 
 def printable(text: str) -> str:
@@ -64,3 +65,34 @@ def cells(row: Iterable[Any]) -> list[Any]:
 def named_cells(row: Mapping[str, Any]) -> dict[str, Any]:
     """`cell` of each, under its name."""
     return {name: cell(one) for name, one in row.items()}
+
+
+def print_table(stream: TextIO, columns: Sequence[str], rows: Sequence[Sequence[str]], *, left: int) -> None:
+    """A table of text, the first `left` columns left-aligned, the others right.
+
+    A row is one line however long it is: a terminal wraps it, and nothing is ever cut.
+    """
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    terminal = stream.isatty()
+    rows = [[printable(one) for one in row] for row in rows]
+    table = Table(box=box.SIMPLE_HEAD if terminal else None, pad_edge=False, show_edge=False)
+    for index, name in enumerate(columns):
+        table.add_column(Text(name), justify="left" if index < left else "right", no_wrap=True)
+    for row in rows:
+        table.add_row(*(Text(one) for one in row))
+    width = sum(max(len(one) for one in column) + 4 for column in zip(columns, *rows, strict=True))
+    console = Console(file=stream, width=width, color_system="auto" if terminal else None)
+    with console.capture() as capture:
+        console.print(table)
+    stream.write("".join(line.rstrip() + "\n" for line in capture.get().splitlines()))
+    stream.flush()
+
+
+def print_json(stream: TextIO, document: Any) -> None:
+    """An indented JSON document for `ls` and `info`."""
+    stream.write(json.dumps(document, indent=2, allow_nan=False) + "\n")
+    stream.flush()

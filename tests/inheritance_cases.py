@@ -13,16 +13,16 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from synbench_fast.inheritance.bench import Bench
-from synbench_fast.inheritance.cells import PRETRAINING, Cell, TrainingSummary
-from synbench_fast.inheritance.data import DataSet, DataSuite, Part, in_memory
-from synbench_fast.inheritance.folders import CORRUPTIONS as IMAGENET_CORRUPTIONS
-from synbench_fast.inheritance.folders import Prepare
-from synbench_fast.inheritance.model import Classifier
-from synbench_fast.inheritance.protocol import agreement
-from synbench_fast.inheritance.report import InheritanceReport
-from synbench_fast.inheritance.run import inherit
-from synbench_fast.inheritance.training import Training, fit
+from synbench_fast.studies.inheritance.bench import Bench
+from synbench_fast.studies.inheritance.cells import PRETRAINING, Cell, TrainingSummary
+from synbench_fast.studies.inheritance.data import DataSet, DataSuite, Part, in_memory
+from synbench_fast.studies.inheritance.folders import CORRUPTIONS as IMAGENET_CORRUPTIONS
+from synbench_fast.studies.inheritance.folders import Prepare
+from synbench_fast.studies.inheritance.model import Classifier
+from synbench_fast.studies.inheritance.protocol import agreement
+from synbench_fast.studies.inheritance.report import InheritanceReport
+from synbench_fast.studies.inheritance.run import inherit
+from synbench_fast.studies.inheritance.training import Training, fit
 
 SHAPE = (1, 6, 6)
 CLASSES = 4

@@ -6,7 +6,7 @@ import dataclasses
 import math
 from typing import Any
 
-from synbench_fast.results import (
+from synbench_fast.results.records import (
     Cost,
     EncoderRecord,
     Environment,

@@ -16,6 +16,7 @@ from checks import refused
 import synbench_fast as sb
 from synbench_fast import arguments
 from synbench_fast.checks import as_numbers, check_threads
+from synbench_fast.config import ScoreConfig
 from synbench_fast.fleet.configuration import make_request
 from synbench_fast.fleet.executors import MOST_WORKERS
 from synbench_fast.fleet.launch import place_workers, run_fleet
@@ -134,10 +135,10 @@ def test_absurd_numbers_of_threads(threads: Any) -> None:
     for call in (
         lambda: sb.score("builtin:conv", input_shape=(1, 4, 4), threads=threads),
         lambda: sb.score_suite("builtin:conv", input_shape=(1, 4, 4), threads=threads),
-        lambda: sb.robust_linear_probe("builtin:conv", {"x": X, "y": Y}, threads=threads),
-        lambda: sb.inherit({"a": "digits:standard"}, threads=threads),
-        lambda: sb.validate([f"builtin:conv?dim={n}" for n in (4, 5, 6)], threads=threads),
-        lambda: make_request("builtin:conv", {"threads": threads}),
+        lambda: sb.studies.robust_linear_probe("builtin:conv", {"x": X, "y": Y}, threads=threads),
+        lambda: sb.studies.inherit({"a": "digits:standard"}, threads=threads),
+        lambda: sb.studies.validate([f"builtin:conv?dim={n}" for n in (4, 5, 6)], threads=threads),
+        lambda: make_request("builtin:conv", ScoreConfig(**{"threads": threads})),
         lambda: place_workers("cpu", threads=threads),
     ):
         with refused(expected):
@@ -149,7 +150,7 @@ def test_threads_that_are_some() -> None:
     assert check_threads(None) is None and check_threads(np.int32(3)) == 3  # type: ignore[arg-type]
     assert type(check_threads(np.int32(3))) is int  # type: ignore[arg-type]
     assert check_threads(arguments.most_at_once()) == arguments.most_at_once()
-    assert make_request("builtin:conv", {"threads": None})["options"]["threads"] == 1
+    assert make_request("builtin:conv", ScoreConfig(**{"threads": None}))["options"]["threads"] == 1
 
 
 @pytest.mark.parametrize("workers", [0, 10**9, True, 2.0, "2", np.int64(10**9)])

@@ -17,7 +17,9 @@ import torch
 from checks import PATIENCE, refused
 
 import synbench_fast as sb
-from synbench_fast import cli, plugins
+from synbench_fast import plugins
+from synbench_fast.cli import main as cli
+from synbench_fast.config import ScoreConfig
 from synbench_fast.encoders import registry
 from synbench_fast.fleet.executors import InProcess
 from synbench_fast.fleet.launch import run_fleet
@@ -145,7 +147,7 @@ def test_importing_the_package_reads_no_metadata() -> None:
     code = (
         "import importlib.metadata as m, torch\n"  # torch looks for its own
         "m.entry_points = m.distributions = None\n"
-        "import synbench_fast, synbench_fast.plugins, synbench_fast.cli, synbench_fast.encoders\n"
+        "import synbench_fast, synbench_fast.plugins, synbench_fast.cli.main, synbench_fast.encoders\n"
         "synbench_fast.score('builtin:identity', input_shape=(4,), scales=1, samples=32)\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=PATIENCE)
@@ -264,7 +266,10 @@ def test_more_samples_in_a_fleet(installed: Path, tmp_path: Path, estimator: str
     options = {"scales": (2.0,), "thresholds": 0.6, "estimator": estimator}
     for samples in (64, 128):
         (job,) = run_fleet(
-            ["tiny:small"], tmp_path, options={**options, "samples": samples}, executor=InProcess()
+            ["tiny:small"],
+            tmp_path,
+            config=ScoreConfig(**{**options, "samples": samples}),
+            executor=InProcess(),
         )
         assert job.state == "done"
     torch.set_num_threads(threads)
@@ -278,7 +283,9 @@ def test_more_samples_in_a_fleet(installed: Path, tmp_path: Path, estimator: str
 
 def test_in_workers_of_a_fleet(installed: Path, tmp_path: Path) -> None:
     options = {"scales": 2, "samples": 64, "estimator": "onehalf"}
-    jobs = run_fleet(["tiny:small"], tmp_path / "store", options=options, executor="tinyexec", workers=2)
+    jobs = run_fleet(
+        ["tiny:small"], tmp_path / "store", config=ScoreConfig(**options), executor="tinyexec", workers=2
+    )
     assert [job.state for job in jobs] == ["done"]
     assert sys.modules["tiny_plugin"].made == [("auto", 2, 1, "run-1-worker")]
     (path,) = (tmp_path / "store" / "results").glob("*.json")

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from synbench_fast.errors import SynbenchError, first_line, suggest
-from synbench_fast.global_state import kept_state, known_state
+from synbench_fast.runtime.global_state import kept_state, known_state
 
 __all__ = ["POOLS", "Encoder", "EncoderInfo", "Layout", "Loaded", "Request", "pool_features"]
 

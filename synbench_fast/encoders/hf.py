@@ -12,12 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from synbench_fast.documents import kind_of, parse
 from synbench_fast.encoders.base import Layout, Loaded, Request, class_tokens, pool_features
 from synbench_fast.encoders.download import fetching
 from synbench_fast.encoders.registry import require
 from synbench_fast.encoders.weights import HEADS, load_checkpoint
 from synbench_fast.errors import SynbenchError, first_line
+from synbench_fast.results.documents import kind_of, parse
 
 __all__ = ["load"]
 

@@ -17,7 +17,7 @@ from synbench_fast.encoders import registry
 from synbench_fast.encoders.base import Encoder, EncoderInfo, Loaded, Request, check_pool
 from synbench_fast.encoders.weights import module_sha256, parameter_count
 from synbench_fast.errors import SynbenchError, suggest
-from synbench_fast.global_state import known_state, seeded
+from synbench_fast.runtime.global_state import known_state, seeded
 
 __all__ = ["load_encoder"]
 

@@ -13,7 +13,7 @@ from synbench_fast.encoders.base import Layout, Loaded, Request, check_rows
 from synbench_fast.encoders.registry import require
 from synbench_fast.encoders.weights import existing_file, file_sha256
 from synbench_fast.errors import SynbenchError, first_line, suggest
-from synbench_fast.local_files import onnx_data
+from synbench_fast.runtime.local_files import onnx_data
 
 __all__ = ["load"]
 

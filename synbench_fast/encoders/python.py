@@ -16,7 +16,7 @@ from torch import nn
 from synbench_fast.encoders.base import Loaded, Request
 from synbench_fast.encoders.weights import existing_file, load_checkpoint
 from synbench_fast.errors import SynbenchError, first_line, suggest
-from synbench_fast.local_files import added_paths, file_sha256, is_installed, local_sources
+from synbench_fast.runtime.local_files import added_paths, file_sha256, is_installed, local_sources
 
 __all__ = ["load"]
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from synbench_fast.errors import SynbenchError, first_line, suggest
-from synbench_fast.local_files import file_sha256, split_checkpoint
+from synbench_fast.runtime.local_files import file_sha256, split_checkpoint
 
 __all__ = [
     "check_archive",

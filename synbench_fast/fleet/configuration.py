@@ -14,16 +14,16 @@ number and the values of scales, the number of samples, thresholds and the integ
 from __future__ import annotations
 
 import hashlib
-import inspect
 import json
 import os
-from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from synbench_fast.config import ScoreConfig
 from synbench_fast.errors import SynbenchError
-from synbench_fast.local_files import file_sha256, local_sources, onnx_data, split_checkpoint
+from synbench_fast.runtime.local_files import file_sha256, local_sources, onnx_data, split_checkpoint
 
 __all__ = [
     "NUMERICS",
@@ -56,31 +56,19 @@ def digest(document: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:24]
 
 
-def make_request(spec: str, options: Mapping[str, Any], suite: Any | None = None) -> dict[str, Any]:
+def make_request(spec: str, config: ScoreConfig, suite: Any | None = None) -> dict[str, Any]:
     """What a worker needs to score one encoder, as plain JSON values.
 
     Args:
         spec: of the encoder.
-        options: arguments of score(); what is missing is score()'s default, `threads` 1.
+        config: its arguments; the device is the worker's, and threads are 1 where they are left open.
         suite: a `Suite`, or None for the one task of the arguments.
     """
-    from synbench_fast.checks import check_threads
-    from synbench_fast.score import score
-
     try:
         spec.encode()
     except UnicodeEncodeError:  # the name of a file in another encoding; a store keeps text
         raise SynbenchError(f"encoder: expected a name in UTF-8, got {spec!a}") from None
-    parameters = inspect.signature(score).parameters
-    given: dict[str, Any] = {
-        name: one.default for name, one in parameters.items() if name not in ("encoder", "progress")
-    }
-    given["device"] = None  # the worker's own, whatever it is
-    for name, value in options.items():
-        if name not in given or name == "device":
-            raise SynbenchError(f"{name}: expected an argument that fleets have, got it with {value!r}")
-        given[name] = value
-    given["threads"] = check_threads(given["threads"]) or FLEET_THREADS
+    given = replace(config, device=None, threads=config.threads or FLEET_THREADS).to_dict()
     tasks = None
     if suite is not None:
         tasks = {"suite": suite.name, "definitions": [vars(one) for one in suite.tasks]}
@@ -95,16 +83,14 @@ def job_key(request: dict[str, Any]) -> str:
 
 def family_of(request: dict[str, Any]) -> str:
     """Equal for requests that differ in scales, samples and thresholds alone: they are decided alike."""
-    further = ("scales", "samples", "preset", "precision", "average", "thresholds", "integral")
-    options = {name: value for name, value in request["options"].items() if name not in further}
+    options = ScoreConfig.from_dict(request["options"]).deciding("numbers", "encoder")
     tasks = request["tasks"] and request["tasks"]["definitions"]
     return digest([NUMERICS, request["spec"], options, tasks, _files(request)])
 
 
 def configuration_of(request: dict[str, Any]) -> str:
     """Equal for the encoders of one run: everything but the encoder's own words."""
-    own = ("checkpoint", "input_shape", "mean", "std", "pool", "random_init", "trust_remote_code")
-    options = {name: value for name, value in request["options"].items() if name not in own}
+    options = ScoreConfig.from_dict(request["options"]).deciding("numbers", "amount")
     return digest([NUMERICS, options, request["tasks"]])[:12]
 
 

@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from synbench_fast.documents import check_own
 from synbench_fast.errors import SynbenchError, suggest
+from synbench_fast.results.documents import check_own
 
 __all__ = ["FILE", "JOURNALS", "connect", "explained", "journal_for", "mode", "transaction"]
 

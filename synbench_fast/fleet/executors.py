@@ -20,8 +20,8 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any, Protocol
 
-from synbench_fast.documents import check_own, open_own
 from synbench_fast.fleet.tasks import WORKER, answer, make_worker
+from synbench_fast.results.documents import check_own, open_own
 
 __all__ = ["Event", "Executor", "InProcess", "Local", "Slot"]
 

@@ -12,7 +12,9 @@ from typing import Any
 from synbench_fast import plugins
 from synbench_fast.arguments import most_at_once
 from synbench_fast.checks import check_integer, check_threads
-from synbench_fast.devices import find_device, gpu_count
+from synbench_fast.config import ScoreConfig
+from synbench_fast.engine.devices import find_device, gpu_count
+from synbench_fast.engine.prepare import check_with_estimator
 from synbench_fast.errors import SynbenchError, suggest
 from synbench_fast.fleet.configuration import (
     FLEET_THREADS,
@@ -26,9 +28,8 @@ from synbench_fast.fleet.places import Snapshot
 from synbench_fast.fleet.readahead import ReadAhead
 from synbench_fast.fleet.scheduler import RETRIES, Fleet
 from synbench_fast.fleet.store import Job, Store
-from synbench_fast.prepare import check_settings
-from synbench_fast.processes import LEASE_SECONDS
-from synbench_fast.suites import Suite
+from synbench_fast.runtime.processes import LEASE_SECONDS
+from synbench_fast.tasks.suites import Suite
 
 __all__ = ["find_executor", "place_workers", "run_fleet"]
 
@@ -119,7 +120,7 @@ def run_fleet(
     models: Sequence[str | tuple[str, Mapping[str, Any]]],
     folder: str | Path,
     *,
-    options: Mapping[str, Any] | None = None,
+    config: ScoreConfig | None = None,
     suite: Suite | None = None,
     devices: str = "auto",
     workers: int | None = None,
@@ -135,9 +136,9 @@ def run_fleet(
     """Score encoders into a run store, going on where earlier runs on it ended; returns their jobs, in order.
 
     Args:
-        models: specs, each alone or with arguments of score() of its own.
+        models: specs, each alone or with fields of `ScoreConfig` of its own.
         folder: of the store: `store.sqlite`, results in `results`, what workers print in `logs`.
-        options: arguments of score() for all of them, but `device`.
+        config: arguments of the scores of all of them; its device is not read.
         suite: tasks to score each one on.
         devices, workers: see `place_workers`.
         ray: address of a Ray cluster to run on ("auto": the one this machine is part of, "local": one of this
@@ -154,13 +155,14 @@ def run_fleet(
     if workers is not None:
         check_integer("workers", workers, 1, f"an integer from 1 to {MOST_WORKERS}", MOST_WORKERS + 1)
     check_integer("retries", retries, 0, "an integer of at least 0")
-    common = dict(options or {})
+    config = config or ScoreConfig()
+    check_with_estimator(config)
     requests = []
     for one in models:
         spec, own = (one, {}) if isinstance(one, str) else one
-        requests.append(make_request(spec, {**common, **own}, suite))
-    for request in requests[:1]:
-        check_settings(request["options"])
+        if "device" in own:
+            raise SynbenchError(f"device: expected `devices` of the fleet, got {own['device']!r} for {spec}")
+        requests.append(make_request(spec, ScoreConfig.of(config, own), suite))
     path = Path(folder)
     threads = requests[0]["options"]["threads"] if requests else FLEET_THREADS
     if executor is not None and ray is not None:

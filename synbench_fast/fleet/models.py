@@ -6,15 +6,14 @@ import fnmatch
 import glob
 import os
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from synbench_fast import arguments
-from synbench_fast.encoders.base import POOLS
+from synbench_fast.config import options
 from synbench_fast.encoders.registry import installed, is_source, list_encoders, source
 from synbench_fast.errors import SynbenchError, suggest
-from synbench_fast.local_files import split_checkpoint
+from synbench_fast.runtime.local_files import split_checkpoint
 
 __all__ = ["expand"]
 
@@ -22,15 +21,14 @@ Named = tuple[str, dict[str, Any]]  # spec, its own arguments of score()
 
 WHOLE = {".onnx": "onnx", ".torchscript": "torchscript", ".ts": "torchscript"}  # files that are encoders
 WEIGHTS = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")  # files that need an architecture
-_VALUES: dict[str, Callable[[str], Any]] = {
-    "--checkpoint": lambda text: arguments.checkpoint("--checkpoint", text),
-    "--input-shape": lambda text: arguments.shape("--input-shape", text),
-    "--mean": lambda text: arguments.numbers("--mean", text),
-    "--std": lambda text: arguments.numbers("--std", text, above=0),
-    "--pool": lambda text: arguments.choice("--pool", text, POOLS),
+# What an encoder may have of its own, by option: those of ScoreConfig that belong to one encoder.
+_OWN = {
+    "--" + name.replace("_", "-"): (option.kind, default)
+    for name, (option, default) in options().items()
+    if option.decides == "encoder"
 }
 _PATTERN = re.compile(r"[*[]|\?(?!\w+=)")  # ?dim=8 is an option of a spec
-_FLAGS = ("--random-init", "--trust-remote-code")
+_FLAGS = tuple(word for word, (_, default) in _OWN.items() if default is False)
 # A word of a line: pieces in quotes, blanks and the like after a backslash, all else as it is.
 _PIECE = re.compile(r"""\\([ \t'"#\\])|'([^']*)'|"((?:[^"\\]|\\(?!["\\])|\\["\\])*)"|([^ \t'"])""")
 _LARGEST = 1 << 26  # characters of a file of specs, which may be a pipe or a device that never ends
@@ -180,18 +178,18 @@ def _words(line: str) -> list[str]:
 
 def _own(words: list[str]) -> dict[str, Any]:
     """Options after a spec, as on the command line."""
-    options: dict[str, Any] = {}
+    found: dict[str, Any] = {}
     left = list(words)
     while left:
         word, equals, value = left.pop(0).partition("=")
         name = word[2:].replace("-", "_")
-        if name in options:
+        if name in found:
             raise SynbenchError(f"{word}: expected it once, got it twice")
         if word in _FLAGS and not equals:
-            options[name] = True
+            found[name] = True
             continue
-        if word not in _VALUES:
-            known = [*_VALUES, *_FLAGS]
+        if word not in _OWN or word in _FLAGS:
+            known = [*(one for one in _OWN if one not in _FLAGS), *_FLAGS]
             raise SynbenchError(
                 f"option: expected one of {', '.join(known)}, got {word!r}{suggest(word, known)}"
             )
@@ -199,5 +197,5 @@ def _own(words: list[str]) -> dict[str, Any]:
             if not left:
                 raise SynbenchError(f"{word}: expected a value, got none")
             value = left.pop(0)
-        options[name] = _VALUES[word](value)
-    return options
+        found[name] = _OWN[word][0].read(word, value)
+    return found

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import NormalDist
 from typing import Any
@@ -23,11 +23,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from synbench_fast.checks import check_integer
-from synbench_fast.compare import difference_error, standings, widened
+from synbench_fast.config import ScoreConfig
 from synbench_fast.errors import SynbenchError
 from synbench_fast.fleet.launch import run_fleet
 from synbench_fast.fleet.store import Job
-from synbench_fast.results import Result
+from synbench_fast.results.records import Result
+from synbench_fast.stats.compare import difference_error, standings, widened
+from synbench_fast.stats.estimators import find_estimator
 
 __all__ = ["Race", "Stage", "Standing", "outside", "race"]
 
@@ -121,7 +123,7 @@ def race(
     folder: str | Path,
     *,
     best: int,
-    options: Mapping[str, Any],
+    config: ScoreConfig,
     said: Callable[[str], None] | None = None,
     **fleet: Any,
 ) -> Race:
@@ -130,7 +132,8 @@ def race(
     Args:
         models, folder: as for `run_fleet`. Interrupted, the same call goes on where it was.
         best: K.
-        options: of score(), with `precision`, the half-width at which scoring ends, and an estimator whose results hold influences.
+        config: arguments of the scores, with `precision`, the half-width at which scoring ends, and an estimator whose
+            results hold influences.
         said: called with a line after each stage.
         fleet: other arguments of `run_fleet`.
 
@@ -138,11 +141,11 @@ def race(
         SynbenchError: no precision, another estimator, K that is no positive number, and what `run_fleet` raises.
     """
     best = check_integer("best", best, 1, "a positive integer")
-    last = options.get("precision")
+    last = config.precision
     if last is None:
         raise SynbenchError("precision: expected the half-width at which scoring ends, got none")
-    estimator = options.get("estimator", "consistent")
-    if estimator in ("counted", "paper"):  # their scores depend on the number of samples
+    estimator = config.estimator
+    if not find_estimator(estimator).unbiased:  # its scores depend on the number of samples
         raise SynbenchError(f"estimator: expected consistent or gaussian for the best K, got {estimator}")
     pairs = len(models) * (len(models) - 1) // 2
     z = _reach(max(1, pairs), LEVEL / len(STAGES))
@@ -159,7 +162,7 @@ def race(
         jobs = run_fleet(
             [running[i] for i in places],
             folder,
-            options={**options, "precision": half_width},
+            config=replace(config, precision=half_width),
             said=said,
             **fleet,
         )

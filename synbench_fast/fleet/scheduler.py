@@ -14,12 +14,12 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
-from synbench_fast.documents import write_atomically
 from synbench_fast.errors import SynbenchError
 from synbench_fast.fleet.configuration import halved
 from synbench_fast.fleet.executors import Event, Executor
 from synbench_fast.fleet.places import Given, Place, Snapshot
 from synbench_fast.fleet.store import Job, Store, Unit
+from synbench_fast.results.documents import write_atomically
 
 __all__ = ["RETRIES", "Fleet"]
 

@@ -20,12 +20,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from synbench_fast.documents import remove_leftovers
 from synbench_fast.errors import SynbenchError
 from synbench_fast.fleet.database import FILE, connect, explained, mode, transaction
 from synbench_fast.fleet.plan import cover
 from synbench_fast.fleet.summary import read_summary
-from synbench_fast.processes import LEASE_SECONDS, gone, here, process_mark
+from synbench_fast.results.documents import remove_leftovers
+from synbench_fast.runtime.processes import LEASE_SECONDS, gone, here, process_mark
 
 __all__ = ["Job", "Store", "Unit", "read_summary"]
 

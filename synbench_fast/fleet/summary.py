@@ -11,7 +11,7 @@ from typing import Any
 
 from synbench_fast.errors import SynbenchError, first_line
 from synbench_fast.fleet.database import FILE, connect, explained
-from synbench_fast.processes import LEASE_SECONDS, gone
+from synbench_fast.runtime.processes import LEASE_SECONDS, gone
 
 __all__ = ["named", "read_summary"]
 

@@ -18,7 +18,7 @@ import time
 from typing import Any, Protocol
 
 from synbench_fast.errors import SynbenchError, first_line
-from synbench_fast.messages import print_trace
+from synbench_fast.runtime.messages import print_trace
 
 __all__ = ["WORKER", "OutOfMemory", "Worker", "answer", "make_worker"]
 

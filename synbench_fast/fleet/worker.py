@@ -8,29 +8,33 @@ from __future__ import annotations
 
 import time
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib import metadata
 from typing import Any, NoReturn
 
 import torch
 
-from synbench_fast import environment, plugins
-from synbench_fast.batch_size import BatchSize
+from synbench_fast import plugins
 from synbench_fast.checks import ESTIMATORS
-from synbench_fast.documents import decode, encode
+from synbench_fast.config import ScoreConfig
 from synbench_fast.encoders.registry import REGISTRY
+from synbench_fast.engine import environment
+from synbench_fast.engine.arithmetic import DTYPES, Precision
+from synbench_fast.engine.batch_size import BatchSize
+from synbench_fast.engine.forward import compile_repays
+from synbench_fast.engine.pipeline import Pipeline, batch_size
+from synbench_fast.engine.prepare import MOST_SAMPLES, Prepared, average_of, prepare
+from synbench_fast.engine.probe import Probe
+from synbench_fast.engine.run import arithmetic, recast, settle, too_wide
+from synbench_fast.engine.score import encoder_record, peak_memory, result_of
+from synbench_fast.engine.suite import collect
 from synbench_fast.errors import SynbenchError
 from synbench_fast.fleet.configuration import library_of, series_of, source_of
 from synbench_fast.fleet.payload import decode_point, encode_point
 from synbench_fast.fleet.tasks import OutOfMemory
-from synbench_fast.forward import compile_repays
-from synbench_fast.global_state import known_state, own_registrations
-from synbench_fast.pipeline import Pipeline, batch_size
-from synbench_fast.precision import DTYPES, Precision
-from synbench_fast.prepare import MOST_SAMPLES, Prepared, Settings, check_settings, prepare
-from synbench_fast.probe import Probe
-from synbench_fast.results import (
+from synbench_fast.results.documents import decode, encode
+from synbench_fast.results.records import (
     Cost,
     EncoderRecord,
     Environment,
@@ -38,12 +42,11 @@ from synbench_fast.results import (
     PrecisionRecord,
     Result,
 )
-from synbench_fast.run import arithmetic, recast, settle, too_wide
-from synbench_fast.score import command_of, encoder_record, peak_memory, result_of
+from synbench_fast.runtime.global_state import known_state, own_registrations
 from synbench_fast.stats.blocks import Block
 from synbench_fast.stats.estimators import find_estimator
-from synbench_fast.suites import Suite, TaskDefinition, collect
-from synbench_fast.task import GaussianTask
+from synbench_fast.tasks.suites import Suite, TaskDefinition
+from synbench_fast.tasks.task import GaussianTask
 
 __all__ = ["EncoderWorker"]
 
@@ -83,10 +86,10 @@ class EncoderWorker:
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats(self.device)
-        options = _options(request, str(self.device))
+        config = _config(request, str(self.device))
         self._stack.enter_context(own_registrations())
-        self._stack.enter_context(known_state(options["threads"]))
-        ready = prepare(request["spec"], options)
+        self._stack.enter_context(known_state(config.threads))
+        ready = prepare(request["spec"], config)
         suite = _suite(request)
         tasks = ready.tasks(None if suite is None else lambda shape: _build(suite, ready, shape))
         self._stack.enter_context(ready.encoder.scoring())
@@ -109,17 +112,17 @@ class EncoderWorker:
         self._loaded = _Loaded(ready, tasks, precision, decision)
         width = ready.encoder.info.feature_dim or 0
         record = encode(encoder_record(ready.encoder.info, width))
-        samples, settings = ready.samples, ready.settings
+        samples = ready.samples
         planned = []
         for task in tasks:
-            identity = _identity(request, record, task, settings, options["threads"])
+            identity = _identity(request, record, task, config)
             planned.append(
                 {
                     "identity": identity,
                     "series": series_of(identity, decision),
                     "scales": list(task.scale_values),
                     "samples": samples,
-                    "least": max(4, 2 * width) if find_estimator(settings.estimator).unbiased else None,
+                    "least": max(4, 2 * width) if find_estimator(config.estimator).unbiased else None,
                     "task": {name: getattr(task, name) for name in TASK},
                 }
             )
@@ -130,7 +133,7 @@ class EncoderWorker:
             "checks": [encode(one) for one in checks],
             "warnings": warnings,
             "environment": _environment(),
-            "backends": environment.chosen_backends(self.device.type, settings.backend),
+            "backends": environment.chosen_backends(self.device.type, config.backend),
             "seconds": seconds,
             "device": str(self.device),
             "peak_memory_bytes": peak_memory(self.device),
@@ -150,12 +153,13 @@ class EncoderWorker:
         the middle block of the first task is run to find out; it is not kept, because its batches were not cut
         as those of the other workers will be.
         """
-        settings = ready.settings
+        config = ready.config
+        size = None if isinstance(config.batch_size, str) else config.batch_size
         settled = settle(
             ready.encoder,
             lambda dtype, channels_last: ready.probe(task, dtype, channels_last),
             ready.precisions(),
-            size=settings.batch_size,
+            size=size,
             compile=False,
         )
         pipeline, probe = settled.pipeline, settled.probe
@@ -168,9 +172,9 @@ class EncoderWorker:
             "kind": self.kind,
             "dtype": settled.precision.name,
             "batch_size": pipeline.size.next(),
-            "asked": settings.batch_size is not None,
+            "asked": size is not None,
             "channels_last": probe.channels_last,
-            "compile": compile_repays(settings.compile, self.device, probe.images, each),
+            "compile": compile_repays(config.compile, self.device, probe.images, each),
         }
         return decision, settled.checks, settled.warnings
 
@@ -218,7 +222,7 @@ class EncoderWorker:
         wanted = batch_size(probe, decision["batch_size"])
         size = _Decided(wanted.next(), largest=probe.samples, fixed=True, measured=not wanted.settled)
         # Where it was found to repay itself, an encoder that cannot be compiled runs as it is.
-        compile = True if ready.settings.compile is True else "decided" if decision["compile"] else False
+        compile = True if ready.config.compile is True else "decided" if decision["compile"] else False
         return Pipeline(probe, ready.encoder, size, compile=compile, tf32=loaded.precision.tf32)
 
     @known_state()
@@ -228,26 +232,26 @@ class EncoderWorker:
         prepared: dict[str, Any],
         points: Points,
     ) -> dict[str, Any]:
-        settings = check_settings(_options(request, "cpu"))
+        config = _config(request, "cpu")
         probes, notes = [], []
         more: list[list[int]] = []
         for number, planned in enumerate(prepared["tasks"]):
             own = [one for one in points if one[0]["task"] == number]
-            probe = _filled(request, settings, planned, own)
+            probe = _filled(config, planned, own)
             probes.append(probe)
             note: list[str] = []
-            if settings.half_width is not None:
-                widest, further = probe.further_samples(settings.half_width, MOST_SAMPLES)
+            if config.precision is not None:
+                widest, further = probe.further_samples(config.precision, MOST_SAMPLES)
                 more.append(further)
-                if widest > settings.half_width:
-                    note.append(too_wide(probe, settings.half_width, widest))
+                if widest > config.precision:
+                    note.append(too_wide(probe, config.precision, widest))
             notes.append(note)
         if any(any(further) for further in more):
             return {"more": more}
         results = []
         for number, (probe, note) in enumerate(zip(probes, notes, strict=True)):
             costs = [cost for unit, _, cost in points if unit["task"] == number]
-            results.append(_result(request, settings, prepared, probe, costs, note, with_load=number == 0))
+            results.append(_result(request, config, prepared, probe, costs, note, with_load=number == 0))
         tasks = [probe.task for probe in probes]
         suite = _suite(request)
         if suite is None:
@@ -267,13 +271,8 @@ def _environment() -> dict[str, Any]:
     return encode(environment.describe())
 
 
-def _options(request: dict[str, Any], device: str) -> dict[str, Any]:
-    """Arguments of score(), sequences as tuples."""
-    options = {
-        name: tuple(value) if isinstance(value, list) else value for name, value in request["options"].items()
-    }
-    tasks = request["tasks"]
-    return {**options, "device": device, **({} if tasks is None else {"tasks": tasks["suite"]})}
+def _config(request: dict[str, Any], device: str) -> ScoreConfig:
+    return ScoreConfig.from_dict({**request["options"], "device": device})
 
 
 def _suite(request: dict[str, Any]) -> Suite | None:
@@ -287,19 +286,19 @@ def _suite(request: dict[str, Any]) -> Suite | None:
 
 
 def _build(suite: Suite, ready: Prepared, shape: tuple[int, ...]) -> list[GaussianTask]:
-    settings = ready.settings
+    config = ready.config
     return suite.build(
         shape,
-        scales=settings.scales,
-        prior=ready.options["prior"],
-        center=ready.options["center"],
-        eps=settings.eps,
-        threshold=min(settings.thresholds),
+        scales=config.scale_values,
+        prior=config.prior,
+        center=config.center,
+        eps=config.eps,
+        threshold=min(config.thresholds),
     )
 
 
 def _identity(
-    request: dict[str, Any], encoder: dict[str, Any], task: GaussianTask, settings: Settings, threads: int
+    request: dict[str, Any], encoder: dict[str, Any], task: GaussianTask, config: ScoreConfig
 ) -> dict[str, Any]:
     """What decides the numbers of units, except for the decision; see `configuration`."""
     library = library_of(request["spec"])
@@ -311,8 +310,8 @@ def _identity(
             versions[library] = ""
     if request["spec"].partition(":")[0] not in REGISTRY:
         versions |= plugins.origin("encoders", request["spec"].partition(":")[0])
-    if settings.estimator not in ESTIMATORS:
-        versions |= plugins.origin("estimators", settings.estimator)
+    if config.estimator not in ESTIMATORS:
+        versions |= plugins.origin("estimators", config.estimator)
     return {
         "encoder": {
             name: encoder[name]
@@ -320,11 +319,11 @@ def _identity(
         },
         "source": source_of(request["spec"]),
         "task": [list(task.shape), task.prior, task.center, task.pattern, task.covariance],
-        "estimator": settings.estimator,
-        "eps": list(settings.eps),
-        "seed": settings.seed,
-        "backend": settings.backend,
-        "threads": threads,
+        "estimator": config.estimator,
+        "eps": list(config.eps),
+        "seed": config.seed,
+        "backend": config.backend,
+        "threads": config.threads,
         "versions": versions,
     }
 
@@ -336,7 +335,7 @@ def _extend(probe: Probe, blocks: Any) -> None:
             probe.extend(scale_index, count)
 
 
-def _filled(request: dict[str, Any], settings: Settings, planned: dict[str, Any], points: Points) -> Probe:
+def _filled(config: ScoreConfig, planned: dict[str, Any], points: Points) -> Probe:
     """The probe of one task with all its points."""
     record: dict[str, Any] = {
         name: tuple(v) if isinstance(v, list) else v for name, v in planned["task"].items()
@@ -344,14 +343,14 @@ def _filled(request: dict[str, Any], settings: Settings, planned: dict[str, Any]
     task = GaussianTask(**record)
     probe = Probe(
         task,
-        settings.eps,
+        config.eps,
         samples=planned["blocks"][0][0][1],
-        estimator=settings.estimator,
-        thresholds=settings.thresholds,
-        integral=request["options"]["integral"],
-        average=settings.average_of(task),
-        seed=settings.seed,
-        backend=settings.backend,
+        estimator=config.estimator,
+        thresholds=config.thresholds,
+        integral=config.integral,
+        average=average_of(config, task),
+        seed=config.seed,
+        backend=config.backend,
     )
     _extend(probe, planned["blocks"])
     for unit, payload, _ in points:
@@ -365,7 +364,7 @@ def _filled(request: dict[str, Any], settings: Settings, planned: dict[str, Any]
 
 def _result(
     request: dict[str, Any],
-    settings: Settings,
+    config: ScoreConfig,
     prepared: dict[str, Any],
     probe: Probe,
     costs: list[dict[str, Any]],
@@ -391,14 +390,15 @@ def _result(
         seconds["check"] = own["check"]
     seconds["total"] = sum(own.values()) + worked
     warnings = dict.fromkeys([*prepared["warnings"], *(text for one in costs for text in one["warnings"])])
-    options = {**_options(request, device.partition(":")[0])}
+    suite = None if request["tasks"] is None else request["tasks"]["suite"]
+    told = replace(config, device=device.partition(":")[0])
     return result_of(
-        settings,
+        config,
         probe,
         curve,
         encoder=encoder,
         precision=PrecisionRecord(
-            requested=settings.dtype,
+            requested=config.dtype,
             dtype=decision["dtype"],
             checks=[decode(PrecisionCheck, one) for one in prepared["checks"]],
         ),
@@ -412,7 +412,7 @@ def _result(
             device=device,
             dtype=decision["dtype"],
             batch_size=decision["batch_size"],
-            threads=request["options"]["threads"],
+            threads=config.threads or 1,
             channels_last=decision["channels_last"],
             compiled=any(one["compiled"] for one in costs),
             cuda_graph=any(one["cuda_graph"] for one in costs),
@@ -420,7 +420,7 @@ def _result(
         environment=decode(Environment, prepared["environment"]),
         backends=prepared["backends"],
         warnings=[*warnings, *notes],
-        command=command_of(request["spec"], options),
+        command=told.command(request["spec"], tasks=suite),
     )
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from synbench_fast.errors import SynbenchError, first_line
 
 if TYPE_CHECKING:
-    from synbench_fast.results import RobustArea, Score
+    from synbench_fast.results.records import RobustArea, Score
 
 __all__ = ["missing", "named_numbers", "number_names"]
 

@@ -10,26 +10,26 @@ from __future__ import annotations
 import inspect
 import json
 import logging
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from synbench_fast.checks import check_eps, check_integer, check_seed, check_thresholds
+from synbench_fast.checks import check_integer
+from synbench_fast.config import ScoreConfig
+from synbench_fast.engine.curve import Curve, Scoring
+from synbench_fast.engine.probe import Probe
+from synbench_fast.engine.purity import check_purity
 from synbench_fast.errors import SynbenchError, suggest
-from synbench_fast.global_state import kept_state
 from synbench_fast.integrations import missing
-from synbench_fast.integrations.monitor import SAMPLES, undisturbed
-from synbench_fast.prepare import PRESETS, check_scales
-from synbench_fast.probe import Probe
-from synbench_fast.purity import check_purity
+from synbench_fast.integrations.monitor import MONITORED, SAMPLES, undisturbed
 from synbench_fast.report.tables import point_name
-from synbench_fast.scores import Curve, Scoring
+from synbench_fast.runtime.global_state import kept_state
 from synbench_fast.stats.point import CurvePoint
 from synbench_fast.stats.smooth import FEWEST_SCALES
-from synbench_fast.task import GaussianTask
+from synbench_fast.tasks.task import GaussianTask
 
 try:
     from lm_eval.api.instance import Instance
@@ -48,6 +48,11 @@ POOLS = ("mean", "last")
 _COLUMNS = 4096  # token ids whose embeddings are looked up at a time
 
 
+# The fields of ScoreConfig that the task reads, with its defaults.
+READ = ("scales", "samples", "eps", "thresholds", "seed", "batch_size")
+DEFAULTS = MONITORED
+
+
 @dataclass(frozen=True)
 class Settings:
     """What `metadata.synbench` of the task may hold.
@@ -55,22 +60,17 @@ class Settings:
     Args:
         tokens: T, length of the sequences of embeddings.
         pool: how hidden states become features: "mean" over the tokens, or the "last" one.
-        scales, samples, eps, thresholds, seed, batch_size: as in `Monitor`.
+        config: the fields in READ, as in `Monitor`.
     """
 
     tokens: int = 16
     pool: str = "mean"
-    scales: int | tuple[float, ...] = 12
-    samples: int | None = None
-    eps: tuple[float, ...] = (0.0, 0.2)
-    thresholds: tuple[float, ...] = (0.6,)
-    seed: int = 0
-    batch_size: int = 64
+    config: ScoreConfig = DEFAULTS
 
     @classmethod
     def of(cls, given: object) -> Settings:
         """From plain values; SynbenchError for a key or value that does not fit."""
-        known = [one.name for one in fields(cls)]
+        known = ["tokens", "pool", *READ]
         if not isinstance(given, Mapping):
             raise SynbenchError(
                 f"synbench: expected a mapping with some of {', '.join(known)}, got {given!r}"
@@ -80,34 +80,27 @@ class Settings:
                 raise SynbenchError(
                     f"synbench: expected some of {', '.join(known)}, got {key!r}{suggest(str(key), known)}"
                 )
-        made = cls(**given)
-        if made.pool not in POOLS:
-            raise SynbenchError(f"pool: expected one of {list(POOLS)}, got {made.pool!r}")
-        if made.samples is not None:
-            check_integer("samples", made.samples, 4, "an integer of at least 4 per scale")
-        values = check_scales(made.scales, PRESETS["quick"])
-        GaussianTask((1,), values)
-        return replace(
-            made,
-            tokens=check_integer("tokens", made.tokens, 1, "a positive integer"),
-            scales=values if isinstance(made.scales, Sequence) else made.scales,
-            eps=check_eps(made.eps),
-            thresholds=check_thresholds(made.thresholds),
-            seed=check_seed(made.seed),
-            batch_size=check_integer("batch_size", made.batch_size, 1, "a positive integer"),
-        )
+        pool = given.get("pool", cls.pool)
+        if pool not in POOLS:
+            raise SynbenchError(f"pool: expected one of {list(POOLS)}, got {pool!r}")
+        config = ScoreConfig.of(DEFAULTS, {key: value for key, value in given.items() if key in READ})
+        check_integer("batch_size", config.batch_size, 1, "a positive integer")  # type: ignore[arg-type]
+        GaussianTask((1,), config.scale_values)
+        tokens = check_integer("tokens", given.get("tokens", cls.tokens), 1, "a positive integer")
+        return cls(tokens, pool, config)
 
-    @property
-    def scale_values(self) -> tuple[float, ...]:
-        return check_scales(self.scales, PRESETS["quick"])
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values, from which `of` makes the same."""
+        plain = self.config.to_dict()
+        return {"tokens": self.tokens, "pool": self.pool, **{name: plain[name] for name in READ}}
 
     @property
     def average(self) -> str:
-        many = isinstance(self.scales, int) and self.scales >= FEWEST_SCALES
-        return "published" if many else "sampled"
+        scales = self.config.scales
+        return "published" if isinstance(scales, int) and scales >= FEWEST_SCALES else "sampled"
 
     def task(self, width: int) -> GaussianTask:
-        return GaussianTask((self.tokens, width), self.scale_values, center=0.0)
+        return GaussianTask((self.tokens, width), self.config.scale_values, center=0.0)
 
 
 @dataclass(frozen=True)
@@ -136,7 +129,7 @@ class SynBench(Task):  # type: ignore[misc]
         config = dict(config or {})
         metadata = dict(config.get("metadata") or {})
         self.settings = Settings.of(metadata.get("synbench") or {})
-        metadata["synbench"] = asdict(self.settings)
+        metadata["synbench"] = self.settings.to_dict()
         self._config = TaskConfig(
             task=config.get("task", "synbench"),
             task_alias=config.get("task_alias"),
@@ -147,7 +140,11 @@ class SynBench(Task):  # type: ignore[misc]
         self._filters = [build_filter_ensemble("none", [["take_first", None]])]
         self._training_docs = self._fewshot_docs = self._instances = None
         self.fewshot_rnd = None
-        points = [(eps, threshold) for eps in self.settings.eps for threshold in self.settings.thresholds]
+        points = [
+            (eps, threshold)
+            for eps in self.settings.config.eps
+            for threshold in self.settings.config.thresholds
+        ]
         self._names = [f"score_{point_name(*one)}" for one in points] + ["robust_area"]
         self._made: tuple[list[_Answer], dict[str, float]] | None = None
 
@@ -161,7 +158,7 @@ class SynBench(Task):  # type: ignore[misc]
         return True
 
     def test_docs(self) -> list[dict[str, Any]]:
-        return [{"number": number, "scale": s} for number, s in enumerate(self.settings.scale_values)]
+        return [{"number": number, "scale": s} for number, s in enumerate(self.settings.config.scale_values)]
 
     def doc_to_text(self, doc: dict[str, Any]) -> str:
         return f"embeddings of two Gaussian classes at scale {doc['scale']:g}"
@@ -181,7 +178,7 @@ class SynBench(Task):  # type: ignore[misc]
         return Instance(
             request_type="synbench",
             doc=doc,
-            arguments=(ctx, doc["number"], json.dumps(asdict(self.settings))),
+            arguments=(ctx, doc["number"], json.dumps(self.settings.to_dict())),
             idx=0,
             metadata=options["metadata"],
         )
@@ -217,7 +214,9 @@ class SynBench(Task):  # type: ignore[misc]
             )
             task = replace(task, scales=tuple(task.scale_values[number] for number in sorted(by_number)))
             average = "sampled"
-        scoring = Scoring(task, settings.eps, settings.thresholds, "exact", average, "consistent", "auto")
+        scoring = Scoring(
+            task, settings.config.eps, settings.config.thresholds, "exact", average, "consistent", "auto"
+        )
         return scoring.curve([by_number[number].point for number in sorted(by_number)])
 
 
@@ -245,15 +244,15 @@ def _answer(self: Any, requests: list[Instance]) -> list[_Answer]:
     for request in requests:
         _, number, text = request.args
         settings = Settings.of({key: _plain(value) for key, value in json.loads(text).items()})
-        with undisturbed([model], settings.seed):
+        with undisturbed([model], settings.config.seed):
             if text not in made:
                 encoder = EmbeddingEncoder(model, settings.pool)
                 made[text] = encoder, _probe(encoder, settings)
             if (text, number) not in answers:  # processes with fewer requests repeat their last one
                 encoder, probe = made[text]
-                block = probe.blocks[number]
-                for start in range(block.start, block.stop, settings.batch_size):
-                    batch = probe.batch(number, 0, start, min(settings.batch_size, block.stop - start))
+                block, size = probe.blocks[number], int(settings.config.batch_size)
+                for start in range(block.start, block.stop, size):
+                    batch = probe.batch(number, 0, start, min(size, block.stop - start))
                     probe.update(batch, encoder(batch.x))
                 answers[text, number] = _Answer(number, encoder.width, probe.point(block))
         listed.append(answers[text, number])
@@ -273,17 +272,17 @@ def _probe(encoder: EmbeddingEncoder, settings: Settings) -> Probe:
     features = encoder(zeros).shape[1]
     probe = Probe(
         settings.task(encoder.width),
-        settings.eps,
-        samples=settings.samples or max(SAMPLES, 2 * features),
-        thresholds=settings.thresholds,
+        settings.config.eps,
+        samples=settings.config.samples or max(SAMPLES, 2 * features),
+        thresholds=settings.config.thresholds,
         average=settings.average,
-        seed=settings.seed,
+        seed=settings.config.seed,
         device=device,
     )
     for line in check_purity(
         encoder,
         lambda count: probe.batch(0, 0, 0, count).x,
-        settings.batch_size,
+        int(settings.config.batch_size),
         spec=encoder.name,
         dtype=encoder.dtype,
         tf32=False,

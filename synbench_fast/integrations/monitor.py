@@ -12,29 +12,24 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from synbench_fast.checks import (
-    ESTIMATORS,
-    check_eps,
-    check_estimator,
-    check_integer,
-    check_seed,
-    check_thresholds,
-)
+from synbench_fast.checks import ESTIMATORS, check_integer
+from synbench_fast.config import ScoreConfig
+from synbench_fast.engine.curve import Curve
+from synbench_fast.engine.probe import Probe
+from synbench_fast.engine.purity import check_purity
 from synbench_fast.errors import SynbenchError, first_line, suggest
-from synbench_fast.global_state import kept_state, known_state, seeded
 from synbench_fast.integrations import named_numbers
-from synbench_fast.prepare import PRESETS, check_scales
-from synbench_fast.probe import Probe
-from synbench_fast.purity import check_purity
-from synbench_fast.scores import Curve
+from synbench_fast.runtime.global_state import kept_state, known_state, seeded
 from synbench_fast.stats.smooth import FEWEST_SCALES
-from synbench_fast.task import GaussianTask
+from synbench_fast.tasks.task import GaussianTask
 
 __all__ = ["Monitor", "undisturbed"]
 
 logger = logging.getLogger("synbench_fast")
 
 SAMPLES = 256  # per scale, if 2 F is no more
+READ = ("eps", "thresholds", "scales", "samples", "estimator", "seed", "mean", "std", "center", "batch_size")
+MONITORED = ScoreConfig(scales=12, thresholds=0.6, batch_size=64)  # type: ignore[arg-type]
 Find = Callable[[Any], Callable[[Tensor], Any]]
 
 
@@ -54,14 +49,13 @@ class Monitor:
         input_shape: of one sample.
         every: optimizer steps from score to score.
         at_end: whether to score after the last step, too.
-        eps, thresholds, seed, mean, std, center: as in `score`.
-        scales: their number (spread up to 4.9) or values. A number of at least 5 gives the mean over the published
-            49 scales by a fit, as in `score` with its presets; fewer, and values, the mean over themselves.
-        samples: per scale; None for 256, or 2 F where that is more.
-        estimator: "consistent", "gaussian", "counted" or "paper".
-        batch_size: samples per forward pass; on every rank the same, so that sharded modules stay in step.
         prefix: of the names.
         strict: raise what goes wrong in a score.
+        config: arguments of the scores; None for `MONITORED`: 12 scales, the threshold 0.6, batches of 64. Read are
+            those in READ. samples None is 256 per scale, or 2 F where that is more. A number of at least 5 scales gives
+            the mean over the published 49 by a fit, as in `score` with its presets; fewer, and values, the mean over
+            themselves. The batch size is the same on every rank, so that sharded modules stay in step.
+        arguments: fields of `ScoreConfig` in place of those of `config`.
 
     Raises:
         SynbenchError: any argument out of range.
@@ -74,18 +68,10 @@ class Monitor:
         *,
         every: int = 500,
         at_end: bool = True,
-        eps: Sequence[float] | float = (0.0, 0.2),
-        thresholds: Sequence[float] | float = 0.6,
-        scales: int | Sequence[float] = 12,
-        samples: int | None = None,
-        estimator: str = "consistent",
-        seed: int = 0,
-        mean: Sequence[float] | None = None,
-        std: Sequence[float] | None = None,
-        center: float = 0.5,
-        batch_size: int = 64,
         prefix: str = "synbench/",
         strict: bool = False,
+        config: ScoreConfig | None = None,
+        **arguments: Any,
     ) -> None:
         if encoder is not None and not isinstance(encoder, str) and not callable(encoder):
             raise SynbenchError(
@@ -94,22 +80,15 @@ class Monitor:
         self.encoder = encoder
         self.every = check_integer("every", every, 1, "a positive number of steps")
         self.at_end, self.prefix, self.strict = at_end, prefix, strict
-        values = check_scales(scales, PRESETS["quick"])
-        self.task = GaussianTask(tuple(input_shape), values, center=center)
-        fitted = not isinstance(scales, Sequence) and len(values) >= FEWEST_SCALES and estimator in ESTIMATORS
-        if samples is not None:
-            check_integer("samples", samples, 4, "an integer of at least 4 per scale")
-        self.samples = samples
-        self.batch_size = check_integer("batch_size", batch_size, 1, "a positive integer")
-        self.options: dict[str, Any] = {
-            "eps": check_eps(eps),
-            "thresholds": check_thresholds(thresholds),
-            "estimator": check_estimator(estimator),
-            "average": "published" if fitted else "sampled",
-            "seed": check_seed(seed),
-            "mean": mean,
-            "std": std,
-        }
+        for name in arguments:
+            if name not in READ:
+                raise SynbenchError(f"{name}: expected some of {', '.join(READ)}{suggest(name, READ)}")
+        self.config = ScoreConfig.of(config or MONITORED, arguments)
+        values = self.config.scale_values
+        self.task = GaussianTask(tuple(input_shape), values, center=self.config.center)
+        check_integer("batch_size", self.config.batch_size, 1, "a positive integer")  # type: ignore[arg-type]
+        fitted = not isinstance(self.config.scales, tuple) and len(values) >= FEWEST_SCALES
+        self.average = "published" if fitted and self.config.estimator in ESTIMATORS else "sampled"
         self.history: list[tuple[int, Curve]] = []
         self._seen = 0
         self._scored: int | None = None  # the last step of this training that has a score
@@ -144,31 +123,39 @@ class Monitor:
         return named_numbers(curve.scores, curve.robust_area, self.prefix)
 
     def _score(self, module: nn.Module) -> Curve:
+        config = self.config
         encode = self._find(module)
         holder = encode if isinstance(encode, nn.Module) else module
         like = next((one for one in holder.parameters() if one.is_floating_point()), torch.empty(0))
         modules = [module, encode] if isinstance(encode, nn.Module) else [module]
-        with undisturbed(modules, self.options["seed"]):
+        with undisturbed(modules, self.config.seed):
             if self._width is None:
                 zeros = torch.zeros(2, *self.task.shape, dtype=like.dtype, device=like.device)
                 self._width = _features(encode, zeros).shape[-1]
             probe = Probe(
                 self.task,
-                samples=self.samples or max(SAMPLES, 2 * self._width),
+                config.eps,
+                samples=config.samples or max(SAMPLES, 2 * self._width),
+                estimator=config.estimator,
+                thresholds=config.thresholds,
+                average=self.average,
+                seed=config.seed,
+                mean=config.mean,
+                std=config.std,
                 dtype=like.dtype,
                 device=like.device,
-                **self.options,
             )
+            size = int(config.batch_size)
             for line in check_purity(
                 lambda x: _features(encode, x),
                 lambda count: probe.batch(0, 0, 0, count).x,
-                self.batch_size,
+                size,
                 spec=type(encode).__name__,
                 dtype=like.dtype,
                 tf32=False,
             ):
                 logger.warning("synbench: %s", line)
-            for batch in probe.batches(self.batch_size):
+            for batch in probe.batches(size):
                 probe.update(batch, _features(encode, batch.x))
             return probe.compute()
 
@@ -185,7 +172,7 @@ class Monitor:
                     )
                 found = getattr(found, name)
         elif self.encoder is not None:
-            with seeded(self.options["seed"]):
+            with seeded(self.config.seed):
                 found = self.encoder(module)
         if not callable(found):
             raise SynbenchError(f"encoder: expected a Module or a callable, got {type(found).__name__}")

@@ -15,13 +15,21 @@ import json
 import sys
 from collections.abc import Sequence
 from contextlib import redirect_stdout
+from dataclasses import replace
 from typing import Any
 
 from synbench_fast import arguments
+from synbench_fast.config import ScoreConfig, options
 from synbench_fast.errors import SynbenchError, first_line
-from synbench_fast.messages import say, standard_streams
+from synbench_fast.runtime.messages import say, standard_streams
 
 __all__ = ["main", "measure"]
+
+
+# The options that are fields of ScoreConfig.
+_READ = (
+    "eps", "thresholds", "preset", "estimator", "scales", "samples", "seed", "device", "dtype", "batch_size", "threads",
+)  # fmt: skip
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -56,34 +64,23 @@ def measure(given: argparse.Namespace) -> dict[str, Any]:
     Raises:
         SynbenchError: as `score`, and for options that are no numbers.
     """
-    options: dict[str, Any] = {
-        "eps": arguments.numbers("--eps", given.eps, low=0, below=1, distinct=True),
-        "thresholds": arguments.numbers("--thresholds", given.thresholds, low=0, below=1, distinct=True),
-        "preset": given.preset,
-        "estimator": given.estimator,
-        "seed": arguments.integer("--seed", given.seed, low=0, high=2**64 - 1),
-        "device": given.device,
-        "dtype": given.dtype,
-        "random_init": given.random_init,
+    texts = {name: getattr(given, name) for name in _READ if getattr(given, name) is not None}
+    known = options()
+    values = {
+        name: known[name][0].kind.read("--" + name.replace("_", "-"), text) for name, text in texts.items()
     }
-    if given.scales is not None:
-        options["scales"] = arguments.count_or_numbers("--scales", given.scales)
-    for name, least in (("samples", 4), ("threads", 1)):
-        if getattr(given, name) is not None:
-            options[name] = arguments.integer(f"--{name}", getattr(given, name), low=least)
-    if given.batch_size != "auto":
-        options["batch_size"] = arguments.integer("--batch-size", given.batch_size, low=1, or_word="auto")
+    config = ScoreConfig(**values, random_init=given.random_init)
     crop = None if given.crop_pct in (None, "None") else arguments.number("--crop-pct", given.crop_pct)
     spec = f"timm:{given.model}"
     if given.img_size is not None:
         size = arguments.integer("--img-size", given.img_size, low=1)
-        options["input_shape"] = (_channels(given.model, spec), size, size)
+        config = replace(config, input_shape=(_channels(given.model, spec), size, size))
     folder = None if given.out is None else arguments.folder("--out", given.out)
 
+    from synbench_fast.engine.score import score
     from synbench_fast.integrations import named_numbers
-    from synbench_fast.score import score
 
-    result = score(spec, **options)
+    result = score(spec, config=config)
     if folder is not None:
         result.save(folder / result.file_name())
     return {

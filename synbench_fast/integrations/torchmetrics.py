@@ -11,16 +11,17 @@ import torch
 from torch import Tensor
 
 from synbench_fast.checks import check_eps, check_estimator, check_integer, check_thresholds
-from synbench_fast.curves import demo_library
+from synbench_fast.engine.curve import Curve, Scoring
+from synbench_fast.engine.probe import Probe
 from synbench_fast.errors import SynbenchError, suggest
 from synbench_fast.integrations import missing, named_numbers, number_names
 from synbench_fast.ops.feature_stats import FeatureStats, feature_stats
 from synbench_fast.ops.score_auc import Integral
-from synbench_fast.probe import Probe
-from synbench_fast.results import CONFIDENCE_95
-from synbench_fast.scores import Curve, Scoring
+from synbench_fast.report.plots import demo_library
+from synbench_fast.results.records import CONFIDENCE_95
+from synbench_fast.scales import SCALE_STEP
 from synbench_fast.stats.estimators import BUILT_IN
-from synbench_fast.task import SCALE_STEP, GaussianTask
+from synbench_fast.tasks.task import GaussianTask
 
 try:
     from torchmetrics import Metric

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from synbench_fast.errors import SynbenchError, first_line
-from synbench_fast.streams import on_device
+from synbench_fast.ops.streams import on_device
 
 __all__ = ["LEAST_CAPABILITY", "built_by", "launch", "source"]
 

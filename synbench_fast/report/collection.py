@@ -12,10 +12,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from synbench_fast.documents import check_own
 from synbench_fast.errors import SynbenchError
 from synbench_fast.fleet.database import FILE
 from synbench_fast.report.reader import Entry, Suite, read_all
+from synbench_fast.results.documents import check_own
 
 __all__ = ["Board", "Collection", "Failure", "boards", "collect", "load_results"]
 

@@ -17,8 +17,8 @@ from synbench_fast.report.reader import CURVE, SCORE, Entry, Suite, details
 from synbench_fast.report.tables import point_name
 
 if TYPE_CHECKING:
-    from synbench_fast.results import Result
-    from synbench_fast.suite_results import SuiteResult
+    from synbench_fast.results.records import Result
+    from synbench_fast.results.suite import SuiteResult
 
 __all__ = ["FRAME_COLUMNS", "chosen", "frame", "model_card", "to_mlflow", "to_wandb"]
 

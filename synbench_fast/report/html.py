@@ -19,12 +19,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from synbench_fast.documents import write_atomically
 from synbench_fast.errors import SynbenchError
 from synbench_fast.report.collection import Board, encoder_of, samples_text
 from synbench_fast.report.ranking import Ranking, rank
 from synbench_fast.report.reader import CURVE, SCORE, SUITE_SCORE, Entry, Suite, details
 from synbench_fast.report.tables import Leaderboard, Table, point_name
+from synbench_fast.results.documents import write_atomically
 
 __all__ = ["content_digest", "page", "write_html"]
 

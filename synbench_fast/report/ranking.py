@@ -26,14 +26,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from synbench_fast.compare import RESOLUTION
 from synbench_fast.errors import SynbenchError
 from synbench_fast.report.collection import Board
 from synbench_fast.report.reader import Details, Entry, Suite, details
-from synbench_fast.results import NON_GAUSSIAN
+from synbench_fast.results.records import NON_GAUSSIAN
+from synbench_fast.stats.compare import RESOLUTION
 
 if TYPE_CHECKING:
-    from synbench_fast.results import Result
+    from synbench_fast.results.records import Result
 
 __all__ = ["Ranking", "rank"]
 
@@ -170,13 +170,13 @@ def _one_thread() -> Iterator[None]:
 
 def _results(board: Board, places: Iterable[int]) -> dict[int, Result]:
     """The results that `compare` takes."""
-    from synbench_fast.results import Result
+    from synbench_fast.results.records import Result
 
     return {i: Result.load(board.members[i].file) for i in places}
 
 
 def _pairs(results: Sequence[Result], eps: float, threshold: float) -> NDArray[np.int_]:
-    from synbench_fast.compare import compare
+    from synbench_fast.stats.compare import compare
 
     with _one_thread():
         ranking = compare(*results, eps=eps, thresholds=threshold).ranking
@@ -219,7 +219,7 @@ def _directions(
 
 def _count(score: Array, stderr: Array, unit: NDArray[np.float32], groups: int) -> NDArray[np.int_]:
     """[M, 2] ranks: how many are better, how many worse. A block of rows at a time bounds the memory."""
-    from synbench_fast.compare import widened
+    from synbench_fast.stats.compare import widened
 
     size = len(score)
     limit = widened(reach(size * (size - 1) // 2), groups)

@@ -24,12 +24,12 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from synbench_fast.documents import LARGEST_INTEGER, once
 from synbench_fast.errors import SynbenchError
+from synbench_fast.results.documents import LARGEST_INTEGER, once
 
 if TYPE_CHECKING:
-    from synbench_fast.results import Influence, Result
-    from synbench_fast.suite_results import SuiteResult
+    from synbench_fast.results.records import Influence, Result
+    from synbench_fast.results.suite import SuiteResult
 
 __all__ = [
     "CURVE",
@@ -133,8 +133,8 @@ class _Unfit(Exception):
 
 def read(path: str) -> Entry | Suite:
     """The result or suite in one file; SynbenchError names the file and what is wrong with it."""
-    from synbench_fast.results import SCHEMA, SCHEMA_VERSION
-    from synbench_fast.suite_results import SUITE_SCHEMA, SUITE_SCHEMA_VERSION
+    from synbench_fast.results.records import SCHEMA, SCHEMA_VERSION
+    from synbench_fast.results.suite import SUITE_SCHEMA, SUITE_SCHEMA_VERSION
 
     try:
         with open(path, "rb") as stream:
@@ -179,9 +179,9 @@ def _strict(text: str, path: str) -> Entry | Suite:
 
 def _strict_document(text: str, path: str) -> tuple[dict[str, Any], bool]:
     """The document as one of the current version, and whether it is a suite's."""
-    from synbench_fast.documents import parse
-    from synbench_fast.results import SCHEMA, Result
-    from synbench_fast.suite_results import SUITE_SCHEMA, SuiteResult
+    from synbench_fast.results.documents import parse
+    from synbench_fast.results.records import SCHEMA, Result
+    from synbench_fast.results.suite import SUITE_SCHEMA, SuiteResult
 
     document = parse(text, path)
     suite = isinstance(document, dict) and document.get("schema") == SUITE_SCHEMA
@@ -195,7 +195,7 @@ def _strict_document(text: str, path: str) -> tuple[dict[str, Any], bool]:
 
 def entry_of(result: Result | SuiteResult) -> Entry | Suite:
     """What a report takes from a result in memory."""
-    from synbench_fast.results import Result
+    from synbench_fast.results.records import Result
 
     if isinstance(result, Result):
         return _extract(result.to_dict(), result.encoder.spec, False)
@@ -263,7 +263,7 @@ def _extract(document: dict[str, Any], path: str, suite: bool) -> Entry | Suite:
 
 
 def _entry(document: dict[str, Any], path: str, place: int | None) -> Entry:
-    from synbench_fast.results import SCHEMA, SCHEMA_VERSION
+    from synbench_fast.results.records import SCHEMA, SCHEMA_VERSION
 
     eps, thresholds, encoder, task = (document[name] for name in ("eps", "thresholds", "encoder", "task"))
     scores, cost = document["scores"], document["cost"]
@@ -319,7 +319,7 @@ _LARGEST = sys.float_info.max
 @cache
 def _records() -> dict[str, _Fits]:
     """Whether a JSON value is a record of results.py, by its field there."""
-    from synbench_fast.results import Cost, EncoderRecord, Environment, RobustArea, TaskRecord
+    from synbench_fast.results.records import Cost, EncoderRecord, Environment, RobustArea, TaskRecord
 
     kinds = {
         "encoder": EncoderRecord,
@@ -429,7 +429,7 @@ def _of_place(document: Any, entry: Entry) -> Any:
 
 
 def _details(curve: Any, sums: Any, entry: Entry) -> Details:
-    from synbench_fast.results import Influence
+    from synbench_fast.results.records import Influence
 
     shape = (len(entry.task["scales"]), len(entry.eps))
     if len(curve) != shape[0] * shape[1]:

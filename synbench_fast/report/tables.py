@@ -11,12 +11,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TextIO
 
-from synbench_fast.documents import write_atomically
 from synbench_fast.errors import SynbenchError, first_line, suggest
 from synbench_fast.printable import cells, printable
 from synbench_fast.report.collection import Board, Collection, boards, encoder_of, samples_text
 from synbench_fast.report.ranking import Ranking, rank
 from synbench_fast.report.reader import Suite
+from synbench_fast.results.documents import write_atomically
 
 __all__ = ["Leaderboard", "Table", "leaderboard", "write_csv", "write_markdown", "write_parquet"]
 
@@ -269,7 +269,7 @@ def count_text(value: Cell) -> str:
 
 def _shown(table: Table) -> tuple[list[str], list[list[str]]]:
     """Headings and rows of text for a terminal and for Markdown."""
-    from synbench_fast.results import width_text, with_error
+    from synbench_fast.results.records import width_text, with_error
 
     configured = any(table.board.configurations)
     single = len({a for _, a in table.points}) == 1
@@ -316,7 +316,7 @@ def _error(value: Cell, stderr: Cell, text: Any) -> str:
 
 def print_tables(stream: TextIO, board: Leaderboard) -> None:
     """Every board on a terminal: its title, its rows, its note; then what failed."""
-    from synbench_fast.display import print_table
+    from synbench_fast.printable import print_table
 
     for number, table in enumerate(board.tables):
         above = sorted({a for _, a in table.points})

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from synbench_fast.task import LARGEST_SCALE
+from synbench_fast.scales import LARGEST_SCALE
 
 __all__ = ["FEWEST_SCALES", "Fit", "fit_accuracy", "fit_reach"]
 

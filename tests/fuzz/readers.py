@@ -17,27 +17,27 @@ import numpy as np
 import torch
 from result_example import example
 
-from synbench_fast.documents import encode
 from synbench_fast.encoders.weights import read_checkpoint
-from synbench_fast.eps_star import EpsStar
 from synbench_fast.fleet.models import expand
 from synbench_fast.fleet.payload import decode_point, encode_point
 from synbench_fast.fleet.store import Store, read_summary
-from synbench_fast.inheritance.cells import Cell
-from synbench_fast.inheritance.folders import _by_mapping
-from synbench_fast.inheritance.report import InheritanceReport
-from synbench_fast.inheritance.store import CellStore
 from synbench_fast.report import leaderboard, load_results
 from synbench_fast.report.html import page
 from synbench_fast.report.tables import write_csv, write_markdown
-from synbench_fast.results import Result
-from synbench_fast.robust_probe.data import _decoded, open_data
-from synbench_fast.robust_probe.report import ProbeReport
-from synbench_fast.sensitivity import Sensitivity
+from synbench_fast.results.documents import encode
+from synbench_fast.results.records import Result
+from synbench_fast.results.suite import SuiteResult
 from synbench_fast.stats.point import CurvePoint
-from synbench_fast.suite_results import SuiteResult
-from synbench_fast.suites import load_suite
-from synbench_fast.validity.report import ValidityReport
+from synbench_fast.studies.eps_star import EpsStar
+from synbench_fast.studies.inheritance.cells import Cell
+from synbench_fast.studies.inheritance.folders import _by_mapping
+from synbench_fast.studies.inheritance.report import InheritanceReport
+from synbench_fast.studies.inheritance.store import CellStore
+from synbench_fast.studies.linear_probe.data import _decoded, open_data
+from synbench_fast.studies.linear_probe.report import LinearProbeReport
+from synbench_fast.studies.sensitivity import Sensitivity
+from synbench_fast.studies.validity.report import ValidityReport
+from synbench_fast.tasks.suites import load_suite
 
 __all__ = ["DOCUMENTS", "READERS", "sample", "seeds"]
 
@@ -141,7 +141,7 @@ def _npz(data: bytes, folder: Path) -> Any:
 READERS: dict[str, Callable[[bytes, Path], Any]] = {
     "result": _document(Result),
     "suite": _document(SuiteResult),
-    "probe": _document(ProbeReport),
+    "probe": _document(LinearProbeReport),
     "eps_star": _document(EpsStar),
     "validity": _document(ValidityReport),
     "sensitivity": _document(Sensitivity),
@@ -174,7 +174,7 @@ _SUITE = {
 DOCUMENTS: dict[str, Any] = {
     "result": example().to_dict(),
     "suite": _SUITE,
-    "probe": sample(ProbeReport),
+    "probe": sample(LinearProbeReport),
     "eps_star": sample(EpsStar),
     "validity": sample(ValidityReport),
     "sensitivity": sample(Sensitivity),

@@ -13,7 +13,7 @@ from checks import refused
 from scipy.optimize import minimize
 
 import synbench_fast as sb
-from synbench_fast.results import Result
+from synbench_fast.results.records import Result
 from synbench_fast.stats.allocation import GRANULE, further_samples
 
 MANY = 1 << 30

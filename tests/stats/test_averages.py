@@ -13,10 +13,10 @@ from checks import Array, gaussian_point
 from torch import Tensor
 
 from synbench_fast.ops.score_auc import score_auc
+from synbench_fast.scales import spread_scales
 from synbench_fast.stats.averages import Averages, over_scales
 from synbench_fast.stats.point import CurvePoint
 from synbench_fast.stats.smooth import fit_accuracy, fit_reach
-from synbench_fast.task import spread_scales
 
 SCALES = spread_scales(8)
 WANTED = spread_scales(12)

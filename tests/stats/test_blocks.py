@@ -13,8 +13,8 @@ from checks import refused
 from scipy.stats import norm
 
 import synbench_fast as sb
+from synbench_fast.engine.probe import Batch
 from synbench_fast.ops.feature_stats import feature_stats
-from synbench_fast.probe import Batch
 from synbench_fast.stats.blocks import Block, combined
 from synbench_fast.stats.consistent import GROUP
 from synbench_fast.stats.estimators import Sample, find_estimator

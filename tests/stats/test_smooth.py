@@ -11,7 +11,8 @@ from checks import Array, gaussian_point, refused
 from scipy.stats import chi2, norm
 
 import synbench_fast as sb
-from synbench_fast.scores import Scoring
+from synbench_fast.engine.curve import Scoring
+from synbench_fast.scales import LARGEST_SCALE, spread_scales
 from synbench_fast.stats.smooth import (
     ACCURACY_FORM,
     ACCURACY_TERMS,
@@ -21,7 +22,6 @@ from synbench_fast.stats.smooth import (
     fit_accuracy,
     fit_reach,
 )
-from synbench_fast.task import LARGEST_SCALE, spread_scales
 
 NODES, ALL = np.array(spread_scales(12)), np.array(spread_scales(49))
 

@@ -1,0 +1,163 @@
+"""Results on standard output as a table, JSON lines or CSV, and standard output kept free of all else."""
+
+from __future__ import annotations
+
+import csv
+import ctypes
+import io
+import math
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout, suppress
+from dataclasses import replace
+from typing import Any, Protocol, TextIO
+
+from synbench_fast.errors import SynbenchError
+from synbench_fast.printable import PrintableStream, named_cells, print_table, printable
+from synbench_fast.results.records import CSV_COLUMNS, Result, with_error
+from synbench_fast.runtime.messages import NO_ROOM
+
+__all__ = ["FORMATS", "Sink", "result_stream", "sink"]
+
+FORMATS = ("table", "json", "csv")
+
+
+@contextmanager
+def result_stream() -> Iterator[TextIO]:
+    """The real standard output; whatever else prints meanwhile, native code too, goes to standard error.
+
+    Encoder libraries and users' factories print as they please, and one line of theirs makes JSON unreadable.
+    """
+    python_out = sys.stdout
+    try:
+        python_out.flush()
+        descriptor, error_descriptor = python_out.fileno(), sys.stderr.fileno()
+    except (OSError, ValueError):  # objects that are no files: only Python can print to them
+        with redirect_stdout(sys.stderr):
+            yield python_out
+        return
+    raw = io.BufferedWriter(_Output(os.dup(descriptor), "w"))
+    kind, live = (PrintableStream, True) if os.isatty(descriptor) else (io.TextIOWrapper, False)
+    with kind(
+        raw, encoding=python_out.encoding, errors="backslashreplace", newline="\n", line_buffering=live
+    ) as stream:
+        os.dup2(error_descriptor, descriptor)
+        try:
+            with redirect_stdout(sys.stderr):
+                yield stream
+        finally:
+            # what C code printed sits in its own buffer and must leave before the descriptor is real again
+            with suppress(OSError, AttributeError, TypeError):
+                ctypes.CDLL(None).fflush(None)
+            os.dup2(stream.fileno(), descriptor)
+
+
+class _Output(io.FileIO):
+    """A descriptor for results. A reader that has gone, as in `| head`, is no mistake; a full disk is one line."""
+
+    def write(self, data: Any) -> Any:
+        try:
+            return super().write(data)
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise SynbenchError(NO_ROOM + str(error.strerror)) from error
+
+
+class Sink(Protocol):
+    """Takes results as they come; `close` is called once, also after Ctrl-C."""
+
+    def add(self, result: Result) -> None: ...
+
+    def close(self) -> None: ...
+
+
+def sink(kind: str, stream: TextIO, *, every_threshold: bool = False) -> Sink:
+    """The sink of one of FORMATS. A table shows the lowest threshold, or every one."""
+    if kind == "table":
+        return _Table(stream, every_threshold)
+    return _Lines(stream) if kind == "json" else _Csv(stream)
+
+
+class _Lines:
+    """One JSON document per line, out as soon as it is known."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def add(self, result: Result) -> None:
+        self._stream.write(result.to_json() + "\n")
+        self._stream.flush()
+
+    def close(self) -> None:
+        pass
+
+
+class _Csv:
+    """A header, then one row per encoder, eps and threshold; an empty cell where a value is not finite."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._writer = csv.DictWriter(stream, CSV_COLUMNS, lineterminator="\n")
+        self._started = False
+
+    def add(self, result: Result) -> None:
+        if not self._started:
+            self._writer.writeheader()
+            self._started = True
+        self._writer.writerows(named_cells(row) for row in result.rows())
+        self._stream.flush()
+
+    def close(self) -> None:
+        pass
+
+
+class _Table:
+    """One row per encoder, printed at the end because its columns are only then as wide as they must be."""
+
+    def __init__(self, stream: TextIO, every_threshold: bool) -> None:
+        self._stream = stream
+        self._every_threshold = every_threshold
+        self._results: list[Result] = []
+
+    def add(self, result: Result) -> None:
+        self._results.append(result)
+
+    def close(self) -> None:
+        if not self._results:
+            return
+        first = self._results[0]
+        thresholds = first.thresholds if self._every_threshold else [min(first.thresholds)]
+        shown = [(eps, threshold) for eps in first.eps for threshold in thresholds]
+        columns = ["encoder", "F", "parameters"]
+        columns += [f"score eps={e:g}" + (f" a={a:g}" if len(thresholds) > 1 else "") for e, a in shown]
+        columns += ["robust area", "of raw", "images/s"]
+        rows = []
+        for one in self._results:
+            scores = [one.score(*key) for key in shown]
+            area = one.robust_area
+            rows.append(
+                [
+                    one.encoder.title,
+                    one.width,
+                    "-" if one.encoder.parameters is None else str(one.encoder.parameters),
+                    *(with_error(score.score, score.stderr) for score in scores),
+                    with_error(area.value, area.stderr),
+                    f"{area.ratio:.1%}" if math.isfinite(area.ratio) else "-",
+                    f"{one.cost.images_per_second:.1f}",
+                ]
+            )
+        print_table(self._stream, columns, rows, left=1)
+        above = "" if len(thresholds) > 1 else f" above accuracy {thresholds[0]:g}"
+        drawn = [count for one in self._results for count in one.task.samples]
+        task = replace(first.task, samples=drawn)  # wide encoders draw more
+        self._stream.write(
+            f"score{above}, ± one standard error; {first.estimator}, "
+            f"{task.size()}, {first.cost.dtype} on {first.cost.device}\n"
+        )
+        for one in self._results:
+            for check in one.precision.checks:
+                if check.used:
+                    self._stream.write(printable(f"{one.encoder.title}: {check.summary()}") + "\n")
+        self._stream.flush()

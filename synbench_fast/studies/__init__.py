@@ -1,0 +1,45 @@
+"""Studies: questions about encoders that take many scores or labelled data, one package or module each."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from synbench_fast.lazy import attach
+
+if TYPE_CHECKING:
+    from synbench_fast.studies.eps_star import EpsStar, find_eps_star
+    from synbench_fast.studies.inheritance import InheritanceReport, inherit
+    from synbench_fast.studies.linear_probe import LinearProbeReport, robust_linear_probe
+    from synbench_fast.studies.sensitivity import Sensitivity, measure_sensitivity
+    from synbench_fast.studies.validity import ValidityReport, validate
+
+__all__ = [
+    "EpsStar",
+    "InheritanceReport",
+    "LinearProbeReport",
+    "Sensitivity",
+    "ValidityReport",
+    "find_eps_star",
+    "inherit",
+    "measure_sensitivity",
+    "robust_linear_probe",
+    "validate",
+]
+
+_HOMES = {
+    "EpsStar": "eps_star",
+    "InheritanceReport": "inheritance",
+    "LinearProbeReport": "linear_probe",
+    "Sensitivity": "sensitivity",
+    "ValidityReport": "validity",
+    "find_eps_star": "eps_star",
+    "inherit": "inheritance",
+    "measure_sensitivity": "sensitivity",
+    "robust_linear_probe": "linear_probe",
+    "validate": "validity",
+}
+
+_load, __dir__ = attach(__name__, _HOMES)
+
+if not TYPE_CHECKING:  # a type checker would take every name for one that exists
+    __getattr__ = _load

@@ -1,0 +1,59 @@
+"""Robustness inheritance: what fine-tuning leaves of an encoder's robustness.
+
+Names are loaded at first use, as those of the package are.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from synbench_fast.lazy import attach
+
+if TYPE_CHECKING:
+    from synbench_fast.studies.inheritance.cells import PRETRAINING, Agreement, Cell, FailedCell
+    from synbench_fast.studies.inheritance.data import DataSet, DataSuite, Part
+    from synbench_fast.studies.inheritance.model import Classifier
+    from synbench_fast.studies.inheritance.page import write_page
+    from synbench_fast.studies.inheritance.report import InheritanceReport, MethodSummary, write_csv
+    from synbench_fast.studies.inheritance.run import inherit
+    from synbench_fast.studies.inheritance.training import Training
+
+_HOMES = {
+    "Agreement": "cells",
+    "Cell": "cells",
+    "Classifier": "model",
+    "DataSet": "data",
+    "DataSuite": "data",
+    "FailedCell": "cells",
+    "InheritanceReport": "report",
+    "MethodSummary": "report",
+    "PRETRAINING": "cells",
+    "Part": "data",
+    "Training": "training",
+    "inherit": "run",
+    "write_csv": "report",
+    "write_page": "page",
+}
+
+__all__ = [
+    "PRETRAINING",
+    "Agreement",
+    "Cell",
+    "Classifier",
+    "DataSet",
+    "DataSuite",
+    "FailedCell",
+    "InheritanceReport",
+    "MethodSummary",
+    "Part",
+    "Training",
+    "inherit",
+    "write_csv",
+    "write_page",
+]
+
+
+_load, __dir__ = attach(__name__, _HOMES)
+
+if not TYPE_CHECKING:  # a type checker would take every name for one that exists
+    __getattr__ = _load

@@ -1,0 +1,142 @@
+"""What a probe reports, as a versioned JSON document and as a table."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from synbench_fast.results.documents import Document
+from synbench_fast.results.records import EncoderRecord, Environment
+
+__all__ = [
+    "PROBE_SCHEMA",
+    "AttackRecord",
+    "Attacked",
+    "DataRecord",
+    "LinearProbeReport",
+    "ProbePoint",
+    "Share",
+    "share",
+]
+
+PROBE_SCHEMA = "synbench-fast/probe"
+PROBE_SCHEMA_VERSION = 1
+
+_Z = 1.959963984540054  # 97.5 % quantile of N(0, 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Share:
+    """`count` of `total`, with Wilson's 95 % interval."""
+
+    count: int
+    total: int
+    value: float
+    ci95_low: float
+    ci95_high: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataRecord:
+    """The data and their split; `sha256` covers x and y of both parts as the encoder's shape has them."""
+
+    name: str
+    classes: list[str]
+    train: int
+    test: int
+    sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttackRecord:
+    """The attack behind every attacked accuracy; budgets are l2 or largest changes of inputs in [0, 1]."""
+
+    library: str
+    method: str
+    steps: int
+    targets: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attacked:
+    """Share of the test part that is right and stays so under attacks of this norm ("l2", "linf")."""
+
+    norm: str
+    budget: float
+    accuracy: Share
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProbePoint:
+    """One probe: trained for radius eps * half_distance in the space of the standardised features.
+
+    `certified` counts test samples that no perturbation of that norm in feature space can turn.
+    """
+
+    eps: float
+    radius: float
+    clean: Share
+    certified: Share
+    attacked: list[Attacked]
+    objective: float
+    gradient_norm: float
+    iterations: int
+    converged: bool
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class LinearProbeReport(Document):
+    """Linear probes of one encoder on one data set, one per eps; see docs/probe.md.
+
+    `half_distance` is half the smallest distance of two class means of the standardised training features,
+    the radius of eps = 1. `command` repeats the run; empty where no shell line can.
+    """
+
+    schema: str = PROBE_SCHEMA
+    schema_version: int = PROBE_SCHEMA_VERSION
+    encoder: EncoderRecord
+    data: DataRecord
+    standardise: str
+    regularisation: float
+    half_distance: float
+    seed: int
+    test_fraction: float
+    attack: AttackRecord | None
+    probes: list[ProbePoint]
+    seconds: dict[str, float]
+    environment: Environment
+    warnings: list[str]
+    command: str
+
+    def rows(self) -> tuple[list[str], list[list[str]]]:
+        """Column names and cells of the table: per cent with the 95 % interval."""
+        columns = ["eps", "radius", "clean", "certified"]
+        columns += [f"{one.norm} {one.budget:.3g}" for one in self.probes[0].attacked]
+        cells = [
+            [
+                f"{one.eps:g}",
+                f"{one.radius:.3g}",
+                *(percent(s) for s in (one.clean, one.certified, *(a.accuracy for a in one.attacked))),
+            ]
+            for one in self.probes
+        ]
+        return columns, cells
+
+
+def share(count: int, total: int) -> Share:
+    """`count` of `total` with Wilson's interval (p + z^2/2n -+ z sqrt(p(1-p)/n + z^2/4n^2)) / (1 + z^2/n)."""
+    p, square = count / total, _Z**2 / total
+    middle = p + square / 2
+    half = _Z * math.sqrt(p * (1 - p) / total + square / (4 * total))
+    return Share(
+        count=count,
+        total=total,
+        value=p,
+        ci95_low=0.0 if count == 0 else (middle - half) / (1 + square),
+        ci95_high=1.0 if count == total else (middle + half) / (1 + square),
+    )
+
+
+def percent(one: Share) -> str:
+    """`91.2 (88.4-93.4)`."""
+    return f"{100 * one.value:.1f} ({100 * one.ci95_low:.1f}-{100 * one.ci95_high:.1f})"

@@ -1,0 +1,174 @@
+"""One encoder measured: its scores, the baselines on its features, and the accuracies of its linear probes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from synbench_fast.encoders import load_encoder
+from synbench_fast.engine.devices import find_device
+from synbench_fast.engine.suite import score_suite
+from synbench_fast.errors import SynbenchError
+from synbench_fast.runtime.global_state import known_state, own_registrations
+from synbench_fast.studies.linear_probe import robust_linear_probe
+from synbench_fast.studies.linear_probe.run import features_of, pixels_to_features
+from synbench_fast.studies.validity.baselines import knn_accuracy, logme, rankme
+from synbench_fast.studies.validity.datasets import DataSet
+from synbench_fast.tasks.suites import Suite
+
+__all__ = ["BASELINES", "Key", "Measured", "look", "measure"]
+
+Key = tuple[str, float | None, float | None]  # name or task, eps, threshold
+
+# What each of the baselines sees of the data.
+BASELINES = {
+    "parameters": "nothing",
+    "features": "nothing",
+    "synthetic accuracy": "nothing",
+    "synthetic accuracy, all tasks": "nothing",
+    "robust area": "nothing",
+    "rankme": "inputs",
+    "knn": "labels",
+    "logme": "labels",
+}
+
+_ENCODER_OPTIONS = ("mean", "std", "pool", "random_init", "trust_remote_code", "device", "seed")
+
+
+@dataclass
+class Measured:
+    """`scores` by (task, eps, threshold); `baselines` and `targets` by name, a value per data set."""
+
+    name: str
+    spec: str = ""
+    weights_sha256: str = ""
+    parameters: int | None = None
+    features: int = 0
+    scores: dict[Key, float] = field(default_factory=dict)
+    baselines: dict[str, list[float]] = field(default_factory=dict)
+    targets: dict[str, list[float]] = field(default_factory=dict)
+    digests: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+
+@own_registrations()
+@known_state()
+def look(
+    name: str,
+    encoder: Any,
+    data: Sequence[DataSet],
+    *,
+    encoder_options: dict[str, Any],
+    batch_size: int,
+    neighbours: int,
+) -> Measured:
+    """What takes a few forward passes: parameters, features, and the baselines on them.
+
+    Baselines: number of parameters (NaN if unknown) and features; RankMe and LogME of the train features,
+    k-nearest neighbours from train to test. An encoder that cannot be loaded, or that a data set does not fit, is
+    found here, before anything takes long.
+    """
+    found = Measured(name)
+    options = _given(encoder, data, encoder_options)
+    device, _ = find_device(options.get("device", "auto"), isinstance(encoder, str))
+    loaded = load_encoder(
+        encoder,
+        **{
+            **options,
+            "device": device,
+            "dtype": torch.float32 if isinstance(encoder, str) else None,
+        },
+    )
+    found.spec, found.weights_sha256 = loaded.info.spec, loaded.info.weights_sha256
+    found.parameters = loaded.info.parameters
+    parts = [one.parts(loaded.info.input_shape, name) for one in data]
+    per_data: dict[str, list[float]] = {"rankme": [], "knn": [], "logme": []}
+    with loaded.scoring():
+        forward = pixels_to_features(loaded)
+        for one, (train_x, train_y, test_x, test_y) in zip(data, parts, strict=True):
+            train, test = (features_of(forward, x, batch_size) for x in (train_x, test_x))
+            if not bool(torch.isfinite(train).all() and torch.isfinite(test).all()):
+                raise SynbenchError(f"encoder {name}: expected finite features, got others on {one.name}")
+            found.features = train.shape[1]
+            per_data["rankme"].append(rankme(train))
+            per_data["knn"].append(knn_accuracy(train, train_y, test, test_y, k=neighbours))
+            per_data["logme"].append(logme(train, train_y))
+    alike = {
+        "parameters": math.nan if found.parameters is None else float(found.parameters),
+        "features": float(found.features),
+    }
+    found.baselines = {key: [value] * len(data) for key, value in alike.items()} | per_data
+    return found
+
+
+def measure(
+    found: Measured,
+    encoder: Any,
+    data: Sequence[DataSet],
+    suite: Suite,
+    *,
+    encoder_options: dict[str, Any],
+    score_options: dict[str, Any],
+    probe_options: dict[str, Any],
+    progress: Callable[[str], None],
+) -> None:
+    """Adds the scores and the accuracies to what `look` found.
+
+    Scores: every task of `suite` at every eps and threshold, and their "mean" and "worst". Baselines: accuracy on
+    the synthetic data at the lowest eps, averaged over the scales, of the first task and of all; robust area of the
+    first task. Targets: accuracy of the linear probe (eps = 0) on the test part, clean and under every attack.
+    """
+    name = found.name
+    options = _given(encoder, data, encoder_options)
+    progress(f"{name}: score")
+    result = score_suite(encoder, tasks=suite, **options, **score_options)
+    found.warnings += [f"{name}: {warning}" for warning in result.warnings]
+    for task, one_result in zip(result.tasks, result.results, strict=True):
+        for score in one_result.scores:
+            found.scores[task, score.eps, score.threshold] = score.score
+    if len(result.tasks) > 1:
+        for combined in result.scores:
+            found.scores["mean", combined.eps, combined.threshold] = combined.mean
+            found.scores["worst", combined.eps, combined.threshold] = combined.worst
+    lowest = min(result.results[0].eps)
+    accuracies = [
+        _mean([point.accuracy for point in one_result.curve if point.eps == lowest])
+        for one_result in result.results
+    ]
+    first = result.results[0]
+    alike = {
+        "synthetic accuracy": accuracies[0],
+        "synthetic accuracy, all tasks": _mean(accuracies),
+        "robust area": first.robust_area.value,
+    }
+    found.baselines |= {key: [value] * len(data) for key, value in alike.items()}
+
+    for one in data:
+        progress(f"{name}: probe on {one.name}")
+        report = robust_linear_probe(encoder, one.source, eps=(0.0,), **options, **probe_options)
+        probe = report.probes[0]
+        values = {"clean": probe.clean.value}
+        values |= {f"{hit.norm} {hit.budget:.3g}": hit.accuracy.value for hit in probe.attacked}
+        for key, value in values.items():
+            found.targets.setdefault(key, []).append(value)
+        found.digests.append(report.data.sha256)
+        found.warnings += [f"{name}: {one.name}: {warning}" for warning in report.warnings]
+
+
+def _given(encoder: Any, data: Sequence[DataSet], options: dict[str, Any]) -> dict[str, Any]:
+    """The options that loading, scoring and probing share; a Module or callable gets an input shape."""
+    given = {key: options[key] for key in _ENCODER_OPTIONS if key in options}
+    shape = options.get("input_shape")
+    if shape is None and not isinstance(encoder, str):
+        shape = getattr(encoder, "input_shape", None) or data[0].samples.shape
+    if shape is not None:
+        given["input_shape"] = tuple(shape)
+    return given
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)

@@ -1,0 +1,257 @@
+"""The CUDA C++ kernels against the specification, on an emulated device: see cuda_emulator.hpp."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from checks import refused
+from conftest import TOLERANCE, close
+from cuda_cases import EPS, FIELDS, features, moments
+from emulation import BACKWARDS, FORWARDS, Emulator
+
+from synbench_fast.ops import kernels, robust_solve_cuda
+from synbench_fast.ops import robust_solve as robust_solve_module
+from synbench_fast.ops.feature_stats import feature_stats
+from synbench_fast.ops.robust_solve import RobustSolution, robust_solve
+from synbench_fast.ops.score_auc import score_auc
+from synbench_fast.ops.score_sweep import score_sweep
+from synbench_fast.ops.score_sweep_cuda import sweep_batch
+from synbench_fast.stats.estimators import BUILT_IN, Estimator, Paper, Sample
+
+
+def white(f: int) -> dict:
+    """A multiple of the identity, and a mean along the first feature: T is diagonal without any rounding."""
+    m = torch.zeros(f, dtype=torch.float64)
+    m[0] = 3.0
+    return {"m": m, "covariance": 4 * torch.eye(f, dtype=torch.float64), "eps": EPS, "dof": 98, "c0": 0.01}
+
+
+def compare(arguments: dict, estimator: str, tolerance: float = TOLERANCE["robust_solve"]) -> RobustSolution:
+    actual = robust_solve(**arguments, estimator=estimator, backend="cuda")
+    expected = robust_solve(**arguments, estimator=estimator, backend="torch")
+    assert actual.rank == expected.rank
+    for name in FIELDS:
+        close(getattr(actual, name), getattr(expected, name), tolerance)
+    close(actual.mean_norm, expected.mean_norm, tolerance)
+    close(torch.tensor(actual.eigenvalue_range), torch.tensor(expected.eigenvalue_range), tolerance)
+    return actual
+
+
+@pytest.mark.parametrize("estimator", ["plugin", "consistent"])
+@pytest.mark.parametrize("f", [1, 2, 3, 8, 9, 10, 33, 63, 100])
+def test_robust_solve(emulator: Emulator, f: int, estimator: str) -> None:
+    compare(moments(3 * f + 20, f), estimator)
+    assert emulator.launched == [
+        "tridiagonalise_kernel",
+        "robust_solve_kernel",
+        "robust_solve_weights_kernel",
+    ]
+
+
+@pytest.mark.parametrize("estimator", ["plugin", "consistent"])
+@pytest.mark.parametrize("f, dead", [(9, 1), (40, 7), (65, 60)])
+def test_robust_solve_with_dead_features(emulator: Emulator, f: int, dead: int, estimator: str) -> None:
+    assert compare(moments(2 * f + 9, f, dead=dead), estimator).rank == f - dead
+
+
+@pytest.mark.parametrize("n, f", [(20, 40), (33, 64), (12, 90)])
+def test_robust_solve_of_fewer_samples_than_features(emulator: Emulator, n: int, f: int) -> None:
+    assert compare(moments(n, f), "plugin").rank == n - 2
+
+
+def test_robust_solve_drops_many_eigenvalues_one_by_one(emulator: Emulator) -> None:
+    solution = compare(moments(400, 48, power=3.0), "plugin", 1e-7)
+    assert 5 < solution.rank < 43
+
+
+def test_robust_solve_makes_room_for_more_rotations(emulator: Emulator) -> None:
+    arguments = moments(400, 48, power=4.0)
+    eps = torch.tensor(EPS, dtype=torch.float64)
+    options = {"estimator": "plugin", "dof": arguments["dof"], "c0": 0.0, "cut": None, "weights": True}
+    small = robust_solve_module._enqueue_cuda(
+        arguments["m"], arguments["covariance"], eps, **options, rotations=1
+    )
+    again = small.again()
+    while again is not None:
+        enough, again = again, again.again()
+    expected = robust_solve(**arguments, estimator="plugin", backend="torch")
+    close(enough.weights, expected.weights, 1e-7)
+    close(enough.solution().t, expected.t, 1e-9)
+
+
+def test_robust_solve_batch_is_each_scale_alone(emulator: Emulator) -> None:
+    scales = [moments(90, 20, seed=seed) for seed in range(3)]
+    m = torch.stack([one["m"] for one in scales])
+    covariance = torch.stack([one["covariance"] for one in scales])
+    eps = torch.tensor(EPS, dtype=torch.float64)
+    options = {"plugin": False, "dof": 88, "c0": scales[0]["c0"], "cut": 1e-12, "weights": True}
+    batch = robust_solve_cuda.start(m, covariance, eps, **options)
+    for s in range(3):
+        alone = robust_solve_cuda.start(m[s : s + 1], covariance[s : s + 1].contiguous(), eps, **options)
+        assert torch.equal(alone.out[0], batch.out[s])
+        assert torch.equal(alone.weights[0], batch.weights[s])
+
+
+@pytest.mark.parametrize(
+    "estimator, arguments",
+    [
+        ("consistent", moments(170, 75)),
+        ("consistent", moments(170, 75, dead=9)),
+        ("plugin", moments(170, 75)),
+        ("plugin", moments(40, 75)),
+        ("plugin", moments(400, 48, power=3.0)),
+        ("plugin", white(1)),  # an eigenvalue that is known without a search
+        ("consistent", white(40)),
+    ],
+)
+def test_the_order_of_threads_changes_nothing(emulator: Emulator, estimator: str, arguments: dict) -> None:
+    results = []
+    for order in (FORWARDS, BACKWARDS, 2, 3, 4):
+        emulator.order = order
+        results.append(robust_solve(**arguments, estimator=estimator, backend="cuda"))
+    for other in results[1:]:
+        for name in FIELDS:
+            one, two = getattr(results[0], name), getattr(other, name)
+            assert torch.equal(torch.nan_to_num(one), torch.nan_to_num(two)), name
+
+
+def test_robust_solve_says_what_the_compiled_core_says(emulator: Emulator) -> None:
+    arguments = moments(30, 12)
+    few = {**arguments, "dof": 12}
+    with refused("samples: expected more than F + 2 = 14", "got 14"):
+        robust_solve(**few, estimator="consistent", backend="cuda")
+    with refused("features: expected a direction of variance above the cut"):
+        robust_solve(
+            **{**arguments, "covariance": 1e-9 * arguments["covariance"]}, estimator="plugin", backend="cuda"
+        )
+
+
+@pytest.mark.parametrize("backend", ["cpp", "cuda"])
+def test_no_covariance_is_no_answer(emulator: Emulator, backend: str) -> None:
+    """Symmetric and finite, but so far from its diagonal that the reduction overflows."""
+    covariance = 1e308 * (1 - torch.eye(4, dtype=torch.float64))
+    with refused("covariance: expected finite numbers near those of its diagonal, got others"):
+        robust_solve(
+            torch.ones(4, dtype=torch.float64), covariance, [0.0], estimator="plugin", dof=10, backend=backend
+        )
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(
+    "n, f, budgets, group",
+    [(1, 1, 1, 1), (63, 5, 3, 7), (300, 64, 16, 256), (130, 65, 17, 16), (100, 130, 33, 1000)],
+)
+def test_score_sweep(
+    emulator: Emulator, n: int, f: int, budgets: int, group: int, dtype: torch.dtype
+) -> None:
+    x, y = features(max(n, 2), f, dtype)
+    x, y = x[:n].contiguous(), y[:n]
+    generator = torch.Generator().manual_seed(7)
+    weights = torch.randn(budgets, f, generator=generator, dtype=torch.float64)
+    arguments = {
+        "x": x,
+        "y": y,
+        "weights": weights,
+        "center": x.double().mean(0),
+        "signal": torch.rand(budgets, generator=generator, dtype=torch.float64) - 0.1,
+        "robust_margin": torch.rand(budgets, generator=generator, dtype=torch.float64),
+        "offset": 0.05,
+        "group": group,
+    }
+    actual, expected = (score_sweep(**arguments, backend=backend) for backend in ("cuda", "torch"))
+    for name in ("count", "correct", "robust_correct", "groups"):
+        assert torch.equal(getattr(actual, name), getattr(expected, name)), name
+    for name in ("group_mean_sum", "bound_sum", "bound_square_sum", "margin_sum", "margin_square_sum"):
+        close(getattr(actual, name), getattr(expected, name), TOLERANCE["score_sweep"])
+    emulator.order = 5
+    again = score_sweep(**arguments, backend="cuda")
+    assert torch.equal(again.margin_sum, actual.margin_sum)
+
+
+def test_score_sweep_batch_is_each_scale_alone(emulator: Emulator) -> None:
+    x, y = features(120, 30)
+    x = torch.stack([x, x.flip(1), 2 * x])
+    generator = torch.Generator().manual_seed(3)
+    weights = torch.randn(3, 4, 30, generator=generator, dtype=torch.float64)
+    center = x.double().mean(1)
+    signal = torch.rand(3, 4, generator=generator, dtype=torch.float64) + 0.1
+    count = torch.tensor([int((y == 0).sum()), int((y == 1).sum())])
+    batch = sweep_batch(x, y, weights, center, signal, signal / 2, 0.0, 32, count)
+    for s, totals in enumerate(batch):
+        alone = score_sweep(
+            x[s],
+            y,
+            weights[s],
+            center[s],
+            signal=signal[s],
+            robust_margin=signal[s] / 2,
+            group=32,
+            backend="cuda",
+        )
+        assert torch.equal(alone.margin_square_sum, totals.margin_square_sum)
+        assert torch.equal(alone.correct, totals.correct)
+
+
+@pytest.mark.parametrize("integral", ["exact", "grid"])
+@pytest.mark.parametrize("shape", [(1,), (7,), (3, 49), (2, 5, 12)])
+def test_score_auc(emulator: Emulator, shape: tuple[int, ...], integral: str) -> None:
+    generator = torch.Generator().manual_seed(1)
+    accuracy = 0.5 + 0.5 * torch.rand(shape, generator=generator, dtype=torch.float64)
+    bound = 1 + torch.rand(shape, generator=generator, dtype=torch.float64)
+    bound.view(-1)[0] = torch.inf
+    thresholds = torch.tensor([0.0, 0.6, 0.7, 0.99, 1.0], dtype=torch.float64)
+    actual, expected = (
+        score_auc(accuracy, bound, thresholds, integral=integral, backend=backend)
+        for backend in ("cuda", "torch")
+    )
+    close(actual, expected, TOLERANCE["score_auc"])
+
+
+@pytest.mark.parametrize("estimator", [BUILT_IN["gaussian"], Paper(64)], ids=lambda one: one.name)
+def test_a_whole_scale(emulator: Emulator, estimator: Estimator) -> None:
+    stats, test = feature_stats(*features(200, 24)), Sample(*features(150, 24))
+
+    def point(backend: str):
+        return estimator.point(stats, EPS, test=test, prior=0.4, backend=backend)
+
+    actual, expected = point("cuda"), point("torch")
+    assert "robust_solve_kernel" in emulator.launched
+    for name in ("accuracy", "robust_accuracy", "bound", "t", "t_rob", "stderr", "bound_stderr", "ridge"):
+        np.testing.assert_allclose(getattr(actual, name), getattr(expected, name), rtol=1e-8, atol=1e-10)
+
+
+def test_paper_retries_a_scale_that_ran_out_of_room(
+    emulator: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = moments(400, 48, power=4.0)
+    generator = torch.Generator().manual_seed(0)
+    root = torch.linalg.cholesky(arguments["covariance"] + 1e-12 * torch.eye(48))
+    y = torch.arange(400) % 2
+    x = (
+        torch.randn(400, 48, generator=generator, dtype=torch.float64) @ root.T
+        + (2 * y - 1)[:, None] * arguments["m"]
+    )
+    stats = feature_stats(x, y)
+    expected = BUILT_IN["paper"].point(stats, EPS, test=Sample(x, y), backend="torch")
+    start = robust_solve_cuda.start
+    rooms = []
+
+    def cramped(*args, rotations=None, **kwargs):
+        rooms.append(rotations)
+        return start(*args, rotations=3 if rotations is None else rotations, **kwargs)
+
+    monkeypatch.setattr(robust_solve_cuda, "start", cramped)
+    actual = BUILT_IN["paper"].point(stats, EPS, test=Sample(x, y), backend="cuda")
+    assert len(rooms) > 1
+    np.testing.assert_allclose(actual.bound, expected.bound, rtol=1e-6)
+
+
+def test_launch_refuses_what_a_kernel_cannot_read(emulator: Emulator) -> None:
+    x = torch.zeros(4, 6, dtype=torch.float64)
+    with refused("score_auc_kernel: expected argument 1 contiguous on cpu", "strides [1, 6]"):
+        kernels.launch("score_auc_kernel", (1,), 32, x.device, (x, x.T))
+    with refused("score_auc_kernel: expected to run on cpu", "expected 8 arguments, got 1"):
+        kernels.launch("score_auc_kernel", (1,), 32, x.device, (x,))
+    with refused("unknown kernel nothing"):
+        kernels.launch("nothing", (1,), 32, x.device, ())
