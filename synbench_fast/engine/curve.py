@@ -17,6 +17,7 @@ from synbench_fast.ops.score_auc import Integral, score_auc
 from synbench_fast.results.records import (
     CONFIDENCE_95,
     NON_GAUSSIAN,
+    WITHHELD,
     Influence,
     RobustArea,
     ScaleFit,
@@ -123,6 +124,7 @@ class Scoring:
             fits=self._fits(found),
             dropped=[one.feature_dim - one.rank for one in points],
             warnings=[
+                *self._of_withheld(found),
                 *self._of_thresholds(),
                 *self._of_points(points),
                 *self._of_fits(found),
@@ -139,12 +141,18 @@ class Scoring:
 
     def variances(self, points: list[CurvePoint]) -> NDArray[np.float64]:
         """[S, E, A] what each sampled scale adds to the variance of the scores; NaN where that is not known."""
-        return np.asarray(self.averages(points).variance / np.square(self._raw_area("exact")))
+        found = self.averages(points)
+        variance = np.asarray(found.variance / np.square(self._raw_area("exact")))
+        for place in self._withheld(found):
+            variance[:, *place] = np.nan
+        return variance
 
     def _scores(self, found: Averages, unit: NDArray[np.float64]) -> list[Score]:
         """unit: raw area [E, A]; the grid sum has the exact integral's errors times its points per unit of accuracy."""
         score = found.area / self._raw_area(self.integral)
         stderr = np.sqrt(np.diagonal(found.covariance).reshape(unit.shape)) / unit
+        for place in self._withheld(found):
+            stderr[place] = np.nan
         return [
             Score(
                 eps=eps,
@@ -220,18 +228,29 @@ class Scoring:
             value=found.robust_area,
             raw=raw,
             ratio=found.robust_area / raw,
-            stderr=found.robust_area_stderr,
+            stderr=math.nan if found.robust_withheld else found.robust_area_stderr,
         )
+
+    def _withheld(self, found: Averages) -> dict[tuple[int, int], str]:
+        """(e, a) of the scores whose interval cannot hold, and why."""
+        commoner = max(self.task.prior, 1 - self.task.prior)
+        below = [a for a, level in enumerate(self.thresholds) if level <= commoner and self.task.prior != 0.5]
+        why = "naming the commoner class alone exceeds the threshold, so scales without a signal decide the score"
+        return found.withheld | {(e, a): why for e in range(len(self.eps)) for a in below}
+
+    def _of_withheld(self, found: Averages) -> list[str]:
+        """One warning for each reason, with the scores that have no interval for it."""
+        places: dict[str, list[str]] = {}
+        for (e, a), reason in self._withheld(found).items():
+            places.setdefault(reason, []).append(f"{self.thresholds[a]:g} at eps {self.eps[e]:g}")
+        said = [f"{WITHHELD} above {', '.join(some)}: {reason}" for reason, some in places.items()]
+        if found.robust_withheld:
+            said.append(f"{WITHHELD} of the robust area: {found.robust_withheld}")
+        return said
 
     def _of_thresholds(self) -> list[str]:
         """Warnings that follow from what was asked for."""
         said = []
-        commoner = max(self.task.prior, 1 - self.task.prior)
-        if min(self.thresholds) <= commoner and self.task.prior != 0.5:
-            said.append(
-                f"thresholds up to {commoner:g}: naming the commoner class alone exceeds them, so scales with "
-                "next to no signal, whose bound is next to infinite, dominate their scores"
-            )
         for a, column in zip(self.thresholds, self._raw_area(self.integral).T, strict=True):
             if not (column > 0).all():
                 said.append(

@@ -23,7 +23,7 @@ from synbench_fast.ops.streams import Lane, PhaseClock, mark
 from synbench_fast.results.records import CONFIDENCE_95
 from synbench_fast.stats.allocation import further_samples
 from synbench_fast.stats.blocks import Block, combined
-from synbench_fast.stats.estimators import Sample, find_estimator
+from synbench_fast.stats.estimators import Given, Sample, find_estimator
 from synbench_fast.stats.point import CurvePoint
 from synbench_fast.tasks.task import GaussianTask
 
@@ -386,15 +386,8 @@ class Probe:
             held = buffers[1].x
             test = replace(train, x=held, y=self._labels_on(block, held.device))
         stats = feature_stats(train.x, train.y, count=train.count, backend=self.backend)
-        return self._estimator.start(
-            stats,
-            self.scoring.budgets,
-            sample=train,
-            test=test,
-            prior=self.task.prior,
-            sampled=len(self.eps),
-            backend=self.backend,
-        )
+        given = Given(train, test, self.task.prior, len(self.eps), self.backend)
+        return self._estimator.start(stats, self.scoring.budgets, given)
 
     def _labels_of(self, block: Block) -> Tensor:
         key = (block.start, block.count)

@@ -29,7 +29,7 @@ from synbench_fast.fleet.launch import run_fleet
 from synbench_fast.fleet.store import Job
 from synbench_fast.results.documents import remove_files
 from synbench_fast.results.records import Result
-from synbench_fast.stats.compare import difference_error, standings
+from synbench_fast.stats.compare import difference_error, standings, widened
 from synbench_fast.stats.estimators import find_estimator
 
 __all__ = ["Race", "Stage", "Standing", "outside", "race"]
@@ -109,8 +109,11 @@ class Race:
         return [*found, f"images: {self.images}, about {saved:.0%} fewer than scoring all", verdict]
 
 
-def outside(scores: Array, errors: Array, rho: Array, best: int, z: float) -> NDArray[np.bool_]:
-    """Which of M encoders at least `best` others are better than: scores [M], errors [M], correlations [M, M]."""
+def outside(scores: Array, errors: Array, rho: Array, best: int, z: Array | float) -> NDArray[np.bool_]:
+    """Which of M encoders at least `best` others are better than: scores [M], errors [M], correlations [M, M].
+
+    One whose interval is withheld has a NaN for its error: it is never out, and puts none out.
+    """
     gap = scores[:, None] - scores  # of i over j
     better = gap > z * difference_error(errors[:, None], errors, rho)
     return np.asarray(better.sum(0) >= best)
@@ -185,10 +188,11 @@ def race(
             eps, threshold = first.eps[0], min(first.thresholds)  # that decide
         dropped: list[int] = []
         if len(alive) > best:
-            scores, errors, rho = standings([latest[i][1] for i in alive], eps, threshold)
-            dropped = [
-                i for i, gone in zip(alive, outside(scores, errors, rho, best, z), strict=True) if gone
-            ]
+            seen = [latest[i][1] for i in alive]
+            scores, errors, rho, degrees = standings(seen, eps, threshold)
+            reach = np.array([[widened(z, one) for one in row] for row in degrees])
+            gone = outside(scores, errors, rho, best, reach)
+            dropped = [i for i, out in zip(alive, gone, strict=True) if out]
         out_after |= dict.fromkeys(dropped, half_width)
         stages.append(
             Stage(half_width=half_width, encoders=len(alive), out=[latest[i][0].name for i in dropped])

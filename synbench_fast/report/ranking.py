@@ -92,8 +92,10 @@ def rank(
             ranks[places], method = _pairs([board.members[i].first for i in places], eps, threshold), "pairs"
         elif len(places) > 1:
             with _one_thread():
-                unit = _directions([(board.members[i].first, read[i]) for i in places], eps, threshold)
-            ranks[places], method = _count(score[places], stderr[places], unit), "bound"
+                unit, groups = _directions(
+                    [(board.members[i].first, read[i]) for i in places], eps, threshold
+                )
+            ranks[places], method = _count(score[places], stderr[places], unit, groups), "bound"
         rankings.append(
             Ranking(
                 eps=eps,
@@ -200,8 +202,11 @@ def reach(pairs: int) -> float:
 
 def _directions(
     members: Sequence[tuple[Result, Influence]], eps: float, threshold: float
-) -> NDArray[np.float32]:
-    """[M, S G] influences of groups of samples on the score, of length 1: `compare`'s, all members at once."""
+) -> tuple[NDArray[np.float32], int]:
+    """[M, S G] influences of groups of samples on the score, of length 1: `compare`'s, all members at once.
+
+    Also the number of groups of the member with fewest, from which correlations are known.
+    """
     sums = [
         influence.of_score(one.eps.index(eps), one.thresholds.index(threshold)) for one, influence in members
     ]
@@ -211,13 +216,16 @@ def _directions(
         encoder[: one.shape[0], : one.shape[1]] = one
     rows = flat.reshape(len(members), -1)
     norms = np.sqrt((rows * rows).sum(1))
-    return np.asarray(rows / np.where(norms > 0, norms, 1.0)[:, None], dtype=np.float32)
+    unit = np.asarray(rows / np.where(norms > 0, norms, 1.0)[:, None], dtype=np.float32)
+    return unit, min(one.size for one in sums)
 
 
-def _count(score: Array, stderr: Array, unit: NDArray[np.float32]) -> NDArray[np.int_]:
+def _count(score: Array, stderr: Array, unit: NDArray[np.float32], groups: int) -> NDArray[np.int_]:
     """[M, 2] ranks: how many are better, how many worse. A block of rows at a time bounds the memory."""
+    from synbench_fast.stats.compare import widened
+
     size = len(score)
-    limit = reach(size * (size - 1) // 2)
+    limit = widened(reach(size * (size - 1) // 2), groups)
     ranks = np.zeros((size, 2), dtype=int)
     for start in range(0, size, _BLOCK):
         rows = slice(start, start + _BLOCK)

@@ -28,6 +28,7 @@ __all__ = [
     "NON_GAUSSIAN",
     "SCHEMA",
     "SCHEMA_VERSION",
+    "WITHHELD",
     "Cost",
     "EncoderRecord",
     "Environment",
@@ -50,6 +51,7 @@ __all__ = [
 SCHEMA = "synbench-fast/result"
 SCHEMA_VERSION = 6
 CONFIDENCE_95 = 1.959963984540054  # a 95 % interval is the estimate +- so many errors
+WITHHELD = "interval withheld"  # how the warnings begin that say which scores have no interval, and why
 NON_GAUSSIAN = "the margins are not Gaussian"  # how the warning begins that comparisons repeat
 
 
@@ -394,6 +396,16 @@ class Result(Document):
     def paired(self) -> bool:
         """Whether the result has influences; where it was loaded they are not read for that."""
         return self.__dict__.get("influence", True) is not None
+
+    def withheld(self, eps: float, threshold: float) -> str:
+        """Why this score has no interval, from the warnings; empty if it has one."""
+        place = f"{threshold:g} at eps {eps:g}"
+        for warning in self.warnings:
+            if warning.startswith(f"{WITHHELD} above "):
+                places, _, reason = warning.removeprefix(f"{WITHHELD} above ").partition(": ")
+                if place in places.split(", "):
+                    return reason
+        return ""
 
     @property
     def width(self) -> str:

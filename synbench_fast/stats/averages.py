@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -27,14 +28,23 @@ Array = NDArray[np.float64]
 Area = Callable[[Tensor, Tensor], Tensor]  # accuracy and bound [J, E] -> mean area [E, A]
 
 
+# Which part of its error an interval may owe to samples that nothing decides, and to a correction that is refuted: the
+# optimism as counted exceeds that of Gaussian margins by more than this. Beyond them it is withheld.
+MOSTLY_UNDECIDED, PARTLY_DOUBTED, REFUTED = 0.55, 0.2, 1.12
+FEW_VALUES = 0.75  # share of the samples that repeat the margin of another one: robust accuracy is a step function there
+
+
 @dataclass(frozen=True)
 class Averages:
     """Means over the scales, and their sampling errors.
 
     area: [E, A]; variance: [S, E, A], what each sampled scale adds to that of the area, with `area` as the integral; what
     belongs to no scale is shared out in proportion. covariance: [E A, E A], eps-major; drift, drift_stderr: [E, A], area
-    from all samples minus that from their halves, and its error, NaN where that is not known; slopes: [S, 2, E, A], derivatives of the area in the accuracy and in the reach of
-    each sampled scale; robust_area and its error; fits: of accuracy and reach, per budget, where there are any.
+    from all samples minus that from their halves, and its error, NaN where that is not known; slopes: [S, 2, E, A],
+    derivatives of the area in the accuracy and in the reach of each sampled scale; robust_area and its error; fits: of
+    accuracy and reach, per budget, where there are any.
+    withheld: (e, a) of the areas whose error is too small by an unknown amount, and why; robust_withheld: why that of the
+    robust area is, empty if it is not.
     """
 
     area: Array
@@ -46,6 +56,58 @@ class Averages:
     robust_area: float
     robust_area_stderr: float
     fits: list[tuple[Fit, Fit]] | None = None
+    withheld: dict[tuple[int, int], str] = field(default_factory=dict)
+    robust_withheld: str = ""
+
+
+@dataclass(frozen=True)
+class _Scales:
+    """The points of S scales: arrays [S, B] over the E budgets of the scores and the Q of the robust area."""
+
+    points: Sequence[CurvePoint]
+    scales: Array
+    quadrature: Array
+
+    def __len__(self) -> int:
+        return len(self.points)
+
+    @property
+    def budgets(self) -> int:
+        return len(self.points[0].eps)
+
+    @property
+    def count(self) -> int:
+        """E"""
+        return self.budgets - len(self.quadrature)
+
+    def of(self, name: str) -> Array:
+        return np.stack([getattr(p, name) for p in self.points])
+
+    def kinds(self, name: str, missing: float) -> Array:
+        """[S, 3, B] of accuracy, reach and robust accuracy; `missing` for points without."""
+        none = np.full(3 * self.budgets, missing)
+        found = [none if getattr(p, name) is None else getattr(p, name) for p in self.points]
+        return np.stack(found).reshape(len(self), 3, self.budgets)
+
+    @cached_property
+    def covariance(self) -> Array:
+        """[S, 3, B, 3, B]"""
+        found = np.stack([_known(p.covariance) for p in self.points])
+        return found.reshape(len(self), 3, self.budgets, 3, self.budgets)
+
+    def error(self, kind: int, e: int) -> Array:
+        """[S] standard errors of accuracy (0) or reach (1)."""
+        return np.asarray(np.sqrt(self.covariance[:, kind, e, kind, e]))
+
+
+@dataclass(frozen=True)
+class _Curves:
+    """Accuracy and reach over the J wanted scales, per budget, and the matrices [J, S] that make them of the sampled ones."""
+
+    values: list[tuple[Array, Array]]
+    maps: list[tuple[Array, Array]]
+    fits: list[tuple[Fit, Fit]] | None
+    wanted: Array | None
 
 
 def over_scales(
@@ -64,93 +126,136 @@ def over_scales(
         thresholds: A.
         quadrature: [Q] weights of the robust area's budgets.
     """
-    given = np.array(scales)
-    count = len(points[0].eps) - len(quadrature)
-    budgets = len(points[0].eps)
-    accuracy, reach, robust = (
-        np.stack([getattr(p, name) for p in points]) for name in ("accuracy", "reach", "robust_accuracy")
-    )
-    covariance = np.stack([_known(p.covariance) for p in points])  # [S, 3 B, 3 B]
-    deviation = np.sqrt(np.einsum("sii->si", covariance))
-    robust_mean = robust[:, count:] @ quadrature
-    tail = covariance[:, 2 * budgets + count :, 2 * budgets + count :]
-    robust_variance = np.einsum("q,sqr,r->s", quadrature, tail, quadrature)
-    own = np.eye(len(points))
-    fits: list[tuple[Fit, Fit]] | None = None
-    maps: list[tuple[Array, Array]] = [(own, own)] * count
-    values = [(accuracy[:, e], reach[:, e]) for e in range(count)]
-    robust_map, robust_spread = own, 1.0
-    if wanted is not None:
-        at = np.array(wanted)
-        fits = [
-            (
-                fit_accuracy(given, accuracy[:, e], deviation[:, e], at),
-                fit_reach(given, reach[:, e], deviation[:, budgets + e], at),
-            )
-            for e in range(count)
-        ]
-        maps = [(a.matrix, r.matrix) for a, r in fits]
-        values = [(a.value.clip(0, 1), r.value.clip(1)) for a, r in fits]
-        over_eps = fit_accuracy(given, robust_mean, np.sqrt(robust_variance), at)
-        robust_map, robust_spread = over_eps.matrix, over_eps.dispersion
-        robust_mean = over_eps.value
-    slopes = np.zeros((len(points), 2, count, len(thresholds)))
-    spread = np.ones((2, count))
-    for e, (values_e, maps_e) in enumerate(zip(values, maps, strict=True)):
-        error = np.sqrt(np.square(maps_e[0]) @ np.square(deviation[:, e]))
-        by_accuracy, by_reach = _slopes(*values_e, error, thresholds)
-        slopes[:, 0, e] = maps_e[0].T @ by_accuracy / len(error)
-        slopes[:, 1, e] = maps_e[1].T @ by_reach / len(error)
-        if fits is not None:
-            spread[:, e] = [one.dispersion for one in fits[e]]
-    places = np.concatenate([np.arange(count), budgets + np.arange(count)])
-    joint = covariance[:, places[:, None], places]  # of accuracy and reach [S, 2 E, 2 E]
-    # A reach without an error (no signal, an infinite bound) counts nothing where its slope is 0.
-    joint = np.where(np.isnan(joint) & _silent(slopes)[:, :, None], 0.0, joint)
-    joint = np.where(np.isnan(joint) & _silent(slopes)[:, None, :], 0.0, joint)
-    factor = np.sqrt(spread).reshape(-1)
-    joint = joint * np.outer(factor, factor)
-    flat = np.zeros((len(points), 2, count, count, len(thresholds)))
-    for e in range(count):
-        flat[:, :, e, e] = slopes[:, :, e]
-    rows = flat.reshape(len(points), 2 * count, count * len(thresholds))
-    per_scale = np.einsum("sip,sij,sjq->spq", rows, joint, rows)
-    variance = np.einsum("spp->sp", per_scale).clip(0)
-    stacked = [torch.from_numpy(np.ascontiguousarray(np.stack([v[i] for v in values], 1))) for i in (0, 1)]
-    bound = torch.where(stacked[0] > 0, stacked[1] / stacked[0], torch.inf)
-    weight = robust_map.sum(0) / len(robust_map)
-    drifts = [np.full(3 * budgets, np.nan) if p.drift is None else p.drift for p in points]
-    moved = np.stack([d[places] for d in drifts]).reshape(len(points), 2, count)
-    # What counts nothing, a reach without a signal for one, need not be known.
-    drift, drift_stderr = _summed((slopes * np.where(slopes == 0, 0.0, moved[..., None])).sum(1))
-    robust_drift = np.stack([d[2 * budgets + count :] for d in drifts]) @ quadrature
-    robust_moved, robust_moved_stderr = _summed(weight * robust_drift)
-    robust_variance_in_all = float(np.square(weight) @ robust_variance) * robust_spread
-    robust_variance_in_all += float(_unexplained(robust_moved, robust_moved_stderr))
-    doubt = _doubt(points)
-    corrected = np.stack([np.zeros(3 * budgets) if p.correction is None else p.correction for p in points])
-    doubted = np.einsum("ske,skea->kea", corrected[:, places].reshape(len(points), 2, count), slopes)
-    piled = np.stack([np.zeros(3 * budgets) if p.undecided is None else p.undecided for p in points])
-    undecided = np.einsum("se,sea->ea", piled[:, :count], slopes[:, 0])
+    found = _Scales(points, np.array(scales), quadrature)
+    curves = _curves(found, wanted)
+    slopes = _all_slopes(found, curves, thresholds)
+    per_scale = _propagated(found, curves, slopes)
+    moved = found.kinds("drift", np.nan)
+    # A half without a signal at a scale has an infinite reach, and says nothing of it.
+    known = np.isfinite(moved[:, 0, : found.count]).all()
+    parts = slopes * np.nan_to_num(moved[:, :2, : found.count, None])
+    drift, drift_stderr = _summed(parts.sum(1)) if known else (np.full(slopes.shape[2:], np.nan),) * 2
+    doubt, refuted = _doubt(points, found.count)
+    corrected, piled = found.kinds("correction", 0.0), found.kinds("undecided", 0.0)
     # Of accuracy and of reach, which need not cancel.
-    doubted = np.square(doubt[:count, None] * doubted).sum(0) + np.square(undecided)
-    robust_doubted = weight @ (corrected[:, 2 * budgets + count :] @ (quadrature * doubt[count:]))
-    robust_undecided = weight @ (piled[:, 2 * budgets + count :] @ quadrature)
-    robust_variance_in_all += float(robust_doubted**2 + robust_undecided**2)
-    whole = per_scale.sum(0) + np.diag((doubted + _unexplained(drift, drift_stderr)).reshape(-1))
+    doubted = np.einsum("ske,skea->kea", corrected[:, :2, : found.count], slopes)
+    doubted = np.square(doubt[: found.count, None] * doubted).sum(0)
+    undecided = np.square(np.einsum("se,sea->ea", piled[:, 0, : found.count], slopes[:, 0]))
+    added = doubted + undecided + _unexplained(drift, drift_stderr)
+    whole = per_scale.sum(0) + np.diag(added.reshape(-1))
+    variance = np.einsum("spp->sp", per_scale).clip(0)
     plain = variance.sum(0)
     variance = variance * np.where(plain > 0, np.diagonal(whole) / np.where(plain > 0, plain, 1.0), 1.0)
+    accuracy, reach = (
+        torch.from_numpy(np.ascontiguousarray(np.stack([v[i] for v in curves.values], 1))) for i in (0, 1)
+    )
+    robust_area, robust_variance, robust_withheld = _robust(found, curves.wanted, doubt, refuted)
+    in_all = np.diagonal(whole).reshape(undecided.shape)
+    reasons = {
+        (e, a): _withheld(*(float(one[e, a]) for one in (undecided, doubted, in_all)), refuted=refuted)
+        for e in range(found.count)
+        for a in range(len(thresholds))
+    }
     return Averages(
-        area=np.asarray(area(stacked[0], bound)),
-        variance=variance.reshape(len(points), count, len(thresholds)),
+        area=np.asarray(area(accuracy, torch.where(accuracy > 0, reach / accuracy, torch.inf))),
+        variance=variance.reshape(len(points), *undecided.shape),
         covariance=whole,
         drift=drift,
         drift_stderr=drift_stderr,
         slopes=slopes,
-        robust_area=float(robust_mean.mean()),
-        robust_area_stderr=math.sqrt(max(0.0, robust_variance_in_all)),
-        fits=fits,
+        robust_area=robust_area,
+        robust_area_stderr=math.sqrt(max(0.0, robust_variance)),
+        fits=curves.fits,
+        withheld={place: reason for place, reason in reasons.items() if reason},
+        robust_withheld=robust_withheld,
     )
+
+
+def _curves(found: _Scales, wanted: Sequence[float] | None) -> _Curves:
+    accuracy, reach = found.of("accuracy"), found.of("reach")
+    if wanted is None:
+        own = np.eye(len(found))
+        values = [(accuracy[:, e], reach[:, e]) for e in range(found.count)]
+        return _Curves(values, [(own, own)] * found.count, None, None)
+    at = np.array(wanted)
+    fits = [
+        (
+            fit_accuracy(found.scales, accuracy[:, e], found.error(0, e), at),
+            fit_reach(found.scales, reach[:, e], found.error(1, e), at),
+        )
+        for e in range(found.count)
+    ]
+    values = [(a.value.clip(0, 1), r.value.clip(1)) for a, r in fits]
+    return _Curves(values, [(a.matrix, r.matrix) for a, r in fits], fits, at)
+
+
+def _all_slopes(found: _Scales, curves: _Curves, thresholds: Sequence[float]) -> Array:
+    """[S, 2, E, A]"""
+    slopes = np.zeros((len(found), 2, found.count, len(thresholds)))
+    for e, (values, maps) in enumerate(zip(curves.values, curves.maps, strict=True)):
+        error = np.sqrt(np.square(maps[0]) @ np.square(found.error(0, e)))
+        for kind, by in enumerate(_slopes(*values, error, thresholds)):
+            slopes[:, kind, e] = maps[kind].T @ by / len(error)
+    return slopes
+
+
+def _propagated(found: _Scales, curves: _Curves, slopes: Array) -> Array:
+    """[S, E A, E A] what the errors of every scale add to the covariance of the areas."""
+    count, levels = slopes.shape[2:]
+    joint = found.covariance[:, :2, :count, :2, :count].reshape(len(found), 2 * count, 2 * count)
+    # A reach without an error (no signal, an infinite bound) counts nothing where its slope is 0.
+    silent = _silent(slopes)
+    joint = np.where(np.isnan(joint) & (silent[:, :, None] | silent[:, None, :]), 0.0, joint)
+    if curves.fits is not None:
+        factor = np.sqrt([[one.dispersion for one in pair] for pair in curves.fits]).T.reshape(-1)
+        joint = joint * np.outer(factor, factor)
+    flat = np.zeros((len(found), 2, count, count, levels))
+    for e in range(count):
+        flat[:, :, e, e] = slopes[:, :, e]
+    rows = flat.reshape(len(found), 2 * count, count * levels)
+    return np.asarray(np.einsum("sip,sij,sjq->spq", rows, joint, rows))
+
+
+def _robust(found: _Scales, wanted: Array | None, doubt: Array, refuted: bool) -> tuple[float, float, str]:
+    """The robust area, its variance, and why that is withheld; empty if it is not."""
+    nodes, quadrature = slice(found.count, None), found.quadrature
+    mean = found.of("robust_accuracy")[:, nodes] @ quadrature
+    joint = found.covariance[:, 2, nodes, 2, nodes]
+    variance = np.einsum("q,sqr,r->s", quadrature, joint, quadrature)
+    weight, spread = np.full(len(found), 1 / len(found)), 1.0
+    if wanted is not None:
+        fit = fit_accuracy(found.scales, mean, np.sqrt(variance), wanted)
+        mean, weight, spread = fit.value, fit.matrix.mean(0), fit.dispersion
+
+    def total(kinds: Array) -> float:
+        return float(weight @ (kinds[:, 2, nodes] @ quadrature))
+
+    drift, drift_stderr = _summed(weight * (found.kinds("drift", np.nan)[:, 2, nodes] @ quadrature))
+    # The drift of an area that hardly has noise is the bias that is left, whatever its own noise.
+    drifted = float(drift) ** 2 if np.isfinite(drift_stderr) else 0.0
+    shape = 0.0
+    if all(one.optimism is not None for one in found.points):
+        counted, expected = np.stack([np.asarray(one.optimism)[2:, nodes] for one in found.points], 1)
+        shape = float(weight @ ((counted - expected) @ quadrature))
+    doubted = float(weight @ (found.kinds("correction", 0.0)[:, 2, nodes] @ (quadrature * doubt[nodes])))
+    doubted = max(doubted**2, shape**2)
+    undecided = total(found.kinds("undecided", 0.0)) ** 2
+    whole = float(np.square(weight) @ variance) * spread + drifted + doubted + undecided
+    reason = _withheld(undecided, doubted, whole, refuted=refuted)
+    if np.mean([one.repeated for one in found.points]) > FEW_VALUES:
+        reason = (
+            reason or "the features take few values, and robust accuracy is a step function of the budget"
+        )
+    return float(mean.mean()), whole, reason
+
+
+def _withheld(undecided: float, doubted: float, whole: float, *, refuted: bool) -> str:
+    """Why an interval with these parts of its variance is withheld; empty if it is not."""
+    if undecided > MOSTLY_UNDECIDED**2 * whole:
+        return "margins pile up within the noise of the decision boundary, and no rule decides them"
+    if refuted and doubted > PARTLY_DOUBTED**2 * whole:
+        return "the noise of the classifier decides more samples than the correction for it knows of"
+    return ""
 
 
 def _summed(parts: Array) -> tuple[Array, Array]:
@@ -165,18 +270,23 @@ def _summed(parts: Array) -> tuple[Array, Array]:
     return parts.sum(0), np.sqrt(len(parts) * noise)
 
 
-def _doubt(points: Sequence[CurvePoint]) -> Array:
-    """[B] which part of the corrections for finite N is in doubt: |1 - b|, b the optimism as counted over that expected.
+def _doubt(points: Sequence[CurvePoint], count: int) -> tuple[Array, bool]:
+    """[B] which part of the corrections for finite N is in doubt, |1 - b|, and whether b refutes them.
 
-    b is pooled over the scales by least squares; 0 for estimators that do not correct.
+    b is the optimism as counted over that expected, pooled over the scales by least squares. It refutes if that over the
+    `count` first budgets exceeds REFUTED, and 1 by two of its errors, which its residuals at the scales say. 0 and False
+    for estimators that do not correct.
     """
     if any(one.optimism is None for one in points):
-        return np.zeros(len(points[0].eps))
-    counted, expected = np.stack([np.asarray(one.optimism) for one in points], 1)
-    square = np.square(expected).sum(0)
-    return np.asarray(
-        np.abs(1 - np.where(square > 0, (counted * expected).sum(0) / np.where(square > 0, square, 1), 1.0))
-    )
+        return np.zeros(len(points[0].eps)), False
+    counted, expected = np.stack([np.asarray(one.optimism)[:2] for one in points], 1)
+    product, square = counted * expected, np.square(expected)
+    total = square.sum(0)
+    ratio = np.where(total > 0, product.sum(0) / np.where(total > 0, total, 1.0), 1.0)
+    together, weight = product[:, :count].sum(1), square[:, :count].sum(1)
+    pooled = together.sum() / max(float(weight.sum()), 1e-300)
+    error = np.sqrt(np.square(together - pooled * weight).sum()) / max(float(weight.sum()), 1e-300)
+    return np.abs(1 - ratio), bool(pooled > REFUTED and pooled > 1 + 2 * error)
 
 
 def _unexplained(drift: Array, stderr: Array) -> Array:

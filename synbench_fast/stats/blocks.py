@@ -101,6 +101,7 @@ def combined(blocks: Sequence[Block], points: Sequence[CurvePoint]) -> CurvePoin
         correction=of("correction", whole),
         optimism=of("optimism", weight[:, None]),
         undecided=of("undecided", whole),
+        repeated=float(counts @ [one.repeated for one in points] / counts.sum()),
         drift=of("drift", whole),
         influence=_in_place(blocks, points, weight) if paired else None,
         excess=of("excess", weight),

@@ -28,7 +28,7 @@ from numpy.typing import ArrayLike, NDArray
 from synbench_fast.checks import as_numbers
 from synbench_fast.errors import SynbenchError
 from synbench_fast.printable import named_cells, print_json, print_table
-from synbench_fast.results.records import CONFIDENCE_95, NON_GAUSSIAN, Result, with_error
+from synbench_fast.results.records import CONFIDENCE_95, NON_GAUSSIAN, WITHHELD, Result, with_error
 
 __all__ = [
     "RESOLUTION",
@@ -38,6 +38,7 @@ __all__ = [
     "compare",
     "correlation",
     "difference_error",
+    "freedom",
     "narrowed",
     "print_comparison",
     "standings",
@@ -68,10 +69,13 @@ class Difference:
     p_value: float
     correlation: float
     tie: bool  # the interval holds 0
+    withheld: str = ""  # why the two are not comparable: one of them has no interval; errors are NaN then
 
     @property
     def verdict(self) -> str:
-        """`tie`, or which of the two is better."""
+        """`tie`, which of the two is better, or why that cannot be said."""
+        if self.withheld:
+            return f"not comparable: {self.withheld}"
         return "tie" if self.tie else f"{self.first if self.difference > 0 else self.second} is better"
 
 
@@ -106,8 +110,11 @@ class Comparison:
         return stream.getvalue().rstrip("\n")
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        return asdict(self)
+        """Plain JSON values; None for what is not known."""
+        found = asdict(self)
+        for one in (*found["differences"], *found["ranking"]):
+            one |= {key: None for key, value in one.items() if isinstance(value, float) and math.isnan(value)}
+        return found
 
 
 def compare(
@@ -131,7 +138,7 @@ def compare(
 
     Raises:
         SynbenchError: results that cannot be compared, with the reason; a budget or threshold that one lacks;
-            a score without a standard error.
+            a score that is not defined. One whose interval is withheld is not comparable, and says so in its verdict.
     """
     for one in results:
         if not isinstance(one, Result):
@@ -144,63 +151,77 @@ def compare(
     _check_comparable(results, names, unpaired)
     budgets = _shared("eps", eps, [r.eps for r in results], names, every=True)
     levels = _shared("thresholds", thresholds, [r.thresholds for r in results], names, every=False)
-    differences: list[Difference] = []
-    ranking: list[Rank] = []
-    for one_eps in budgets:
-        for threshold in levels:
-            scores, errors = _scores(results, names, one_eps, threshold)
-            size = len(results)
-            rho = np.eye(size) if unpaired else correlation(results, one_eps, threshold)
-            covariance = _resolved(rho) * np.outer(errors, errors)
-            np.fill_diagonal(covariance, np.square(errors))
-            pairs = list(combinations(range(size), 2))
-            some, others = np.array(pairs).T
-            stderr = difference_error(errors[some], errors[others], rho[some, others])
-            gaps = np.array([scores[i] - scores[j] for i, j in pairs])
-            largest = _largest(covariance, pairs, stderr)
-            freedom = math.inf if unpaired else _freedom(results)
-            reach = widened(
-                CONFIDENCE_95 if len(pairs) == 1 else float(np.quantile(largest, 1 - LEVEL)), freedom
-            )
-            better = np.zeros((size, size), dtype=bool)
-            for (i, j), gap, error in zip(pairs, gaps, stderr, strict=True):
-                z = abs(gap) / error if error > 0 else (0.0 if gap == 0 else math.inf)
-                normal = narrowed(z, freedom)
-                p_value = (
-                    math.erfc(normal / math.sqrt(2)) if len(pairs) == 1 else float(np.mean(largest >= normal))
-                )
-                tie = z <= reach
-                better[i, j], better[j, i] = not tie and gap > 0, not tie and gap < 0
-                differences.append(
-                    Difference(
-                        eps=one_eps,
-                        threshold=threshold,
-                        first=names[i],
-                        second=names[j],
-                        difference=float(gap),
-                        stderr=float(error),
-                        ci95_low=float(gap - reach * error),
-                        ci95_high=float(gap + reach * error),
-                        p_value=p_value,
-                        correlation=float(rho[i, j]),
-                        tie=bool(tie),
-                    )
-                )
-            ranking += [
-                Rank(
-                    eps=one_eps,
-                    threshold=threshold,
-                    encoder=names[i],
-                    score=float(scores[i]),
-                    stderr=float(errors[i]),
-                    best_rank=1 + int(better[:, i].sum()),
-                    worst_rank=size - int(better[i].sum()),
-                )
-                for i in np.argsort(-scores, kind="stable")
-            ]
+    found = [_at(results, names, one_eps, threshold, unpaired) for one_eps in budgets for threshold in levels]
     return Comparison(
-        differences=differences, ranking=ranking, paired=not unpaired, notes=_doubts(results, names)
+        differences=[one for differences, _ in found for one in differences],
+        ranking=[one for _, ranking in found for one in ranking],
+        paired=not unpaired,
+        notes=_doubts(results, names),
     )
+
+
+def _at(
+    results: Sequence[Result], names: Sequence[str], eps: float, threshold: float, unpaired: bool
+) -> tuple[list[Difference], list[Rank]]:
+    """Every pair, and the ranking, at one budget and threshold; a pair without both intervals takes part in neither."""
+    scores, errors = _scores(results, names, eps, threshold)
+    size = len(results)
+    reasons = [one.withheld(eps, threshold) for one in results]
+    known = [i for i, reason in enumerate(reasons) if not reason]
+    rho = np.eye(size) if unpaired else correlation(results, eps, threshold)
+    covariance = _resolved(rho) * np.outer(errors, errors)
+    np.fill_diagonal(covariance, np.square(errors))
+    pairs = list(combinations(range(size), 2))
+    some, others = np.array(pairs).T
+    stderr = difference_error(errors[some], errors[others], rho[some, others])
+    number = {i: place for place, i in enumerate(known)}
+    counted = [(pair, error) for pair, error in zip(pairs, stderr, strict=True) if number.keys() >= {*pair}]
+    largest = _largest(
+        covariance[np.ix_(known, known)],
+        [(number[i], number[j]) for (i, j), _ in counted],
+        np.array([error for _, error in counted]),
+    )
+    degrees = np.full((size, size), math.inf) if unpaired else freedom(results, eps, threshold)
+    alone = len(counted) <= 1
+    quantile = CONFIDENCE_95 if alone else float(np.quantile(largest, 1 - LEVEL))
+    better = np.zeros((size, size), dtype=bool)
+    differences = []
+    for (i, j), error in zip(pairs, stderr, strict=True):
+        gap = scores[i] - scores[j]
+        z = abs(gap) / error if error > 0 else (0.0 if gap == 0 else math.inf)
+        normal, reach = narrowed(z, degrees[i, j]), widened(quantile, degrees[i, j])
+        p_value = math.erfc(normal / math.sqrt(2)) if alone else float(np.mean(largest >= normal))
+        lacking = [f"{WITHHELD} of {names[k]}: {reasons[k]}" for k in (i, j) if reasons[k]]
+        tie = not lacking and z <= reach
+        better[i, j], better[j, i] = (not (tie or lacking) and sign * gap > 0 for sign in (1, -1))
+        differences.append(
+            Difference(
+                eps=eps,
+                threshold=threshold,
+                first=names[i],
+                second=names[j],
+                difference=float(gap),
+                stderr=math.nan if lacking else float(error),
+                ci95_low=math.nan if lacking else float(gap - reach * error),
+                ci95_high=math.nan if lacking else float(gap + reach * error),
+                p_value=math.nan if lacking else p_value,
+                correlation=float(rho[i, j]),
+                tie=bool(tie),
+                withheld="; ".join(lacking),
+            )
+        )
+    return differences, [
+        Rank(
+            eps=eps,
+            threshold=threshold,
+            encoder=names[i],
+            score=float(scores[i]),
+            stderr=math.nan if reasons[i] else float(errors[i]),
+            best_rank=1 + int(better[:, i].sum()),
+            worst_rank=size - int(better[i].sum()),
+        )
+        for i in np.argsort(-scores, kind="stable")
+    ]
 
 
 def _doubts(results: Sequence[Result], names: Sequence[str]) -> list[str]:
@@ -217,9 +238,24 @@ def _doubts(results: Sequence[Result], names: Sequence[str]) -> list[str]:
     ]
 
 
-def _freedom(results: Sequence[Result]) -> float:
-    """Numbers that the correlations are estimated from: groups of samples, over all scales, of the result with fewest."""
-    return float(min(r.influence.groups.sum() for r in results if r.influence is not None))
+def freedom(results: Sequence[Result], eps: float, threshold: float) -> Array:
+    """[M, M] degrees of freedom of the errors of differences, which the groups of samples say; infinite without groups.
+
+    With d the influences of the groups on a difference, 3 (sum d^2)^2 / sum d^4: the number of groups where they are normal,
+    less where a few make up the error, and with it the correlation.
+    """
+    size = len(results)
+    rows = _unit_rows(results, eps, threshold)
+    errors = np.array([one.score(eps, threshold).stderr for one in results])
+    groups = min(int(r.influence.groups.sum()) for r in results if r.influence is not None)
+    found = np.full((size, size), float(groups))
+    rows = rows * np.nan_to_num(errors)[:, None]
+    for i, row in enumerate(rows):
+        square = np.square(row - rows)
+        total, fourth = square.sum(1), np.square(square).sum(1)
+        known = fourth > 0
+        found[i, known] = np.clip(3 * np.square(total[known]) / fourth[known], 1.0, groups)
+    return found
 
 
 def narrowed(z: float, freedom: float) -> float:
@@ -330,8 +366,9 @@ def _scores(
     results: Sequence[Result], names: Sequence[str], eps: float, threshold: float
 ) -> tuple[Array, Array]:
     found = [r.score(eps, threshold) for r in results]
-    for one, name in zip(found, names, strict=True):
-        if not (math.isfinite(one.score) and math.isfinite(one.stderr)):
+    for one, name, result in zip(found, names, results, strict=True):
+        withheld = result.withheld(eps, threshold)
+        if not math.isfinite(one.score) or (math.isnan(one.stderr) and not withheld):
             raise SynbenchError(
                 f"{name}: expected a score with a standard error at eps {eps:g}, threshold {threshold:g}, got "
                 f"{one.score:g} +- {one.stderr:g}"
@@ -339,20 +376,22 @@ def _scores(
     return np.array([one.score for one in found]), np.array([one.stderr for one in found])
 
 
-def standings(results: Sequence[Result], eps: float, threshold: float) -> tuple[Array, Array, Array]:
-    """Scores [M], their errors [M] and the correlations of these [M, M], 0 between results of different samples.
+def standings(results: Sequence[Result], eps: float, threshold: float) -> tuple[Array, Array, Array, Array]:
+    """Scores [M], errors [M], their correlations and degrees of freedom [M, M], 0 and infinite between different samples.
 
     Raises SynbenchError as `compare` for results that cannot be compared, input shapes and seeds apart.
     """
     names = _names(results)
     _check_comparable(results, names, unpaired=True)
     scores, errors = _scores(results, names, eps, threshold)
-    rho = np.eye(len(results))
+    rho, degrees = np.eye(len(results)), np.full((len(results), len(results)), math.inf)
     samples = [(one.seed, one.task.shape) for one in results]
     for kind in set(samples):
         same = [i for i, one in enumerate(samples) if one == kind and results[i].influence is not None]
-        rho[np.ix_(same, same)] = correlation([results[i] for i in same], eps, threshold)
-    return scores, errors, rho
+        if same:
+            alike, place = [results[i] for i in same], np.ix_(same, same)
+            rho[place], degrees[place] = (of(alike, eps, threshold) for of in (correlation, freedom))
+    return scores, errors, rho, degrees
 
 
 def correlation(results: Sequence[Result], eps: float, threshold: float) -> Array:
@@ -360,6 +399,14 @@ def correlation(results: Sequence[Result], eps: float, threshold: float) -> Arra
 
     Results with more samples had the fewer samples of the others first. All have influences.
     """
+    unit = _unit_rows(results, eps, threshold)
+    rho = unit @ unit.T
+    np.fill_diagonal(rho, 1.0)
+    return np.asarray(rho.clip(-1.0, 1.0))
+
+
+def _unit_rows(results: Sequence[Result], eps: float, threshold: float) -> Array:
+    """[M, S G] influences of the groups of samples on the score, each row of length 1."""
     rows = [
         r.influence.of_score(r.eps.index(eps), r.thresholds.index(threshold))
         for r in results
@@ -368,10 +415,7 @@ def correlation(results: Sequence[Result], eps: float, threshold: float) -> Arra
     groups = max(one.shape[1] for one in rows)
     flat = np.stack([np.pad(one, ((0, 0), (0, groups - one.shape[1]))).reshape(-1) for one in rows])
     norms = np.sqrt((flat * flat).sum(1))
-    unit = flat / np.where(norms > 0, norms, 1.0)[:, None]
-    rho = unit @ unit.T
-    np.fill_diagonal(rho, 1.0)
-    return np.asarray(rho.clip(-1.0, 1.0))
+    return np.asarray(flat / np.where(norms > 0, norms, 1.0)[:, None])
 
 
 def _largest(covariance: Array, pairs: Sequence[tuple[int, int]], stderr: Array) -> Array:
@@ -392,7 +436,7 @@ def print_comparison(stream: TextIO, comparison: Comparison, kind: str) -> None:
         print_json(stream, comparison.to_dict())
         return
     if kind == "csv":
-        rows = [named_cells(asdict(one)) for one in comparison.differences]
+        rows = [named_cells(one) for one in comparison.to_dict()["differences"]]
         writer = csv.DictWriter(stream, list(rows[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
@@ -424,8 +468,9 @@ def print_comparison(stream: TextIO, comparison: Comparison, kind: str) -> None:
                 f"{one.eps:g}",
                 f"{one.threshold:g}",
                 f"{one.first} - {one.second}",
-                f"{one.difference:+.4f} ({one.ci95_low:+.4f} to {one.ci95_high:+.4f})",
-                f"{one.p_value:.2g}",
+                f"{one.difference:+.4f}"
+                + ("" if one.withheld else f" ({one.ci95_low:+.4f} to {one.ci95_high:+.4f})"),
+                "" if one.withheld else f"{one.p_value:.2g}",
                 one.verdict,
             ]
             for one in comparison.differences

@@ -18,6 +18,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -29,6 +30,7 @@ from synbench_fast.stats import gaussian
 __all__ = ["GROUP", "Counts", "Margins", "counts", "grouped", "margins", "t_influence", "unseen"]
 
 FAR = 1e6  # deviations; no margin is as large
+TIE = 0.1  # of what leaving a sample out did to its margin; what is left is on neither side
 GROUP = 64  # consecutive samples whose influences are kept as one sum
 
 
@@ -78,11 +80,16 @@ def unseen(left_out: LeaveOneOut) -> Tensor:
     A sample that alone makes up a direction has leverage 1, and its margin without itself is 0/0: of any size, on the
     right or on the wrong side. It counts on its side, and must not decide the moments of all: no margin exceeds the
     mean by more than 8 deviations of the fitted ones, as leaving out widens them on average.
+
+    A sample of a code that as many others of either class have is on no side. Without it its class has one sample less, and
+    that alone would decide for it: its margin is 0, which counts half.
     """
     fitted = left_out.fitted
     room = (1 - left_out.leverage.mean(0)).clamp_min(0.05)
     most = fitted.mean(0).abs() + 8 * fitted.std(0) / room
-    return torch.maximum(torch.minimum(left_out.margin, most), -most)
+    tie = left_out.margin.abs() < TIE * (fitted - left_out.margin).abs()
+    margin = torch.where(tie, 0.0, left_out.margin)
+    return torch.maximum(torch.minimum(margin, most), -most)
 
 
 def t_influence(found: Margins, t: Tensor) -> Tensor:
@@ -108,9 +115,10 @@ class Counts:
 
     by_t: [3, E, 2] their derivatives in (t', t_rob'), through which the noise of the classifiers moves them.
     correction: [3, E] what was added to the counts of left-out samples.
-    optimism: [2, E] how much the accuracy of the samples that gave w exceeds that of left-out ones, as counted, and as
-        expected of Gaussian margins. Their ratio says how far the correction can be trusted: it is the same difference
-        between what the classifier was fitted to and what it was not.
+    optimism: [4, E] how much the accuracy of the samples that gave w exceeds that of left-out ones, as counted, and as
+        expected of Gaussian margins; then the same of the robust accuracy. They say how far the correction can be trusted:
+        it is the same difference between what the classifier was fitted to and what it was not.
+    repeated: share of the samples whose margin equals that of another one.
     undecided: [2, E] part of the samples that may be decided either way, because margins pile up within the noise of the
         boundary; for accuracy and robust accuracy, 0 unless they do.
     jumps: [2, E] variance that a boundary which is known to its own error only adds to the accuracy, and to the robust
@@ -124,6 +132,7 @@ class Counts:
     by_t: Tensor
     correction: Tensor
     optimism: Tensor
+    repeated: float
     undecided: Tensor
     jumps: Tensor
 
@@ -193,16 +202,24 @@ def counts(
     signal = t_rob > 0
     by_k = torch.where(signal, -k / torch.where(signal, t_rob, 1.0), 0.0) * t_influence(found, t_rob)
     accuracy = _rate(shifted, found.side, curve, moved, by_k, error, corrected)
-    cost = eps * solution.mean_norm * left_out.weight_norm.cpu() / found.deviation  # r |w|, in these units
+    # r |w| in these units; |w| of noisy weights is too long, so that of the population is taken where it is asked for.
+    cost = eps * solution.mean_norm * left_out.weight_norm.cpu() / found.deviation
+    if corrected:
+        cost = (1 - kept) * found.t
     attacked = replace(curve, here=found.t - cost, limit=limit * kept, slope=slope * kept)
     robust = _rate(shifted - cost, found.side, attacked, moved, by_k, error, corrected)
     reach, of_reach, by_limit, added = _reach(shifted, found, curve, accuracy.density, moved, by_k, t > 0)
 
     fitted = margins(left_out.fitted, found.side[:, 0] > 0)
-    fits = (beyond(fitted.unit, shift(fitted.t)) > 0).double().mean(0)
-    expected = gaussian.accuracy(fitted.t, shift(fitted.t), prior) - gaussian.accuracy(
-        found.t, curve.k_here, prior
-    )
+    k_fitted = shift(fitted.t)
+    by_fit = beyond(fitted.unit, k_fitted)
+
+    def optimism(share: Tensor) -> tuple[Tensor, Tensor]:  # share: of the mean margin that an attack costs
+        spent, spent_fitted = share * found.t, share * fitted.t
+        counted = _right(by_fit - spent_fitted).mean(0) - _right(shifted - spent).mean(0)
+        expected = gaussian.accuracy(fitted.t - spent_fitted, k_fitted, prior)
+        return counted, expected - gaussian.accuracy(found.t - spent, curve.k_here, prior)
+
     zero = torch.zeros_like(t)
     by_t = [(accuracy.by_limit, zero), (by_limit, zero), (zero, robust.by_limit)]
     return Counts(
@@ -212,7 +229,8 @@ def counts(
         influence=(accuracy.influence, of_reach, robust.influence),
         by_t=torch.stack([torch.stack(pair, 1) for pair in by_t]) * float(corrected),
         correction=torch.stack([accuracy.correction, added, robust.correction]),
-        optimism=torch.stack([fits - (shifted > 0).double().mean(0), expected]),
+        optimism=torch.stack([*optimism(torch.zeros_like(t)), *optimism(1 - kept)]),
+        repeated=1 - len(np.unique(fitted.unit[:, 0].numpy().round(7))) / len(found),
         undecided=torch.stack([accuracy.undecided, robust.undecided]),
         jumps=torch.stack([accuracy.jumps, robust.jumps]),
     )
@@ -231,7 +249,7 @@ def _rate(
 
     moved, by_k: influences on t_loo and on k [N, E]; error: of the boundary.
     """
-    n, right = len(margin), (margin > 0).double()
+    n, right = len(margin), _right(margin)
     counted, prior = right.mean(0), curve.prior
     zero = torch.zeros_like(counted)
     density, undecided = _density(margin, curve) if corrected else (zero, zero)
@@ -295,6 +313,11 @@ def _within(values: Tensor, side: Tensor) -> Tensor:
     mean_1 = torch.where(one, values, 0.0).sum(0) / ones
     mean_0 = torch.where(one, 0.0, values).sum(0) / (len(values) - ones)
     return values - torch.where(one, mean_1, mean_0)
+
+
+def _right(margin: Tensor) -> Tensor:
+    """1 on the right side, 0 on the wrong one, 1/2 on neither."""
+    return ((margin > 0).double() + (margin >= 0).double()) / 2
 
 
 # Half the width of the zone near the boundary, in deviations of the noise; samples that both numbers are taken to have

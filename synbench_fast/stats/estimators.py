@@ -31,7 +31,17 @@ Array = NDArray[np.float64]
 
 ROOM_FOR_HALVES = 1.5  # samples per feature in a half that is evaluated for itself
 
-__all__ = ["BUILT_IN", "Consistent", "Counted", "Estimator", "Gaussian", "Paper", "Sample", "find_estimator"]
+__all__ = [
+    "BUILT_IN",
+    "Consistent",
+    "Counted",
+    "Estimator",
+    "Gaussian",
+    "Given",
+    "Paper",
+    "Sample",
+    "find_estimator",
+]
 
 
 @dataclass(frozen=True)
@@ -42,6 +52,24 @@ class Sample:
     y: Tensor
     start: int = 0
     count: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True)
+class Given:
+    """What an estimator may use beside the moments.
+
+    sample: the training features themselves; only `gaussian` does without.
+    test: the test half, where `halves` is 2.
+    prior: probability of class 1.
+    sampled: for how many of the first budgets the point has influences; None for all.
+    backend: of the operations.
+    """
+
+    sample: Sample | None = None
+    test: Sample | None = None
+    prior: float = 0.5
+    sampled: int | None = None
+    backend: str = "auto"
 
 
 class Estimator(ABC):
@@ -61,35 +89,21 @@ class Estimator(ABC):
     corrected: bool = True
 
     @abstractmethod
-    def start(
-        self,
-        stats: FeatureStats,
-        eps: Sequence[float],
-        *,
-        sample: Sample | None = None,
-        test: Sample | None = None,
-        prior: float = 0.5,
-        sampled: int | None = None,
-        backend: str = "auto",
-    ) -> Callable[[], CurvePoint]:
+    def start(self, stats: FeatureStats, eps: Sequence[float], given: Given) -> Callable[[], CurvePoint]:
         """Enqueue the work on a device; calling what is returned waits for it and gives the point.
 
         Args:
             stats: moments of the training features.
             eps: E budgets in [0, 1).
-            sample: the training features themselves; only `gaussian` does without.
-            test: the test half, where `halves` is 2.
-            prior: probability of class 1.
-            sampled: for how many of the first budgets the point has influences; None for all.
-            backend: of the operations.
+            given: the rest.
 
         Raises:
             SynbenchError: a class without samples, too few samples, features that carry nothing.
         """
 
-    def point(self, stats: FeatureStats, eps: Sequence[float], **options: Any) -> CurvePoint:
-        """Both halves of `start`, with its arguments."""
-        return self.start(stats, eps, **options)()
+    def point(self, stats: FeatureStats, eps: Sequence[float], **given: Any) -> CurvePoint:
+        """Both halves of `start`; the fields of `Given` by name."""
+        return self.start(stats, eps, Given(**given))()
 
 
 @dataclass(frozen=True)
@@ -122,75 +136,60 @@ class _Scale:
 
 
 class _LeaveOneOut(Estimator):
-    """What the estimators that look at left-out samples share."""
+    """What the estimators that look at left-out samples share; `looks`: whether the point itself is made of them."""
 
-    def start(
-        self,
-        stats: FeatureStats,
-        eps: Sequence[float],
-        *,
-        sample: Sample | None = None,
-        test: Sample | None = None,
-        prior: float = 0.5,
-        sampled: int | None = None,
-        backend: str = "auto",
-    ) -> Callable[[], CurvePoint]:
-        if sample is None:
+    looks = True
+
+    def start(self, stats: FeatureStats, eps: Sequence[float], given: Given) -> Callable[[], CurvePoint]:
+        if given.sample is None:
             self._check_moments_alone()
-        solve = start_solving(stats, eps, backend)
+        solve = start_solving(stats, eps, given.backend)
         budgets = torch.tensor(list(eps), dtype=torch.float64)
 
         def finish() -> CurvePoint:
-            solved = solve()
-            if sample is None:
-                scale = _Scale(budgets, solved, stats, prior)
-            else:
-                scale = self._scale(solved, stats, sample, budgets, prior, backend)
+            scale = self._scale(solve(), stats, budgets, given)
             point = self._point(scale)
-            if sample is not None:
-                seen = _looked_at(scale, point, len(budgets) if sampled is None else sampled, sample)
-                point = replace(point, drift=self._drift(point, sample, eps, prior, backend), **seen)
+            if given.sample is not None:
+                sampled = len(budgets) if given.sampled is None else given.sampled
+                seen = _looked_at(scale, point, sampled, given.sample)
+                point = replace(point, drift=self._drift(point, given.sample, eps, given), **seen)
             return _certain(point, scale)
 
         return finish
 
-    def _drift(
-        self, point: CurvePoint, sample: Sample, eps: Sequence[float], prior: float, backend: str
-    ) -> Array | None:
+    def _drift(self, point: CurvePoint, sample: Sample, eps: Sequence[float], given: Given) -> Array | None:
         """`CurvePoint.drift`; None where half of the samples are too few for their features, and for `counted`."""
         n = len(sample.y)
         if not self.corrected or n // 2 < ROOM_FOR_HALVES * point.rank + 3:
             return None
         halves = []
+        budgets = torch.tensor(list(eps), dtype=torch.float64)
         for part in (slice(0, n // 2), slice(n - n // 2, n)):
-            x, y = sample.x[part], sample.y[part]
-            stats = feature_stats(x, y, backend=backend)
+            half = Sample(sample.x[part], sample.y[part])
+            stats = feature_stats(half.x, half.y, backend=given.backend)
             if int(stats.count.min()) < 2:
                 return None
-            budgets = torch.tensor(list(eps), dtype=torch.float64)
-            scale = self._scale(
-                start_solving(stats, eps, backend)(), stats, Sample(x, y), budgets, prior, backend
-            )
+            seen = replace(given, sample=half if self.looks else None)
+            scale = self._scale(start_solving(stats, eps, given.backend)(), stats, budgets, seen)
             halves.append(_certain(self._point(scale), scale))
         parts = []
         for name in ("accuracy", "reach", "robust_accuracy"):
             whole, *rest = (getattr(one, name) for one in (point, *halves))
-            known = np.isfinite([whole, *rest]).all(
-                0
-            )  # a reach without a signal is infinite, and its drift unknown
+            # A reach without a signal is infinite, and its drift unknown.
+            known = np.isfinite([whole, *rest]).all(0)
             parts.append(np.where(known, whole, np.nan) - np.where(known, rest[0] + rest[1], np.nan) / 2)
         return np.concatenate(parts)
 
-    def _scale(
-        self, solved: Solved, stats: FeatureStats, sample: Sample, budgets: Tensor, prior: float, backend: str
-    ) -> _Scale:
-        ridge = solved.solution.ridge
+    def _scale(self, solved: Solved, stats: FeatureStats, budgets: Tensor, given: Given) -> _Scale:
+        if given.sample is None:
+            return _Scale(budgets, solved, stats, given.prior)
+        x, y = given.sample.x, given.sample.y
         left_out = leave_one_out(
-            sample.x, sample.y, stats, ridge, covariance=solved.covariance, backend=backend
+            x, y, stats, solved.solution.ridge, covariance=solved.covariance, backend=given.backend
         )
-        seen = margins(unseen(left_out), sample.y)
-        found = counts(seen, left_out, solved.solution, stats, budgets, prior, corrected=self.corrected)
-        return _Scale(budgets, solved, stats, prior, seen, found)
+        seen = margins(unseen(left_out), y)
+        found = counts(seen, left_out, solved.solution, stats, budgets, given.prior, corrected=self.corrected)
+        return _Scale(budgets, solved, stats, given.prior, seen, found)
 
     def _check_moments_alone(self) -> None:
         raise SynbenchError(
@@ -210,6 +209,7 @@ class Gaussian(_LeaveOneOut):
     """
 
     name = "gaussian"
+    looks = False
 
     def _check_moments_alone(self) -> None:
         """The moments are enough."""
@@ -367,6 +367,7 @@ def _looked_at(scale: _Scale, point: CurvePoint, sampled: int, sample: Sample) -
         looked |= {
             "correction": found.correction.reshape(-1).numpy(),
             "optimism": found.optimism.numpy(),
+            "repeated": found.repeated,
             "undecided": undecided.reshape(-1).numpy(),
         }
     difference = of_accuracy - by_gaussian
@@ -435,18 +436,9 @@ class Paper(Estimator):
     def __init__(self, group: int = PUBLISHED_GROUP) -> None:
         self.group = group
 
-    def start(
-        self,
-        stats: FeatureStats,
-        eps: Sequence[float],
-        *,
-        sample: Sample | None = None,
-        test: Sample | None = None,
-        prior: float = 0.5,
-        sampled: int | None = None,
-        backend: str = "auto",
-    ) -> Callable[[], CurvePoint]:
+    def start(self, stats: FeatureStats, eps: Sequence[float], given: Given) -> Callable[[], CurvePoint]:
         check_stats(stats, "train")
+        test = given.test
         if test is None:
             raise SynbenchError("test_x: expected a test half for the paper estimator, got none")
         budgets = torch.tensor(list(eps), dtype=torch.float64).to(stats.mean.device, non_blocking=True)
@@ -457,7 +449,7 @@ class Paper(Estimator):
             estimator="plugin",
             dof=stats.dof,
             weights=True,
-            backend=backend,
+            backend=given.backend,
         )
 
         def sweep(solving: Enqueued) -> tuple[Tensor, SweepTotals]:
@@ -469,10 +461,10 @@ class Paper(Estimator):
                 stats.midpoint,
                 signal=solving.signal,
                 robust_margin=robust_margin,
-                offset=gaussian.log_prior_offset(prior),
+                offset=gaussian.log_prior_offset(given.prior),
                 group=self.group,
                 count=test.count,
-                backend=backend,
+                backend=given.backend,
             )
             return robust_margin, totals
 
@@ -555,24 +547,20 @@ class _Foreign(Estimator):
         self.name, self._other = name, other
         self.halves, self.unbiased = other.splits, other.unbiased
 
-    def start(
-        self,
-        stats: FeatureStats,
-        eps: Sequence[float],
-        *,
-        sample: Sample | None = None,
-        test: Sample | None = None,
-        prior: float = 0.5,
-        sampled: int | None = None,
-        backend: str = "auto",
-    ) -> Callable[[], CurvePoint]:
+    def start(self, stats: FeatureStats, eps: Sequence[float], given: Given) -> Callable[[], CurvePoint]:
         check_stats(stats, "train")
+        sample, test = given.sample, given.test
         assert sample is not None
         pair = None if test is None else (test.x, test.y)
 
         def finish() -> CurvePoint:
             point = self._other.point(
-                stats, eps, sample=(sample.x, sample.y), test=pair, prior=prior, backend=backend
+                stats,
+                eps,
+                sample=(sample.x, sample.y),
+                test=pair,
+                prior=given.prior,
+                backend=given.backend,
             )
             count = len((sample if test is None else test).y)
             return self._checked(point, eps, count, stats.mean.shape[1])

@@ -27,7 +27,7 @@ from numpy.typing import ArrayLike, NDArray
 from synbench_fast.checks import check_integer
 from synbench_fast.errors import SynbenchError
 from synbench_fast.results.codec import nan_field
-from synbench_fast.results.records import Result
+from synbench_fast.results.records import WITHHELD, Result
 from synbench_fast.studies.base import Report, Table, row_of
 
 __all__ = ["EPS_GRID", "EPS_STAR_SCHEMA", "EPS_STAR_THRESHOLD", "EpsScore", "EpsStar", "find_eps_star"]
@@ -179,7 +179,7 @@ def find_eps_star(
             )
             for i in range(len(eps))
         ],
-        notes=_notes(first, eps, position, members),
+        notes=_notes(first, eps, position, members) + _withheld(first, eps, threshold),
     )
 
 
@@ -191,18 +191,26 @@ def _covariance(
     `order` are the places of the budgets in a result, ascending. Where only standard errors are known, the diagonal.
     """
     first = results[0]
+    eps = np.array([first.eps[i] for i in order])
+    deviations = np.array([[one.score(e, threshold).stderr for e in eps] for one in results])
     if given is not None:
         return _checked(given, len(order), "covariance")[np.ix_(order, order)], "given", None
-    if all(one.score_covariance is not None for one in results):
+    if all(one.score_covariance is not None for one in results) and np.isfinite(deviations).all():
         # Of several runs, too: the spread of three says little about a covariance over many budgets.
         at = first.thresholds.index(first.score(threshold=threshold).threshold)
         rows = [i * len(first.thresholds) + at for i in order]  # eps, then thresholds
         stored = np.stack([_of_result(one)[np.ix_(rows, rows)] for one in results])
         return np.asarray(stored.sum(0) / len(results) ** 2), "result", None
-    if len(results) > 1:
+    if len(results) > 1 and not any(_withheld(one, eps, threshold) for one in results):
         return np.cov(table, rowvar=False) / len(results), "repeats", len(results) - 1
-    stderr = np.array([first.score(first.eps[i], threshold).stderr for i in order])
-    return np.diag(np.where(np.isfinite(stderr), stderr, np.inf) ** 2), "bound", None
+    # A budget whose interval is withheld is never significantly above or below another one.
+    return np.diag(np.where(np.isfinite(deviations), deviations, np.inf).max(0) ** 2), "bound", None
+
+
+def _withheld(result: Result, eps: _Array, threshold: float | None) -> list[str]:
+    level = result.score(threshold=threshold).threshold
+    reasons = {float(e): result.withheld(float(e), level) for e in eps}
+    return [f"{WITHHELD} at eps {e:g}: {reason}" for e, reason in reasons.items() if reason]
 
 
 def _of_result(result: Result) -> _Array:

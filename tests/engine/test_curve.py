@@ -147,14 +147,22 @@ def test_at_most_eight_silent_scales_are_listed() -> None:
 
 
 @pytest.mark.parametrize(("prior", "commoner"), [(0.4, 0.6), (0.7, 0.7)])
-def test_thresholds_below_the_commoner_class_are_warned_of(prior: float, commoner: float) -> None:
-    def warnings(lowest: float) -> list[str]:
+def test_scores_below_the_commoner_class_have_no_interval(prior: float, commoner: float) -> None:
+    def curve(lowest: float) -> Curve:
         one = scoring(prior, thresholds=(lowest, 0.9))
-        return one.curve([point(one, 0.8 * s) for s in SCALES]).warnings
+        return one.curve([point(one, 0.8 * s) for s in SCALES])
 
     for lowest in (commoner - 0.01, commoner):
-        assert warnings(lowest)[0].startswith(f"thresholds up to {commoner:g}: naming the commoner class")
-    assert warnings(commoner + 0.01) == []
+        found = curve(lowest)
+        assert found.warnings[0].startswith(f"interval withheld above {lowest:g} at eps 0, {lowest:g} at eps")
+        assert found.warnings[0].endswith(
+            ": naming the commoner class alone exceeds the threshold, so scales without a signal decide the score"
+        )
+        for score in found.scores:
+            assert math.isfinite(score.score)
+            for error in (score.stderr, score.ci95_low, score.ci95_high):
+                assert math.isnan(error) == (score.threshold == lowest)
+    assert curve(commoner + 0.01).warnings == []
     half = scoring(thresholds=(0.4, 0.9))
     assert half.curve([point(half, 0.8 * s) for s in SCALES]).warnings == []
 

@@ -193,7 +193,7 @@ def test_progress_reaches_what_was_drawn() -> None:
 
 @pytest.mark.parametrize("value", [0, 1, -0.1, math.nan, True, "0.01"])
 def test_half_widths_that_cannot_be(value: Any) -> None:
-    with refused(f"precision: expected a half-width in (0, 1), got {value!r}"):
+    with refused(f"precision: expected a half-width in [0.0001, 1), got {value!r}"):
         sb.score(LINEAR, precision=value, **SMALL)
 
 

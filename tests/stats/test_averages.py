@@ -193,7 +193,11 @@ def test_corrections_that_the_optimism_does_not_bear_out_widen() -> None:
     def stderr(ratio: float) -> Array:
         expected = np.full(4, 0.03)
         doubtful = [
-            replace(p, correction=np.full(12, 0.02), optimism=np.stack([ratio * expected, expected]))
+            replace(
+                p,
+                correction=np.full(12, 0.02),
+                optimism=np.stack([ratio * expected, expected, expected, expected]),
+            )
             for p in points
         ]
         return np.sqrt(np.diagonal(found_of(doubtful, False).covariance))
@@ -214,3 +218,57 @@ def test_samples_that_pile_up_at_the_boundary_widen() -> None:
     plain = found_of(points, False)
     added = np.square(0.05 * plain.slopes[:, 0].sum(0)).reshape(-1)
     np.testing.assert_allclose(np.diagonal(found.covariance - plain.covariance), added, rtol=1e-6)
+
+
+def test_a_half_without_a_signal_leaves_the_drift_of_the_rest() -> None:
+    points = points_of(1e-4)
+    drifts = [np.full(12, 0.01) for _ in points]
+    drifts[0][4:8] = np.nan  # of its reaches
+    found = found_of([replace(p, drift=d) for p, d in zip(points, drifts, strict=True)], False)
+    expected = 0.01 * (found.slopes.sum((0, 1)) - found.slopes[0, 1])
+    np.testing.assert_allclose(found.drift, expected, rtol=1e-10)
+
+
+def test_an_area_that_undecided_samples_make_up_is_withheld() -> None:
+    """Its estimate and its error stay; areas at budgets where all is decided keep their interval."""
+    points = points_of(1e-3)
+    undecided = np.zeros(12)
+    undecided[0] = 0.05  # of the accuracy at the first budget
+    found = found_of([replace(p, undecided=undecided) for p in points], False)
+    assert set(found.withheld) == {(0, 0), (0, 1)} and not found.robust_withheld
+    assert all(reason.startswith("margins pile up") for reason in found.withheld.values())
+    assert np.all(found.area == found_of(points, False).area)
+    robust = np.where(np.arange(12) >= 10, 0.05, 0.0)
+    found = found_of([replace(p, undecided=robust) for p in points], False)
+    assert not found.withheld and found.robust_withheld.startswith("margins pile up")
+    # A part of the error that is smaller than the sampling noise withholds nothing.
+    assert not found_of([replace(p, undecided=undecided / 1000) for p in points], False).withheld
+
+
+@pytest.mark.parametrize(
+    ("ratio", "noise", "refuted"), [(1.05, 0.0, False), (1.5, 0.0, True), (1.5, 2.0, False)]
+)
+def test_a_correction_that_is_refuted_beyond_chance_withholds(
+    ratio: float, noise: float, refuted: bool
+) -> None:
+    """The optimism as counted is `ratio` of that expected, give or take `noise` from scale to scale."""
+    points, expected = points_of(1e-4), np.full(4, 0.03)
+    signs = np.resize([1.0, -1.0], len(points))
+    doubtful = [
+        replace(
+            p,
+            correction=np.full(12, 0.02),
+            optimism=np.stack([(ratio + noise * sign) * expected, expected, expected, expected]),
+        )
+        for p, sign in zip(points, signs, strict=True)
+    ]
+    found = found_of(doubtful, False)
+    assert (len(found.withheld) == 4) == refuted and bool(found.withheld) == refuted
+    assert bool(found.robust_withheld) == refuted
+
+
+def test_the_robust_area_of_features_with_few_values_is_withheld() -> None:
+    points = points_of(1e-3)
+    assert not found_of([replace(p, repeated=0.7) for p in points], False).robust_withheld
+    found = found_of([replace(p, repeated=0.8) for p in points], False)
+    assert "few values" in found.robust_withheld and not found.withheld

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from checks import refused
+from checks import Array, refused
 from click.testing import CliRunner
 from result_example import example
 from scipy.stats import norm
@@ -21,8 +21,8 @@ from scipy.stats import t as student
 
 import synbench_fast as sb
 from synbench_fast.cli import main as cli
-from synbench_fast.results.records import Result, Score
-from synbench_fast.stats.compare import RESOLUTION, Difference, narrowed, widened
+from synbench_fast.results.records import Influence, Result, Score
+from synbench_fast.stats.compare import RESOLUTION, Difference, freedom, narrowed, widened
 
 OPTIONS: dict[str, Any] = {
     "input_shape": (24,),
@@ -158,9 +158,13 @@ def test_a_clear_difference_is_found(results: list[Result]) -> None:
     (one, *_) = sb.compare(results[0], results[2]).differences
     assert not one.tie and one.p_value < 1e-3
     assert one.verdict == f"{one.first if one.difference > 0 else one.second} is better"
-    # Of Student's t with as many degrees of freedom as there are groups of samples: 4 of 64 at each of 6 scales.
-    assert one.p_value == pytest.approx(2 * student.sf(abs(one.difference) / one.stderr, 24), rel=0.05)
-    assert one.ci95_high - one.difference == pytest.approx(student.ppf(0.975, 24) * one.stderr, rel=0.005)
+    # Of Student's t with at most as many degrees of freedom as there are groups of samples: 4 of 64 at each of 6 scales.
+    degrees = float(freedom([results[0], results[2]], one.eps, one.threshold)[0, 1])
+    assert 8 < degrees <= 24
+    assert one.p_value == pytest.approx(2 * student.sf(abs(one.difference) / one.stderr, degrees), rel=0.05)
+    assert one.ci95_high - one.difference == pytest.approx(
+        student.ppf(0.975, degrees) * one.stderr, rel=0.005
+    )
 
 
 def test_errors_of_differences_are_the_spread_over_seeds() -> None:
@@ -406,3 +410,47 @@ def test_quantiles_of_few_groups_are_those_of_students_t(freedom: float) -> None
         assert tail == pytest.approx(norm.sf(z), rel=0.03 if freedom > 10 else 0.1)
         assert narrowed(widened(z, freedom), freedom) == pytest.approx(z, rel=1e-12)
     assert widened(1.96, math.inf) == 1.96 == narrowed(1.96, math.inf)
+
+
+def test_a_withheld_interval_is_not_comparable(results: list[Result]) -> None:
+    """No probability and no order of the pairs it is in; the others are compared as before."""
+    one = results[0].score(0.0, 0.6)
+    unknown = replace(one, stderr=math.nan, ci95_low=math.nan, ci95_high=math.nan)
+    odd = replace(
+        results[0],
+        scores=[unknown if score is one else score for score in results[0].scores],
+        warnings=["interval withheld above 0.8 at eps 0.2, 0.6 at eps 0: margins pile up"],
+    )
+    found = sb.compare(odd, results[1], results[2], eps=0.0, thresholds=0.6)
+    for difference in found.differences:
+        name = odd.encoder.spec
+        if name in (difference.first, difference.second):
+            assert difference.verdict == f"not comparable: interval withheld of {name}: margins pile up"
+            assert math.isnan(difference.p_value) and math.isnan(difference.stderr) and not difference.tie
+        else:
+            (same,) = sb.compare(results[1], results[2], eps=0.0, thresholds=0.6).differences
+            assert (difference.ci95_low, difference.p_value) == (same.ci95_low, same.p_value)
+    ranks = {rank.encoder: rank for rank in found.ranking}
+    assert (ranks[odd.encoder.spec].best_rank, ranks[odd.encoder.spec].worst_rank) == (1, 3)
+    assert "not comparable" in str(found) and "nan" not in str(found)
+    assert found.to_dict()["differences"][0]["p_value"] is None
+    assert odd.withheld(0.2, 0.8) == "margins pile up" and odd.withheld(0.0, 0.8) == ""
+
+
+def test_few_groups_that_make_up_a_difference_are_few_degrees_of_freedom() -> None:
+    """3 (sum d^2)^2 / sum d^4 of normal influences is their number, far fewer where one is most of it."""
+
+    def made(values: Array, seed: int) -> Result:
+        rows = [[row.tolist()] for row in values]
+        zero = [[[0.0] * len(row[0])] for row in rows]
+        slope = [[[1.0]] for _ in rows]
+        influence = Influence(group=64, accuracy=rows, reach=zero, accuracy_slope=slope, reach_slope=slope)
+        score = Score(eps=0.0, threshold=0.6, score=0.5, stderr=0.1, ci95_low=0.3, ci95_high=0.7)
+        return replace(example(), eps=[0.0], thresholds=[0.6], scores=[score], influence=influence, seed=seed)
+
+    rng = np.random.default_rng(0)
+    first, second = rng.standard_normal((2, 40, 50))
+    even = freedom([made(first, 0), made(second, 0)], 0.0, 0.6)
+    assert even[0, 1] == even[1, 0] and 0.85 * 2000 < even[0, 1] <= 2000
+    second[0, 0] = 1000.0
+    assert freedom([made(first, 0), made(second, 0)], 0.0, 0.6)[0, 1] < 15

@@ -175,3 +175,16 @@ def test_a_sample_that_alone_makes_up_a_direction_decides_nothing_but_itself() -
     found = sb.evaluate_features(x, y, eps=0.0)
     assert found.accuracy[0] == pytest.approx(511 / 512, abs=1e-3)
     assert found.accuracy_stderr[0] < 0.005 and found.bound[0] == pytest.approx(1, abs=0.01)
+
+
+def test_a_sample_of_an_undecided_code_counts_half() -> None:
+    """One-hot codes: a code that both classes have as often decides nothing, with or without one of its samples.
+
+    By hand: of code 0 class 1 has 40 of 50 samples, of code 1 it has 10 of 50, of code 2 it has 20 of 40.
+    """
+    codes = torch.tensor([0] * 50 + [1] * 50 + [2] * 40)
+    y = torch.tensor(([1] * 40 + [0] * 10) + ([1] * 10 + [0] * 40) + ([1] * 20 + [0] * 20))
+    x = torch.nn.functional.one_hot(codes).float()
+    found = sb.evaluate_features(x, y, eps=0.0, estimator="counted")
+    assert found.accuracy[0] == pytest.approx((40 + 40 + 20 / 2) / 140, abs=1e-12)
+    assert sb.evaluate_features(x, y, eps=0.0).repeated == pytest.approx(1 - 3 / 140)  # margins +v, -v and 0
