@@ -23,16 +23,22 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 TESTS = [
     *(
-        "dispatch",
-        "sample_mixture",
-        "feature_stats",
-        "robust_solve",
-        "score_sweep",
-        "score_auc",
-        "spectrum",
-        "parallel",
+        f"ops/test_{name}"
+        for name in (
+            "dispatch",
+            "stubs",
+            "sample_mixture",
+            "filter_spectrum",
+            "feature_stats",
+            "robust_solve",
+            "score_sweep",
+            "score_auc",
+            "nuclear_norm",
+            "spectrum",
+            "parallel",
+        )
     ),
-    *("cli", "packaging", "pipeline", "score"),
+    *("cli/test_cli", "project/test_packaging", "engine/test_pipeline", "engine/test_score"),
 ]
 NEEDED = (
     "CITATION.cff",
@@ -121,6 +127,7 @@ def check_wheel(wheel: Path) -> None:
     stems = {name.split("/")[1].split(".")[0] for name in names if name.endswith(MODULES) and "/_" in name}
     needed = {
         "synbench_fast/py.typed",
+        "synbench_fast/_core.pyi",
         "synbench_fast/_kernels/cuda_kernels.cu",
         "synbench_fast/_benchmarks/run.py",
         "synbench_fast/integrations/lm_eval_tasks/synbench.yaml",
@@ -141,7 +148,7 @@ def run_tests(wheel: Path, tree: Path, place: Path, arguments: list[str]) -> Non
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     found = "import synbench_fast, sys; print(synbench_fast.__version__, synbench_fast.__file__)"
     run(python, "-c", found, cwd=tree, env=environment)
-    wanted = arguments or ["-m", "not slow", *(f"tests/ops/test_{name}.py" for name in TESTS)]
+    wanted = arguments or ["-m", "not slow", *(f"tests/{name}.py" for name in TESTS)]
     run(python, "-m", "pytest", "-q", *wanted, cwd=tree, env=environment)
 
 

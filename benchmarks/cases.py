@@ -2,29 +2,32 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 
 import cases_fleet
+import cases_inheritance
+import cases_minimax
+import cases_report
+import cases_statistics
 import torch
 from harness import Case
-from torch import Tensor, nn
+from material import EPS, IMAGENET_MEAN, IMAGENET_STD, SmallEncoder, features
+from torch import Tensor
 
 from synbench_fast import _core
 from synbench_fast.engine.score import score
 from synbench_fast.ops.feature_stats import feature_stats
+from synbench_fast.ops.filter_spectrum import filter_spectrum
 from synbench_fast.ops.robust_solve import robust_solve
 from synbench_fast.ops.sample_mixture import sample_mixture
 from synbench_fast.ops.score_auc import score_auc
 from synbench_fast.ops.score_sweep import score_sweep
 from synbench_fast.stats.estimators import BUILT_IN, Sample
 from synbench_fast.stats.point import CurvePoint
-
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-EPS = tuple(i / 17 for i in range(16))
+from synbench_fast.tasks.covariances import PowerRoot, root
 
 
 def sampling(level: str) -> Case:
@@ -68,21 +71,6 @@ def sampling(level: str) -> Case:
         repeat=5,
         note=f"2048 x 3x224x224 float32 in batches of {batch}",
     )
-
-
-def features(n: int, f: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Correlated features whose spectrum falls off as an encoder's does, with a class difference."""
-    generator = torch.Generator().manual_seed(seed)
-    mix = torch.Generator().manual_seed(1)
-    basis = torch.linalg.qr(torch.randn(f, f, generator=mix, dtype=torch.float64))[0]
-    root = (torch.arange(1, f + 1, dtype=torch.float64) ** -0.5)[:, None] * basis
-    direction = torch.randn(f, generator=mix, dtype=torch.float64) / f
-    y = torch.arange(n) % 2
-    x = (
-        torch.randn(n, f, generator=generator, dtype=torch.float64) @ root
-        + (2.0 * y - 1)[:, None] * direction
-    )
-    return x.float(), y.to(torch.uint8)
 
 
 class TorchStage:
@@ -257,6 +245,38 @@ def sweep(n: int, f: int) -> Case:
     )
 
 
+def spectrum(count: int, side: int) -> Case:
+    """Coloured noise of a batch of images, against torch's transforms of real arrays in the same dtype."""
+    shape = (3, side, side)
+    gain = filter_of(shape)
+    x = torch.randn(count, *shape, generator=torch.Generator().manual_seed(6))
+
+    def run(backend: str) -> Callable[[], Tensor]:
+        def filtered() -> Tensor:
+            z = x.clone()
+            filter_spectrum(z, gain, backend=backend)
+            return z
+
+        return filtered
+
+    return Case(
+        unit="element",
+        work=x.numel(),
+        parity=lambda: (float((run("cpp")() - run("torch")()).abs().max()), 1e-4),
+        ours=run("cpp"),
+        baseline=run("fft"),
+        baseline_name="torch.fft in float32",
+        repeat=5,
+        note=f"{count} x 3x{side}x{side}, power:2",
+    )
+
+
+def filter_of(shape: tuple[int, ...]) -> Tensor:
+    made = root("power:2", shape)
+    assert isinstance(made, PowerRoot)
+    return made.gain
+
+
 def auc() -> Case:
     generator = torch.Generator().manual_seed(5)
     accuracy = 0.5 + 0.5 * torch.rand(16 * 1000, 49, generator=generator, dtype=torch.float64)
@@ -275,17 +295,6 @@ def auc() -> Case:
         baseline_name="torch specification",
         note="49 scales, 9 thresholds",
     )
-
-
-class SmallEncoder(nn.Sequential):
-    """About a millisecond per 160x160 image on two AVX-512 cores; F = 160."""
-
-    def __init__(self) -> None:
-        widths = (3, 16, 40, 80, 160)
-        layers: list[nn.Module] = []
-        for before, after in itertools.pairwise(widths):
-            layers += [nn.Conv2d(before, after, 3, stride=2, padding=1), nn.ReLU()]
-        super().__init__(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())
 
 
 def whole_run() -> Case:
@@ -378,10 +387,6 @@ def memory() -> Iterator[tuple[str, int, int]]:
 
 def cases() -> dict[str, Callable[[], Case]]:
     """Everything but memory by name, built lazily: some cases hold large tensors."""
-    import cases_inheritance
-    import cases_minimax
-    import cases_statistics  # which uses this module
-
     return {
         **{
             f"sample_mixture[{level}]": (lambda level=level: sampling(level))  # type: ignore[misc]
@@ -395,8 +400,10 @@ def cases() -> dict[str, Callable[[], Case]]:
         "robust_solve[F=768]": lambda: solve(768),
         "score_sweep[N=2048,F=768]": lambda: sweep(2048, 768),
         "score_auc[16 000 replicates]": auc,
+        "filter_spectrum[3x224x224]": lambda: spectrum(64, 224),
         **cases_fleet.cases(),
         **cases_statistics.cases(),
         **cases_inheritance.cases(),
         **cases_minimax.cases(),
+        **cases_report.cases(),
     }

@@ -7,16 +7,15 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from cases import EPS, IMAGENET_MEAN, IMAGENET_STD, features
 from harness import Case
+from material import EPS, IMAGENET_MEAN, IMAGENET_STD, features
 from torch import Tensor, nn
 
 from synbench_fast.encoders import load_encoder
 from synbench_fast.engine.score import score
-from synbench_fast.ops import robust_solve_cuda, score_sweep_cuda
 from synbench_fast.ops.feature_stats import feature_stats
-from synbench_fast.ops.robust_solve import default_cut, robust_solve
-from synbench_fast.ops.sample_mixture import sample_mixture
+from synbench_fast.ops.robust_solve import Enqueued, enqueue
+from synbench_fast.ops.sample_mixture import Mixture, sample_mixture
 from synbench_fast.ops.score_auc import score_auc
 from synbench_fast.ops.score_sweep import score_sweep
 
@@ -132,13 +131,15 @@ def sampling_ceiling(device: torch.device, batch: int = 512, side: int = 224) ->
 
 def sample_mixture_only(arguments: dict[str, Any]) -> None:
     """The arithmetic of the kernel without its stores."""
-    from synbench_fast.ops.sample_mixture_triton import _launch
+    from synbench_fast.ops.sample_mixture_triton import start
 
     out = arguments["out"]
     y = torch.zeros(len(out), dtype=torch.uint8, device=out.device)
-    rest = {name: arguments[name] for name in ("scale", "seed", "stream", "channels_last")}
-    mean, std = list(arguments["mean"]), list(arguments["std"])
-    _launch(out, y, 0, center=0.5, pattern=None, mean=mean, std=std, purpose=0, store=False, **rest)
+    call = Mixture(
+        out, y, 0, arguments["scale"], arguments["seed"], arguments["stream"], 0.5, None,
+        list(arguments["mean"]), list(arguments["std"]), arguments["channels_last"], 0, 0,
+    )  # fmt: skip
+    start(call, store=False)
 
 
 class Scales:
@@ -159,34 +160,21 @@ class Scales:
         self.eps = torch.tensor(EPS, dtype=torch.float64, device=device)
         self.thresholds = torch.tensor([0.6, 0.7, 0.8, 0.9, 0.99], dtype=torch.float64)
 
-    def batched(self) -> tuple[Tensor, Tensor]:
-        """Accuracy and bound [S, E], and what the score makes of them."""
-        f = self.m.shape[1]
-        solved = robust_solve_cuda.start(
-            self.m, self.covariance, self.eps, plugin=True, dof=self.dof, c0=self.c0,
-            cut=default_cut("plugin", None, f), weights=True,
-        )  # fmt: skip
-        margin = self.eps * solved.mean_norm[:, None] * solved.weights.norm(dim=2)
-        totals = score_sweep_cuda.sweep_batch(
-            self.test, self.y, solved.weights, self.center, solved.signal, margin, 0.0, 256,
-            torch.tensor(self.count),
-        )  # fmt: skip
-        return self._score([t.accuracy for t in totals], [t.grouped_bound for t in totals], "auto")
-
-    def specification(self) -> tuple[Tensor, Tensor]:
+    def run(self, backend: str) -> tuple[Tensor, Tensor]:
+        """Accuracy and bound [S, E], and what the score makes of them, scale by scale as a run has them."""
         accuracy, bound = [], []
         for s in range(len(self.m)):
-            one = robust_solve(
-                self.m[s], self.covariance[s], self.eps, estimator="plugin", dof=self.dof, backend="torch"
-            )
+            one = enqueue(
+                self.m[s], self.covariance[s], self.eps, estimator="plugin", dof=self.dof, weights=True, backend=backend
+            )  # fmt: skip
             margin = self.eps * one.mean_norm * one.weights.norm(dim=1)
             totals = score_sweep(
                 self.test[s], self.y, one.weights, self.center[s], signal=one.signal, robust_margin=margin,
-                count=self.count, backend="torch",
+                count=self.count, backend=backend,
             )  # fmt: skip
             accuracy.append(totals.accuracy)
             bound.append(totals.grouped_bound)
-        return self._score(accuracy, bound, "torch")
+        return self._score(accuracy, bound, backend)
 
     def _score(self, accuracy: list[Tensor], bound: list[Tensor], backend: str) -> tuple[Tensor, Tensor]:
         a, b = torch.stack(accuracy), torch.stack(bound)
@@ -194,19 +182,19 @@ class Scales:
 
 
 def after_features(device: torch.device, count: int = 49, n: int = 2048, f: int = 768) -> Case:
-    """robust_solve, score_sweep and score_auc of all scales at once against the specification on the same device."""
+    """robust_solve, score_sweep and score_auc of all scales against the specification on the same device."""
     scales = Scales(device, count, n, f)
 
     def parity() -> tuple[float, float]:
-        (a, area), (b, expected) = scales.batched(), scales.specification()
+        (a, area), (b, expected) = scales.run("cuda"), scales.run("torch")
         return float((a - b).abs().max() + (area - expected).abs().max()), 1e-6
 
     return Case(
         unit="scale",
         work=count,
         parity=parity,
-        ours=timed(device, scales.batched),
-        baseline=timed(device, scales.specification),
+        ours=timed(device, lambda: scales.run("cuda")),
+        baseline=timed(device, lambda: scales.run("torch")),
         baseline_name="torch specification on the same device",
         target=10.0,
         repeat=3,
@@ -218,38 +206,21 @@ def solving(device: torch.device, f: int) -> Case:
     """One scale of robust_solve, as the pipeline runs it beside the next scale, against eigh alone."""
     scales = Scales(device, 1, 2 * f + 4, f)
 
-    def ours() -> robust_solve_cuda.Launched:
-        return robust_solve_cuda.start(
-            scales.m, scales.covariance, scales.eps, plugin=False, dof=scales.dof, c0=scales.c0,
-            cut=default_cut("consistent", None, f), weights=False,
+    def run(backend: str) -> Enqueued:
+        return enqueue(
+            scales.m[0], scales.covariance[0], scales.eps, estimator="consistent", dof=scales.dof, c0=scales.c0,
+            weights=False, backend=backend,
         )  # fmt: skip
 
     def parity() -> tuple[float, float]:
-        one = robust_solve(
-            scales.m[0],
-            scales.covariance[0],
-            scales.eps,
-            dof=scales.dof,
-            c0=scales.c0,
-            weights=False,
-            backend="torch",
-        )
-        two = robust_solve(
-            scales.m[0],
-            scales.covariance[0],
-            scales.eps,
-            dof=scales.dof,
-            c0=scales.c0,
-            weights=False,
-            backend="cuda",
-        )
-        return float((one.t - two.t).abs().max()), 1e-9
+        one, two = (run(backend).solution() for backend in ("torch", "cuda"))
+        return float((one.t.cpu() - two.t).abs().max()), 1e-9
 
     return Case(
         unit="scale",
         work=1,
         parity=parity,
-        ours=timed(device, ours),
+        ours=timed(device, lambda: run("cuda")),
         baseline=timed(device, lambda: torch.linalg.eigh(scales.covariance[0])),
         baseline_name="torch.linalg.eigh alone",
         repeat=3,

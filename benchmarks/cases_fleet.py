@@ -49,7 +49,7 @@ class Sleeper:
     def assemble(
         self, request: dict[str, Any], prepared: dict[str, Any], points: list[Any]
     ) -> dict[str, Any]:
-        return {"file": f"{request['spec'][5:]}.json", "text": json.dumps(len(points))}
+        return {"file": f"{request['spec'][5:]}.json", "header": json.dumps(len(points)), "arrays": b""}
 
     def close(self) -> None:
         pass

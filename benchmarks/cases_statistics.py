@@ -9,13 +9,13 @@ from typing import Any
 from unittest import mock
 
 import torch
-from cases import IMAGENET_MEAN, IMAGENET_STD, SmallEncoder
 from harness import Case
+from material import IMAGENET_MEAN, IMAGENET_STD, SmallEncoder
 from torch import Tensor, nn
 
 from synbench_fast.engine.score import score
 from synbench_fast.engine.suite import score_suite
-from synbench_fast.ops import robust_solve
+from synbench_fast.ops import robust_solve_solution
 from synbench_fast.results.records import Result
 from synbench_fast.stats import estimators
 from synbench_fast.stats.compare import Comparison, compare
@@ -77,7 +77,7 @@ def no_errors() -> Iterator[None]:
         return zeros, zeros, zeros
 
     with (
-        mock.patch.object(robust_solve, "sampling_covariances", no_covariances),
+        mock.patch.object(robust_solve_solution, "sampling_covariances", no_covariances),
         mock.patch.object(estimators, "_looked_at", lambda *rest: {}),
         mock.patch.object(estimators.Consistent, "_drift", lambda *rest: None),
     ):

@@ -79,7 +79,7 @@ def main() -> int:
 
 def gpu_tests() -> list[str]:
     """Files with tests that need a GPU: what the others import need not be there."""
-    files = sorted((ROOT / "tests").glob("test_*.py"))
+    files = sorted((ROOT / "tests").rglob("test_*.py"))
     return [str(one) for one in files if "pytest.mark.gpu" in one.read_text(encoding="utf-8")]
 
 

@@ -23,6 +23,6 @@ struct Products {
   const std::int64_t *used_rows, *used_columns;
 };
 
-void nuclear_norms(const Products& products, int threads, double* sums);
+void nuclear_norm(const Products& products, int threads, double* sums);
 
 }  // namespace synbench

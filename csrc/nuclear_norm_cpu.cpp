@@ -197,7 +197,7 @@ double nuclear_norm(const double* block, std::int64_t stride, std::int64_t rows,
 
 }  // namespace
 
-void nuclear_norms(const Products& p, int threads, double* sums) {
+void nuclear_norm(const Products& p, int threads, double* sums) {
   parallel_for(p.first * p.second, 1, threads, [&](std::int64_t begin, std::int64_t end) {
     Work work(std::max(p.rows, p.columns), std::min(p.rows, p.columns));
     for (std::int64_t pair = begin; pair < end; ++pair) {

@@ -1,11 +1,10 @@
-// robust_solve on the device, one block per scale, in three kernels that follow one another on a stream:
+// robust_solve on the device, one block, in three kernels that follow one another on a stream:
 //
 //   tridiagonalise_kernel        (C, m) -> T, z and the reflectors                     (spectrum.hpp, step 1)
 //   robust_solve_kernel          T, z, eps -> ridges and what follows from them        (steps 2 and 3)
 //   robust_solve_weights_kernel  ridges -> w, one warp per classifier                  (step 3)
 //
-// A scale occupies one multiprocessor, so that a finished scale is solved beside the next scale's forward passes,
-// and many scales at once run side by side.
+// It occupies one multiprocessor, so that a finished scale is solved beside the next scale's forward passes.
 #include "block.cuh"
 #include "robust_solve.hpp"
 
@@ -13,7 +12,7 @@ namespace synbench {
 
 constexpr int kPanel = 8;  // reflectors between two updates of the trailing matrix
 
-// Output of robust_solve_kernel per scale: kSolveHeader doubles, then [budgets] of ridge, kappa and variance and
+// Output of robust_solve_kernel: kSolveHeader doubles, then [budgets] of ridge, kappa and variance and
 // [kTaylor, budgets] of f and df.
 constexpr int kPerBudget = 3 + 2 * kTaylor;
 enum SolveHeader {
@@ -92,22 +91,18 @@ __device__ double block_eigenvalue(const Tridiagonal& t, Index k, Index begin, I
 
 // Householder reduction of [[0, m'], [m, C]] by panels, as in spectrum.hpp; here both halves of the matrix are kept, so
 // that every product reads rows. Only columns j >= i of C are read.
-// m [S, n], covariance [S, n, n]; matrix [S, n+1, n+1] row k keeps reflector k in columns k+1 .., tau [S, n],
-// panel [S, 2, kPanel, n+1] is work space; tridiagonal [S, 3, n] gets d, e, z; units [S, 2] those of C and of m.
+// m [n], covariance [n, n]; matrix [n+1, n+1] row k keeps reflector k in columns k+1 .., tau [n],
+// panel [2, kPanel, n+1] is work space; tridiagonal [3, n] gets d, e, z; units [2] those of C and of m.
 extern "C" __global__ void __launch_bounds__(512)
     tridiagonalise_kernel(const double* m, const double* covariance, long long n, double* matrix, double* tau,
                           double* panel, double* tridiagonal, double* units) {
   using namespace synbench;
   __shared__ double scratch[kMaxWarps], left[kPanel], right[kPanel];
-  const Index order = n + 1, ld = order, scale = blockIdx.x;
+  const Index order = n + 1, ld = order;
   const int thread = threadIdx.x, threads = blockDim.x, lane = thread % kWarp, warp = thread / kWarp,
             warps = threads / kWarp;
-  m += scale * n;
-  covariance += scale * n * n;
-  double* a = matrix + scale * order * ld;
-  tau += scale * n;
-  double *v = panel + scale * 2 * kPanel * ld, *w = v + kPanel * ld;
-  double *d = tridiagonal + scale * 3 * n, *e = d + n, *z = e + n;
+  double *a = matrix, *v = panel, *w = v + kPanel * ld;
+  double *d = tridiagonal, *e = d + n, *z = e + n;
 
   double largest = 0.0, longest = 0.0;
   for (Index i = thread; i < n; i += threads) {
@@ -117,8 +112,8 @@ extern "C" __global__ void __launch_bounds__(512)
   const double unit = power_of_two(block_max(largest, scratch)),
                length_unit = power_of_two(block_max(longest, scratch));
   if (thread == 0) {
-    units[2 * scale] = unit;
-    units[2 * scale + 1] = length_unit;
+    units[0] = unit;
+    units[1] = length_unit;
     a[0] = 0.0;
   }
   for (Index j = thread; j < n; j += threads) a[j + 1] = m[j] / length_unit;
@@ -227,10 +222,10 @@ extern "C" __global__ void __launch_bounds__(512)
   for (Index i = 1 + thread; i < n; i += threads) z[i] = 0.0;
 }
 
-// tridiagonal [S, 3, n] is scaled to a largest eigenvalue of 1 and deflated in place. eps [E]; plugin != 0: the ridges
+// tridiagonal [3, n] is scaled to a largest eigenvalue of 1 and deflated in place. eps [E]; plugin != 0: the ridges
 // of (m, C) as they are, else the consistent estimate on nu degrees of freedom with c0. cut: absolute for plugin, else
-// relative. work [S, kSumArrays, n, threads], grid_values [S, grid_capacity], which is best above kMostSteps, are work
-// space; rotations [S, capacity, 2], sweeps [S, sweep_capacity, 3]; out [S, kSolveHeader + kPerBudget E].
+// relative. work [kSumArrays, n, threads], grid_values [grid_capacity], which is best above kMostSteps, are work
+// space; rotations [capacity, 2], sweeps [sweep_capacity, 3]; out [kSolveHeader + kPerBudget E].
 extern "C" __global__ void __launch_bounds__(128)
     robust_solve_kernel(double* tridiagonal, const double* units, long long n, const double* eps, long long budgets,
                         long long plugin, double nu, double c0, double cut, double* work, double* grid_values,
@@ -238,13 +233,9 @@ extern "C" __global__ void __launch_bounds__(128)
                         long long sweep_capacity, double* out) {
   using namespace synbench;
   __shared__ int first_found, status;
-  const Index scale = blockIdx.x;
   const int thread = threadIdx.x, threads = blockDim.x;
-  Tridiagonal t = {n, tridiagonal + scale * 3 * n, tridiagonal + scale * 3 * n + n,
-                   tridiagonal + scale * 3 * n + 2 * n};
-  work += scale * kSumArrays * n * threads + thread;
-  grid_values += scale * grid_capacity;
-  out += scale * (kSolveHeader + kPerBudget * budgets);
+  Tridiagonal t = {n, tridiagonal, tridiagonal + n, tridiagonal + 2 * n};
+  work += thread;
   double *ridge = out + kSolveHeader, *kappa = ridge + budgets, *variance = kappa + budgets;
   double *f = variance + budgets, *df = f + kTaylor * budgets;
   for (Index i = thread; i < kSolveHeader + kPerBudget * budgets; i += threads)
@@ -260,7 +251,7 @@ extern "C" __global__ void __launch_bounds__(128)
   }
 
   const double largest = block_eigenvalue(t, n - 1, 0, n, &first_found);
-  const double unit = units[2 * scale] * largest;
+  const double unit = units[0] * largest;
   const double threshold = fmax(0.0, plugin ? cut : cut * unit);
   if (thread == 0) {
     out[kThreshold] = threshold;
@@ -268,7 +259,7 @@ extern "C" __global__ void __launch_bounds__(128)
   }
   if (!(largest > 0.0)) return;
   // From here on the largest eigenvalue is 1, and m is in units of its square root.
-  const double length = units[2 * scale + 1] / sqrt(unit);
+  const double length = units[1] / sqrt(unit);
   for (Index i = thread; i < n; i += threads) {
     t.d[i] /= largest;
     t.e[i] /= largest;
@@ -277,8 +268,7 @@ extern "C" __global__ void __launch_bounds__(128)
 
   // What lies within rounding of the cut counts as at the cut.
   const double edge = threshold / unit + 4.0 * kEpsilon;
-  DeviceRotations sink = {rotations + scale * capacity * 2, sweeps + scale * sweep_capacity * 3, capacity,
-                          sweep_capacity};
+  DeviceRotations sink = {rotations, sweeps, capacity, sweep_capacity};
   __syncthreads();
   if (count_below(t, 0, n, edge) > 0) {
     for (Index first = 0; first < n;) {
@@ -373,36 +363,32 @@ extern "C" __global__ void __launch_bounds__(128)
   }
 }
 
-// weights [S, E, n] <- w at the ridges of `out`, in the units of C and m; inverse [S, E, n] is work space.
-// grid [classifier groups, S]; one warp per classifier.
+// weights [E, n] <- w at the ridges of `out`, in the units of C and m; inverse [E, n] is work space.
+// grid [classifier groups]; one warp per classifier.
 extern "C" __global__ void robust_solve_weights_kernel(const double* tridiagonal, const double* matrix,
                                                        const double* tau, long long n, long long budgets,
-                                                       const double* out, const double* rotations, long long capacity,
-                                                       const long long* sweeps, long long sweep_capacity,
-                                                       double* inverse, double* weights) {
+                                                       const double* out, const double* rotations,
+                                                       const long long* sweeps, double* inverse, double* weights) {
   using namespace synbench;
-  const Index scale = blockIdx.y, ld = n + 1;
+  const Index ld = n + 1;
   const Index budget = static_cast<Index>(blockIdx.x) * (blockDim.x / kWarp) + threadIdx.x / kWarp;
   const int lane = threadIdx.x % kWarp;
   if (budget >= budgets) return;
-  out += scale * (kSolveHeader + kPerBudget * budgets);
-  double* d = const_cast<double*>(tridiagonal) + scale * 3 * n;
+  double* d = const_cast<double*>(tridiagonal);
   const Tridiagonal t = {n, d, d + n, d + 2 * n};
   const double unit = out[kLargestEigenvalue];
-  double* x = weights + (scale * budgets + budget) * n;
+  double* x = weights + budget * n;
   if (!(unit > 0.0) || static_cast<int>(out[kStatus]) != kSolved) {
     for (Index i = lane; i < n; i += kWarp) x[i] = 0.0;
     return;
   }
   if (lane == 0) {
-    solve(t, out[kThreshold] / unit + 4.0 * kEpsilon, out[kSolveHeader + budget],
-          inverse + (scale * budgets + budget) * n, x, 1);
+    solve(t, out[kThreshold] / unit + 4.0 * kEpsilon, out[kSolveHeader + budget], inverse + budget * n, x, 1);
     // The transposed sweeps, last one first.
-    const double* values = rotations + scale * capacity * 2;
     for (Index sweep = static_cast<Index>(out[kSweeps]) - 1; sweep >= 0; --sweep) {
-      const long long* one = sweeps + (scale * sweep_capacity + sweep) * 3;
+      const long long* one = sweeps + sweep * 3;
       const Index first = one[0], last = one[1];
-      const double* pair = values + 2 * (one[2] + (last - 1 - first));
+      const double* pair = rotations + 2 * (one[2] + (last - 1 - first));
       double low = x[first];
       for (Index i = first; i < last; ++i, pair -= 2) {
         const double high = x[i + 1];
@@ -417,10 +403,8 @@ extern "C" __global__ void robust_solve_weights_kernel(const double* tridiagonal
   const double factor = 1.0 / sqrt(unit);
   for (Index i = lane; i < n; i += kWarp) x[i] *= factor;
   __syncwarp();
-  const double* a = matrix + scale * ld * ld;
-  tau += scale * n;
   for (Index k = n - 1; k >= 0; --k) {
-    const double* reflector = a + k * ld + 1;
+    const double* reflector = matrix + k * ld + 1;
     double product = 0.0;
     for (Index i = k + lane; i < n; i += kWarp) product += reflector[i] * x[i];
     product = tau[k] * warp_sum(product);

@@ -1,7 +1,6 @@
 // score_sweep on the device: margins of a tile of samples with all classifiers, and what they count for, without an
 // N x E matrix in memory. A second kernel adds the tiles up in a fixed order.
 //
-// Scales are batched: x [scales, n, features], y [n] shared by all, weights [scales, budgets, features], and so on.
 // A tile is up to kTileSamples consecutive samples of one group, so that group means need no atomics.
 #include "score_sweep.hpp"
 
@@ -10,7 +9,7 @@ namespace synbench {
 constexpr int kTileSamples = 16, kTileBudgets = 16, kTileFeatures = 64;
 constexpr int kSweepThreads = kTileSamples * kTileBudgets;
 
-// What one tile found for one classifier, [scales, tiles, budgets].
+// What one tile found for one classifier, [tiles, budgets].
 constexpr int kSweepPartialDoubles = 8;
 
 __device__ __forceinline__ void store_partial(double* out, const SweepPartial& p) {
@@ -37,7 +36,7 @@ __device__ __forceinline__ SweepPartial load_partial(const double* in) {
   return p;
 }
 
-// grid [tiles, budget tiles, scales], kSweepThreads threads; thread (sample r, classifier c) of the tile.
+// grid [tiles, budget tiles], kSweepThreads threads; thread (sample r, classifier c) of the tile.
 template <typename Feature>
 __device__ void sweep_tile(const Feature* x, const unsigned char* y, Index n, Index features, const double* weights,
                            const double* center, Index budgets, const double* signal, const double* robust_margin,
@@ -45,15 +44,12 @@ __device__ void sweep_tile(const Feature* x, const unsigned char* y, Index n, In
   __shared__ double centered[kTileSamples][kTileFeatures];
   __shared__ double columns[kTileFeatures][kTileBudgets + 1];  // padded: written along features, read along budgets
   __shared__ double margins[kTileSamples][kTileBudgets + 1];
-  const Index scale = blockIdx.z, tile = blockIdx.x, tiles = gridDim.x;
+  const Index tile = blockIdx.x;
   const Index first = tile / tiles_per_group * group + tile % tiles_per_group * kTileSamples;
   const Index group_end = (tile / tiles_per_group + 1) * group;
   const Index last = min(n, min(group_end, first + kTileSamples));
   const Index first_budget = static_cast<Index>(blockIdx.y) * kTileBudgets;
   const int r = threadIdx.x / kTileBudgets, c = threadIdx.x % kTileBudgets;
-  x += scale * n * features;
-  weights += scale * budgets * features;
-  center += scale * features;
 
   double margin = 0.0;
   for (Index begin = 0; begin < features; begin += kTileFeatures) {
@@ -80,9 +76,8 @@ __device__ void sweep_tile(const Feature* x, const unsigned char* y, Index n, In
   if (threadIdx.x >= kTileBudgets || budget >= budgets) return;
   SweepPartial partial;
   for (Index i = first; i < last; ++i)
-    add_margin(partial, margins[i - first][threadIdx.x], y[i] != 0, signal[scale * budgets + budget],
-               robust_margin[scale * budgets + budget]);
-  store_partial(partials + ((scale * tiles + tile) * budgets + budget) * kSweepPartialDoubles, partial);
+    add_margin(partial, margins[i - first][threadIdx.x], y[i] != 0, signal[budget], robust_margin[budget]);
+  store_partial(partials + (tile * budgets + budget) * kSweepPartialDoubles, partial);
 }
 
 }  // namespace synbench
@@ -98,14 +93,14 @@ __device__ void sweep_tile(const Feature* x, const unsigned char* y, Index n, In
 SYNBENCH_SWEEP_KERNEL(score_sweep_float32_kernel, float)
 SYNBENCH_SWEEP_KERNEL(score_sweep_float64_kernel, double)
 
-// Totals of one classifier: counts [scales, budgets, 3] of correct, robustly correct samples and groups with a correct
-// one; sums [scales, budgets, 7] of group means, bounds, their squares, margins and squared margins per class.
-// One warp per classifier and scale; its lanes share the groups, and the last step adds the lanes in order.
+// Totals of one classifier: counts [budgets, 3] of correct, robustly correct samples and groups with a correct
+// one; sums [budgets, 7] of group means, bounds, their squares, margins and squared margins per class.
+// One warp per classifier; its lanes share the groups, and the last step adds the lanes in order.
 extern "C" __global__ void score_sweep_total_kernel(const double* partials, long long tiles, long long tiles_per_group,
                                                     long long budgets, long long* counts, double* sums) {
   using namespace synbench;
   const int lane = threadIdx.x % 32;
-  const Index budget = (static_cast<Index>(blockIdx.x) * blockDim.x + threadIdx.x) / 32, scale = blockIdx.y;
+  const Index budget = (static_cast<Index>(blockIdx.x) * blockDim.x + threadIdx.x) / 32;
   if (budget >= budgets) return;
   SweepPartial sum;
   double group_mean_sum = 0.0;
@@ -113,7 +108,7 @@ extern "C" __global__ void score_sweep_total_kernel(const double* partials, long
   for (Index first = lane * tiles_per_group; first < tiles; first += 32 * tiles_per_group) {
     SweepPartial open;
     for (Index tile = first; tile < first + tiles_per_group; ++tile)
-      add_partial(open, load_partial(partials + ((scale * tiles + tile) * budgets + budget) * kSweepPartialDoubles));
+      add_partial(open, load_partial(partials + (tile * budgets + budget) * kSweepPartialDoubles));
     add_partial(sum, open);
     if (open.correct == 0) continue;
     group_mean_sum += open.bound_sum / static_cast<double>(open.correct);
@@ -128,6 +123,6 @@ extern "C" __global__ void score_sweep_total_kernel(const double* partials, long
     for (int k = 0; k < 7; ++k) reals[k] += __shfl_xor_sync(0xffffffffu, reals[k], distance);
   }
   if (lane != 0) return;
-  for (int k = 0; k < 3; ++k) counts[(scale * budgets + budget) * 3 + k] = integers[k];
-  for (int k = 0; k < 7; ++k) sums[(scale * budgets + budget) * 7 + k] = reals[k];
+  for (int k = 0; k < 3; ++k) counts[budget * 3 + k] = integers[k];
+  for (int k = 0; k < 7; ++k) sums[budget * 7 + k] = reals[k];
 }

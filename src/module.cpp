@@ -8,6 +8,7 @@ namespace py = pybind11;
 
 namespace synbench {
 void bind_sample_mixture(py::module_&);
+void bind_filter_spectrum(py::module_&);
 void bind_robust_solve(py::module_&);
 void bind_score_sweep(py::module_&);
 void bind_score_auc(py::module_&);
@@ -31,6 +32,7 @@ PYBIND11_MODULE(_core, module) {
   module.doc() = "Compiled core of synbench_fast. Use synbench_fast.ops, which checks and documents its arguments.";
   module.def("simd_level", &simd_level);
   synbench::bind_sample_mixture(module);
+  synbench::bind_filter_spectrum(module);
   synbench::bind_robust_solve(module);
   synbench::bind_score_sweep(module);
   synbench::bind_score_auc(module);

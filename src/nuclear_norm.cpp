@@ -6,7 +6,7 @@ namespace synbench {
 
 void bind_nuclear_norm(py::module_& module) {
   module.def(
-      "nuclear_norms",
+      "nuclear_norm",
       [](const py::array& products, const py::array& rows, const py::array& columns, int threads) {
         const double* x = input<double>(products, "products", {kAny, kAny, kAny, kAny});
         const std::int64_t first = products.shape(0), second = products.shape(2);
@@ -30,7 +30,7 @@ void bind_nuclear_norm(py::module_& module) {
         double* out = sums.mutable_data();
         {
           py::gil_scoped_release release;
-          nuclear_norms(p, threads, out);
+          nuclear_norm(p, threads, out);
         }
         return sums;
       },

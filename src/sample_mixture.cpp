@@ -13,7 +13,6 @@
 
 #include "arrays.hpp"
 #include "philox.hpp"
-#include "sample_mixture_filter.hpp"
 
 namespace synbench {
 namespace {
@@ -87,24 +86,6 @@ py::array_t<float> bound_normals_of_words(const py::array& radius, const py::arr
   return z;
 }
 
-void bound_filter_spectrum(py::array x, const py::array& gain, int threads) {
-  std::vector<std::int64_t> shape(gain.shape(), gain.shape() + gain.ndim());
-  std::int64_t size = 1;
-  for (const std::int64_t length : shape) size *= length;
-  constexpr int kReadable = static_cast<int>(py::array::c_style) | py::detail::npy_api::NPY_ARRAY_ALIGNED_;
-  expect(gain.ndim() > 0 && size > 0 && py::isinstance<py::array_t<float>>(gain) &&
-             (gain.flags() & kReadable) == kReadable,
-         "gain: expected C-contiguous float32 with at least one element, got " +
-             py::str(gain.dtype()).cast<std::string>() + " " + shape_text(gain.shape(), gain.ndim()));
-  check_threads(threads);
-  float* data = output<float>(x, "x", {kAny, kAny, size});
-  check_apart(x, "x", gain, "gain");
-  const std::int64_t count = x.shape(0), channels = x.shape(1);
-  const float* g = static_cast<const float*>(gain.data());
-  py::gil_scoped_release release;
-  filter_spectrum(data, count, channels, shape, g, threads);
-}
-
 std::array<Word, 4> bound_philox4x32(std::uint64_t seed, const std::array<Word, 4>& counter) {
   const Words w = philox4x32(seed, {counter[0], counter[1], counter[2], counter[3]});
   return {w.w0, w.w1, w.w2, w.w3};
@@ -118,7 +99,6 @@ void bind_sample_mixture(py::module_& module) {
              "stream"_a, "purpose"_a = 0, "channels"_a, "pixels"_a, "center"_a, "scale"_a, "pattern"_a = py::none(),
              "mean"_a = std::vector<double>(), "std"_a = std::vector<double>(), "channels_last"_a = false,
              "threads"_a = 0, "level"_a = "auto");
-  module.def("filter_spectrum", &bound_filter_spectrum, "x"_a, "gain"_a, py::kw_only(), "threads"_a = 0);
   module.def("normals_of_words", &bound_normals_of_words, "radius"_a, "angle"_a, py::kw_only(), "level"_a = "auto");
   module.def("philox4x32", &bound_philox4x32, "seed"_a, "counter"_a);
   module.def("simd_levels", &simd_levels);

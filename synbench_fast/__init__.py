@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from synbench_fast.engine.features import auc_ratio, evaluate_features
     from synbench_fast.engine.probe import Probe
     from synbench_fast.engine.score import score
+    from synbench_fast.engine.structure import structure_score
     from synbench_fast.engine.suite import score_suite
     from synbench_fast.errors import SynbenchError
     from synbench_fast.results.records import Result
@@ -52,6 +53,7 @@ __all__ = [
     "report",
     "score",
     "score_suite",
+    "structure_score",
     "studies",
 ]
 
@@ -75,6 +77,7 @@ _HOMES = {
     "report": None,
     "score": "engine.score",
     "score_suite": "engine.suite",
+    "structure_score": "engine.structure",
     "studies": None,
 }
 

@@ -12,7 +12,7 @@ import numbers
 import os
 import shlex
 import tomllib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -32,7 +32,18 @@ from synbench_fast.checks import (
 from synbench_fast.errors import SynbenchError, suggest
 from synbench_fast.scales import spread_scales
 
-__all__ = ["PRESETS", "Kind", "Option", "Preset", "ScoreConfig", "option_of", "options", "signature_of"]
+__all__ = [
+    "PRESETS",
+    "SCORE",
+    "Kind",
+    "Option",
+    "Preset",
+    "ScoreConfig",
+    "option_of",
+    "options",
+    "shell_text",
+    "signature_of",
+]
 
 
 @dataclass(frozen=True)
@@ -69,13 +80,20 @@ class Kind:
         metavar: how help shows them.
         check: from (name of the argument, value of Python) to the value that is kept, or a SynbenchError.
         read: from (name of the option, text of a command line) to the same, or a UsageError.
-        choices: the words that a shell can complete.
+        words: what a shell can complete it to.
+        path: whether a shell completes it as the name of a file.
     """
 
     metavar: str
     check: Callable[[str, Any], Any]
     read: Callable[[str, str], Any]
-    choices: tuple[str, ...] = ()
+    words: Callable[[], Iterable[str]] = tuple
+    path: bool = False
+
+    @property
+    def is_flag(self) -> bool:
+        """Whether the option takes no value: it is given, or given as --no-OPTION."""
+        return not self.metavar
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,7 +134,7 @@ def _choice(words: tuple[str, ...]) -> Kind:
         metavar="|".join(words),
         check=lambda name, value: _word(name, value, words),
         read=lambda option, text: arguments.choice(option, text, words),
-        choices=words,
+        words=lambda: words,
     )
 
 
@@ -159,6 +177,13 @@ def _batch_size(name: str, value: Any) -> int | str:
     return check_integer(name, value, 1, "'auto' or a positive integer")
 
 
+def _device(name: str, value: Any) -> str:
+    """Its text; whether there is such a device, the engine says."""
+    if value is None or isinstance(value, bool | int | float):
+        raise SynbenchError(f"{name}: expected 'auto', 'cpu', 'cuda' or 'cuda:N', got {value!r}")
+    return str(value)
+
+
 def _compile(name: str, value: Any) -> bool | str:
     if value is True or value is False or value == "auto":
         return bool(value) if isinstance(value, bool) else "auto"
@@ -185,9 +210,13 @@ def _estimator(option: str, text: str) -> str:
     """Names of other packages are looked for if one that is not built in is asked for."""
     if text in ESTIMATORS:
         return text
+    return arguments.choice(option, text, _estimators())
+
+
+def _estimators() -> list[str]:
     from synbench_fast import plugins
 
-    return arguments.choice(option, text, [*ESTIMATORS, *plugins.names("estimators")])
+    return [*ESTIMATORS, *plugins.names("estimators")]
 
 
 def _flag(default_metavar: str = "") -> Kind:
@@ -206,6 +235,7 @@ def _option(default: Any, **given: Any) -> Any:
     return field(default=default, metadata={"option": Option(**given)})
 
 
+# Headings of help.
 SAMPLES, ENCODER, PLACE, SCORE = "What is drawn", "The encoder", "How it runs", "What is computed"
 
 
@@ -222,29 +252,29 @@ class ScoreConfig:
     input_shape: tuple[int, ...] | None = _option(
         None,
         kind=Kind("C,H,W", _optional(_shape), arguments.shape),
-        help="Shape of one input, without the batch; by default the encoder's own.",
+        help="Set the shape of one input, without the batch; the default is the encoder's own.",
         panel=ENCODER,
         decides="encoder",
     )
     eps: tuple[float, ...] = _option(
         (0.0, 0.2),
         kind=_between(0, 1, "E,...", check_eps),
-        help="Robustness budgets in [0, 1), in units of half the distance of the classes.",
+        help="Set the robustness budgets in [0, 1), in units of half the distance of the classes.",
         panel=SCORE,
         always=True,
     )
     thresholds: tuple[float, ...] = _option(
         THRESHOLDS,
         kind=_between(0, 1, "A,...", check_thresholds),
-        help="Threshold accuracies a_t in [0, 1); by default the paper's 0.6, 0.65, ..., 0.95, 0.99, of which the table "
-        "shows the lowest.",
+        help="Set the threshold accuracies a_t in [0, 1); the table shows the lowest of the default ones, and all that are "
+        "given.",
         panel=SCORE,
         decides="amount",
     )
     scales: int | tuple[float, ...] | None = _option(
         None,
         kind=Kind("N|S,...", _optional(_scales), arguments.count_or_numbers),
-        help="Number of scales up to 4.9, or their values (2 is a number, 2.0 a value); by default the preset's.",
+        help="Set the number of scales up to 4.9, or their values (2 is a number, 2.0 a value); the default is the preset's.",
         panel=SAMPLES,
         decides="amount",
     )
@@ -257,23 +287,25 @@ class ScoreConfig:
             ),
             lambda option, text: arguments.integer(option, text, low=4),
         ),
-        help="Samples per scale, for paper per half; by default the preset's, or 2 per feature if that is more (not for "
-        "paper). With precision, what a scale begins with.",
+        help="Draw N samples per scale, for paper per half; the default is the preset's number, or 2 per feature if that is "
+        "more (not for paper). With a precision, every scale begins with N.",
         panel=SAMPLES,
         decides="amount",
     )
     estimator: str = _option(
         ESTIMATORS[0],
-        kind=Kind("|".join(ESTIMATORS), lambda name, value: check_estimator(value), _estimator, ESTIMATORS),
-        help="consistent counts left-out samples and removes the bias of few, gaussian is for Gaussian margins, counted "
-        "is the classifier of so many samples, paper the published protocol.",
+        kind=Kind(
+            "|".join(ESTIMATORS), lambda name, value: check_estimator(value), _estimator, words=_estimators
+        ),
+        help="Choose how accuracies are estimated: consistent counts left-out samples and removes the bias of few, gaussian is "
+        "for Gaussian margins, counted scores the classifier of so many samples, paper is the published protocol.",
         panel=SCORE,
         always=True,
     )
     preset: str = _option(
         "standard",
         kind=_choice(tuple(PRESETS)),
-        help="Scales x samples: quick 12 x 512, standard 25 x 1024, paper 49 x 2048; it does not choose the estimator.",
+        help="Choose scales x samples: quick 12 x 512, standard 25 x 1024, paper 49 x 2048; the estimator is chosen apart.",
         panel=SAMPLES,
         decides="amount",
         always=True,
@@ -285,15 +317,14 @@ class ScoreConfig:
             _optional(_half_width),
             lambda option, text: arguments.number(option, text, above=0, below=1),
         ),
-        help="Largest half-width of any score's 95 % interval, such as 0.01: samples are added until none is wider. Not "
-        "for paper.",
+        help="Add samples until no 95 % interval of a score reaches further than H from it, such as 0.01; not for paper.",
         panel=SAMPLES,
         decides="amount",
     )
     average: str = _option(
         "auto",
         kind=_choice(AVERAGES),
-        help="Mean over the sampled scales, or over the published 49 by a smooth fit, as the presets quick and standard "
+        help="Average over the sampled scales, or over the published 49 by a smooth fit, as the presets quick and standard "
         "do.",
         panel=SCORE,
         decides="amount",
@@ -301,21 +332,21 @@ class ScoreConfig:
     integral: Literal["exact", "grid"] = _option(
         "exact",
         kind=_choice(INTEGRALS),
-        help="Integral over the thresholds; grid is the published script's sum.",
+        help="Choose the integral over the thresholds; grid is the published script's sum.",
         panel=SCORE,
         decides="amount",
     )
     prior: float = _option(
         0.5,
         kind=Kind("P", _plain_number, lambda option, text: arguments.number(option, text, above=0, below=1)),
-        help="Probability of class 1.",
+        help="Set the probability of class 1.",
         panel=SAMPLES,
         always=True,
     )
     center: float = _option(
         0.5,
         kind=Kind("C", _plain_number, arguments.number),
-        help="Mean of every input element before normalisation (0.5 is mid grey).",
+        help="Set the mean of every input element before normalisation; 0.5 is mid grey.",
         panel=SAMPLES,
     )
     seed: int = _option(
@@ -325,19 +356,19 @@ class ScoreConfig:
             lambda name, value: check_seed(value),
             lambda option, text: arguments.integer(option, text, low=0, high=2**64 - 1),
         ),
-        help="Seed of the samples, and of the weights with random_init; 64 bits.",
+        help="Set the seed of the samples, and of weights that are drawn at random; it has 64 bits.",
         panel=SAMPLES,
         always=True,
     )
-    device: str | None = _option(
+    device: str = _option(
         "auto",
         kind=Kind(
             "auto|cpu|cuda[:N]",
-            lambda name, value: value if value is None else str(value),
+            _device,
             arguments.device,
-            ("auto", "cpu", "cuda"),
+            words=lambda: ("auto", "cpu", "cuda"),
         ),
-        help="Where it runs; auto is a CUDA GPU if there is one, and a Module stays where it is.",
+        help="Choose where the encoder runs; auto is a CUDA GPU if there is one, and a Module stays where it is.",
         panel=PLACE,
         decides="place",
         always=True,
@@ -348,17 +379,17 @@ class ScoreConfig:
             "|".join(DTYPES),
             _dtype,
             lambda option, text: DTYPE_SYNONYMS.get(text) or arguments.choice(option, text, DTYPES),
-            DTYPES,
+            words=lambda: DTYPES,
         ),
-        help="Arithmetic of the forward pass; fp32, bf16, fp16 and fp64 mean the same. auto leaves a Module as it is, is "
-        "float32 on a CPU, and on a GPU the fastest that measurably changes nothing.",
+        help="Choose the arithmetic of the forward pass; fp32, bf16, fp16 and fp64 are other names. auto leaves a Module as it "
+        "is, takes float32 on a CPU, and on a GPU the fastest that measurably changes nothing.",
         panel=PLACE,
         always=True,
     )
     backend: str = _option(
         "auto",
         kind=_choice(BACKENDS),
-        help="Backend of the operations; torch is the slow float64 specification, which runs anywhere.",
+        help="Choose the backend of the operations; torch is the slow float64 specification, which runs anywhere.",
         panel=PLACE,
     )
     batch_size: int | str = _option(
@@ -370,20 +401,20 @@ class ScoreConfig:
                 text if text == "auto" else arguments.integer(option, text, low=1, or_word="auto")
             ),
         ),
-        help="Images per forward pass. It does not change the samples.",
+        help="Set the images per forward pass; this does not change the samples.",
         panel=PLACE,
         always=True,
     )
     compile: bool | str = _option(
         "auto",
         kind=Kind("", _compile, lambda option, text: text == "true"),
-        help="Use torch.compile; by default where it repays itself.",
+        help="Use torch.compile; the default is to use it where it repays itself.",
         panel=PLACE,
     )
     mean: tuple[float, ...] | None = _option(
         None,
         kind=Kind("M,...", _optional(lambda name, value: as_numbers(value, name)), arguments.numbers),
-        help="Normalisation mean per channel, or one for all; by default the encoder's, none for a Module.",
+        help="Normalise with this mean per channel, or one for all; the default is the encoder's, none for a Module.",
         panel=ENCODER,
         decides="encoder",
     )
@@ -394,14 +425,14 @@ class ScoreConfig:
             _optional(lambda name, value: as_numbers(value, name)),
             lambda option, text: arguments.numbers(option, text, above=0),
         ),
-        help="Normalisation deviation per channel, or one for all; by default as for mean.",
+        help="Normalise with this deviation per channel, or one for all; the default is as for the mean.",
         panel=ENCODER,
         decides="encoder",
     )
     published_preprocessing: bool = _option(
         False,
         kind=_flag(),
-        help="The published script's ImageNet mean and deviation, for every encoder.",
+        help="Normalise every encoder with the published script's ImageNet mean and deviation.",
         panel=ENCODER,
     )
     pool: str | None = _option(
@@ -418,23 +449,23 @@ class ScoreConfig:
                 )
             ),
             lambda option, text: arguments.choice(option, text, POOLS),
-            POOLS,
+            words=lambda: POOLS,
         ),
-        help="How tokens or maps become a vector.",
+        help="Choose how tokens or maps become a vector; the default is the encoder's own way.",
         panel=ENCODER,
         decides="encoder",
     )
     checkpoint: str | None = _option(
         None,
-        kind=Kind("FILE[#KEY]", _optional(_path), arguments.checkpoint),
-        help="Local weights, loaded without executing code; needs one encoder. KEY chooses one of several in a file.",
+        kind=Kind("FILE[#KEY]", _optional(_path), arguments.checkpoint, path=True),
+        help="Load local weights into the one encoder, without executing code; KEY chooses one of several in a file.",
         panel=ENCODER,
         decides="encoder",
     )
     random_init: bool = _option(
         False,
         kind=_flag(),
-        help="Untrained weights drawn from the seed; nothing is downloaded.",
+        help="Draw untrained weights from the seed; nothing is downloaded.",
         panel=ENCODER,
         decides="encoder",
     )
@@ -452,7 +483,7 @@ class ScoreConfig:
             lambda name, value: check_threads(value),
             lambda option, text: arguments.integer(option, text, low=1, high=arguments.most_at_once()),
         ),
-        help="CPU threads; by default all, and in a fleet 1 for each worker.",
+        help="Use N CPU threads; the default is all, and in a fleet 1 for each worker.",
         panel=PLACE,
     )
 
@@ -507,8 +538,19 @@ class ScoreConfig:
         wanted = PRESETS[self.preset].scales if self.scales is None else self.scales
         return spread_scales(wanted) if isinstance(wanted, int) else wanted
 
-    def command(self, *encoders: str, verb: str = "run", **further: Any) -> str:
+    def command(
+        self,
+        *encoders: str,
+        verb: str = "run",
+        score_fields: Sequence[str] | None = None,
+        always_fields: Collection[str] = (),
+        **further: Any,
+    ) -> str:
         """The shell line that repeats a run of these encoders; `further` options come last, None left out.
+
+        `score_fields` are the fields that the verb has options for, by default all; of `always_fields` it has other
+        defaults. Of further options a mapping stands for one that is repeated, NAME=VALUE, and an empty sequence for
+        "none".
 
         >>> ScoreConfig(eps=0.2, random_init=True).command("timm:resnet18").partition(" --estimator")[0]
         'synbench-fast run timm:resnet18 --eps 0.2'
@@ -516,7 +558,11 @@ class ScoreConfig:
         words = ["synbench-fast", *verb.split(), *encoders]
         for one in fields(self):
             value, option = getattr(self, one.name), option_of(one)
-            if value is None or (value == one.default and not option.always):
+            if value is None or (
+                value == one.default and not option.always and one.name not in always_fields
+            ):
+                continue
+            if score_fields is not None and one.name not in score_fields:
                 continue
             words += _words(one.name, value)
         for name, value in further.items():
@@ -564,10 +610,14 @@ def _words(name: str, value: Any) -> list[str]:
         return []
     if isinstance(value, bool):
         return [flag if value else "--no-" + flag.removeprefix("--")]
-    return [flag, _text(value, whole=name != "scales")]
+    if isinstance(value, Mapping):
+        return [word for key, one in value.items() for word in (flag, f"{key}={one}")]
+    if isinstance(value, Sequence) and not isinstance(value, str) and not value:
+        return [flag, "none"]
+    return [flag, shell_text(value, whole=name != "scales")]
 
 
-def _text(value: Any, whole: bool) -> str:
+def shell_text(value: Any, whole: bool = True) -> str:
     """A value as the command line takes it. 2.0 is "2", unless that would be read as a count."""
     if isinstance(value, numbers.Integral):
         return str(int(value))
@@ -575,5 +625,5 @@ def _text(value: Any, whole: bool) -> str:
         text = repr(float(value))  # the shortest text that reads back as the same number
         return text.removesuffix(".0") if whole else text
     if isinstance(value, Iterable) and not isinstance(value, str | os.PathLike):
-        return ",".join(_text(one, whole) for one in value)
+        return ",".join(shell_text(one, whole) for one in value)
     return str(value)

@@ -24,12 +24,13 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
-from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 from synbench_fast.errors import SynbenchError, first_line
 
 if TYPE_CHECKING:
+    from importlib import metadata
+
     from synbench_fast.stats.point import CurvePoint
 
 __all__ = ["GROUPS", "Estimator", "Plugin", "listing", "load", "names", "origin", "used_distributions"]
@@ -74,6 +75,8 @@ _loaded: dict[tuple[str, str], tuple[Plugin, Any]] = {}
 @lru_cache(maxsize=1)
 def _found(path: tuple[str, ...]) -> tuple[tuple[Plugin, metadata.EntryPoint], ...]:
     """All of the groups, in the order of the path; it is sys.path, so that a change of it counts."""
+    from importlib import metadata  # takes longer than all the rest of the command line's --help
+
     everything = metadata.entry_points()
     found = []
     for group in GROUPS:

@@ -59,7 +59,7 @@ def over(pid: int) -> bool:
 
 WRITER = """
 import sys
-from synbench_fast.results.documents import replacing
+from synbench_fast.results.files import replacing
 with replacing(sys.argv[1]) as temporary:
     temporary.write_text("half")
     print(temporary, flush=True)

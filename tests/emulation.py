@@ -7,6 +7,7 @@ import os
 import shlex
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -78,5 +79,5 @@ def emulator(emulator_library: Path, monkeypatch: pytest.MonkeyPatch) -> Emulato
     for table in dispatch.OPERATIONS.values():
         if "cuda" in table:
             own = table["cuda"]
-            monkeypatch.setitem(table, "cuda", dispatch.Implementation(own.function, ("cpu",)))
+            monkeypatch.setitem(table, "cuda", replace(own, devices=("cpu",), requires=()))
     return one

@@ -100,7 +100,7 @@ class FakeWorker:
         if any(payload == b"damaged" for _, payload, _ in points):
             raise Damaged(next(unit["id"] for unit, payload, _ in points if payload == b"damaged"))
         text = json.dumps({"spec": request["spec"], "points": [payload.decode() for _, payload, _ in points]})
-        return {"file": f"{request['spec'].partition(':')[2]}.json", "text": text}
+        return {"file": f"{request['spec'].partition(':')[2]}.json", "header": text, "arrays": b""}
 
 
 class Damaged(Exception):

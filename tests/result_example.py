@@ -6,11 +6,14 @@ import dataclasses
 import math
 from typing import Any
 
+import numpy as np
+
 from synbench_fast.results.records import (
     Cost,
     EncoderRecord,
     Environment,
     Gpu,
+    Influence,
     PrecisionRecord,
     Preprocessing,
     Result,
@@ -119,3 +122,18 @@ def example(spec: str = "builtin:conv", **changes: Any) -> Result:
         command=f"synbench-fast run {spec} --eps 0,0.2",
     )
     return dataclasses.replace(result, **changes)
+
+
+def influential(**changes: Any) -> Result:
+    """The same with a covariance and influences; the second scale has one group fewer."""
+    moved = np.array([[[0.25, -0.125], [0.5, 1e-5]], [[0.75, 0.0], [-2.5, 0.0]]])
+    slopes = np.array([[[1.0, 0.5], [0.25, 0.0]], [[-1.0, 2.0], [0.0, 3e5]]])
+    influence = Influence(
+        group=64,
+        groups=np.array([2, 1]),
+        accuracy=moved,
+        reach=2 * moved,
+        accuracy_slope=slopes,
+        reach_slope=slopes / 4,
+    )
+    return example(**{"score_covariance": (1e-4 * np.eye(4)).tolist(), "influence": influence, **changes})

@@ -23,18 +23,20 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 OPERATIONS = (
-    "test_sample_mixture",
-    "test_feature_stats",
-    "test_robust_solve",
-    "test_score_sweep",
-    "test_score_auc",
-    "test_spectrum",
-    "test_parallel",
+    "ops/test_sample_mixture",
+    "ops/test_filter_spectrum",
+    "ops/test_feature_stats",
+    "ops/test_robust_solve",
+    "ops/test_score_sweep",
+    "ops/test_score_auc",
+    "ops/test_nuclear_norm",
+    "ops/test_spectrum",
+    "ops/test_parallel",
     "stats/test_smooth",
-    "test_fuzz_bindings",
+    "fuzz/test_fuzz_bindings",
     "tasks/families/test_renderers",
 )
-KERNELS = ("test_cuda_build", "test_cuda_kernels")
+KERNELS = ("ops/test_cuda_build", "ops/test_cuda_kernels")
 INPUTS = {"address,undefined": 20_000, "thread": 4_000}
 # What pytest runs in: the module that an editable install knows must not come before the checked one.
 _PYTEST = """

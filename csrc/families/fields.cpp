@@ -7,7 +7,7 @@
 #include "philox.hpp"
 #include "families/renderers.hpp"
 #include "sample_mixture.hpp"
-#include "sample_mixture_filter.hpp"
+#include "filter_spectrum.hpp"
 
 namespace synbench {
 namespace {

@@ -1,219 +1,144 @@
-"""Options that several commands share: how --help shows them, and their values checked. No torch is imported."""
+"""Options that several commands share; those of a score are made from the fields of ScoreConfig. No torch is imported."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Annotated, Any
+import functools
+import re
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import Field, dataclass, fields
+from pathlib import Path
+from typing import Any, cast
 
-import typer
+from synbench_fast import arguments, config
+from synbench_fast.arguments import UsageError
+from synbench_fast.cli.parsing import Option, Type, choice, directory, file, flag, given, option, panel
+from synbench_fast.config import SCORE, ScoreConfig, option_of, shell_text
+from synbench_fast.errors import SynbenchError
+from synbench_fast.runtime.messages import fail, print_trace, reason, say
 
-from synbench_fast import arguments
-from synbench_fast.arguments import ESTIMATORS
+__all__ = ["OUTPUT", "Output", "output_options", "score_options", "usage_errors", "values_of"]
 
-__all__ = [
-    "DTYPES",
-    "DTYPE_SYNONYMS",
-    "BatchSize",
-    "Center",
-    "Checkpoint",
-    "Device",
-    "Estimator",
-    "Format",
-    "InputShape",
-    "Integral",
-    "Mean",
-    "OpsBackend",
-    "Pool",
-    "Preset",
-    "Prior",
-    "PublishedPreprocessing",
-    "Quiet",
-    "RandomInit",
-    "Samples",
-    "Scales",
-    "Seed",
-    "Std",
-    "TableOrJson",
-    "Threads",
-    "Traceback",
-    "TrustRemoteCode",
-    "encoder_options",
-    "score_options",
-]
+_CONFIG_HELP = (
+    "Read options of the score from a TOML file, such as eps = [0, 0.2]; those on the command line win. MODEL, --tasks and "
+    "options about many encoders or output stand on the command line alone."
+)
 
-# As in precision.py, which imports torch: mistakes are to be named without that wait.
-DTYPES = ("auto", "float32", "tf32", "bfloat16", "float16", "float64")
-DTYPE_SYNONYMS = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16", "fp64": "float64"}
-
-# Which encoder, and where it runs.
-Device = Annotated[
-    str,
-    typer.Option(metavar="auto|cpu|cuda[:N]", help="Where it runs; auto is a CUDA GPU if there is one."),
-]
-Seed = Annotated[
-    str, typer.Option(metavar="N", help="Of the samples, and of the weights with --random-init.")
-]
-InputShape = Annotated[
-    str | None,
-    typer.Option(metavar="C,H,W", help="Input shape, without the batch; by default the encoder's."),
-]
-Mean = Annotated[
-    str | None,
-    typer.Option(
-        metavar="M,...",
-        help="Normalisation mean per channel, or one for all; by default the encoder's, none for a Module.",
-    ),
-]
-Std = Annotated[
-    str | None,
-    typer.Option(metavar="S,...", help="Normalisation deviation per channel, or one for all; as --mean."),
-]
-Pool = Annotated[
-    str | None,
-    typer.Option(metavar="NAME", help="How tokens or maps become a vector: avg, max, cls, flatten, default."),
-]
-Checkpoint = Annotated[
-    str | None,
-    typer.Option(
-        metavar="FILE[#KEY]",
-        help="Local weights, loaded without executing code; needs one encoder. KEY chooses one of several in a file.",
-    ),
-]
-RandomInit = Annotated[
-    bool,
-    typer.Option("--random-init", help="Untrained weights drawn from the seed; nothing is downloaded."),
-]
-PublishedPreprocessing = Annotated[
-    bool,
-    typer.Option("--published-preprocessing", help="The published script's ImageNet mean and deviation."),
-]
-TrustRemoteCode = Annotated[
-    bool, typer.Option("--trust-remote-code", help="Run the code of a hub model, or a TorchScript archive.")
-]
-Threads = Annotated[str | None, typer.Option(metavar="N", help="CPU threads; by default all.")]
-
-# What is scored.
-Estimator = Annotated[
-    str,
-    typer.Option(
-        metavar="|".join(ESTIMATORS),
-        help="consistent counts left-out samples and removes the bias of few, gaussian is for Gaussian margins, counted "
-        "is the classifier of so many samples, paper the published protocol.",
-    ),
-]
-Scales = Annotated[
-    str | None,
-    typer.Option(
-        metavar="N|S,...", help="Number of scales up to 4.9, or their values (2 is a number, 2.0 a value)."
-    ),
-]
-Samples = Annotated[
-    str | None,
-    typer.Option(
-        metavar="N",
-        help="Samples per scale, for paper per half; by default the preset's, or 2 per feature if more "
-        "(not for paper).",
-    ),
-]
-Preset = Annotated[
-    str,
-    typer.Option(
-        metavar="quick|standard|paper",
-        help="Scales x samples: quick 12 x 512, standard 25 x 1024, paper 49 x 2048; not the estimator.",
-    ),
-]
-OpsBackend = Annotated[
-    str, typer.Option(metavar="auto|torch", help="Of the operations; torch is the slow specification.")
-]
-BatchSize = Annotated[str, typer.Option(metavar="auto|N", help="Images per forward pass.")]
-Prior = Annotated[str, typer.Option(metavar="P", help="Probability of class 1.")]
-Center = Annotated[str, typer.Option(metavar="C", help="Mean of every input element before normalisation.")]
-Integral = Annotated[
-    str, typer.Option(metavar="exact|grid", help="Threshold integral; grid is the published script's sum.")
-]
-
-# What comes out.
-Format = Annotated[str, typer.Option("--format", metavar="table|json|csv", help="Of standard output.")]
-TableOrJson = Annotated[str, typer.Option("--format", metavar="table|json", help="Of standard output.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on standard error.")]
-Traceback = Annotated[bool, typer.Option("--traceback", help="Show where an unexpected error came from.")]
+OUTPUT = "What comes out"
 
 
-def encoder_options(
-    device: str,
-    seed: str,
-    input_shape: str | None,
-    mean: str | None,
-    std: str | None,
-    pool: str | None,
-    checkpoint: str | None,
-    threads: str | None,
-) -> dict[str, Any]:
-    """Checked values of the options that say which encoder and where; those not given are left out."""
-    options: dict[str, Any] = {
-        "device": arguments.device("--device", device),
-        "seed": arguments.integer("--seed", seed, low=0, high=2**64 - 1),
-    }
-    if input_shape is not None:
-        options["input_shape"] = arguments.shape("--input-shape", input_shape)
-    if mean is not None:
-        options["mean"] = arguments.numbers("--mean", mean)
-    if std is not None:
-        options["std"] = arguments.numbers("--std", std, above=0)
-    if pool is not None:
-        from synbench_fast.encoders import POOLS
+@dataclass(frozen=True, kw_only=True)
+class Output:
+    """What a command is told about its output."""
 
-        options["pool"] = arguments.choice("--pool", pool, POOLS)
-    if checkpoint is not None:
-        options["checkpoint"] = arguments.checkpoint("--checkpoint", checkpoint)
-    if threads is not None:
-        options["threads"] = arguments.integer("--threads", threads, low=1, high=arguments.most_at_once())
-    return options
+    format: str
+    out: str | None = None
+    quiet: bool = False
+    traceback: bool = False
+
+    def folder(self) -> Path | None:
+        """The folder that --out names, made if it is missing."""
+        return None if self.out is None else arguments.folder("--out", self.out)
+
+    def say(self, line: str) -> None:
+        """A line of progress."""
+        if not self.quiet:
+            say(line)
+
+    def failed(self, name: str, error: Exception) -> int:
+        """Say what went wrong with `name`, and where if that is asked for and was not expected; returns exit code 1."""
+        code = fail(reason(name, error), 1)
+        if self.traceback and not isinstance(error, SynbenchError):
+            print_trace(error)
+        return code
 
 
-def score_options(
-    *,
-    eps: str,
-    estimator: str,
-    preset: str,
-    scales: str | None,
-    samples: str | None,
-    thresholds: str | None = None,
-    **others: str,
-) -> dict[str, Any]:
-    """Checked values of the options that say what is scored; those not given are left out.
+def output_options(
+    *formats: str, out: str = "", about: str = "", quiet: bool = True, traceback: bool = True
+) -> Callable[[Any], Any]:
+    """A decorator that gives a command options of its output, as `output`.
 
-    `others` are out of dtype, backend, batch_size, prior, center and integral: what the command has of them.
+    `formats`, the first by default, are those of standard output; `out` is the help of --out, "" for none; `about` is
+    the help of --format where there is more to say; `quiet` and `traceback` say whether there are these options.
     """
-    options: dict[str, Any] = {
-        "eps": arguments.numbers("--eps", eps, low=0, below=1, distinct=True),
-        "estimator": arguments.choice("--estimator", estimator, _estimators(estimator)),
-        "preset": arguments.choice("--preset", preset, ("quick", "standard", "paper")),
-    }
-    check: dict[str, Callable[[str], Any]] = {
-        "dtype": lambda text: DTYPE_SYNONYMS.get(text) or arguments.choice("--dtype", text, DTYPES),
-        "backend": lambda text: arguments.choice("--backend", text, ("auto", "torch")),
-        "prior": lambda text: arguments.number("--prior", text, above=0, below=1),
-        "center": lambda text: arguments.number("--center", text),
-        "integral": lambda text: arguments.choice("--integral", text, ("exact", "grid")),
-        "batch_size": lambda text: arguments.integer("--batch-size", text, low=1, or_word="auto"),
-    }
-    options |= {
-        name: check[name](text) for name, text in others.items() if (name, text) != ("batch_size", "auto")
-    }
-    if thresholds is not None:
-        options["thresholds"] = arguments.numbers("--thresholds", thresholds, low=0, below=1, distinct=True)
-    if scales is not None:
-        options["scales"] = arguments.count_or_numbers("--scales", scales)
-    if samples is not None:
-        options["samples"] = arguments.integer("--samples", samples, low=4)
-    return options
+    about = about or "Choose what standard output gets."
+    made = [
+        *([option("--out", directory(), out)] if out else []),
+        option("--format", choice(*formats), about, formats[0]),
+        *([flag("--quiet -q", "Show no progress on standard error.")] if quiet else []),
+        *([flag("--traceback", "Show where an unexpected error came from.")] if traceback else []),
+    ]
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(function)
+        def command(**values: Any) -> Any:
+            output = Output(**{str(one.name): values.pop(str(one.name)) for one in made})
+            return function(output=output, **values)
+
+        return cast(Callable[..., Any], panel(OUTPUT, *made)(command))
+
+    return decorate
 
 
-def _estimators(asked: str) -> Sequence[str]:
-    """Names of estimators; those of other packages are looked for if another is asked for."""
-    if asked in ESTIMATORS:
-        return ESTIMATORS
-    from synbench_fast import plugins
+def score_options(*names: str, from_file: bool = False, **defaults: Any) -> Callable[[Any], Any]:
+    """Options of a score: for each of the fields `names` of ScoreConfig, or for all of them, an option.
 
-    return [*ESTIMATORS, *plugins.names("estimators")]
+    Args:
+        names: fields, in the order of help; by default all.
+        from_file: whether there is also --config FILE.toml, over which the command line wins.
+        defaults: fields that this command begins with, where they are not those of ScoreConfig.
+
+    Returns:
+        A decorator. The command gets `config`, a ScoreConfig; `given(name)` says whether the command line had a field.
+    """
+    made = config.ScoreConfig
+    known = {one.name: one for one in fields(made)}
+    wanted = [known[name] for name in names or known]
+    panels: dict[str, list[Option]] = {}
+    if from_file:
+        panels[SCORE] = [option("--config", file("FILE.toml", exists=True), _CONFIG_HELP)]
+    for one in wanted:
+        made_option = _score_option(one, defaults.get(one.name, one.default))
+        panels.setdefault(option_of(one).panel, []).append(made_option)
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(function)
+        def command(**values: Any) -> Any:
+            found = {one.name: values.pop(one.name) for one in wanted}
+            path = values.pop("config", None)
+            with usage_errors():
+                base = made(**defaults) if path is None else made.load(path)
+                ready = made.of(base, {name: value for name, value in found.items() if given(name)})
+            return function(config=ready, **values)
+
+        for title, options in reversed(panels.items()):
+            command = panel(title, *options)(command)
+        return command
+
+    return decorate
+
+
+def _score_option(one: Field[Any], default: Any) -> Option:
+    """The option of a field."""
+    kind, help = option_of(one).kind, option_of(one).help
+    name = "--" + one.name.replace("_", "-")
+    if kind.is_flag:
+        return flag(f"{name}/--no-{name[2:]} {one.name}", help, None)
+    text = None if default is None else shell_text(default, whole=one.name != "scales")
+    return option(name, Type(kind.metavar, kind.read, kind.words, "file" if kind.path else ""), help, text)
+
+
+@contextmanager
+def usage_errors() -> Iterator[None]:
+    """Mistakes in arguments of a score, as mistakes in their options: exit code 2."""
+    try:
+        yield
+    except SynbenchError as error:
+        name, colon, rest = str(error).partition(":")
+        option_name = "--" + name.replace("_", "-") if re.fullmatch(r"\w+", name) else name
+        raise UsageError(f"{option_name}{colon}{rest}") from None
+
+
+def values_of(config: ScoreConfig, names: Iterable[str]) -> dict[str, Any]:
+    """The arguments `names` of a score, for a function that takes them one by one."""
+    return {name: getattr(config, name) for name in names}

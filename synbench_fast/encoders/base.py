@@ -328,6 +328,11 @@ class Encoder:
         """x [B, *input_shape] -> features [B, F]; SynbenchError if x or the output has another form."""
         return self._run(x, self._forward)
 
+    def differentiable(self, x: Tensor) -> Tensor:
+        """As a call, inside `scoring()`, but gradients reach x [B, *input_shape], which the encoder gets as it is."""
+        with kept_state():
+            return self._checked(self._forward(x), len(x))
+
     def compiled(self) -> Callable[[Tensor], Tensor]:
         """The encoder with a forward pass compiled by torch at its first call, for one batch size."""
         forward = torch.compile(self._forward, dynamic=False)
@@ -408,7 +413,7 @@ class Encoder:
             )
         return output
 
-    def probe(self) -> Encoder:
+    def dry_run(self) -> Encoder:
         """Two zero inputs through the encoder: sets `info.feature_dim`, raises what a run would raise."""
         self.info = replace(self.info, feature_dim=None)
         self(torch.zeros(2, *self.info.input_shape, dtype=self.dtype, device=self.device))

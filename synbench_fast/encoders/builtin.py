@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from synbench_fast.encoders.base import Loaded, Request
-from synbench_fast.encoders.registry import check_name
+from synbench_fast.encoders.registry import BUILTIN, check_name
 from synbench_fast.encoders.weights import load_checkpoint
 from synbench_fast.errors import SynbenchError
 
@@ -21,7 +21,7 @@ DEFAULT_DIM = 64
 
 
 def names() -> list[str]:
-    return ["identity", "linear", "conv"]
+    return list(BUILTIN)
 
 
 class Linear(nn.Module):

@@ -17,7 +17,8 @@ from synbench_fast.encoders.download import fetching
 from synbench_fast.encoders.registry import require
 from synbench_fast.encoders.weights import HEADS, load_checkpoint
 from synbench_fast.errors import SynbenchError, first_line
-from synbench_fast.results.documents import kind_of, parse
+from synbench_fast.results.codec import kind_of
+from synbench_fast.results.documents import parse
 
 __all__ = ["load"]
 

@@ -124,7 +124,7 @@ def load_encoder(
     ).to(device, dtype)
     if module is not None or loaded.place is not None:
         with seeded(seed):  # layers may draw their weights in the first forward pass
-            result.probe()
+            result.dry_run()
     return result
 
 

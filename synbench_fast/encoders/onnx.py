@@ -13,12 +13,28 @@ from synbench_fast.encoders.base import Layout, Loaded, Request, check_rows
 from synbench_fast.encoders.registry import require
 from synbench_fast.encoders.weights import existing_file, file_sha256
 from synbench_fast.errors import SynbenchError, first_line, suggest
-from synbench_fast.runtime.local_files import onnx_data
+from synbench_fast.runtime.local_files import onnx_data, onnx_inner
 
 __all__ = ["load"]
 
 _DTYPES = {"tensor(float)": np.float32, "tensor(double)": np.float64, "tensor(float16)": np.float16}
 _IMAGE_CHANNELS = (1, 3, 4)
+
+
+def _one_more_output(name: str) -> bytes:
+    """What turns the tensor `name` into an output of a serialised graph that it follows.
+
+    A message of Protocol Buffers may be cut into parts that stand one after the other: a reader merges them. The
+    part is Model.graph.output.name, fields 7, 12 and 1 of onnx.proto.
+    """
+    part = name.encode()
+    for field in (1, 12, 7):
+        size, length = len(part), bytearray()
+        while size > 127:
+            length.append(size & 127 | 128)
+            size >>= 7
+        part = bytes([field << 3 | 2, *length, size]) + part
+    return part
 
 
 class _Session:
@@ -32,7 +48,11 @@ class _Session:
         self.runtime, self.file, self.spec = runtime, file, request.spec
         self.session: Any = None
         self.provider = ""
+        self.inner: str | None = None  # a tensor that the graph does not declare as an output
         self.place(torch.device("cpu"))
+        wanted = request.options.get("output")
+        if wanted is not None:
+            self._provide(wanted)
         session: Any = self.session
         inputs = session.get_inputs()
         if len(inputs) != 1:
@@ -47,13 +67,7 @@ class _Session:
             )
         self.dtype = _DTYPES[self.input.type]
         kinds = {one.name: one.type for one in session.get_outputs()}
-        outputs = list(kinds)
-        self.output = request.options.get("output", outputs[0])
-        if self.output not in outputs:
-            raise SynbenchError(
-                f"encoder: expected an output out of {', '.join(outputs)} in {self.spec!r}, "
-                f"got {self.output!r}" + suggest(self.output, outputs)
-            )
+        self.output = next(iter(kinds)) if wanted is None else wanted
         if not kinds[self.output].startswith("tensor("):
             raise SynbenchError(
                 f"encoder {self.spec}: expected an output that is a tensor, got {self.output!r} of type "
@@ -66,6 +80,20 @@ class _Session:
             len(sizes) > 2 and sizes[-1] in _IMAGE_CHANNELS and sizes[0] not in _IMAGE_CHANNELS
         )
         self.sizes = (sizes[-1], *sizes[:-1]) if self.channels_last else tuple(sizes)
+
+    def _provide(self, name: str) -> None:
+        """Where `name` is an inner tensor, read the graph again with it as one more output."""
+        declared = [one.name for one in self.session.get_outputs()]
+        if name in declared:
+            return
+        inner = onnx_inner(self.file)
+        if name not in inner:
+            raise SynbenchError(
+                f"encoder: expected an output out of {', '.join(declared)} in {self.spec!r}, or a tensor that "
+                f"one of its nodes makes, got {name!r}" + suggest(name, [*declared, *inner])
+            )
+        self.inner, self.provider = name, ""
+        self.place(torch.device("cpu"))
 
     def place(self, device: torch.device) -> None:
         provider = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}.get(device.type, "")
@@ -81,7 +109,12 @@ class _Session:
         try:
             options = self.runtime.SessionOptions()
             options.intra_op_num_threads = torch.get_num_threads()
-            self.session = self.runtime.InferenceSession(str(self.file), options, providers=[where])
+            source: str | bytes = str(self.file)
+            if self.inner is not None:
+                folder = "session.model_external_initializers_file_folder_path"
+                options.add_session_config_entry(folder, str(self.file.absolute().parent))
+                source = self.file.read_bytes() + _one_more_output(self.inner)
+            self.session = self.runtime.InferenceSession(source, options, providers=[where])
         except Exception as error:
             raise SynbenchError(
                 f"encoder: expected an ONNX file, got {self.file} ({first_line(error)})"
@@ -116,7 +149,8 @@ def load(request: Request) -> Loaded:
     A graph that reads [B, height, width, channels] is given [B, channels, height, width] in that order, so that
     normalisation and patterns are per channel. onnxruntime works on as many CPU threads as torch does here.
 
-    Features are the first output unless `?output=NAME` names another. The fingerprint covers the file and
+    Features are the first output unless `?output=NAME` names another, or any tensor that a node of the graph makes:
+    a detector's last block, say, with `pool` reducing its positions. The fingerprint covers the file and
     the files that its tensors lie in, as the graph names them.
     """
     request.refuse("random_init", "checkpoint", reason="the weights are those in the file")

@@ -9,13 +9,16 @@ import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from synbench_fast import plugins
-from synbench_fast.encoders.base import Loaded, Request
 from synbench_fast.errors import SynbenchError, first_line, suggest
 
+if TYPE_CHECKING:  # base imports torch, which a shell that completes names has no time for
+    from synbench_fast.encoders.base import Loaded, Request
+
 __all__ = [
+    "BUILTIN",
     "REGISTRY",
     "SOURCES",
     "Source",
@@ -49,6 +52,7 @@ class Source:
 
 
 _HERE = "synbench_fast.encoders"
+BUILTIN = ("identity", "linear", "conv")
 
 REGISTRY: dict[str, Source] = {
     "timm": Source(

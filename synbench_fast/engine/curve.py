@@ -181,10 +181,11 @@ class Scoring:
         slopes = np.nan_to_num(found.slopes / unit, posinf=0.0, neginf=0.0)
         return Influence(
             group=GROUP,
-            accuracy=[_digits(one[0]) for one in values],
-            reach=[_digits(one[1]) for one in values],
-            accuracy_slope=[_digits(one[0]) for one in slopes],
-            reach_slope=[_digits(one[1]) for one in slopes],
+            groups=np.array([one.shape[2] for one in values], dtype=np.int64),
+            accuracy=_digits(_padded([one[0] for one in values])),
+            reach=_digits(_padded([one[1] for one in values])),
+            accuracy_slope=_digits(slopes[:, 0]),
+            reach_slope=_digits(slopes[:, 1]),
         )
 
     def _curve(self, points: list[CurvePoint]) -> list[ScalePoint]:
@@ -348,8 +349,15 @@ def _tail(value: float, freedom: int) -> float:
     return float(torch.special.gammaincc(half[0], half[1]))
 
 
-def _digits(values: NDArray[np.float64]) -> list[list[float]]:
-    return [[float(f"{v:.5g}") for v in row] for row in values]
+def _digits(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Five digits of every number."""
+    return np.array([float(f"{v:.5g}") for v in values.reshape(-1)]).reshape(values.shape)
+
+
+def _padded(values: list[NDArray[np.float64]]) -> NDArray[np.float64]:
+    """[S, E, G] of arrays [E, G], with zeros where a scale has fewer groups."""
+    most = max(one.shape[1] for one in values)
+    return np.stack([np.pad(one, ((0, 0), (0, most - one.shape[1]))) for one in values])
 
 
 def check_average(average: str, estimator: str, scales: int, prior: float) -> str:

@@ -31,7 +31,7 @@ _DISTRIBUTIONS = (
     "onnxruntime",
     "scikit-learn",
     "matplotlib",
-    "typer",
+    "click",
     "rich",
 )
 
@@ -84,6 +84,7 @@ def chosen_backends(device: str, backend: str = "auto") -> dict[str, str]:
     return {
         operation: dispatch.resolve(operation, "cpu" if operation == "score_auc" else device, backend)
         for operation in dispatch.OPERATIONS
+        if operation != "nuclear_norm"  # of which a score has no use
     }
 
 

@@ -136,7 +136,7 @@ def prepare(encoder: Any, config: ScoreConfig) -> Prepared:
     """
     check_with_estimator(config)
     wanted, owned = config.dtype, isinstance(encoder, str)
-    device, notes = find_device(config.device or "auto", owned)
+    device, notes = find_device(config.device, owned)
     if device is not None:
         check_capability(device, config.backend)
         if wanted == "tf32":
@@ -168,7 +168,7 @@ def prepare(encoder: Any, config: ScoreConfig) -> Prepared:
             loaded.to(dtype=DTYPES[wanted].dtype)
         if loaded.info.feature_dim is None:
             with seeded(config.seed):
-                loaded.probe()
+                loaded.dry_run()
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise

@@ -194,7 +194,7 @@ def recast(encoder: Encoder, precision: Precision, channels_last: bool) -> None:
     """Convert the encoder's weights, and see that it runs."""
     try:
         encoder.recast(precision.dtype, channels_last=channels_last)
-        encoder.probe()
+        encoder.dry_run()
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise

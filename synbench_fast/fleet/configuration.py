@@ -68,7 +68,7 @@ def make_request(spec: str, config: ScoreConfig, suite: Any | None = None) -> di
         spec.encode()
     except UnicodeEncodeError:  # the name of a file in another encoding; a store keeps text
         raise SynbenchError(f"encoder: expected a name in UTF-8, got {spec!a}") from None
-    given = replace(config, device=None, threads=config.threads or FLEET_THREADS).to_dict()
+    given = replace(config, device="auto", threads=config.threads or FLEET_THREADS).to_dict()
     tasks = None
     if suite is not None:
         tasks = {"suite": suite.name, "definitions": [vars(one) for one in suite.tasks]}

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from synbench_fast.errors import SynbenchError, suggest
-from synbench_fast.results.documents import check_own
+from synbench_fast.results.files import check_own
 
 __all__ = ["FILE", "JOURNALS", "connect", "explained", "journal_for", "mode", "transaction"]
 

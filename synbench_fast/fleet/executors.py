@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from synbench_fast.fleet.tasks import WORKER, answer, make_worker
-from synbench_fast.results.documents import check_own, open_own
+from synbench_fast.results.files import check_own, open_own
 
 __all__ = ["Event", "Executor", "InProcess", "Local", "Slot"]
 

@@ -27,6 +27,7 @@ from synbench_fast.config import ScoreConfig
 from synbench_fast.errors import SynbenchError
 from synbench_fast.fleet.launch import run_fleet
 from synbench_fast.fleet.store import Job
+from synbench_fast.results.documents import remove_files
 from synbench_fast.results.records import Result
 from synbench_fast.stats.compare import difference_error, standings
 from synbench_fast.stats.estimators import find_estimator
@@ -196,7 +197,7 @@ def race(
             said(f"half-width {half_width:g}: {len(alive)} scored, {len(dropped)} out")
         places = [i for i in alive if i not in out_after]
     for path in superseded - {Path(folder) / "results" / str(job.result) for job, _ in latest.values()}:
-        path.unlink(missing_ok=True)  # its units stay in the store
+        remove_files(path)  # its units stay in the store
     return _told(best, eps, threshold, float(last), stages, latest, out_after, failures)
 
 

@@ -19,7 +19,7 @@ from synbench_fast.fleet.configuration import halved
 from synbench_fast.fleet.executors import Event, Executor
 from synbench_fast.fleet.places import Given, Place, Snapshot
 from synbench_fast.fleet.store import Job, Store, Unit
-from synbench_fast.results.documents import write_atomically
+from synbench_fast.results.documents import write_files
 
 __all__ = ["RETRIES", "Fleet"]
 
@@ -379,7 +379,7 @@ class Fleet:
             self._empty.discard(id)
             return
         name = self._store.result_name(id, body["file"])
-        write_atomically(self._store.results / name, body["text"])
+        write_files(self._store.results / name, body["header"], body["arrays"])
         self._store.finish_job(id, name)
         self._states[id] = "done"
 

@@ -24,7 +24,8 @@ from synbench_fast.errors import SynbenchError
 from synbench_fast.fleet.database import FILE, connect, explained, mode, transaction
 from synbench_fast.fleet.plan import cover
 from synbench_fast.fleet.summary import read_summary
-from synbench_fast.results.documents import remove_leftovers
+from synbench_fast.results.documents import saved
+from synbench_fast.results.files import remove_leftovers
 from synbench_fast.runtime.processes import LEASE_SECONDS, gone, here, process_mark
 
 __all__ = ["Job", "Store", "Unit", "read_summary"]
@@ -203,7 +204,7 @@ class Store:
         """Ids of these (key, configuration, family, spec, request), added where they are not known.
 
         Failures of earlier runs are forgotten, so that they are tried again, unless another run is alive: then
-        they are that run's, and stand. A result whose file is gone is put together again from its units.
+        they are that run's, and stand. A result of which a file is gone is put together again from its units.
         """
         ids = []
         with self._writing() as db:
@@ -223,7 +224,7 @@ class Store:
                         f"{self.folder / FILE}: expected the request that job {id} is found by, got another"
                     )
                 result = _file_name(result, self.folder)
-                if result is not None and not (self.results / result).exists():
+                if result is not None and not saved(self.results / result):
                     db.execute(
                         "UPDATE jobs SET state = 'planned', result = NULL, finished = NULL WHERE id = ? AND state = 'done'",
                         (id,),

@@ -4,7 +4,7 @@ A task is a dict with `number`, which is its own in a run, and `kind`:
 
     load      job, request, prepared (or None)        -> data: what `Worker.load` returns
     run       job, unit                               -> payload, images, costs
-    assemble  job, request, prepared, points          -> file and text, or more
+    assemble  job, request, prepared, points          -> file, header and arrays, or more
 
 An answer has `number`, `kind` and `job` of the task, `unit` (its id), `seconds`, and `ok`. If it is not ok: `reason`,
 `permanent` (trying again would not help), `memory` (there was not enough) and `damaged` (a unit whose payload
@@ -45,7 +45,7 @@ class Worker(Protocol):
         prepared: dict[str, Any],
         points: list[tuple[dict[str, int], bytes, dict[str, Any]]],
     ) -> dict[str, Any]:
-        """`file` and `text` of the result, or `more`: per task and scale how many further samples it needs."""
+        """`file`, `header` and `arrays` of the result (see Document.to_files), or `more`: per task and scale how many further samples it needs."""
 
 
 def make_worker(path: str, device: str) -> Worker:

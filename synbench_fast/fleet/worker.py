@@ -33,7 +33,7 @@ from synbench_fast.errors import SynbenchError
 from synbench_fast.fleet.configuration import library_of, series_of, source_of
 from synbench_fast.fleet.payload import decode_point, encode_point
 from synbench_fast.fleet.tasks import OutOfMemory
-from synbench_fast.results.documents import decode, encode
+from synbench_fast.results.codec import decode, encode
 from synbench_fast.results.records import (
     Cost,
     EncoderRecord,
@@ -258,7 +258,8 @@ class EncoderWorker:
             result: Any = results[0]
         else:
             result = collect(suite, tasks, results)
-        return {"file": result.file_name(), "text": result.to_json(indent=2) + "\n"}
+        header, arrays = result.to_files()
+        return {"file": result.file_name(), "header": header, "arrays": arrays}
 
 
 def device_kind(device: torch.device) -> str:

@@ -17,8 +17,8 @@ from synbench_fast.errors import SynbenchError, suggest
 from synbench_fast.integrations import missing, named_numbers, number_names
 from synbench_fast.ops.feature_stats import FeatureStats, feature_stats
 from synbench_fast.ops.score_auc import Integral
-from synbench_fast.report.plots import demo_library
 from synbench_fast.results.records import CONFIDENCE_95
+from synbench_fast.runtime.optional import optional
 from synbench_fast.scales import SCALE_STEP
 from synbench_fast.stats.estimators import BUILT_IN
 from synbench_fast.tasks.task import GaussianTask
@@ -242,7 +242,7 @@ class SynBenchScore(Metric):
         Raises:
             SynbenchError: matplotlib is not installed; `val` is none of these.
         """
-        demo_library("matplotlib", "matplotlib")
+        optional("matplotlib", "matplotlib", "demo")
         val = self.compute() if val is None else val
         if isinstance(val, dict) and any(one.ndim for one in val.values()):  # MetricTracker.compute_all
             val = [dict(zip(val, step, strict=True)) for step in zip(*val.values(), strict=True)]

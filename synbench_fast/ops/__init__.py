@@ -1,1 +1,1 @@
-"""The five operations; each module holds the contract, the float64 torch specification and the bindings of one."""
+"""The operations: the contract of NAME in NAME.py, its float64 specification in NAME_torch.py, its backends in `dispatch`."""

@@ -1,75 +1,96 @@
-"""Which backend implements which operation, and for which devices: the only such table."""
+"""Which backends an operation has, what each needs, and which one runs: the only such table.
+
+Backend B of operation NAME is the function `NAME_B`, in the module `NAME_B` if there is one, else in `NAME`. All backends
+of an operation take the same checked arguments and return the same type, which its module states once:
+
+    _backends = Operation[[Tensor, Tensor, int], Tensor]("name")
+    ...
+    return _backends.on(x.device.type, backend)(x, y, 3)
+"""
 
 from __future__ import annotations
 
 import importlib
 import importlib.util
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
-from typing import Any
+from typing import Any, Generic, ParamSpec, TypeVar
 
 from synbench_fast.errors import SynbenchError
 
-__all__ = ["OPERATIONS", "Implementation", "available", "implementation", "importable", "resolve"]
+__all__ = [
+    "BACKENDS",
+    "OPERATIONS",
+    "Backend",
+    "Operation",
+    "available",
+    "implementation",
+    "importable",
+    "resolve",
+]
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 @dataclass(frozen=True, slots=True)
-class Implementation:
-    """One backend of one operation."""
+class Backend:
+    """What one backend needs.
 
-    function: str  # "package.module:name"
-    devices: tuple[str, ...] | None  # torch device types; None: any
-    requires: tuple[
-        str, ...
-    ] = ()  # modules of which one is enough; without any of them the backend is absent
-    install: str = ""  # what brings them
-    only_when_asked: tuple[str, ...] = ()  # device types on which "auto" does not take it
+    Attributes:
+        devices: torch device types that it serves; None for any.
+        requires: modules of which one must be there.
+        install: what brings them.
+        only_when_asked: device types on which "auto" does not take it.
+        dtypes: names of the torch dtypes that it serves, where the operation serves more; None for all.
+        enqueues: whether it returns before the device has done the work.
+    """
 
+    devices: tuple[str, ...] | None = None
+    requires: tuple[str, ...] = ()
+    install: str = ""
+    only_when_asked: tuple[str, ...] = ()
+    dtypes: tuple[str, ...] | None = None
+    enqueues: bool = False
 
-_CORE = ("synbench_fast._core",)
-_KERNELS = ("synbench_fast._cuda", "cupy")
-# On a GPU the float64 specification would cost more than the encoder: nobody gets it unasked.
-_SPECIFICATION = ("cuda",)
-
-
-def _operation(name: str, gpu: dict[str, Implementation]) -> dict[str, Implementation]:
-    module = f"synbench_fast.ops.{name}"
-    return {
-        "cpp": Implementation(f"{module}:_cpp", ("cpu",), _CORE),
-        **gpu,
-        "torch": Implementation(f"{module}:_torch", None, only_when_asked=_SPECIFICATION),
-    }
-
-
-def _cuda(function: str) -> dict[str, Implementation]:
-    return {
-        "cuda": Implementation(f"synbench_fast.ops.{function}", ("cuda",), _KERNELS, "synbench-fast[cuda]")
-    }
+    def serves(self, device: str, dtype: str | None = None) -> bool:
+        """Whether it can run here, on tensors of this device type and dtype (None: whatever they are)."""
+        return (
+            (self.devices is None or device in self.devices)
+            and (self.dtypes is None or dtype is None or dtype in self.dtypes)
+            and (not self.requires or any(importable(module) for module in self.requires))
+        )
 
 
-# Order is preference: backend="auto" takes the first one that serves the device and is available.
-OPERATIONS: dict[str, dict[str, Implementation]] = {
-    "sample_mixture": _operation(
-        "sample_mixture",
-        {
-            "triton": Implementation(
-                "synbench_fast.ops.sample_mixture_triton:sample_mixture", ("cuda",), ("triton",), "triton"
-            )
-        },
-    ),
-    "feature_stats": {
-        "blas": Implementation("synbench_fast.ops.feature_stats:_blas", None),
-        "torch": Implementation("synbench_fast.ops.feature_stats:_torch", None),
-    },
-    "robust_solve": _operation("robust_solve", _cuda("robust_solve:_cuda")),
-    "leave_one_out": {
-        "blas": Implementation("synbench_fast.ops.leave_one_out:_blas", None),
-        "torch": Implementation("synbench_fast.ops.leave_one_out:_torch", None),
-    },
-    "score_sweep": _operation("score_sweep", _cuda("score_sweep_cuda:score_sweep")),
-    "score_auc": _operation("score_auc", _cuda("score_auc_cuda:score_auc")),
+BACKENDS = {
+    "cpp": Backend(("cpu",), ("synbench_fast._core",)),
+    "cuda": Backend(("cuda",), ("synbench_fast._cuda", "cupy"), "synbench-fast[cuda]", enqueues=True),
+    "triton": Backend(("cuda",), ("triton",), "triton", enqueues=True),
+    # What torch hands to the libraries of its device.
+    "blas": Backend(),
+    "fft": Backend(),
+    # The float64 specification, which on a GPU would cost more than the encoder: nobody gets it there unasked.
+    "torch": Backend(only_when_asked=("cuda",)),
 }
+
+
+def _row(*backends: str) -> dict[str, Backend]:
+    return {name: BACKENDS[name] for name in backends}
+
+
+# Order is preference: backend="auto" takes the first one that serves the device.
+OPERATIONS: dict[str, dict[str, Backend]] = {
+    "sample_mixture": _row("cpp", "triton", "torch"),
+    "filter_spectrum": _row("cpp", "fft", "torch"),
+    "feature_stats": _row("blas", "torch"),
+    "robust_solve": _row("cpp", "cuda", "torch"),
+    "leave_one_out": _row("blas", "torch"),
+    "score_sweep": _row("cpp", "cuda", "torch"),
+    "score_auc": _row("cpp", "cuda", "torch"),
+    "nuclear_norm": _row("cpp", "blas", "torch"),
+}
+OPERATIONS["filter_spectrum"]["cpp"] = replace(BACKENDS["cpp"], dtypes=("float32",))
 
 
 @cache
@@ -77,24 +98,19 @@ def importable(module: str) -> bool:
     return importlib.util.find_spec(module) is not None
 
 
-def available(operation: str, device: str) -> list[str]:
+def available(operation: str, device: str, dtype: str | None = None) -> list[str]:
     """Backends of `operation` that serve torch device type `device` here, best first."""
-    return [
-        name
-        for name, one in OPERATIONS[operation].items()
-        if (one.devices is None or device in one.devices)
-        and (not one.requires or any(importable(module) for module in one.requires))
-    ]
+    return [name for name, one in OPERATIONS[operation].items() if one.serves(device, dtype)]
 
 
-def resolve(operation: str, device: str, backend: str = "auto") -> str:
+def resolve(operation: str, device: str, backend: str = "auto", dtype: str | None = None) -> str:
     """The backend that runs `operation` on torch device type `device`.
 
     An explicit backend never falls back: it is returned, or SynbenchError names what is available. "auto"
     never takes the float64 specification on a GPU; where the kernels are missing, the error says what brings
     them.
     """
-    usable = available(operation, device)
+    usable = available(operation, device, dtype)
     if backend == "auto":
         chosen = [name for name in usable if device not in OPERATIONS[operation][name].only_when_asked]
         if chosen:
@@ -113,7 +129,20 @@ def resolve(operation: str, device: str, backend: str = "auto") -> str:
 
 @cache
 def implementation(operation: str, backend: str) -> Callable[..., Any]:
-    """The function behind (operation, backend); all backends of one operation share one signature."""
-    module, name = OPERATIONS[operation][backend].function.split(":")
-    function: Callable[..., Any] = getattr(importlib.import_module(module), name)
+    """The function behind (operation, backend), imported at first use."""
+    name = f"{operation}_{backend}"
+    own = f"synbench_fast.ops.{name}"
+    home = own if importlib.util.find_spec(own) is not None else f"synbench_fast.ops.{operation}"
+    function: Callable[..., Any] = getattr(importlib.import_module(home), name)
     return function
+
+
+class Operation(Generic[P, R]):
+    """The row of one operation in OPERATIONS, with the arguments and the result that all of its backends share."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def on(self, device: str, backend: str = "auto", dtype: str | None = None) -> Callable[P, R]:
+        """The function of the backend that `resolve` names."""
+        return implementation(self.name, resolve(self.name, device, backend, dtype))

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from synbench_fast.errors import SynbenchError
-from synbench_fast.ops.dispatch import implementation, resolve
+from synbench_fast.ops.checked import check_device, check_labels, class_counts, kind
+from synbench_fast.ops.dispatch import Operation
 
-__all__ = ["FeatureStats", "feature_stats"]
+__all__ = ["FeatureStats", "feature_stats", "feature_stats_blas"]
 
 CHUNK_BYTES = 1 << 23  # of features converted to float64 at a time; they stay in a processor's cache
 GPU_CHUNK_BYTES = 1 << 28  # on a GPU few large products are faster
@@ -70,6 +71,10 @@ class FeatureStats:
         return self.scatter / self.dof
 
 
+# x, y, samples of each class
+_backends = Operation[[Tensor, Tensor, Tensor], FeatureStats]("feature_stats")
+
+
 def feature_stats(
     x: Tensor, y: Tensor, *, count: tuple[int, int] | None = None, backend: str = "auto"
 ) -> FeatureStats:
@@ -97,39 +102,15 @@ def feature_stats(
     Source: the usual moments; merging after Chan, Golub & LeVeque (1983).
     """
     if x.ndim != 2 or not x.is_floating_point():
-        raise SynbenchError(
-            f"x: expected floating [N, F], got {str(x.dtype).removeprefix('torch.')} {list(x.shape)}"
-        )
-    if y.shape != x.shape[:1] or y.is_floating_point() or y.is_complex():
-        raise SynbenchError(
-            f"y: expected integer labels [{len(x)}], got {str(y.dtype).removeprefix('torch.')} {list(y.shape)}"
-        )
-    if y.device != x.device:
-        raise SynbenchError(f"y: expected device {x.device} of x, got {y.device}")
-    if count is None:
-        if len(y) and (int(y.min()) < 0 or int(y.max()) > 1):
-            raise SynbenchError(
-                f"y: expected labels 0 and 1, got values from {int(y.min())} to {int(y.max())}"
-            )
-        ones = int(y.count_nonzero())
-        count = (len(y) - ones, ones)
-    chosen = implementation("feature_stats", resolve("feature_stats", x.device.type, backend))
-    stats: FeatureStats = chosen(x.detach(), y, torch.tensor(count))
-    return stats
+        raise SynbenchError(f"x: expected floating [N, F], got {kind(x)}")
+    check_labels(y, len(x))
+    check_device("x", x.device, y=y)
+    if count is None and len(y) and (int(y.min()) < 0 or int(y.max()) > 1):
+        raise SynbenchError(f"y: expected labels 0 and 1, got values from {int(y.min())} to {int(y.max())}")
+    return _backends.on(x.device.type, backend)(x.detach(), y, class_counts(y, count))
 
 
-def _torch(x: Tensor, y: Tensor, count: Tensor) -> FeatureStats:
-    x = x.double()
-    mean, scatter = [], torch.zeros(x.shape[1], x.shape[1], dtype=x.dtype, device=x.device)
-    for label in (0, 1):
-        part = x[y == label]
-        mean.append(part.sum(0) / max(1, len(part)))
-        centered = part - mean[-1]
-        scatter += centered.T @ centered
-    return FeatureStats(count, torch.stack(mean), scatter)
-
-
-def _blas(x: Tensor, y: Tensor, count: Tensor) -> FeatureStats:
+def feature_stats_blas(x: Tensor, y: Tensor, count: Tensor) -> FeatureStats:
     n, f = x.shape
     cpu = x.device.type == "cpu"
     y = y.long()

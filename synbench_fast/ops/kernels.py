@@ -100,8 +100,9 @@ def built_by() -> str | None:
 
 
 def _ahead_of_time() -> Launcher:
-    launcher: Launcher = importlib.import_module("synbench_fast._cuda").launch
-    return launcher
+    from synbench_fast import _cuda
+
+    return _cuda.launch
 
 
 def _at_first_use(device: torch.device) -> Launcher:

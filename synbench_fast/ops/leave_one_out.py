@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from synbench_fast.errors import SynbenchError
-from synbench_fast.ops.dispatch import implementation, resolve
+from synbench_fast.ops.dispatch import Operation
 from synbench_fast.ops.feature_stats import CHUNK_BYTES, GPU_CHUNK_BYTES, FeatureStats
 
-__all__ = ["LeaveOneOut", "leave_one_out"]
+__all__ = ["LeaveOneOut", "leave_one_out", "leave_one_out_blas", "margins_of_forms"]
 
 # A sample that alone makes up a direction has leverage 1: without it there is no such direction, and the formula
 # divides 0 by 0. This bound of 1 - leverage leaves such a sample with the margin of the other directions.
@@ -37,6 +37,10 @@ class LeaveOneOut:
     leverage: Tensor
     noise_df: Tensor
     weight_norm: Tensor
+
+
+# x, y, stats, ridge, covariance
+_backends = Operation[[Tensor, Tensor, FeatureStats, Tensor, Tensor], LeaveOneOut]("leave_one_out")
 
 
 def leave_one_out(
@@ -78,19 +82,18 @@ def leave_one_out(
         raise SynbenchError(
             f"samples: expected at least 2 of each class to leave one out, got {stats.count.tolist()}"
         )
-    chosen = implementation("leave_one_out", resolve("leave_one_out", x.device.type, backend))
-    found: LeaveOneOut = chosen(
+    return _backends.on(x.device.type, backend)(
         x, y, stats, ridge.to(x.device), stats.covariance if covariance is None else covariance
     )
-    return found
 
 
-Forms = Callable[
-    [Tensor], tuple[Tensor, Tensor]
-]  # centred samples [n, F] -> A m of them [n, E], leverages [n, E]
+# centred samples [n, F] -> A m of them [n, E], leverages [n, E]
+Forms = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 
-def _blas(x: Tensor, y: Tensor, stats: FeatureStats, ridge: Tensor, covariance: Tensor) -> LeaveOneOut:
+def leave_one_out_blas(
+    x: Tensor, y: Tensor, stats: FeatureStats, ridge: Tensor, covariance: Tensor
+) -> LeaveOneOut:
     values, vectors = torch.linalg.eigh(covariance)
     # Zeros in place of an index: which directions are kept would have to wait for a GPU.
     kept = values > CUT * len(values) * values[-1]
@@ -104,26 +107,10 @@ def _blas(x: Tensor, y: Tensor, stats: FeatureStats, ridge: Tensor, covariance: 
         rotated = centred @ vectors
         return rotated @ weights, rotated.square_() @ resolvent / stats.dof
 
-    return _margins(x, y, stats, ridge, torch.where(kept, values, 0.0), signal, weights, forms)
+    return margins_of_forms(x, y, stats, ridge, torch.where(kept, values, 0.0), signal, weights, forms)
 
 
-def _torch(x: Tensor, y: Tensor, stats: FeatureStats, ridge: Tensor, covariance: Tensor) -> LeaveOneOut:
-    values, vectors = torch.linalg.eigh(covariance)
-    kept = values > CUT * len(values) * values[-1]
-    values, vectors = values[kept], vectors[:, kept]
-    inverses = [vectors @ torch.diag(1 / (values + g)) @ vectors.T for g in ridge]
-    signal = vectors.T @ stats.half_difference
-    weights = torch.stack([vectors.T @ (inverse @ stats.half_difference) for inverse in inverses], 1)
-
-    def forms(centred: Tensor) -> tuple[Tensor, Tensor]:
-        linear = [centred @ (inverse @ stats.half_difference) for inverse in inverses]
-        square = [((centred @ inverse) * centred).sum(1) / stats.dof for inverse in inverses]
-        return torch.stack(linear, 1), torch.stack(square, 1)
-
-    return _margins(x, y, stats, ridge, values, signal, weights, forms)
-
-
-def _margins(
+def margins_of_forms(
     x: Tensor,
     y: Tensor,
     stats: FeatureStats,

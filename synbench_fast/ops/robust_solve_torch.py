@@ -3,112 +3,55 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from synbench_fast.ops.robust_solve import (
-    Point,
-    RobustSolution,
-    check_rank,
-    consistent_point,
-    default_cut,
-    in_feature_units,
-    plugin_point,
-)
+from synbench_fast.ops.robust_solve import Enqueued, Solve
+from synbench_fast.ops.robust_solve_solution import Sums, check_rank, solution
+from synbench_fast.ops.robust_spectrum import plugin_ridge, plugin_sums, rising_root
 from synbench_fast.ops.sampling_covariance import Moments
 
-__all__ = ["plugin_of_spectrum", "robust_solve"]
+__all__ = ["robust_solve_torch"]
 
 
-@dataclass(frozen=True, slots=True)
-class _Spectrum:
-    values: Tensor  # d [K], kept, ascending
-    vectors: Tensor  # U [F, K]
-    mean: Tensor  # a = U'm [K]
-
-
-def _spectrum(m: Tensor, covariance: Tensor, estimator: str, dof: int, cut: float | None) -> _Spectrum:
-    """Eigenbasis of the covariance without the directions at or below the cut."""
-    values, vectors = torch.linalg.eigh(covariance)
+def robust_solve_torch(call: Solve) -> Enqueued:
+    values, vectors = torch.linalg.eigh(call.covariance)
     largest = float(values[-1])
-    threshold = max(default_cut(estimator, cut, len(m)) * (1.0 if estimator == "plugin" else largest), 0.0)
+    threshold = max(call.least * (1.0 if call.plugin else largest), 0.0)
     keep = values > threshold
-    check_rank(int(keep.sum()), estimator, dof, covariance, threshold, largest)
-    return _Spectrum(values[keep], vectors[:, keep], vectors[:, keep].T @ m)
-
-
-def robust_solve(
-    m: Tensor,
-    covariance: Tensor,
-    eps: Tensor,
-    *,
-    estimator: str,
-    dof: int,
-    c0: float,
-    cut: float | None,
-    weights: bool,
-    threads: int,
-) -> RobustSolution:
-    """The specification, in float64 on any device."""
-    spectrum = _spectrum(m, covariance, estimator, dof, cut)
+    check_rank(int(keep.sum()), call, threshold, largest)
+    values, vectors = values[keep], vectors[:, keep]
+    mean = vectors.T @ call.m
     # With the largest eigenvalue as the unit, nothing below over- or underflows and scale invariance is exact
     # up to rounding; f, t and the variance have no unit.
-    unit = float(spectrum.values[-1])
-    d = spectrum.values / unit
-    a = spectrum.mean / math.sqrt(unit)
-    point = _plugin(d, a * a, eps) if estimator == "plugin" else _consistent(d, a * a, eps, float(dof), c0)
-    w = (spectrum.mean / (spectrum.values + point.ridge[:, None] * unit)) @ spectrum.vectors.T
-    return in_feature_units(point, len(d), (float(spectrum.values[0]), unit), w if weights else w[:0])
+    unit = float(values[-1])
+    d = values / unit
+    a = mean / math.sqrt(unit)
+    a2 = a * a
+    moments = Moments(*(float(x.sum()) for x in (a2, a2 * d, d, d * d)))
+    if call.plugin:
+        ridge = kappa = plugin_ridge(d, a2, call.eps)
+        signal, variance = plugin_sums(d, a2, ridge)
+        f, df = [signal], [signal]
+    else:
+        nu = float(call.dof)
+        ridge = _consistent_ridge(d, a2, call.eps, nu, call.c0)
+        kappa, f, df = _expansion(d, a2, ridge, nu, call.c0, 3)
+        variance = f[0]
+    w = (mean / (values + ridge[:, None] * unit)) @ vectors.T
+    sums = Sums(len(d), (float(values[0]), unit), moments, ridge, kappa, f, df, variance)
+    return Enqueued.done(solution(sums, call, w if call.weights else w[:0]))
 
 
-def plugin_of_spectrum(d: Tensor, a2: Tensor, eps: Tensor) -> Point:
-    """The robust classifiers of a known covariance from its spectrum alone.
-
-    Args:
-        d: float64 [K] eigenvalues, ascending and positive; any unit.
-        a2: float64 [K] squares of m in the eigenbasis, in the same unit.
-        eps: float64 [E] in [0, 1).
-    """
-    return _plugin(d / d[-1], a2 / d[-1], eps)
-
-
-def _plugin(d: Tensor, a2: Tensor, eps: Tensor) -> Point:
-    """d, a2 = a^2 [K] (largest d is 1), eps [E]."""
-    norm_square = float(a2.sum())
-    ridge = torch.zeros_like(eps)
-    some = (eps * eps > 0.0) & (norm_square > 0.0)
-    if bool(some.any()):
-        target = (eps * eps)[some]
-        # g/(d + g) = eps at each eigenvalue alone brackets the root of their weighted mean.
-        odds = (eps / (1.0 - eps))[some]
-        ridge[some] = _root(lambda g: _plugin_share(d, a2, g, norm_square), target, odds * d[0], odds * d[-1])
-    resolvent = 1.0 / (d + ridge[:, None])
-    signal = (a2 * resolvent).sum(1)
-    variance = (a2 * d * resolvent**2).sum(1)
-    return plugin_point(norm_square, ridge, signal, variance)
-
-
-def _plugin_share(d: Tensor, a2: Tensor, g: Tensor, norm_square: float) -> tuple[Tensor, Tensor]:
-    """|g w|^2 / |m|^2, which rises from 0 to 1 in g, and its derivative in log g."""
-    shrink = g[:, None] / (d + g[:, None])
-    square = a2 * shrink**2
-    return square.sum(1) / norm_square, 2.0 * (square * (1.0 - shrink)).sum(1) / norm_square
-
-
-def _consistent(d: Tensor, a2: Tensor, eps: Tensor, nu: float, c0: float) -> Point:
-    """d, a2 = a^2 [K] (largest d is 1), eps [E]; nu > K."""
+def _consistent_ridge(d: Tensor, a2: Tensor, eps: Tensor, nu: float, c0: float) -> Tensor:
+    """g [E], for d, a2 [K] with the largest d as unit; nu > K."""
     norm_square = float(a2.sum() - c0 * d.sum())
     ridge = torch.zeros_like(eps)
     some = (eps * eps > 0.0) & (norm_square > 0.0)
     if bool(some.any()):
-        ridge[some] = _consistent_ridge(d, a2, eps[some], nu, c0, norm_square)
-
-    kappa, f, df = _expansion(d, a2, ridge, nu, c0, 3)
-    moments = Moments(*(float(x.sum()) for x in (a2, a2 * d, d, d * d)))
-    return consistent_point(moments, ridge, kappa, f, df, nu, c0)
+        ridge[some] = _smallest_ridge(d, a2, eps[some], nu, c0, norm_square)
+    return ridge
 
 
 def _expansion(
@@ -154,7 +97,7 @@ def _consistent_share(
     return share, -2.0 * kappa * (f[1] + kappa * f[2]) / norm_square * kappa_per_log
 
 
-def _consistent_ridge(d: Tensor, a2: Tensor, eps: Tensor, nu: float, c0: float, norm_square: float) -> Tensor:
+def _smallest_ridge(d: Tensor, a2: Tensor, eps: Tensor, nu: float, c0: float, norm_square: float) -> Tensor:
     """The smallest g of share(g) = eps^2, for eps [E] > 0, found on a grid of half octaves and refined."""
 
     def share(g: Tensor) -> tuple[Tensor, Tensor]:
@@ -175,24 +118,4 @@ def _consistent_ridge(d: Tensor, a2: Tensor, eps: Tensor, nu: float, c0: float, 
     grid = low * 2.0 ** (torch.arange(steps + 1, dtype=eps.dtype, device=eps.device) / 2.0)
     reached = share(grid)[0][:, None] >= target
     first = (reached.cumsum(0) == 0).sum(0).clamp(1, steps)
-    return _root(share, target, grid[first - 1], grid[first])
-
-
-def _root(
-    share: Callable[[Tensor], tuple[Tensor, Tensor]], target: Tensor, low: Tensor, high: Tensor
-) -> Tensor:
-    """g in [low, high] where share(g) rises through target [E]: Newton on log g, bisection where it fails."""
-    low, high = low.log(), high.log()
-    x = 0.5 * (low + high)
-    for _ in range(100):
-        value, slope = share(x.exp())
-        below = value < target
-        low, high = torch.where(below, x, low), torch.where(below, high, x)
-        newton = x - (value - target) / slope
-        inside = (newton > low) & (newton < high)  # False for a slope that is 0 or NaN
-        following = torch.where(inside, newton, 0.5 * (low + high))
-        done = (following - x).abs() <= 1e-15 * x.abs().clamp_min(1.0)
-        x = following
-        if bool(done.all()):
-            break
-    return x.exp()
+    return rising_root(share, target, grid[first - 1], grid[first])

@@ -6,20 +6,23 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from synbench_fast.errors import SynbenchError
-from synbench_fast.ops.dispatch import implementation, resolve
+from synbench_fast.ops.checked import dtype_name, thread_count
+from synbench_fast.ops.dispatch import Operation, resolve
 
-__all__ = ["UnitPattern", "labels", "normals", "sample_mixture", "sample_shaped_mixture", "samples_per_part"]
+__all__ = [
+    "Mixture", "UnitPattern", "labels", "sample_mixture", "sample_mixture_cpp", "sample_shaped_mixture",
+    "samples_per_part",
+]  # fmt: skip
 
 _DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 _SAMPLES = 2**32  # sample indices are one 32-bit word of the counter
 _ELEMENTS = 2**34  # so are blocks of four elements
-_MASK = 0xFFFFFFFF
 _PURPOSE_DATA = 0
 _PART = 2**22  # elements that are worked on at a time
 _CACHED = 2**20  # likewise of each thread of a CPU
@@ -52,11 +55,26 @@ class UnitPattern:
         return cls(_check_pattern(pattern, tuple(shape), torch.device(device)))
 
 
-def normals(count: int, *, seed: int, stream: int = 0, purpose: int = 0) -> Tensor:
-    """The first `count` normals of sample 0 by the specification, float64 [count] on the CPU."""
-    quads = torch.arange((count + 3) // 4)
-    w = _philox(seed, quads, torch.zeros_like(quads), stream, purpose)
-    return torch.stack([*_box_muller(w[0], w[1]), *_box_muller(w[2], w[3])], -1).flatten()[:count]
+@dataclass(frozen=True, slots=True)
+class Mixture:
+    """The checked arguments of one call, as every backend takes them: x [count, *shape] is filled, see `sample_mixture`."""
+
+    x: Tensor
+    y: Tensor  # uint8 [count]
+    start: int
+    scale: float
+    seed: int
+    stream: int
+    center: float
+    pattern: Tensor | None  # float32 [D]
+    mean: list[float] | None  # per channel, likewise std
+    std: list[float] | None
+    channels_last: bool
+    threads: int
+    purpose: int
+
+
+_backends = Operation[[Mixture], None]("sample_mixture")
 
 
 def sample_mixture(
@@ -119,33 +137,20 @@ def sample_mixture(
     shape = _check_shape(shape, channels_last)
     y = labels(start, count, prior, device=device)
     _check_place(scale, center)
-    if not 0 <= seed < 2**64:
-        raise SynbenchError(f"seed: expected an integer in [0, 2^64), got {seed}")
-    if not 0 <= stream < 2**32:
-        raise SynbenchError(f"stream: expected an integer in [0, 2^32), got {stream}")
-    if not 0 <= purpose < 2**32:
-        raise SynbenchError(f"purpose: expected an integer in [0, 2^32), got {purpose}")
-    if threads < 0:
-        raise SynbenchError(f"threads: expected 0 (torch's number) or more, got {threads}")
-    if dtype not in _DTYPES:
-        raise SynbenchError(f"dtype: expected one of {', '.join(map(str, _DTYPES))}, got {dtype}")
-    means, stds = _check_channels("mean", mean, shape), _check_channels("std", std, shape)
-    _check_fits(dtype, center, scale, means, stds)
+    for name, word, bits in (("seed", seed, 64), ("stream", stream, 32), ("purpose", purpose, 32)):
+        if not 0 <= word < 2**bits:
+            raise SynbenchError(f"{name}: expected an integer in [0, 2^{bits}), got {word}")
+    threads = thread_count(threads)
+    means, stds = _check_values(dtype, shape, center, scale, mean, std)
     if isinstance(pattern, UnitPattern):
         u: Tensor | None = pattern.values
     else:
         u = None if pattern is None else _check_pattern(pattern, shape, device)
-    layout = torch.channels_last if channels_last else torch.contiguous_format
-    if out is None:
-        out = torch.empty((count, *shape), dtype=dtype, device=device, memory_format=layout)
-    else:
-        _check_out(out, (count, *shape), dtype, layout, device)
-    run = implementation("sample_mixture", resolve("sample_mixture", device.type, backend))
-    run(
-        out, y, start,
-        scale=scale, seed=seed, stream=stream, center=center, pattern=u, mean=means, std=stds,
-        channels_last=channels_last, threads=threads or torch.get_num_threads(), purpose=purpose,
-    )  # fmt: skip
+    out = _output(out, (count, *shape), dtype, channels_last, device)
+    call = Mixture(
+        out, y, start, scale, seed, stream, center, u, means, stds, channels_last, threads, purpose
+    )
+    _backends.on(device.type, backend)(call)
     return out, y
 
 
@@ -198,15 +203,8 @@ def sample_shaped_mixture(
     _check_range(start, count)
     _check_place(scale, center)
     wide = torch.float64 if resolve("sample_mixture", device.type, backend) == "torch" else torch.float32
-    if dtype not in _DTYPES:
-        raise SynbenchError(f"dtype: expected one of {', '.join(map(str, _DTYPES))}, got {dtype}")
-    means, stds = _check_channels("mean", mean, shape), _check_channels("std", std, shape)
-    _check_fits(dtype, center, scale * (1.0 if midpoint is None else 3.0), means, stds)
-    layout = torch.channels_last if channels_last else torch.contiguous_format
-    if out is None:
-        out = torch.empty((count, *shape), dtype=dtype, device=device, memory_format=layout)
-    else:
-        _check_out(out, (count, *shape), dtype, layout, device)
+    means, stds = _check_values(dtype, shape, center, scale * (1.0 if midpoint is None else 3.0), mean, std)
+    out = _output(out, (count, *shape), dtype, channels_last, device)
     z, y = sample_mixture(
         shape, start, count,
         scale=0.0, seed=seed, stream=stream, center=0.0, prior=prior, purpose=purpose, dtype=wide, device=device,
@@ -217,7 +215,7 @@ def sample_shaped_mixture(
     u = direction.to(wide) * amplitude
     middle = base if midpoint is None else base + midpoint.to(wide) * amplitude
     class_mean = torch.stack([(middle - u).expand(shape), (middle + u).expand(shape)])
-    threads = threads or torch.get_num_threads()
+    threads = thread_count(threads)
     # The compiled root takes any number of samples: what fits into the caches of the threads is fastest.
     cached = device.type == "cpu" and wide == torch.float32
     step = samples_per_part(shape, min(_PART, threads * _CACHED) if cached else _PART)
@@ -294,14 +292,24 @@ def _check_channels(
     return numbers
 
 
-def _check_fits(
-    dtype: torch.dtype, center: float, scale: float, mean: list[float] | None, std: list[float] | None
-) -> None:
+def _check_values(
+    dtype: torch.dtype,
+    shape: tuple[int, ...],
+    center: float,
+    scale: float,
+    mean: float | Sequence[float] | None,
+    std: float | Sequence[float] | None,
+) -> tuple[list[float] | None, list[float] | None]:
+    """Mean and std per channel; SynbenchError unless the dtype holds what comes of them."""
+    if dtype not in _DTYPES:
+        raise SynbenchError(f"dtype: expected one of {', '.join(map(str, _DTYPES))}, got {dtype}")
+    means, stds = _check_channels("mean", mean, shape), _check_channels("std", std, shape)
     # The arithmetic is float32 at most; 7 sigma is more noise than there is.
     limit = min(torch.finfo(dtype).max, torch.finfo(torch.float32).max)
-    largest = (abs(center) + scale + max(map(abs, mean or [0.0])) + 7.0) / min(1.0, *(std or [1.0]))
+    largest = (abs(center) + scale + max(map(abs, means or [0.0])) + 7.0) / min(1.0, *(stds or [1.0]))
     if largest > limit:
         raise SynbenchError(f"dtype: expected one that holds samples up to {largest:.3g}, got {dtype}")
+    return means, stds
 
 
 def _check_pattern(pattern: Tensor, shape: tuple[int, ...], device: torch.device) -> Tensor:
@@ -315,9 +323,13 @@ def _check_pattern(pattern: Tensor, shape: tuple[int, ...], device: torch.device
     return pattern.detach().to(device, torch.float32).contiguous().view(dim)
 
 
-def _check_out(
-    out: Tensor, shape: tuple[int, ...], dtype: torch.dtype, layout: torch.memory_format, device: torch.device
-) -> None:
+def _output(
+    out: Tensor | None, shape: tuple[int, ...], dtype: torch.dtype, channels_last: bool, device: torch.device
+) -> Tensor:
+    """A new tensor, or the given one; SynbenchError unless it is as the new one would be."""
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    if out is None:
+        return torch.empty(shape, dtype=dtype, device=device, memory_format=layout)
     # torch takes "cpu:0" for the CPU, whose tensors have no index.
     anywhere = device.type == "cpu" or device.index in (None, out.device.index)
     same_device = out.device.type == device.type and anywhere
@@ -327,102 +339,27 @@ def _check_out(
             f"out: expected {dtype} {list(shape)}, {str(layout).removeprefix('torch.')}, on {device}, "
             f"got {out.dtype} {list(out.shape)}, strides {list(out.stride())}, on {out.device}"
         )
+    return out
 
 
-def _cpp(
-    x: Tensor,
-    y: Tensor,
-    start: int,
-    *,
-    scale: float,
-    seed: int,
-    stream: int,
-    center: float,
-    pattern: Tensor | None,
-    mean: list[float] | None,
-    std: list[float] | None,
-    channels_last: bool,
-    threads: int,
-    purpose: int = _PURPOSE_DATA,
-    level: str = "auto",
-) -> None:
-    import synbench_fast._core as core
+def sample_mixture_cpp(call: Mixture, level: str = "auto") -> None:
+    """level: the instruction set, see `_core.simd_levels`; it changes no bit."""
+    from synbench_fast import _core
 
+    x, mean, std = call.x, call.mean, call.std
     count, dim = x.shape[0], math.prod(x.shape[1:])
     # A vector normalised alike throughout is one long channel, which is the fast way to write it.
     alike = all(len(set(values or ())) <= 1 for values in (mean, std))
     channels = 1 if x.dim() == 2 and alike else x.shape[1]
     if channels == 1:
         mean, std = (values[:1] if values else None for values in (mean, std))
-    rows = (x.permute(0, 2, 3, 1) if channels_last else x).detach().view(count, dim)
+    rows = (x.permute(0, 2, 3, 1) if call.channels_last else x).detach().view(count, dim)
     if x.element_size() == 2:
         rows = rows.view(torch.uint16)
-    core.sample_mixture(
-        rows.numpy(), y.numpy(),
-        type=str(x.dtype).removeprefix("torch."), start=start, seed=seed, stream=stream, purpose=purpose,
-        channels=channels, pixels=dim // channels, center=center, scale=scale,
-        pattern=None if pattern is None else pattern.numpy(), mean=mean or [], std=std or [],
-        channels_last=channels_last, threads=threads, level=level,
+    _core.sample_mixture(
+        rows.numpy(), call.y.numpy(),
+        type=dtype_name(x), start=call.start, seed=call.seed, stream=call.stream, purpose=call.purpose,
+        channels=channels, pixels=dim // channels, center=call.center, scale=call.scale,
+        pattern=None if call.pattern is None else call.pattern.numpy(), mean=mean or [], std=std or [],
+        channels_last=call.channels_last, threads=call.threads, level=level,
     )  # fmt: skip
-
-
-def _torch(
-    x: Tensor,
-    y: Tensor,
-    start: int,
-    *,
-    scale: float,
-    seed: int,
-    stream: int,
-    center: float,
-    pattern: Tensor | None,
-    mean: list[float] | None,
-    std: list[float] | None,
-    channels_last: bool,
-    threads: int,
-    purpose: int = _PURPOSE_DATA,
-) -> None:
-    """The specification: everything in float64, cast once. The layout of x is torch's business."""
-    del channels_last, threads
-    count, dim, sample_shape = x.shape[0], math.prod(x.shape[1:]), x.shape[1:]
-    like: dict[str, Any] = {"dtype": torch.float64, "device": x.device}
-    per_channel = (-1, *(1 for _ in sample_shape[1:]))
-    shift = torch.as_tensor(mean or [0.0], **like).view(per_channel)
-    deviation = torch.as_tensor(std or [1.0], **like).view(per_channel)
-    u = torch.full((dim,), dim**-0.5, **like) if pattern is None else pattern.to(torch.float64)
-
-    quads = torch.arange((dim + 3) // 4, device=x.device)
-    step = max(1, 2**22 // dim)  # bounds the temporaries
-    for first in range(0, count, step):
-        part = slice(first, min(first + step, count))
-        index = torch.arange(start + part.start, start + part.stop, device=x.device)
-        w = _philox(seed, quads, index[:, None], stream, purpose)
-        z = torch.stack([*_box_muller(w[0], w[1]), *_box_muller(w[2], w[3])], -1).flatten(1)[:, :dim]
-        sign = 2.0 * y[part, None].to(torch.float64) - 1.0
-        raw = (center + sign * scale * u + z).view(-1, *sample_shape)
-        x[part] = ((raw - shift) / deviation).to(x.dtype)
-
-
-def _philox(seed: int, *counter: Tensor | int) -> list[Tensor]:
-    """Philox4x32-10 on int64 tensors that hold 32-bit words and broadcast."""
-    c = [torch.as_tensor(word) for word in counter]
-    key0, key1 = seed & _MASK, seed >> 32
-    for _ in range(10):
-        high0, low0 = _product(0xD2511F53, c[0])
-        high1, low1 = _product(0xCD9E8D57, c[2])
-        c = [high1 ^ c[1] ^ key0, low1, high0 ^ c[3] ^ key1, low0]
-        key0, key1 = (key0 + 0x9E3779B9) & _MASK, (key1 + 0xBB67AE85) & _MASK
-    return c
-
-
-def _product(a: int, b: Tensor) -> tuple[Tensor, Tensor]:
-    """High and low word of a b, through 16-bit halves: no intermediate exceeds 49 bits."""
-    low = (b & 0xFFFF) * a
-    high = (b >> 16) * a + (low >> 16)
-    return high >> 16, ((high & 0xFFFF) << 16) | (low & 0xFFFF)
-
-
-def _box_muller(radius: Tensor, angle: Tensor) -> tuple[Tensor, Tensor]:
-    r = torch.sqrt(-2.0 * torch.log((radius.to(torch.float64) + 0.5) / 2.0**32))
-    phi = angle.to(torch.float64) * (2.0 * math.pi / 2.0**32)
-    return r * torch.cos(phi), r * torch.sin(phi)

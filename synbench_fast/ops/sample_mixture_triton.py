@@ -18,12 +18,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 import triton.language as tl
-from torch import Tensor
 from triton import JITFunction
 
 from synbench_fast.errors import SynbenchError, first_line
+from synbench_fast.ops.sample_mixture import Mixture
 
-__all__ = ["sample_mixture", "sample_mixture_kernel"]
+__all__ = ["plan_of", "sample_mixture_kernel", "sample_mixture_triton", "start"]
 
 # Elements of one sample that a program computes, and its warps. Eight normals per thread are two independent
 # quads, whose multiplications hide each other's latency. The planar kernels of 16 and 32 bits then take 39 to
@@ -193,7 +193,7 @@ class _Plan(NamedTuple):
         return self.segments * self.blocks
 
 
-def _plan(channels: int, pixels: int, block: int = 0) -> _Plan:
+def plan_of(channels: int, pixels: int, block: int = 0) -> _Plan:
     one_channel = channels == 1 or pixels >= _SHORT
     segments, segment = (channels, pixels) if one_channel else (1, channels * pixels)
     # A segment whose length is no multiple of four begins within a quad.
@@ -231,71 +231,37 @@ def _word(value: int) -> int:
     return (value & 0xFFFFFFFF) - ((value & 0x80000000) << 1)
 
 
-def sample_mixture(
-    x: Tensor,
-    y: Tensor,
-    start: int,
-    *,
-    scale: float,
-    seed: int,
-    stream: int,
-    center: float,
-    pattern: Tensor | None,
-    mean: list[float] | None,
-    std: list[float] | None,
-    channels_last: bool,
-    threads: int,
-    purpose: int = 0,
-) -> None:
-    """See ops.sample_mixture; runs on the current stream of x's device and waits for nothing."""
-    del threads
-    with torch.cuda.device(x.device):
-        _launch(
-            x, y, start,
-            scale=scale, seed=seed, stream=stream, center=center, pattern=pattern, mean=mean, std=std,
-            channels_last=channels_last, purpose=purpose,
-        )  # fmt: skip
+def sample_mixture_triton(call: Mixture) -> None:
+    """Runs on the current stream of the device of x and waits for nothing."""
+    with torch.cuda.device(call.x.device):
+        start(call)
 
 
-def _launch(
-    x: Tensor,
-    y: Tensor,
-    start: int,
-    *,
-    scale: float,
-    seed: int,
-    stream: int,
-    center: float,
-    pattern: Tensor | None,
-    mean: list[float] | None,
-    std: list[float] | None,
-    channels_last: bool,
-    purpose: int,
-    block: int = 0,
-    span: int = 0,
-    store: bool = True,
-) -> None:
+def start(call: Mixture, *, block: int = 0, span: int = 0, store: bool = True) -> None:
     """block, span: 0 takes them from the table; they change no bit. store: see the kernel."""
+    x, mean, std = call.x, call.mean, call.std
     count, dim = x.shape[0], math.prod(x.shape[1:])
     if count == 0:
         return
     channels = x.shape[1]
-    channels_last = channels_last and 1 < channels < dim
+    channels_last = call.channels_last and 1 < channels < dim
     if not channels_last and all(len(set(values or ())) <= 1 for values in (mean, std)):
         channels, mean, std = 1, mean and mean[:1], std and std[:1]
-    plan = _plan(channels, dim // channels, block)
+    plan = plan_of(channels, dim // channels, block)
     warps = _WARPS.get(plan.block, 4)
     if not span:
         span = min(max(1, count * plan.programs * warps // _ENOUGH_WARPS), _SPAN)
     span = max(span, -(-count // _GRID_Y))
 
-    table = torch.from_numpy(_affine(channels, dim, scale, center, pattern is not None, mean, std))
+    table = torch.from_numpy(
+        _affine(channels, dim, call.scale, call.center, call.pattern is not None, mean, std)
+    )
     if x.is_cuda:
         table = table.pin_memory().to(x.device, non_blocking=True)  # pageable memory would wait for the GPU
     try:
         sample_mixture_kernel[plan.programs, -(-count // span)](
-            x, y, table, pattern,
-            _word(seed), _word(seed >> 32), _word(stream), _word(purpose), _word(start),
+            x, call.y, table, call.pattern,
+            _word(call.seed), _word(call.seed >> 32), _word(call.stream), _word(call.purpose), _word(call.start),
             count, span, plan.channels, plan.pixels, plan.segments, plan.segment,
             ONE_CHANNEL=plan.segment == plan.pixels,
             CHANNELS_LAST=channels_last,

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-__all__ = ["Moments", "ratio", "sampling_covariances"]
+from synbench_fast.ops.robust_spectrum import ratio
+
+__all__ = ["Moments", "sampling_covariances"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +24,7 @@ class Moments:
 
 
 def sampling_covariances(
-    moments: Moments, kappa: Tensor, f: list[Tensor], df: list[Tensor], nu: float, c0: float
+    moments: Moments, kappa: Tensor, f: Sequence[Tensor], df: Sequence[Tensor], nu: float, c0: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Covariances [E, E] of t with t, of t_rob with t_rob, and of t (rows) with t_rob (columns).
 
@@ -125,12 +128,6 @@ def _divided_difference(k: Tensor, u: list[Tensor]) -> tuple[Tensor, Tensor, Ten
         torch.where(near, limit[2], second),
         torch.where(near, limit[3], both),
     )
-
-
-def ratio(numerator: Tensor, denominator: Tensor) -> Tensor:
-    """numerator / denominator, 0 where the denominator is 0."""
-    zero = denominator == 0.0
-    return torch.where(zero, 0.0, numerator / torch.where(zero, 1.0, denominator))
 
 
 def _symmetric(matrix: Tensor) -> Tensor:

@@ -8,12 +8,15 @@ import torch
 from torch import Tensor
 
 from synbench_fast.errors import SynbenchError, suggest
-from synbench_fast.ops.dispatch import implementation, resolve
+from synbench_fast.ops.checked import array, check_device, check_real
+from synbench_fast.ops.dispatch import Operation
 
-__all__ = ["GRID", "Integral", "score_auc"]
+__all__ = ["GRID", "Integral", "score_auc", "score_auc_cpp"]
 
 Integral = Literal["exact", "grid"]
 GRID = (0.6, 1.0, 100)  # first, last and number of points of the published script's threshold grid
+
+_backends = Operation[[Tensor, Tensor, Tensor, Integral], Tensor]("score_auc")
 
 
 def score_auc(
@@ -54,50 +57,33 @@ def score_auc(
         raise SynbenchError(
             f"integral: expected 'exact' or 'grid', got {integral!r}{suggest(str(integral), ['exact', 'grid'])}"
         )
-    for name, value in (("accuracy", accuracy), ("bound", bound), ("thresholds", thresholds)):
-        if value.is_complex():
-            raise SynbenchError(
-                f"{name}: expected real numbers, got {str(value.dtype).removeprefix('torch.')}"
-            )
+    check_real(accuracy=accuracy, bound=bound, thresholds=thresholds)
     if accuracy.ndim == 0 or accuracy.shape != bound.shape:
         raise SynbenchError(
             "bound: expected the shape [..., S] of accuracy, got "
             f"{list(bound.shape)} for accuracy {list(accuracy.shape)}"
         )
-    if bound.device != accuracy.device:
-        raise SynbenchError(f"bound: expected device {accuracy.device} of accuracy, got {bound.device}")
+    check_device("accuracy", accuracy.device, bound=bound)
     if accuracy.shape[-1] == 0:
         raise SynbenchError("accuracy: expected at least one scale, got none")
     if thresholds.ndim != 1 or not bool(((thresholds >= 0) & (thresholds <= 1)).all()):
         raise SynbenchError(f"thresholds: expected values in [0, 1], got {thresholds.tolist()}")
-    chosen = implementation("score_auc", resolve("score_auc", accuracy.device.type, backend))
-    area: Tensor = chosen(
+    return _backends.on(accuracy.device.type, backend)(
         accuracy.detach().double(),
         bound.detach().double(),
         thresholds.detach().to(accuracy.device, torch.float64),
         integral,
     )
-    return area
 
 
-def _torch(accuracy: Tensor, bound: Tensor, thresholds: Tensor, integral: Integral) -> Tensor:
-    excess = (accuracy[..., None] - thresholds).clamp_min(0)  # [..., S, A]
-    if integral == "grid":
-        grid = torch.linspace(*GRID, dtype=torch.float64, device=accuracy.device)
-        counted = (accuracy[..., None] > grid).double() @ (grid[:, None] >= thresholds).double()
-        excess = torch.where(excess > 0, counted, 0.0)
-    counts = (excess > 0) & ~torch.isinf(bound[..., None])  # NaN stays NaN
-    return torch.where(counts, bound[..., None] * excess, 0.0).mean(-2)
-
-
-def _cpp(accuracy: Tensor, bound: Tensor, thresholds: Tensor, integral: Integral) -> Tensor:
+def score_auc_cpp(accuracy: Tensor, bound: Tensor, thresholds: Tensor, integral: Integral) -> Tensor:
     from synbench_fast import _core
 
     leading, scales = accuracy.shape[:-1], accuracy.shape[-1]
     area = _core.score_auc(
-        accuracy.reshape(-1, scales).contiguous().numpy(),
-        bound.reshape(-1, scales).contiguous().numpy(),
-        thresholds.contiguous().numpy(),
+        array(accuracy.reshape(-1, scales)),
+        array(bound.reshape(-1, scales)),
+        array(thresholds),
         integral == "grid",
         torch.get_num_threads(),
     )

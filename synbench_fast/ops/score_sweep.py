@@ -8,9 +8,19 @@ import torch
 from torch import Tensor
 
 from synbench_fast.errors import SynbenchError
-from synbench_fast.ops.dispatch import implementation, resolve
+from synbench_fast.ops.checked import (
+    array,
+    check_device,
+    check_labels,
+    check_real,
+    check_shape,
+    class_counts,
+    kind,
+    thread_count,
+)
+from synbench_fast.ops.dispatch import Operation
 
-__all__ = ["PUBLISHED_GROUP", "SweepTotals", "score_sweep"]
+__all__ = ["PUBLISHED_GROUP", "Sweep", "SweepTotals", "score_sweep", "score_sweep_cpp"]
 
 PUBLISHED_GROUP = 256  # the published script averages the bound over batches of this many samples
 
@@ -90,6 +100,25 @@ class SweepTotals:
         return torch.where(torch.isfinite(t), t, 0.0)
 
 
+@dataclass(frozen=True, slots=True)
+class Sweep:
+    """The checked arguments of one call, as every backend takes them: see `score_sweep`."""
+
+    x: Tensor
+    y: Tensor
+    weights: Tensor
+    center: Tensor
+    signal: Tensor
+    robust_margin: Tensor
+    offset: float
+    group: int
+    threads: int
+    count: Tensor
+
+
+_backends = Operation[[Sweep], SweepTotals]("score_sweep")
+
+
 def score_sweep(
     x: Tensor,
     y: Tensor,
@@ -132,121 +161,53 @@ def score_sweep(
     Source: SynBench (Ko et al.), accuracy and scaled bound of the eps-robust linear classifier.
     """
     if x.ndim != 2 or x.dtype not in (torch.float32, torch.float64):
-        raise SynbenchError(
-            f"x: expected float32 or float64 [N, F], got {str(x.dtype).removeprefix('torch.')} {list(x.shape)}"
-        )
+        raise SynbenchError(f"x: expected float32 or float64 [N, F], got {kind(x)}")
     n, f = x.shape
     if n == 0:
         raise SynbenchError("x: expected at least one sample, got none")
-    if y.shape != (n,) or y.is_floating_point() or y.is_complex():
-        raise SynbenchError(
-            f"y: expected integer labels [{n}], got {str(y.dtype).removeprefix('torch.')} {list(y.shape)}"
-        )
+    check_labels(y, n)
     if weights.ndim != 2 or weights.shape[1] != f:
         raise SynbenchError(f"weights: expected [E, {f}], got {list(weights.shape)}")
-    for name, value in (
-        ("weights", weights), ("center", center), ("signal", signal), ("robust_margin", robust_margin),
-    ):  # fmt: skip
-        if value.is_complex():
-            raise SynbenchError(
-                f"{name}: expected real numbers, got {str(value.dtype).removeprefix('torch.')}"
-            )
-    for name, value, shape in (
-        ("center", center, (f,)),
-        ("signal", signal, (len(weights),)),
-        ("robust_margin", robust_margin, (len(weights),)),
-    ):
-        if value.shape != shape:
-            raise SynbenchError(f"{name}: expected {list(shape)}, got {list(value.shape)}")
-    for name, value in (
-        ("y", y), ("weights", weights), ("center", center), ("signal", signal), ("robust_margin", robust_margin),
-    ):  # fmt: skip
-        if value.device != x.device:
-            raise SynbenchError(f"{name}: expected device {x.device} of x, got {value.device}")
+    check_real(weights=weights, center=center, signal=signal, robust_margin=robust_margin)
+    check_shape((f,), center=center)
+    check_shape((len(weights),), signal=signal, robust_margin=robust_margin)
+    check_device(
+        "x", x.device, y=y, weights=weights, center=center, signal=signal, robust_margin=robust_margin
+    )
     if group < 1:
         raise SynbenchError(f"group: expected at least 1, got {group}")
-    if threads < 0:
-        raise SynbenchError(f"threads: expected 0 (torch's number) or more, got {threads}")
-    if count is None:
-        ones = int(y.count_nonzero())
-        count = (n - ones, ones)
-    chosen = implementation("score_sweep", resolve("score_sweep", x.device.type, backend))
-    totals: SweepTotals = chosen(
-        x.detach(),
-        y,
-        weights.detach().double(),
-        center.detach().double(),
-        signal.detach().double(),
-        robust_margin.detach().double(),
-        offset,
-        group,
-        threads,
-        torch.tensor(count),
+    threads = thread_count(threads)
+    weights, center, signal, robust_margin = (
+        one.detach().double() for one in (weights, center, signal, robust_margin)
     )
-    return totals
-
-
-def _torch(
-    x: Tensor,
-    y: Tensor,
-    weights: Tensor,
-    center: Tensor,
-    signal: Tensor,
-    robust_margin: Tensor,
-    offset: float,
-    group: int,
-    threads: int,
-    count: Tensor,
-) -> SweepTotals:
-    n = len(x)
-    margin = (x.double() - center) @ weights.T - offset  # [N, E]
-    label = (y != 0)[:, None]
-    correct = torch.where(label, margin > 0, margin <= 0)  # a NaN is on neither side
-    robust = correct & torch.where(label, margin > robust_margin, -margin >= robust_margin)
-    bound = torch.where(correct & (signal != 0), margin.abs() / signal, 0.0)
-    member = torch.arange(n, device=x.device) // group
-    groups = (n + group - 1) // group
-    group_correct = torch.zeros(groups, weights.shape[0], dtype=torch.float64, device=x.device)
-    group_bound = torch.zeros_like(group_correct)
-    group_correct.index_add_(0, member, correct.double())
-    group_bound.index_add_(0, member, bound)
-    one_hot = torch.stack([y == 0, y != 0]).double()  # [2, N]
-    return SweepTotals(
-        count=count,
-        correct=correct.sum(0),
-        robust_correct=robust.sum(0),
-        groups=(group_correct > 0).sum(0),
-        group_mean_sum=torch.where(group_correct > 0, group_bound / group_correct, 0.0).sum(0),
-        bound_sum=bound.sum(0),
-        bound_square_sum=bound.square().sum(0),
-        margin_sum=one_hot @ margin,
-        margin_square_sum=one_hot @ margin.square(),
+    call = Sweep(
+        x.detach(), y, weights, center, signal, robust_margin, offset, group, threads, class_counts(y, count)
     )
+    return _backends.on(x.device.type, backend)(call)
 
 
-def _cpp(
-    x: Tensor,
-    y: Tensor,
-    weights: Tensor,
-    center: Tensor,
-    signal: Tensor,
-    robust_margin: Tensor,
-    offset: float,
-    group: int,
-    threads: int,
-    count: Tensor,
-) -> SweepTotals:
+def score_sweep_cpp(call: Sweep) -> SweepTotals:
     from synbench_fast import _core
 
     totals = _core.score_sweep(
-        x.contiguous().numpy(),
-        (y != 0).to(torch.uint8).contiguous().numpy(),
-        weights.contiguous().numpy(),
-        center.contiguous().numpy(),
-        signal.contiguous().numpy(),
-        robust_margin.contiguous().numpy(),
-        offset,
-        group,
-        threads or torch.get_num_threads(),
+        array(call.x),
+        array((call.y != 0).to(torch.uint8)),
+        array(call.weights),
+        array(call.center),
+        array(call.signal),
+        array(call.robust_margin),
+        call.offset,
+        call.group,
+        call.threads,
     )
-    return SweepTotals(count, **{name: torch.from_numpy(value) for name, value in totals.items()})
+    return SweepTotals(
+        count=call.count,
+        correct=torch.from_numpy(totals["correct"]),
+        robust_correct=torch.from_numpy(totals["robust_correct"]),
+        groups=torch.from_numpy(totals["groups"]),
+        group_mean_sum=torch.from_numpy(totals["group_mean_sum"]),
+        bound_sum=torch.from_numpy(totals["bound_sum"]),
+        bound_square_sum=torch.from_numpy(totals["bound_square_sum"]),
+        margin_sum=torch.from_numpy(totals["margin_sum"]),
+        margin_square_sum=torch.from_numpy(totals["margin_square_sum"]),
+    )

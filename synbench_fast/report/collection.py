@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import gc
-import json
 import os
-import stat
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,10 +12,41 @@ from typing import Any
 
 from synbench_fast.errors import SynbenchError
 from synbench_fast.fleet.database import FILE
-from synbench_fast.report.reader import Entry, Suite, read_all
-from synbench_fast.results.documents import check_own
+from synbench_fast.results.codec import Mismatch
+from synbench_fast.results.documents import parse
+from synbench_fast.results.files import check_own, read_text
+from synbench_fast.results.records import SCHEMA, Result, TaskRecord
+from synbench_fast.results.suite import SUITE_SCHEMA, SuiteResult
 
-__all__ = ["Board", "Collection", "Failure", "boards", "collect", "load_results"]
+__all__ = ["Board", "Collection", "Failure", "Item", "boards", "collect", "load_results"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Item:
+    """A result or a suite of results, and the file that it is from; of one in memory its encoder."""
+
+    file: str
+    document: Result | SuiteResult
+
+    @property
+    def suite(self) -> SuiteResult | None:
+        """The document where it is a suite's."""
+        return self.document if isinstance(self.document, SuiteResult) else None
+
+    @cached_property
+    def results(self) -> list[Result]:
+        """The result, or those of the suite's tasks."""
+        return [self.document] if isinstance(self.document, Result) else self.document.results
+
+    @property
+    def tasks(self) -> list[str]:
+        """Names of the tasks of a suite; an empty one for a single result."""
+        return [""] if isinstance(self.document, Result) else self.document.tasks
+
+    @property
+    def first(self) -> Result:
+        """The result; of a suite the first one, which has the encoder of all, and the budgets and thresholds of its scores."""
+        return self.results[0]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +62,7 @@ class Collection:
     """What a directory holds. `problems`: one line for every file that is no result."""
 
     folder: str
-    items: list[Entry | Suite]
+    items: list[Item]
     failures: list[Failure]
     problems: list[str]
 
@@ -42,38 +71,32 @@ class Collection:
 class Board:
     """Results of one task (or suite), estimator and seed: the same samples, so that scores may be compared.
 
-    `title` says what they share, `configurations` what distinguishes members with the same spec. `spec` and the
-    first result of a member: `encoder_of`.
+    `title` says what they share, `configurations` what distinguishes members with the same spec.
     """
 
     title: str
-    members: list[Entry | Suite]
+    members: list[Item]
     configurations: list[str]
 
     @property
-    def first(self) -> Entry:
+    def first(self) -> Result:
         """A result that stands for all: its task, estimator and seed are the board's."""
-        return encoder_of(self.members[0])
+        return self.members[0].first
 
     @property
     def suite(self) -> bool:
         """Whether the members are results of a suite of tasks."""
-        return isinstance(self.members[0], Suite)
+        return self.members[0].suite is not None
 
     @cached_property
     def eps(self) -> list[float]:
         """Every budget that a member has."""
-        return sorted({one for member in self.members for one in encoder_of(member).eps})
+        return sorted({one for member in self.members for one in member.first.eps})
 
     @cached_property
     def thresholds(self) -> list[float]:
         """Every threshold that a member has."""
-        return sorted({one for member in self.members for one in encoder_of(member).thresholds})
-
-
-def encoder_of(item: Entry | Suite) -> Entry:
-    """The result itself; of a suite the first one, which has the encoder of all."""
-    return item if isinstance(item, Entry) else item.entries[0]
+        return sorted({one for member in self.members for one in member.first.thresholds})
 
 
 def load_results(folder: str | Path, failures: Iterable[Failure] = ()) -> Collection:
@@ -94,32 +117,28 @@ def load_results(folder: str | Path, failures: Iterable[Failure] = ()) -> Collec
     store = os.path.lexists(root / FILE)
     if store:
         check_own(root / "results", folder=True)
-    paths, problems = [], []
-    for path in sorted(
-        path
+    paths = sorted(
+        os.path.join(place, name)
         for place in (root, root / "results")
         if place.is_dir()
-        for path in place.glob("*.json")
-        if not path.name.startswith(".")
-    ):
-        try:
-            _check_file(path, store)
-        except SynbenchError as error:
-            problems.append(str(error))
-        else:
-            paths.append(str(path))
+        for name in os.listdir(place)
+        if name.endswith(".json") and not name.startswith(".")
+    )
     found = list(failures)
-    if not paths and not problems and not found:
+    if not paths and not found:
         raise SynbenchError(f"DIR: expected files *.json in {str(folder)!r} or its results/, got none")
+    items, problems = [], []
     enabled = gc.isenabled()
     gc.disable()  # millions of numbers and no cycle among them
     try:
-        read = read_all(paths)
+        for path in paths:
+            try:
+                items.append(_item(path, store))
+            except SynbenchError as error:
+                problems.append(str(error))
     finally:
         if enabled:
             gc.enable()
-    items = [one for one in read if not isinstance(one, str)]
-    problems += [one for one in read if isinstance(one, str)]
     if not items and not found:
         raise SynbenchError(
             f"DIR: expected at least one result in {str(folder)!r}, got {len(problems)} files of which none is: "
@@ -128,106 +147,95 @@ def load_results(folder: str | Path, failures: Iterable[Failure] = ()) -> Collec
     return Collection(folder=str(folder), items=items, failures=found, problems=problems)
 
 
-def _check_file(path: Path, store: bool) -> None:
-    """SynbenchError for what a reader would wait for (a FIFO, a device), and in a store for links."""
-    if store:
-        check_own(path)
-    elif path.exists() and stat.S_IFMT(path.stat().st_mode) not in (stat.S_IFREG, stat.S_IFDIR):
-        raise SynbenchError(f"{path}: expected a readable result file, got something else")
+def _item(path: str, store: bool) -> Item:
+    """The result or suite in a file; SynbenchError for others, and for what a reader would wait for (a FIFO, a device)."""
+    source = parse(read_text(path, "result", own=store, regular=True), path)
+    schema = source.get("schema") if isinstance(source, dict) else None
+    if schema not in (SCHEMA, SUITE_SCHEMA):
+        raise SynbenchError(
+            f"{path}: schema: expected {SCHEMA!r} or {SUITE_SCHEMA!r}, got {str(schema)[:60]!r}"
+        )
+    kind = Result if schema == SCHEMA else SuiteResult
+    return Item(file=path, document=kind.from_header(source, path, own=store))
 
 
-def collect(results: Iterable[Any]) -> Collection:
-    """The same of results in memory: `Result` and `SuiteResult` objects."""
-    from synbench_fast.report.reader import entry_of
-
-    items = [entry_of(one) for one in results]
+def collect(results: Iterable[Result | SuiteResult]) -> Collection:
+    """The same of results in memory."""
+    items = [Item(file=one.encoder.spec, document=one) for one in results]
     if not items:
         raise SynbenchError("results: expected at least one result, got none")
+    for one in items:
+        try:
+            one.document.check()
+        except Mismatch as error:
+            raise SynbenchError(f"{one.first.encoder.spec}: {error}") from None
     return Collection(folder="", items=items, failures=[], problems=[])
 
 
-def _task_key(entry: Entry) -> tuple[Any, ...]:
+def _task_key(result: Result) -> tuple[Any, ...]:
     """What `compare` wants to be alike for scores on the same samples, and how curves are averaged."""
-    task = entry.task
-    return (
-        entry.estimator,
-        entry.integral,
-        entry.seed,
-        tuple(task["shape"]),
-        tuple(task["scales"]),
-        task["prior"],
-        task["center"],
-        task["pattern"],
-        task["covariance"],
-        json.dumps(task.get("average")),
-    )
+    task = result.task
+    noise = (task.prior, task.center, task.pattern, task.covariance, task.average)
+    return (result.estimator, result.integral, result.seed, task.shape, tuple(task.scales), *noise)
 
 
-def boards(items: Sequence[Entry | Suite]) -> list[Board]:
+def boards(items: Sequence[Item]) -> list[Board]:
     """Items in groups that may be compared, the largest group first."""
-    groups: dict[Any, list[Entry | Suite]] = {}
+    groups: dict[Any, list[Item]] = {}
     for one in items:
-        if isinstance(one, Suite):
-            key: Any = (one.suite, tuple(one.tasks), tuple(_task_key(entry) for entry in one.entries))
-        else:
-            key = _task_key(one)
+        key: Any = tuple(_task_key(result) for result in one.results)
+        if one.suite is not None:
+            key = (one.suite.suite, tuple(one.tasks), key)
         groups.setdefault(key, []).append(one)
-    ordered = sorted(groups.values(), key=lambda group: (isinstance(group[0], Suite), -len(group)))
+    ordered = sorted(groups.values(), key=lambda group: (group[0].suite is not None, -len(group)))
     return [
         Board(title=_title(group[0]), members=group, configurations=_configurations(group))
         for group in ordered
     ]
 
 
-def _title(item: Entry | Suite) -> str:
-    entry = encoder_of(item)
-    task = entry.task
-    shape = "x".join(str(one) for one in task["shape"])
-    if isinstance(item, Suite):
-        what = f"suite {item.suite}, {len(item.tasks)} tasks"
+def _title(item: Item) -> str:
+    first = item.first
+    task = first.task
+    shape = "x".join(str(one) for one in task.shape)
+    if item.suite is not None:
+        what = f"suite {item.suite.suite}, {len(item.tasks)} tasks"
     else:
-        what = f"pattern {task['pattern']}, {task['covariance']} noise"
-        if task["prior"] != 0.5:
-            what += f", prior {task['prior']:g}"
-        if task["center"] != 0.5:
-            what += f", center {task['center']:g}"
-    scales = task["scales"]
+        what = f"pattern {task.pattern}, {task.covariance} noise"
+        if task.prior != 0.5:
+            what += f", prior {task.prior:g}"
+        if task.center != 0.5:
+            what += f", center {task.center:g}"
+    scales = task.scales
     extent = f"{len(scales)} scales from {scales[0]:g} to {scales[-1]:g}" if len(scales) > 1 else "1 scale"
-    average = task.get("average")
-    estimator = entry.estimator + ("" if entry.integral == "exact" else f", {entry.integral} integral")
-    return f"{what}; input {shape}; {extent}; {estimator}; seed {entry.seed}" + (
-        "" if average is None else f"; average {average if isinstance(average, str) else json.dumps(average)}"
-    )
+    estimator = first.estimator + ("" if first.integral == "exact" else f", {first.integral} integral")
+    return f"{what}; input {shape}; {extent}; {estimator}; seed {first.seed}; average {task.average}"
 
 
-def samples_text(task: dict[str, Any]) -> str:
+def samples_text(task: TaskRecord) -> str:
     """`1024`, or `512-4096` where scales have different numbers of samples."""
-    samples = task["samples"]
-    if not isinstance(samples, list):
-        return str(samples)
-    low, high = min(samples, default=0), max(samples, default=0)
+    low, high = min(task.samples, default=0), max(task.samples, default=0)
     return str(low) if low == high else f"{low}-{high}"
 
 
-def _facts(item: Entry | Suite) -> dict[str, str]:
+def _facts(item: Item) -> dict[str, str]:
     """What may differ between results of one encoder on one board."""
-    entry = encoder_of(item)
-    encoder, cost = entry.encoder, entry.cost
-    prepared = encoder["preprocessing"]
+    result = item.first
+    encoder, cost, prepared = result.encoder, result.cost, result.encoder.preprocessing
     return {
-        "revision": str(encoder["revision"]),
-        "checkpoint": str(encoder["checkpoint"]),
-        "random init": str(encoder["random_init"]).lower(),
-        "pool": str(prepared["pool"]),
-        "mean": _listed(prepared["mean"]),
-        "std": _listed(prepared["std"]),
-        "samples": samples_text(entry.task),
-        "eps": _listed(entry.eps),
-        "thresholds": _listed(entry.thresholds),
-        "dtype": str(cost["dtype"]),
-        "device": str(cost["device"]),
-        "batch size": str(cost["batch_size"]),
-        "weights": entry.encoder["weights_sha256"][:8],
+        "revision": str(encoder.revision),
+        "checkpoint": str(encoder.checkpoint),
+        "random init": str(encoder.random_init).lower(),
+        "pool": str(prepared.pool),
+        "mean": _listed(prepared.mean),
+        "std": _listed(prepared.std),
+        "samples": samples_text(result.task),
+        "eps": _listed(result.eps),
+        "thresholds": _listed(result.thresholds),
+        "dtype": cost.dtype,
+        "device": cost.device,
+        "batch size": str(cost.batch_size),
+        "weights": encoder.weights_sha256[:8],
     }
 
 
@@ -235,11 +243,11 @@ def _listed(values: Sequence[float] | None) -> str:
     return "none" if values is None else ",".join(f"{one:g}" for one in values)
 
 
-def _configurations(group: Sequence[Entry | Suite]) -> list[str]:
+def _configurations(group: Sequence[Item]) -> list[str]:
     """For members with the same spec the facts that differ between them, else nothing."""
     same: dict[str, list[int]] = {}
     for place, one in enumerate(group):
-        same.setdefault(encoder_of(one).encoder["spec"], []).append(place)
+        same.setdefault(one.first.encoder.spec, []).append(place)
     texts = [""] * len(group)
     for places in same.values():
         if len(places) < 2:

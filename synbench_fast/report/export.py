@@ -12,16 +12,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from synbench_fast.errors import SynbenchError, first_line, suggest
-from synbench_fast.report.collection import collect, encoder_of, load_results, samples_text
-from synbench_fast.report.reader import CURVE, SCORE, Entry, Suite, details
+from synbench_fast.report.collection import Item, collect, load_results, samples_text
 from synbench_fast.report.tables import point_name
+from synbench_fast.results.arrays import arrays_path
+from synbench_fast.results.records import Result
 
 if TYPE_CHECKING:
-    from synbench_fast.results.records import Result
     from synbench_fast.results.suite import SuiteResult
 
 __all__ = ["FRAME_COLUMNS", "chosen", "frame", "model_card", "to_mlflow", "to_wandb"]
 
+_SCORE = ("score", "stderr", "ci95_low", "ci95_high")
+_CURVE = ("accuracy", "robust_accuracy", "bound", "raw_accuracy", "raw_bound")
 _BATCH = 500  # metrics per request; MLflow takes 1000
 _CARD_TYPE = "synbench-score"
 
@@ -98,45 +100,42 @@ def frame(results: str | os.PathLike[str] | Iterable[Result | SuiteResult], libr
     )
 
 
-def _tidy(item: Entry | Suite) -> list[dict[str, Any]]:
-    suite = item.suite if isinstance(item, Suite) else None
-    entries = item.entries if isinstance(item, Suite) else [item]
-    names: Sequence[str | None] = item.tasks if isinstance(item, Suite) else [None]
+def _tidy(item: Item) -> list[dict[str, Any]]:
     rows = []
-    for name, entry in zip(names, entries, strict=True):
-        facts = _facts(entry) | {"suite": suite, "task": name, "command": item.command}
-        for eps in entry.eps:
-            for threshold in entry.thresholds:
-                numbers = dict(zip(SCORE, map(_finite, entry.score(eps, threshold)), strict=True))
-                rows.append({**facts, "eps": eps, "threshold": threshold, **numbers})
+    for name, result in zip(item.tasks, item.results, strict=True):
+        suite = {"suite": item.suite and item.suite.suite, "task": name or None}
+        facts = _facts(result) | suite | {"command": item.document.command}
+        for one in result.scores:
+            numbers = {what: _finite(getattr(one, what)) for what in _SCORE}
+            rows.append({**facts, "eps": one.eps, "threshold": one.threshold, **numbers})
     return rows
 
 
-def _facts(entry: Entry) -> dict[str, Any]:
-    task, cost, encoder = entry.task, entry.cost, entry.encoder
+def _facts(result: Result) -> dict[str, Any]:
+    task, cost, encoder, area = result.task, result.cost, result.encoder, result.robust_area
     return {
-        "encoder": encoder["spec"],
-        "pattern": task["pattern"],
-        "covariance": task["covariance"],
-        "estimator": entry.estimator,
-        "seed": entry.seed,
-        "input_shape": "x".join(str(one) for one in task["shape"]),
-        "scales": len(task["scales"]),
+        "encoder": encoder.spec,
+        "pattern": task.pattern,
+        "covariance": task.covariance,
+        "estimator": result.estimator,
+        "seed": result.seed,
+        "input_shape": "x".join(str(one) for one in task.shape),
+        "scales": len(task.scales),
         "samples": samples_text(task),
-        "prior": task["prior"],
-        "robust_area": entry.robust_area["value"],
-        "robust_area_ratio": entry.robust_area["ratio"],
-        "robust_area_stderr": entry.robust_area["stderr"],
-        "parameters": encoder["parameters"],
-        "feature_dim": encoder["feature_dim"],
-        "weights_sha256": encoder["weights_sha256"],
-        "images": cost["images"],
-        "images_per_second": cost["images_per_second"],
-        "seconds": cost["seconds"].get("total"),
-        "peak_memory_bytes": cost["peak_memory_bytes"],
-        "device": cost["device"],
-        "dtype": cost["dtype"],
-        "warnings": len(entry.warnings),
+        "prior": task.prior,
+        "robust_area": _finite(area.value),
+        "robust_area_ratio": _finite(area.ratio),
+        "robust_area_stderr": _finite(area.stderr),
+        "parameters": encoder.parameters,
+        "feature_dim": encoder.feature_dim,
+        "weights_sha256": encoder.weights_sha256,
+        "images": cost.images,
+        "images_per_second": cost.images_per_second,
+        "seconds": cost.seconds.get("total"),
+        "peak_memory_bytes": cost.peak_memory_bytes,
+        "device": cost.device,
+        "dtype": cost.dtype,
+        "warnings": len(result.warnings),
     }
 
 
@@ -154,42 +153,37 @@ def _imported(module: str, extra: str) -> Any:
         ) from None
 
 
-def chosen(items: Sequence[Entry | Suite], encoder: str | None) -> list[Entry | Suite]:
+def chosen(items: Sequence[Item], encoder: str | None) -> list[Item]:
     """Those of one encoder, or all; SynbenchError if it has none."""
     if encoder is None:
         return list(items)
-    found = [one for one in items if encoder_of(one).encoder["spec"] == encoder]
+    found = [one for one in items if one.first.encoder.spec == encoder]
     if not found:
-        specs = list(dict.fromkeys(encoder_of(one).encoder["spec"] for one in items))
+        specs = list(dict.fromkeys(one.first.encoder.spec for one in items))
         raise SynbenchError(
             f"encoder: expected one of {len(specs)} in the directory, got {encoder!r}{suggest(encoder, specs)}"
         )
     return found
 
 
-def _metrics(item: Entry | Suite) -> dict[str, float]:
+def _metrics(item: Item) -> dict[str, float]:
     """Finite numbers of one result under names that every tracker takes."""
-    entries = item.entries if isinstance(item, Suite) else [item]
-    names = item.tasks if isinstance(item, Suite) else [""]
     found: dict[str, float | None] = {}
-    for name, entry in zip(names, entries, strict=True):
+    for name, result in zip(item.tasks, item.results, strict=True):
         before = f"{_plain(name)}/" if name else ""
-        for eps in entry.eps:
-            for threshold in entry.thresholds:
-                for what, value in zip(SCORE, entry.score(eps, threshold), strict=True):
-                    found[f"{before}{what}_{point_name(eps, threshold)}"] = value
+        for one in result.scores:
+            for what in _SCORE:
+                found[f"{before}{what}_{point_name(one.eps, one.threshold)}"] = getattr(one, what)
         for what in ("value", "ratio", "stderr"):
-            found[f"{before}robust_area" + ("" if what == "value" else f"_{what}")] = entry.robust_area[what]
-        found[f"{before}images_per_second"] = entry.cost["images_per_second"]
-        found[f"{before}seconds"] = entry.cost["seconds"].get("total")
-        found[f"{before}peak_memory_bytes"] = float(entry.cost["peak_memory_bytes"])
-    if isinstance(item, Suite):
-        first = item.entries[0]
-        for eps in first.eps:
-            for threshold in first.thresholds:
-                numbers, _ = item.score(eps, threshold)
-                point = point_name(eps, threshold)
-                found[f"mean_{point}"], found[f"worst_{point}"] = numbers[0], numbers[4]
+            found[f"{before}robust_area" + ("" if what == "value" else f"_{what}")] = getattr(
+                result.robust_area, what
+            )
+        found[f"{before}images_per_second"] = result.cost.images_per_second
+        found[f"{before}seconds"] = result.cost.seconds.get("total")
+        found[f"{before}peak_memory_bytes"] = float(result.cost.peak_memory_bytes)
+    for both in item.suite.scores if item.suite is not None else []:
+        point = point_name(both.eps, both.threshold)
+        found[f"mean_{point}"], found[f"worst_{point}"] = both.mean, both.worst
     return {key: value for key, value in found.items() if value is not None and math.isfinite(value)}
 
 
@@ -197,45 +191,39 @@ def _plain(name: str) -> str:
     return "".join(one if (one.isalnum() and one.isascii()) or one in "_-. " else "_" for one in name)
 
 
-def _parameters(item: Entry | Suite) -> dict[str, Any]:
+def _parameters(item: Item) -> dict[str, Any]:
     """What was run, as text and numbers."""
-    entry = encoder_of(item)
-    facts = _facts(entry)
+    facts = _facts(item.first)
     names = ("encoder", "estimator", "seed", "input_shape", "scales", "samples", "prior", "device", "dtype")
     found = {name: facts[name] for name in names}
     found |= {
         "parameters": facts["parameters"],
         "feature_dim": facts["feature_dim"],
         "weights_sha256": facts["weights_sha256"],
-        "random_init": entry.encoder["random_init"],
+        "random_init": item.first.encoder.random_init,
     }
-    if isinstance(item, Suite):
-        found |= {"suite": item.suite, "tasks": ",".join(item.tasks)}
+    if item.suite is not None:
+        found |= {"suite": item.suite.suite, "tasks": ",".join(item.tasks)}
     else:
         found |= {"pattern": facts["pattern"], "covariance": facts["covariance"]}
     return {key: value for key, value in found.items() if value is not None}
 
 
-def _curves(item: Entry | Suite) -> list[tuple[float, dict[str, float]]]:
+def _curves(item: Item) -> list[tuple[float, dict[str, float]]]:
     """(scale, numbers of the curve at every eps) of a single result; suites have too many to be charted."""
-    if isinstance(item, Suite):
+    if item.suite is not None:
         return []
-    curve, size = details(item, influence=False).curve, len(CURVE)
-    steps = []
-    for s, scale in enumerate(item.task["scales"]):
-        found = {}
-        for e, eps in enumerate(item.eps):
-            place = (s * len(item.eps) + e) * size
-            point = dict(zip(CURVE, curve[place : place + size], strict=True))
-            for name in ("accuracy", "robust_accuracy", "bound", "raw_accuracy", "raw_bound"):
-                if math.isfinite(point[name]):
-                    found[f"curve/{name}_eps{eps:g}"] = float(point[name])
-        steps.append((scale, found))
-    return steps
+    steps: dict[float, dict[str, float]] = {}
+    for point in item.first.curve:
+        numbers = {f"curve/{name}_eps{point.eps:g}": float(getattr(point, name)) for name in _CURVE}
+        steps.setdefault(point.scale, {}).update(
+            {name: value for name, value in numbers.items() if math.isfinite(value)}
+        )
+    return list(steps.items())
 
 
 def to_mlflow(
-    items: Sequence[Entry | Suite], *, experiment: str = "synbench-fast", tracking_uri: str | None = None
+    items: Sequence[Item], *, experiment: str = "synbench-fast", tracking_uri: str | None = None
 ) -> int:
     """One MLflow run per result: parameters, scores as metrics, curves over scales, the document as artifact.
 
@@ -257,8 +245,7 @@ def to_mlflow(
         known = client.get_experiment_by_name(experiment)
         number = known.experiment_id if known is not None else client.create_experiment(experiment)
         for item in items:
-            entry = encoder_of(item)
-            run = client.create_run(number, run_name=entry.encoder["spec"])
+            run = client.create_run(number, run_name=item.first.encoder.spec)
             identity, at = run.info.run_id, run.info.start_time
             metrics = [Metric(key, value, at, 0) for key, value in _metrics(item).items()]
             for step, (scale, numbers) in enumerate(_curves(item)):
@@ -267,11 +254,16 @@ def to_mlflow(
             client.log_batch(
                 identity,
                 params=[Param(key, str(value)[:500]) for key, value in _parameters(item).items()],
-                tags=[RunTag("command", item.command[:5000]), RunTag("warnings", str(len(item.warnings)))],
+                tags=[
+                    RunTag("command", item.document.command[:5000]),
+                    RunTag("warnings", str(len(item.document.warnings))),
+                ],
             )
             for start in range(0, len(metrics), _BATCH):
                 client.log_batch(identity, metrics=metrics[start : start + _BATCH])
-            client.log_artifact(identity, item.file)
+            for path in (Path(item.file), arrays_path(item.file)):
+                if path.exists():  # a whole document has no file of arrays
+                    client.log_artifact(identity, str(path))
             client.set_terminated(identity)
     except MlflowException as error:
         hint = ""
@@ -284,7 +276,7 @@ def to_mlflow(
 
 
 def to_wandb(
-    items: Sequence[Entry | Suite],
+    items: Sequence[Item],
     *,
     project: str = "synbench-fast",
     directory: str | os.PathLike[str] | None = None,
@@ -308,8 +300,12 @@ def to_wandb(
         try:
             run = wandb.init(
                 project=project,
-                name=encoder_of(item).encoder["spec"],
-                config={**_parameters(item), "command": item.command, "warnings": item.warnings},
+                name=item.first.encoder.spec,
+                config={
+                    **_parameters(item),
+                    "command": item.document.command,
+                    "warnings": item.document.warnings,
+                },
                 dir=None if directory is None else str(directory),
                 mode="offline" if offline else None,
                 settings=wandb.Settings(silent=True, console="off", x_disable_stats=True),
@@ -325,7 +321,7 @@ def to_wandb(
     return len(items)
 
 
-def model_card(items: Sequence[Entry | Suite], *, name: str | None = None) -> str:
+def model_card(items: Sequence[Item], *, name: str | None = None) -> str:
     """The `model-index` block of a Hugging Face model card, YAML, with the scores of one encoder.
 
     Every budget at the lowest threshold, and the robust area, one result per task. Strings are JSON strings,
@@ -338,20 +334,20 @@ def model_card(items: Sequence[Entry | Suite], *, name: str | None = None) -> st
     Raises:
         SynbenchError: no result, results of several encoders, or none with a finite score.
     """
-    specs = list(dict.fromkeys(encoder_of(one).encoder["spec"] for one in items))
+    specs = list(dict.fromkeys(one.first.encoder.spec for one in items))
     if len(specs) != 1:
         listed = ", ".join(specs[:4]) + (", ..." if len(specs) > 4 else "")
         raise SynbenchError(f"encoder: expected one for a model card, got {len(specs)}: {listed or 'none'}")
     lines = [
         "model-index:",
-        f"- name: {_quoted(name or encoder_of(items[0]).encoder['name'])}",
+        f"- name: {_quoted(name or items[0].first.encoder.name)}",
         "  results:",
     ]
-    entries = [entry for item in items for entry in (item.entries if isinstance(item, Suite) else [item])]
+    results = [result for item in items for result in item.results]
     seen: set[str] = set()
-    for entry in entries:
-        metrics = _card_metrics(entry)
-        data = _card_data(entry)
+    for result in results:
+        metrics = _card_metrics(result)
+        data = _card_data(result)
         if not metrics or data in seen:
             continue
         seen.add(data)
@@ -372,8 +368,8 @@ def model_card(items: Sequence[Entry | Suite], *, name: str | None = None) -> st
     return "\n".join(lines) + "\n"
 
 
-def _card_data(entry: Entry) -> str:
-    facts = _facts(entry)
+def _card_data(result: Result) -> str:
+    facts = _facts(result)
     return (
         f"pattern {facts['pattern']}, {facts['covariance']} noise, input {facts['input_shape']}, "
         f"{facts['scales']} scales x {facts['samples']} samples, prior {facts['prior']:g}, "
@@ -381,17 +377,16 @@ def _card_data(entry: Entry) -> str:
     )
 
 
-def _card_metrics(entry: Entry) -> list[tuple[str, str, float]]:
-    threshold = min(entry.thresholds)
+def _card_metrics(result: Result) -> list[tuple[str, str, float]]:
+    threshold = min(result.thresholds)
     found = []
-    for eps in entry.eps:
-        value, stderr, *_ = entry.score(eps, threshold)
-        if math.isfinite(value):
-            error = f", standard error {stderr:.2g}" if math.isfinite(stderr) else ""
+    for eps in result.eps:
+        one = result.score(eps, threshold)
+        if math.isfinite(one.score):
+            error = f", standard error {one.stderr:.2g}" if math.isfinite(one.stderr) else ""
             label = f"SynBench score, eps {eps:g}, above accuracy {threshold:g}{error}"
-            found.append((_CARD_TYPE, label, round(value, 6)))
-    area = entry.robust_area["value"]
-    if area is not None:
+            found.append((_CARD_TYPE, label, round(one.score, 6)))
+    if math.isfinite(area := result.robust_area.value):
         found.append(("synbench-robust-area", "SynBench robust area", round(area, 6)))
     return found
 

@@ -11,8 +11,10 @@ import base64
 import hashlib
 import json
 import math
+import os
 from collections.abc import Sequence
 from importlib import resources
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -20,16 +22,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from synbench_fast.errors import SynbenchError
-from synbench_fast.report.collection import Board, encoder_of, samples_text
+from synbench_fast.report.collection import Board, samples_text
 from synbench_fast.report.ranking import Ranking, rank
-from synbench_fast.report.reader import CURVE, SCORE, SUITE_SCORE, Entry, Suite, details
 from synbench_fast.report.tables import Leaderboard, Table, point_name
-from synbench_fast.results.documents import write_atomically
+from synbench_fast.results.files import write_atomically
+from synbench_fast.results.records import Result
 
 __all__ = ["content_digest", "page", "write_html"]
 
+# What the page shows of scores, of a suite's mean and worst, and of curves: the names of the fields of the records.
+_SCORE = ("score", "stderr", "ci95_low", "ci95_high")
+_SUITE_SCORE = tuple(
+    f"{kind}{what}" for kind in ("mean", "worst") for what in ("", "_stderr", "_ci95_low", "_ci95_high")
+)
+_CURVE = ("accuracy", "robust_accuracy", "bound", "raw_accuracy", "raw_bound")
 _SCRIPTS = ("data.js", "table.js", "charts.js", "main.js")
-_DRAWN = ("accuracy", "robust_accuracy", "bound")
 _CURVES = 1000  # members of a board whose curves are in the page: those with the best scores
 _RANK_EVERY_POINT = 200  # members; larger boards have ranks where the leaderboard shows them
 
@@ -80,14 +87,11 @@ def _packed(values: NDArray[np.floating[Any]]) -> str:
 def _board(table: Table, problems: list[str]) -> dict[str, Any]:
     board = table.board
     rankings = [*table.rankings, *_other_rankings(table)]
-    tasks = board.members[0].tasks if isinstance(board.members[0], Suite) else [""]
-    by_task = [
-        [one.entries[place] if isinstance(one, Suite) else one for one in board.members]
-        for place in range(len(tasks))
-    ]
+    tasks = board.members[0].tasks
+    by_task = [[one.results[place] for one in board.members] for place in range(len(tasks))]
     setups: dict[str, int] = {}
     with_curves = _with_curves(table)
-    numbers = np.stack([_scores(board, entries) for entries in by_task], axis=1)
+    numbers = np.stack([_scores(board, results) for results in by_task], axis=1)
     data = {
         "title": board.title,
         "suite": board.suite,
@@ -109,19 +113,14 @@ def _board(table: Table, problems: list[str]) -> dict[str, Any]:
         ],
         "drawn": with_curves,
         "tasks": [
-            {"name": name, **_curves(board, [entries[i] for i in with_curves], problems)}
-            for name, entries in zip(tasks, by_task, strict=True)
+            {"name": name, **_curves(board, [results[i] for i in with_curves], problems)}
+            for name, results in zip(tasks, by_task, strict=True)
         ],
         "members": _members(table, setups),
         "setups": [json.loads(one) for one in setups],
     }
     if board.suite:
-        suites = [one for one in board.members if isinstance(one, Suite)]
-        grid = [(e, a) for e in board.eps for a in board.thresholds]
-        found = [[one.score(*point) for point in grid] for one in suites]
-        data["means"] = _packed(np.array([[numbers for numbers, _ in row] for row in found]))
-        data["worst"] = [[tasks.index(name) if name in tasks else -1 for _, name in row] for row in found]
-        assert len(SUITE_SCORE) == 8  # what data.js expects
+        data |= _means(board, tasks)
     return data
 
 
@@ -133,18 +132,34 @@ def _other_rankings(table: Table) -> list[Ranking]:
     return rank(board, rest, pairs_limit=0)
 
 
-def _scores(board: Board, entries: Sequence[Entry]) -> NDArray[np.float64]:
+def _means(board: Board, tasks: Sequence[str]) -> dict[str, Any]:
+    """[M, E, A, 8] means and worst of suites, and which task is the worst."""
+    grid = [(e, a) for e in board.eps for a in board.thresholds]
+    means = np.full((len(board.members), len(grid), len(_SUITE_SCORE)), np.nan)
+    worst = np.full((len(board.members), len(grid)), -1)
+    for row, which, one in zip(means, worst, board.members, strict=True):
+        for at, point in enumerate(grid):
+            place = one.first.place(*point)
+            if one.suite is not None and place is not None:
+                found = one.suite.scores[place]
+                row[at] = attrgetter(*_SUITE_SCORE)(found)
+                which[at] = tasks.index(found.worst_task) if found.worst_task in tasks else -1
+    return {"means": _packed(means), "worst": worst.tolist()}
+
+
+def _scores(board: Board, results: Sequence[Result]) -> NDArray[np.float64]:
     """[M, E, A, 4] of one task, NaN where a result lacks a budget or threshold of the board."""
-    eps, thresholds = board.eps, board.thresholds
-    if all(one.eps == eps and one.thresholds == thresholds for one in entries):
-        together = np.frombuffer(b"".join(one.scores.tobytes() for one in entries), dtype=np.float64)
-        return together.reshape(len(entries), len(eps), len(thresholds), len(SCORE))
-    found = np.full((len(entries), len(eps), len(thresholds), len(SCORE)), np.nan)
-    for row, one in zip(found, entries, strict=True):
-        values = np.frombuffer(one.scores, dtype=np.float64).reshape(
-            len(one.eps), len(one.thresholds), len(SCORE)
-        )
-        row[np.ix_([eps.index(e) for e in one.eps], [thresholds.index(a) for a in one.thresholds])] = values
+    eps, thresholds, numbers = board.eps, board.thresholds, attrgetter(*_SCORE)
+    found = np.full((len(results), len(eps), len(thresholds), len(_SCORE)), np.nan)
+    for row, one in zip(found, results, strict=True):
+        values = np.array([numbers(score) for score in one.scores])
+        values = values.reshape(len(one.eps), len(one.thresholds), len(_SCORE))
+        if one.eps == eps and one.thresholds == thresholds:
+            row[:] = values
+        else:
+            row[np.ix_([eps.index(e) for e in one.eps], [thresholds.index(a) for a in one.thresholds])] = (
+                values
+            )
     return found
 
 
@@ -157,28 +172,25 @@ def _with_curves(table: Table) -> list[int]:
     return best[:_CURVES]
 
 
-def _curves(board: Board, entries: Sequence[Entry], problems: list[str]) -> dict[str, Any]:
+def _curves(board: Board, results: Sequence[Result], problems: list[str]) -> dict[str, Any]:
     """Curves [M, S, E, 3] and the raw data's optimum [S, E, 2] of one task; a file that has none is a problem."""
-    scales, eps = entries[0].task["scales"], board.eps
-    found = np.full((len(entries), len(scales), len(eps), len(CURVE)), np.nan, dtype=np.float32)
-    for row, one in zip(found, entries, strict=True):
+    scales, eps, numbers = results[0].task.scales, board.eps, attrgetter(*_CURVE)
+    found = np.full((len(results), len(scales), len(eps), len(_CURVE)), np.nan, dtype=np.float32)
+    for row, one in zip(found, results, strict=True):
         try:
-            curve = details(one, influence=False).curve
+            values = np.array([numbers(point) for point in one.curve], dtype=np.float32)
         except SynbenchError as error:
             if str(error) not in problems:
                 problems.append(str(error))
             continue
-        values = np.frombuffer(curve, dtype=np.float32).reshape(len(scales), len(one.eps), len(CURVE))
-        row[:, [eps.index(e) for e in one.eps]] = values
+        row[:, [eps.index(e) for e in one.eps]] = values.reshape(len(scales), len(one.eps), len(_CURVE))
     found[np.isinf(found)] = np.nan
-    drawn = [CURVE.index(name) for name in _DRAWN]
     raw = np.full((len(scales), len(eps), 2), np.nan, dtype=np.float32)
     for values in found:  # the optimum depends on the task alone; any result that has the budget will do
-        seen = values[:, :, [CURVE.index("raw_accuracy"), CURVE.index("raw_bound")]]
-        raw = np.where(np.isnan(raw), seen, raw)
+        raw = np.where(np.isnan(raw), values[..., 3:], raw)
         if not np.isnan(raw).any():
             break
-    return {"scales": scales, "curves": _packed(found[..., drawn]), "raw": _packed(raw)}
+    return {"scales": scales, "curves": _packed(found[..., :3]), "raw": _packed(raw)}
 
 
 def _members(table: Table, setups: dict[str, int]) -> dict[str, Any]:
@@ -197,23 +209,23 @@ def _members(table: Table, setups: dict[str, int]) -> dict[str, Any]:
         "peak_memory_bytes",
     )
     columns: dict[str, list[Any]] = {name: [_short(row[name]) for row in table.rows] for name in names}
-    firsts = [encoder_of(one) for one in members]
+    firsts = [one.first for one in members]
     columns |= {
-        "spec": [one.encoder["spec"] for one in firsts],
+        "spec": [one.encoder.spec for one in firsts],
         "configuration": table.board.configurations,
-        "sha": [one.encoder["weights_sha256"] for one in firsts],
-        "revision": [one.encoder["revision"] for one in firsts],
-        "checkpoint": [one.encoder["checkpoint"] for one in firsts],
-        "file": [Path(one.file).name for one in members],
-        "command": [one.command for one in members],
-        "warnings": [one.warnings for one in members],
+        "sha": [one.encoder.weights_sha256 for one in firsts],
+        "revision": [one.encoder.revision for one in firsts],
+        "checkpoint": [one.encoder.checkpoint for one in firsts],
+        "file": [os.path.basename(one.file) for one in members],
+        "command": [one.document.command for one in members],
+        "warnings": [one.document.warnings for one in members],
         "phases": [
-            {key: _short(value) for key, value in one.cost["seconds"].items() if key != "total"}
+            {key: _short(value) for key, value in one.cost.seconds.items() if key != "total"}
             for one in firsts
         ],
         "setup": [setups.setdefault(_setup(one), len(setups)) for one in firsts],
-        "device": [one.cost["device"] for one in firsts],
-        "dtype": [one.cost["dtype"] for one in firsts],
+        "device": [one.cost.device for one in firsts],
+        "dtype": [one.cost.dtype for one in firsts],
     }
     return columns
 
@@ -223,34 +235,35 @@ def _short(value: Any) -> Any:
     return float(f"{value:.6g}") if isinstance(value, float) else value
 
 
-def _setup(entry: Entry) -> str:
+def _setup(result: Result) -> str:
     """How and where one result was made, as JSON text."""
-    cost, environment, prepared = entry.cost, entry.environment, entry.encoder["preprocessing"]
-    shape = "x".join(str(one) for one in prepared["input_shape"])
-    flags = [name.replace("_", " ") for name in ("channels_last", "compiled", "cuda_graph") if cost.get(name)]
-    gpus = [str(one.get("name")) for one in environment.get("gpus", []) if isinstance(one, dict)]
+    cost, environment, prepared = result.cost, result.environment, result.encoder.preprocessing
+    flags = [
+        name.replace("_", " ") for name in ("channels_last", "compiled", "cuda_graph") if getattr(cost, name)
+    ]
+    gpus = [one.name for one in environment.gpus] if cost.device.startswith("cuda") else []
     facts = {
-        "Source": entry.encoder["source"] + (", untrained weights" if entry.encoder["random_init"] else ""),
-        "Input": shape,
+        "Source": result.encoder.source + (", untrained weights" if result.encoder.random_init else ""),
+        "Input": "x".join(str(one) for one in prepared.input_shape),
         "Normalisation": "none"
-        if prepared["mean"] is None and prepared["std"] is None
-        else f"mean {_listed(prepared['mean'])}; std {_listed(prepared['std'])}",
-        "Pooling": prepared["pool"] or "the library's",
-        "Samples per scale": samples_text(entry.task),
-        "Estimator": entry.estimator,
-        "Threshold integral": entry.integral,
-        "Seed": str(entry.seed),
-        "Precision": f"{cost['dtype']} (asked for: {entry.precision['requested']})",
-        "Device": ", ".join([cost["device"], *(gpus if cost["device"].startswith("cuda") else [])]),
-        "Batch size": str(cost["batch_size"]),
+        if prepared.mean is None and prepared.std is None
+        else f"mean {_listed(prepared.mean)}; std {_listed(prepared.std)}",
+        "Pooling": prepared.pool or "the library's",
+        "Samples per scale": samples_text(result.task),
+        "Estimator": result.estimator,
+        "Threshold integral": result.integral,
+        "Seed": str(result.seed),
+        "Precision": f"{cost.dtype} (asked for: {result.precision.requested})",
+        "Device": ", ".join([cost.device, *gpus]),
+        "Batch size": str(cost.batch_size),
         "Forward pass": ", ".join(flags) or "plain",
-        "Threads": str(cost["threads"]),
-        "Processor": f"{environment.get('cpu')}, {environment.get('cores')} cores",
-        "Platform": f"{environment.get('platform')}, Python {environment.get('python')}",
-        "Versions": ", ".join(f"{name} {version}" for name, version in environment["versions"].items()),
-        "Git commit": (environment.get("git_commit") or "unknown")
-        + (" with changes" if environment.get("git_dirty") else ""),
-        "Backends": ", ".join(f"{name}: {backend}" for name, backend in entry.backends.items()),
+        "Threads": str(cost.threads),
+        "Processor": f"{environment.cpu}, {environment.cores} cores",
+        "Platform": f"{environment.platform}, Python {environment.python}",
+        "Versions": ", ".join(f"{name} {version}" for name, version in environment.versions.items()),
+        "Git commit": (environment.git_commit or "unknown")
+        + (" with changes" if environment.git_dirty else ""),
+        "Backends": ", ".join(f"{name}: {backend}" for name, backend in result.backends.items()),
     }
     return json.dumps(facts)
 

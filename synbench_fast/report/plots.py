@@ -2,33 +2,22 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from synbench_fast.errors import SynbenchError
-from synbench_fast.results.documents import replacing
+from synbench_fast.results.files import replacing
 from synbench_fast.results.records import Result
+from synbench_fast.runtime.optional import optional
 
-__all__ = ["demo_library", "expected_bound", "plot_curves"]
+__all__ = ["expected_bound", "plot_curves"]
 
 # Okabe and Ito's palette: colour-blind readers can tell these apart.
 _COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-
-
-def demo_library(module: str, package: str) -> Any:
-    """Import `module` of the distribution `package`; SynbenchError names the extra that installs it."""
-    try:
-        return importlib.import_module(module)
-    except ModuleNotFoundError:
-        raise SynbenchError(
-            f'{package}: expected it to be installed, got no such library; pip install "synbench-fast[demo]"'
-        ) from None
 
 
 def expected_bound(accuracy: ArrayLike, bound: ArrayLike, thresholds: ArrayLike) -> NDArray[np.float64]:
@@ -62,7 +51,7 @@ def plot_curves(
     as their mean and the range between their extremes. `eps` defaults to the budgets of the first result.
     The file is written whole or not at all.
     """
-    demo_library("matplotlib", "matplotlib")
+    optional("matplotlib", "matplotlib", "demo")
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine

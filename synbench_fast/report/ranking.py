@@ -10,30 +10,24 @@ separate (larger boards, suites): every score gets its own interval at 1 - 0.05/
     another if their intervals do not overlap (Bonferroni). This asks nothing of the correlations and is the
     widest.
 
-Results without influences (the estimator `paper`, documents of version 1) are not ranked: their samples' common
-luck is unknown.
+Results without influences (those of the estimator `paper`) are not ranked: their samples' common luck is unknown.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from statistics import NormalDist
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from synbench_fast.errors import SynbenchError
 from synbench_fast.report.collection import Board
-from synbench_fast.report.reader import Details, Entry, Suite, details
-from synbench_fast.results.records import NON_GAUSSIAN
+from synbench_fast.results.records import NON_GAUSSIAN, Influence, Result
 from synbench_fast.stats.compare import RESOLUTION
-
-if TYPE_CHECKING:
-    from synbench_fast.results.records import Result
 
 __all__ = ["Ranking", "rank"]
 
@@ -70,35 +64,35 @@ def rank(
 ) -> list[Ranking]:
     """The ranking at each (eps, threshold); boards of at most `pairs_limit` members are simulated.
 
-    A member whose curve or influences do not fit is not ranked; its file is named in `problems`.
+    A member whose curve or influences cannot be read is not ranked; its file is named in `problems`.
     """
     size = len(board.members)
-    usable = np.array([isinstance(one, Suite) or one.paired for one in board.members])
-    separate = board.suite or int(usable.sum()) > BOUND_LIMIT
-    read: dict[int, Details] = {}
-    if not separate:
-        for i, one in enumerate(board.members):
-            if usable[i] and isinstance(one, Entry):
-                try:
-                    read[i] = details(one, influence=True)
-                except SynbenchError as error:
-                    usable[i] = False
-                    if problems is not None:
-                        problems.append(str(error))
+    separate = board.suite
+    usable = np.ones(size, dtype=bool)
+    if not board.suite:
+        usable[:] = [one.first.paired for one in board.members]
+        separate = int(usable.sum()) > BOUND_LIMIT
+    read: dict[int, Influence] = {}
+    for i in [] if separate else np.flatnonzero(usable).tolist():
+        try:
+            read[i] = _influence(board.members[i].first, curve=int(usable.sum()) <= pairs_limit)
+        except SynbenchError as error:
+            usable[i] = False
+            if problems is not None and str(error) not in problems:
+                problems.append(str(error))
+    pairs = not separate and len(read) <= pairs_limit
     rankings = []
-    results = _results(board, read) if not separate and len(read) <= pairs_limit else {}
     for eps, threshold in points:
         score, stderr = _scores(board, eps, threshold)
         keep = usable & np.isfinite(score) & np.isfinite(stderr)
         ranks, method, places = np.zeros((size, 2), dtype=int), "none", np.flatnonzero(keep).tolist()
         if len(places) > 1 and separate:
             ranks, method = _separate(score, stderr, keep), "separate"
-        elif len(places) > 1 and results:
-            ranks[places], method = _pairs([results[i] for i in places], eps, threshold), "pairs"
+        elif len(places) > 1 and pairs:
+            ranks[places], method = _pairs([board.members[i].first for i in places], eps, threshold), "pairs"
         elif len(places) > 1:
-            some = [one for i in places if isinstance(one := board.members[i], Entry)]
             with _one_thread():
-                unit = _directions(some, [read[i] for i in places], eps, threshold)
+                unit = _directions([(board.members[i].first, read[i]) for i in places], eps, threshold)
             ranks[places], method = _count(score[places], stderr[places], unit), "bound"
         rankings.append(
             Ranking(
@@ -115,9 +109,19 @@ def rank(
     return rankings
 
 
+def _influence(result: Result, *, curve: bool) -> Influence:
+    """The influences, from the file of arrays; SynbenchError where they, or the `curve` if asked for, cannot be read."""
+    assert result.influence is not None
+    if curve:
+        _ = result.curve
+    return result.influence
+
+
 def _note(board: Board, usable: NDArray[np.bool_], keep: NDArray[np.bool_]) -> str:
     notes = []
-    doubtful = sum(any(one.startswith(NON_GAUSSIAN) for one in member.warnings) for member in board.members)
+    doubtful = sum(
+        any(one.startswith(NON_GAUSSIAN) for one in member.document.warnings) for member in board.members
+    )
     if doubtful:
         notes.append(
             f"{NON_GAUSSIAN} of {doubtful}: estimator gaussian may rank them wrongly, consistent does not"
@@ -133,11 +137,17 @@ def _note(board: Board, usable: NDArray[np.bool_], keep: NDArray[np.bool_]) -> s
 
 def _scores(board: Board, eps: float, threshold: float) -> tuple[Array, Array]:
     """Score (of a suite the mean) and standard error of every member."""
-    rows = [
-        one.score(eps, threshold)[0][:2] if isinstance(one, Suite) else one.score(eps, threshold)[:2]
-        for one in board.members
-    ]
-    values = np.array(rows, dtype=float).reshape(-1, 2)
+    values = np.full((len(board.members), 2), np.nan)
+    for row, one in zip(values, board.members, strict=True):
+        place = one.first.place(eps, threshold)
+        if place is None:
+            continue
+        if one.suite is not None:
+            mean = one.suite.scores[place]
+            row[:] = mean.mean, mean.mean_stderr
+        else:
+            score = one.first.scores[place]
+            row[:] = score.score, score.stderr
     return values[:, 0], values[:, 1]
 
 
@@ -168,13 +178,6 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _results(board: Board, places: Iterable[int]) -> dict[int, Result]:
-    """The results that `compare` takes."""
-    from synbench_fast.results.records import Result
-
-    return {i: Result.load(board.members[i].file) for i in places}
-
-
 def _pairs(results: Sequence[Result], eps: float, threshold: float) -> NDArray[np.int_]:
     from synbench_fast.stats.compare import compare
 
@@ -196,13 +199,11 @@ def reach(pairs: int) -> float:
 
 
 def _directions(
-    members: Sequence[Entry], read: Sequence[Details], eps: float, threshold: float
+    members: Sequence[tuple[Result, Influence]], eps: float, threshold: float
 ) -> NDArray[np.float32]:
     """[M, S G] influences of groups of samples on the score, of length 1: `compare`'s, all members at once."""
     sums = [
-        more.influence.of_score(one.eps.index(eps), one.thresholds.index(threshold))
-        for one, more in zip(members, read, strict=True)
-        if more.influence is not None
+        influence.of_score(one.eps.index(eps), one.thresholds.index(threshold)) for one, influence in members
     ]
     # scales may have different numbers of samples
     flat = np.zeros((len(members), max(len(one) for one in sums), max(one.shape[1] for one in sums)))

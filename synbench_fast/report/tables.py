@@ -13,10 +13,9 @@ from typing import Any, TextIO
 
 from synbench_fast.errors import SynbenchError, first_line, suggest
 from synbench_fast.printable import cells, printable
-from synbench_fast.report.collection import Board, Collection, boards, encoder_of, samples_text
+from synbench_fast.report.collection import Board, Collection, Item, boards, samples_text
 from synbench_fast.report.ranking import Ranking, rank
-from synbench_fast.report.reader import Suite
-from synbench_fast.results.documents import write_atomically
+from synbench_fast.results.files import write_atomically
 
 __all__ = ["Leaderboard", "Table", "leaderboard", "write_csv", "write_markdown", "write_parquet"]
 
@@ -168,65 +167,75 @@ def _rows(
 ) -> list[dict[str, Cell]]:
     rows = []
     for i, item in enumerate(board.members):
-        entry = encoder_of(item)
         cells: dict[str, Cell] = {
             "board": number,
-            "encoder": entry.encoder["spec"],
+            "encoder": item.first.encoder.spec,
             "configuration": board.configurations[i],
         }
         for (eps, threshold), ranking in zip(points, rankings, strict=True):
             name = point_name(eps, threshold)
-            if isinstance(item, Suite):
-                numbers, worst_task = item.score(eps, threshold)
-            else:
-                numbers, worst_task = item.score(eps, threshold), ""
-            ranks = ranking.ranks[i]
-            cells[f"score_{name}"], cells[f"stderr_{name}"] = map(_finite, numbers[:2])
-            cells[f"ci95_low_{name}"], cells[f"ci95_high_{name}"] = map(_finite, numbers[2:4])
-            cells[f"best_rank_{name}"], cells[f"worst_rank_{name}"] = ranks or (None, None)
-            if isinstance(item, Suite):
-                cells[f"worst_{name}"] = _finite(numbers[4])
-                cells[f"worst_ci95_low_{name}"], cells[f"worst_ci95_high_{name}"] = map(_finite, numbers[6:8])
-                cells[f"worst_task_{name}"] = worst_task
+            cells |= {f"{key}_{name}": value for key, value in _numbers(item, eps, threshold).items()}
+            cells[f"best_rank_{name}"], cells[f"worst_rank_{name}"] = ranking.ranks[i] or (None, None)
         cells |= _costs(item)
         rows.append(cells)
     return rows
 
 
-def _costs(item: Any) -> dict[str, Cell]:
+def _numbers(item: Item, eps: float, threshold: float) -> dict[str, Cell]:
+    """The score, of a suite the mean and the worst, at one budget and threshold."""
+    place = item.first.place(eps, threshold)
+    if item.suite is None:
+        one = None if place is None else item.first.scores[place]
+        return {
+            name: None if one is None else _finite(getattr(one, name))
+            for name in ("score", "stderr", "ci95_low", "ci95_high")
+        }
+    both = None if place is None else item.suite.scores[place]
+    found: dict[str, Cell] = {
+        column: None if both is None else _finite(getattr(both, name))
+        for column, name in (
+            ("score", "mean"),
+            ("stderr", "mean_stderr"),
+            ("ci95_low", "mean_ci95_low"),
+            ("ci95_high", "mean_ci95_high"),
+            *((name, name) for name in ("worst", "worst_ci95_low", "worst_ci95_high")),
+        )
+    }
+    return {**found, "worst_task": "" if both is None else both.worst_task}
+
+
+def _costs(item: Item) -> dict[str, Cell]:
     """What follows the scores. Of a suite: sums over the tasks, the mean robust area, the largest memory."""
-    entries = item.entries if isinstance(item, Suite) else [item]
-    first = entries[0]
-    areas = [one.robust_area for one in entries]
-    seconds = sum(one.cost["seconds"].get("total", math.nan) for one in entries)
-    images = sum(one.cost["images"] for one in entries)
+    results, first = item.results, item.first
+    areas = [one.robust_area for one in results]
+    seconds = sum(one.cost.seconds.get("total", math.nan) for one in results)
+    images = sum(one.cost.images for one in results)
     # A suite's forward passes take their own time each; the rate is over all of them.
-    busy = sum(one.cost["images"] / one.cost["images_per_second"] for one in entries) if images else math.nan
-    single = len(entries) == 1
+    busy = sum(one.cost.images / one.cost.images_per_second for one in results) if images else math.nan
+    single = len(results) == 1
     return {
-        "robust_area": _mean([one["value"] for one in areas]),
-        "robust_area_stderr": _finite(areas[0]["stderr"]) if single else None,
-        "robust_area_ratio": _mean([one["ratio"] for one in areas]),
-        "images_per_second": first.cost["images_per_second"] if single else _finite(images / busy),
+        "robust_area": _mean([one.value for one in areas]),
+        "robust_area_stderr": _finite(areas[0].stderr) if single else None,
+        "robust_area_ratio": _mean([one.ratio for one in areas]),
+        "images_per_second": first.cost.images_per_second if single else _finite(images / busy),
         "seconds": _finite(seconds),
         "images": images,
-        "parameters": first.encoder["parameters"],
-        "feature_dim": first.encoder["feature_dim"],
-        "dropped": max(one.dropped for one in entries),
-        "peak_memory_bytes": max(one.cost["peak_memory_bytes"] for one in entries),
-        "device": first.cost["device"],
-        "dtype": first.cost["dtype"],
+        "parameters": first.encoder.parameters,
+        "feature_dim": first.encoder.feature_dim,
+        "dropped": max(max(one.dropped, default=0) for one in results),
+        "peak_memory_bytes": max(one.cost.peak_memory_bytes for one in results),
+        "device": first.cost.device,
+        "dtype": first.cost.dtype,
         "samples": samples_text(first.task),
-        "warnings": len(item.warnings),
+        "warnings": len(item.document.warnings),
         "status": "scored",
         "reason": None,
         "file": item.file,
     }
 
 
-def _mean(values: Sequence[float | None]) -> float | None:
-    known = [one for one in values if one is not None]
-    return sum(known) / len(known) if len(known) == len(values) and values else None
+def _mean(values: Sequence[float]) -> float | None:
+    return _finite(sum(values) / len(values)) if values else None
 
 
 def _sort_column(sort: str | None, columns: Sequence[str]) -> str | None:

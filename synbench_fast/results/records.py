@@ -1,6 +1,6 @@
-"""What a run returns, and how it is written down: one versioned JSON document per encoder and configuration.
+"""What a run returns, and how it is written down: one versioned document per encoder and configuration.
 
-The dataclasses are the schema (see documents.py). A field declared with `nan_field` or `inf_field` may be
+The dataclasses are the schema (see codec.py). A field declared with `nan_field` or `inf_field` may be
 non-finite: it is null in JSON and reads back as NaN (an unknown error) or +inf (the bound at t = 0).
 """
 
@@ -11,13 +11,15 @@ import hashlib
 import json
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from synbench_fast.errors import SynbenchError
-from synbench_fast.results.documents import Document, inf_field, nan_field
+from synbench_fast.results.codec import STORED, TABLE, Mismatch, encode, inf_field, nan_field
+from synbench_fast.results.documents import Document
 
 __all__ = [
     "CONFIDENCE_95",
@@ -45,7 +47,7 @@ __all__ = [
 ]
 
 SCHEMA = "synbench-fast/result"
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 CONFIDENCE_95 = 1.959963984540054  # a 95 % interval is the estimate +- so many errors
 NON_GAUSSIAN = "the margins are not Gaussian"  # how the warning begins that comparisons repeat
 
@@ -143,44 +145,46 @@ class ScalePoint:
     raw_bound: float = inf_field()
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Influence:
     """What samples did to the scores: sums over groups of `group` consecutive samples, to five digits.
 
-    Group g of scale s moved the accuracy at budget e by `accuracy[s][e][g]` and the reach (accuracy * bound) by
-    `reach[s][e][g]`, and with them the score above threshold a by `accuracy_slope[s][e][a]` and `reach_slope[s][e][a]`
-    times that. Encoders that saw the same samples were moved by the same luck: from these sums `compare` knows how much.
+    Group g of scale s moved the accuracy at budget e by `accuracy[s, e, g]` and the reach (accuracy * bound) by
+    `reach[s, e, g]`, and with them the score above threshold a by `accuracy_slope[s, e, a]` and `reach_slope[s, e, a]`
+    times that. Scale s has `groups[s]` groups; beyond them its sums are 0. Encoders that saw the same samples were moved
+    by the same luck: from these sums `compare` knows how much.
     """
 
     group: int
-    accuracy: list[list[list[float]]]
-    reach: list[list[list[float]]]
-    accuracy_slope: list[list[list[float]]]
-    reach_slope: list[list[list[float]]]
+    groups: NDArray[np.int64]
+    accuracy: NDArray[np.float64]
+    reach: NDArray[np.float64]
+    accuracy_slope: NDArray[np.float64]
+    reach_slope: NDArray[np.float64]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Influence) and all(
+            np.array_equal(getattr(self, one.name), getattr(other, one.name))
+            for one in dataclasses.fields(self)
+        )
 
     def fits(self, scales: int, budgets: int, thresholds: int) -> bool:
         """Whether there are numbers for as many scales, budgets and thresholds."""
-        tables = (
-            (self.accuracy, None),
-            (self.reach, None),
-            (self.accuracy_slope, thresholds),
-            (self.reach_slope, thresholds),
-        )
-        return all(
-            len(table) == scales
-            and all(len(one) == budgets and all(width in (None, len(row)) for row in one) for one in table)
-            for table, width in tables
+        width = int(self.groups.max(initial=0))
+        moved, slopes = (scales, budgets, width), (scales, budgets, thresholds)
+        return (
+            self.groups.shape == (scales,)
+            and bool((self.groups >= 0).all())
+            and (self.accuracy.shape, self.reach.shape) == (moved, moved)
+            and (self.accuracy_slope.shape, self.reach_slope.shape) == (slopes, slopes)
         )
 
     def of_score(self, eps: int, threshold: int) -> NDArray[np.float64]:
         """[S, G] influence on the score at these positions of budget and threshold; 0 beyond a scale's last group."""
-        groups = max((len(one[eps]) for one in self.accuracy), default=0)
-        found = np.zeros((len(self.accuracy), groups))
-        pairs = ((self.accuracy, self.accuracy_slope), (self.reach, self.reach_slope))
-        for moved, slopes in pairs:
-            for row, one, slope in zip(found, moved, slopes, strict=True):
-                row[: len(one[eps])] += slope[eps][threshold] * np.asarray(one[eps])
-        return found
+        return (
+            self.accuracy_slope[:, eps, threshold, None] * self.accuracy[:, eps]
+            + self.reach_slope[:, eps, threshold, None] * self.reach[:, eps]
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -328,10 +332,10 @@ class Result(Document):
     seed: int
     eps: list[float]
     thresholds: list[float]
-    scores: list[Score]
-    curve: list[ScalePoint]
-    score_covariance: list[list[float]] | None
-    influence: Influence | None
+    scores: list[Score] = field(metadata=TABLE)
+    curve: list[ScalePoint] = field(metadata=TABLE | STORED)
+    score_covariance: list[list[float]] | None = field(metadata=STORED)
+    influence: Influence | None = field(metadata=STORED)
     robust_area: RobustArea
     fits: list[ScaleFit] | None
     dropped: list[int]
@@ -342,6 +346,24 @@ class Result(Document):
     backends: dict[str, str]
     warnings: list[str]
     command: str
+
+    def check(self) -> None:
+        grid = [(eps, threshold) for eps in self.eps for threshold in self.thresholds]
+        if [(one.eps, one.threshold) for one in self.scores] != grid:
+            raise Mismatch("scores", "one for every eps, then threshold", f"{len(self.scores)} others")
+
+    def check_stored(self, name: str, value: Any) -> None:
+        scales, budgets, thresholds = len(self.task.scales), len(self.eps), len(self.thresholds)
+        if name == "curve" and [(one.scale, one.eps) for one in value] != [
+            (scale, eps) for scale in self.task.scales for eps in self.eps
+        ]:
+            raise Mismatch(name, "a point for every scale, then eps", f"{len(value)} others")
+        if name == "influence" and value is not None and not value.fits(scales, budgets, thresholds):
+            raise Mismatch(name, "numbers for every scale, eps and threshold", "others")
+        if name == "score_covariance" and value is not None:
+            size = budgets * thresholds
+            if len(value) != size or any(len(row) != size for row in value):
+                raise Mismatch(name, f"{size} rows of {size} numbers", "others")
 
     def score(self, eps: float | None = None, threshold: float | None = None) -> Score:
         """The score at one budget and threshold; by default the first budget and the lowest threshold."""
@@ -358,6 +380,17 @@ class Result(Document):
         raise SynbenchError(
             f"scores: expected an entry at eps {wanted_eps:g}, threshold {wanted:g}, got none"
         )
+
+    def place(self, eps: float, threshold: float) -> int | None:
+        """Where in `scores` this budget and threshold are; None where they are not."""
+        if eps not in self.eps or threshold not in self.thresholds:
+            return None
+        return self.eps.index(eps) * len(self.thresholds) + self.thresholds.index(threshold)
+
+    @property
+    def paired(self) -> bool:
+        """Whether the result has influences; where it was loaded they are not read for that."""
+        return self.__dict__.get("influence", True) is not None
 
     @property
     def width(self) -> str:
@@ -411,11 +444,8 @@ class Result(Document):
 
     def file_name(self) -> str:
         """File name of this encoder and configuration: a readable spec, then a hash of the rest."""
-        document = self.to_dict()
-        fixed = [
-            document[key] for key in ("encoder", "task", "estimator", "integral", "seed", "eps", "thresholds")
-        ]
-        text = json.dumps([*fixed, self.cost.dtype], sort_keys=True)
+        fixed: list[Any] = [encode(self.encoder), encode(self.task), self.estimator, self.integral, self.seed]
+        text = json.dumps([*fixed, self.eps, self.thresholds, self.cost.dtype], sort_keys=True)
         digest = hashlib.sha256(text.encode()).hexdigest()[:12]
         readable = re.sub(r"[^A-Za-z0-9._-]+", "_", self.encoder.spec).strip("._")[:100]
         return f"{readable or 'encoder'}-{digest}.json"

@@ -7,21 +7,21 @@ import json
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import NormalDist
-from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from synbench_fast.errors import SynbenchError, suggest
-from synbench_fast.results.documents import Document, nan_field
+from synbench_fast.results.codec import TABLE, Mismatch, nan_field
+from synbench_fast.results.documents import Document
 from synbench_fast.results.records import EncoderRecord, Result, with_error
 
 __all__ = ["SUITE_SCHEMA", "SUITE_SCHEMA_VERSION", "SuiteResult", "SuiteScore", "combine"]
 
 SUITE_SCHEMA = "synbench-fast/suite"
-SUITE_SCHEMA_VERSION = 1
+SUITE_SCHEMA_VERSION = 2
 _TAIL = 0.025  # of each end of a 95 % interval
 
 
@@ -110,10 +110,30 @@ class SuiteResult(Document):
     schema_version: int = SUITE_SCHEMA_VERSION
     suite: str
     tasks: list[str]
-    scores: list[SuiteScore]
+    scores: list[SuiteScore] = field(metadata=TABLE)
     results: list[Result]
     warnings: list[str]
     command: str
+
+    def parts(self) -> list[tuple[str, Document]]:
+        return [(f"results[{place}].", one) for place, one in enumerate(self.results)]
+
+    def check(self) -> None:
+        if not self.results or len(self.tasks) != len(self.results):
+            raise Mismatch(
+                "results",
+                "one per task and at least one",
+                f"{len(self.results)} for {len(self.tasks)} tasks",
+            )
+        for place, result in enumerate(self.results):
+            try:
+                result.check()
+            except Mismatch as error:
+                raise error.inside(f"results[{place}]") from None
+        first = self.results[0]
+        grid = [(eps, threshold) for eps in first.eps for threshold in first.thresholds]
+        if [(one.eps, one.threshold) for one in self.scores] != grid:
+            raise Mismatch("scores", "one for every eps, then threshold", f"{len(self.scores)} others")
 
     @property
     def encoder(self) -> EncoderRecord:
@@ -193,13 +213,3 @@ class SuiteResult(Document):
         digest = hashlib.sha256(text.encode()).hexdigest()[:12]
         readable = re.sub(r"[^A-Za-z0-9._-]+", "_", self.encoder.spec).strip("._")[:100]
         return f"{readable or 'encoder'}-suite-{digest}.json"
-
-    @classmethod
-    def from_dict(cls, document: object, *, source: str | None = None) -> Self:
-        suite = super().from_dict(document, source=source)
-        if not suite.results or len(suite.tasks) != len(suite.results):
-            raise SynbenchError(
-                f"{source or cls.kind()}: results: expected one per task and at least one, got "
-                f"{len(suite.results)} for {len(suite.tasks)} tasks"
-            )
-        return suite

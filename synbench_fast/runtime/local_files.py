@@ -19,7 +19,15 @@ from importlib.machinery import ModuleSpec, PathFinder, all_suffixes
 from pathlib import Path
 from typing import NamedTuple
 
-__all__ = ["added_paths", "file_sha256", "is_installed", "local_sources", "onnx_data", "split_checkpoint"]
+__all__ = [
+    "added_paths",
+    "file_sha256",
+    "is_installed",
+    "local_sources",
+    "onnx_data",
+    "onnx_inner",
+    "split_checkpoint",
+]
 
 # ---------------------------------------------------------------- files
 
@@ -86,6 +94,25 @@ def onnx_data(file: Path) -> list[Path]:
             if entry.get(1) == b"location":
                 places.add(entry.get(2, b"").decode())
     return sorted(path for path in (file.parent / one for one in places if "\0" not in one) if path.is_file())
+
+
+def onnx_inner(file: Path) -> list[str]:
+    """Names of the tensors that the nodes of an ONNX graph make, in the order of the nodes; none if it is no graph.
+
+    Tensors of graphs inside a node (the branches of an `If`) are left out: nothing outside can read them.
+    """
+    names: list[str] = []
+    with (
+        suppress(OSError, ValueError, IndexError),
+        file.open("rb") as stream,
+        mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data,
+    ):
+        for graph, first, last in _fields(data, 0, len(data)):
+            for node, start, end in _fields(data, first, last) if graph == 7 else ():
+                for output, at, stop in _fields(data, start, end) if node == 1 else ():
+                    if output == 2 and stop > at:
+                        names.append(data[at:stop].decode())
+    return names
 
 
 def _fields(data: mmap.mmap, at: int, end: int) -> Iterator[tuple[int, int, int]]:

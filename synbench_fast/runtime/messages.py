@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import os
-import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from synbench_fast.errors import SynbenchError, first_line, suggest
+from synbench_fast.errors import SynbenchError, first_line
 from synbench_fast.printable import printable
 
-__all__ = ["NO_ROOM", "fail", "flushed", "parser_message", "print_trace", "reason", "say", "standard_streams"]
+__all__ = ["NO_ROOM", "fail", "flushed", "print_trace", "reason", "say", "standard_streams"]
 
 
 def say(line: str) -> None:
@@ -112,20 +111,3 @@ def print_trace(error: BaseException) -> None:
     where = "".join(traceback.format_tb(error.__traceback__))
     print(f"Traceback (most recent call last):\n{where}", end="", file=sys.stderr)
     say(f"{type(error).__name__}: {error}")
-
-
-def parser_message(error: Any) -> str:
-    """The parser's complaint, in the product's form."""
-    name = getattr(error, "option_name", None)
-    if name is None:
-        message = str(error.format_message())
-        extra = re.fullmatch(r"Got unexpected extra arguments?(?:\(s\))? \((.*)\)", message)
-        return f"arguments: expected no more, got {extra[1]!r}" if extra else message.rstrip(".")
-    context = error.ctx
-    if isinstance(getattr(error, "possibilities", None), list) or "No such option" in error.message:
-        known = [one for parameter in context.command.get_params(context) for one in parameter.opts]
-        options = [one for one in known if one.startswith("--")]
-        return f"option: expected one that --help lists, got {name!r}{suggest(name, options)}"
-    if "requires" in error.message:
-        return f"{name}: expected a value, got none"
-    return f"{name}: expected no value, got one"

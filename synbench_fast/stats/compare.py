@@ -219,13 +219,7 @@ def _doubts(results: Sequence[Result], names: Sequence[str]) -> list[str]:
 
 def _freedom(results: Sequence[Result]) -> float:
     """Numbers that the correlations are estimated from: groups of samples, over all scales, of the result with fewest."""
-    return float(
-        min(
-            sum(len(one[0]) for one in r.influence.accuracy if one)
-            for r in results
-            if r.influence is not None
-        )
-    )
+    return float(min(r.influence.groups.sum() for r in results if r.influence is not None))
 
 
 def narrowed(z: float, freedom: float) -> float:
@@ -287,8 +281,8 @@ def _check_comparable(results: Sequence[Result], names: Sequence[str], unpaired:
     for result, name in zip(results, names, strict=True):
         if not unpaired and result.influence is None:
             raise SynbenchError(
-                f"{name}: expected the influences of its samples, got none (estimator {result.estimator!r}, or a "
-                "document of version 1); unpaired compares it without"
+                f"{name}: expected the influences of its samples, got none (estimator "
+                f"{result.estimator!r}); unpaired compares it without"
             )
         if not unpaired and not _complete(result):
             raise SynbenchError(

@@ -16,7 +16,7 @@ the best: Hsu, Annals of Statistics 9, 1981.)
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Any
@@ -26,8 +26,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from synbench_fast.checks import check_integer
 from synbench_fast.errors import SynbenchError
-from synbench_fast.results.documents import Document, nan_field
+from synbench_fast.results.codec import nan_field
 from synbench_fast.results.records import Result
+from synbench_fast.studies.base import Report, Table, row_of
 
 __all__ = ["EPS_GRID", "EPS_STAR_SCHEMA", "EPS_STAR_THRESHOLD", "EpsScore", "EpsStar", "find_eps_star"]
 
@@ -54,7 +55,7 @@ class EpsScore:
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
-class EpsStar(Document):
+class EpsStar(Report):
     """Where the score is largest over a grid of budgets.
 
     `eps_star` is the largest grid point `grid_eps`, moved to the vertex of the parabola through it and its two
@@ -88,6 +89,20 @@ class EpsStar(Document):
             f"{self.encoder}: eps* = {self.eps_star:.3g} at threshold {self.threshold:g}; "
             f"95 % set {members} ({self.estimator}, {self.samples} samples per scale)"
         )
+
+    def rows(self) -> list[dict[str, Any]]:
+        """One row per budget."""
+        return [{"encoder": self.encoder, **row_of(one)} for one in self.points]
+
+    def tables(self) -> Iterator[Table | str]:
+        """eps*, its 95 % set and the largest score; then what limits them."""
+        members = ", ".join(f"{one.eps:g}" for one in self.points if one.in_set)
+        largest = max(one.score for one in self.points)
+        yield Table(
+            ["encoder", "eps*", "95 % set", "score"],
+            [[self.encoder, f"{self.eps_star:.3g}", members, f"{largest:.4f}"]],
+        )
+        yield from (f"{self.encoder}: {note}" for note in self.notes)
 
 
 def find_eps_star(
@@ -138,24 +153,7 @@ def find_eps_star(
             f"threshold: expected one that {first.encoder.spec} exceeds at some scale, got {threshold:g}"
         )
 
-    freedom: int | None = None
-    if covariance is not None:
-        matrix, errors = _checked(covariance, len(eps), "covariance"), "given"
-        matrix = matrix[np.ix_(order, order)]
-    elif all(one.score_covariance is not None for one in results):
-        # Of several runs, too: the spread of three says little about a covariance over many budgets.
-        at = first.thresholds.index(first.score(threshold=threshold).threshold)
-        rows = [i * len(first.thresholds) + at for i in order]  # eps, then thresholds
-        stored = np.stack([_of_result(one)[np.ix_(rows, rows)] for one in results])
-        matrix, errors = np.asarray(stored.sum(0) / len(results) ** 2), "result"
-    elif len(results) > 1:
-        freedom, errors = len(results) - 1, "repeats"
-        matrix = np.cov(table, rowvar=False) / len(results)
-    else:
-        errors = "bound"
-        stderr = np.array([first.score(e, threshold).stderr for e in eps])
-        matrix = np.diag(np.where(np.isfinite(stderr), stderr, np.inf) ** 2)
-
+    matrix, errors, freedom = _covariance(results, order, threshold, table, covariance)
     members = _members(scores, matrix, freedom, bound=errors == "bound", seed=seed)
     best = int(scores.argmax())
     position = "first" if best == 0 else "last" if best == len(eps) - 1 else "inside"
@@ -183,6 +181,28 @@ def find_eps_star(
         ],
         notes=_notes(first, eps, position, members),
     )
+
+
+def _covariance(
+    results: list[Result], order: list[int], threshold: float, table: _Array, given: ArrayLike | None
+) -> tuple[_Array, str, int | None]:
+    """Covariance of the averaged scores `table` [runs, E], where it is from, and its degrees of freedom if estimated.
+
+    `order` are the places of the budgets in a result, ascending. Where only standard errors are known, the diagonal.
+    """
+    first = results[0]
+    if given is not None:
+        return _checked(given, len(order), "covariance")[np.ix_(order, order)], "given", None
+    if all(one.score_covariance is not None for one in results):
+        # Of several runs, too: the spread of three says little about a covariance over many budgets.
+        at = first.thresholds.index(first.score(threshold=threshold).threshold)
+        rows = [i * len(first.thresholds) + at for i in order]  # eps, then thresholds
+        stored = np.stack([_of_result(one)[np.ix_(rows, rows)] for one in results])
+        return np.asarray(stored.sum(0) / len(results) ** 2), "result", None
+    if len(results) > 1:
+        return np.cov(table, rowvar=False) / len(results), "repeats", len(results) - 1
+    stderr = np.array([first.score(first.eps[i], threshold).stderr for i in order])
+    return np.diag(np.where(np.isfinite(stderr), stderr, np.inf) ** 2), "bound", None
 
 
 def _of_result(result: Result) -> _Array:

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from synbench_fast.arguments import decimal
 from synbench_fast.errors import SynbenchError, suggest
-from synbench_fast.ops.sample_mixture import samples_per_part
+from synbench_fast.ops.filter_spectrum import filter_spectrum
 from synbench_fast.tasks.patterns import spatial_axes
 
 __all__ = [
@@ -39,7 +39,6 @@ __all__ = [
 COVARIANCES = ("white", "channel:RHO", "power:ALPHA")
 _STEEPEST = 4.0  # float32 transforms carry the ratio of the deviations, 1e4 at 224 x 224
 _NO_SHARE = 1e-26  # of |u|^2: what rounding leaves in modes that u does not have
-_LARGEST_PART = 256  # samples of one transform off the CPU: a power of two
 
 
 def check_covariance(name: str, shape: tuple[int, ...]) -> str:
@@ -104,39 +103,8 @@ class PowerRoot:
     gain: Tensor  # float64 [spatial axes]
 
     def apply(self, z: Tensor, threads: int) -> None:
-        """z [B, C, *space] or [B, L] in place.
-
-        float32 on the CPU: the compiled filter, whose bits depend neither on the batch nor on the threads.
-        Elsewhere torch's transforms, always on the same number of samples, filled up with zeros, because their
-        bits depend on how many there are.
-        """
-        space = tuple(self.gain.shape)
-        flat = z.view(len(z), -1, *space)
-        if z.device.type == "cpu" and z.dtype == torch.float32:
-            import synbench_fast._core as core
-
-            rows = flat.view(len(z), flat.shape[1], -1).numpy()
-            core.filter_spectrum(rows, self.gain.to(torch.float32).numpy(), threads=threads)
-            return
-        axes = tuple(range(2, flat.ndim))
-        gain = _gain_on(self, z.device, z.dtype)
-        step = min(_LARGEST_PART, samples_per_part(tuple(z.shape[1:])))
-        for start in range(0, len(z), step):
-            part = flat[start : start + step]
-            whole = part
-            if len(part) < step:
-                whole = torch.zeros(step, *flat.shape[1:], dtype=z.dtype, device=z.device)
-                whole[: len(part)] = part
-            modes = torch.fft.rfftn(whole, dim=axes)
-            modes *= gain
-            part.copy_(torch.fft.irfftn(modes, s=space, dim=axes)[: len(part)])
-
-
-@lru_cache(maxsize=8)
-def _gain_on(root: PowerRoot, device: torch.device, dtype: torch.dtype) -> Tensor:
-    """The half of the gain that a real transform needs."""
-    half = root.gain.shape[-1] // 2 + 1
-    return root.gain[..., :half].to(device, dtype)
+        """z [B, C, *space] or [B, L] in place."""
+        filter_spectrum(z.view(len(z), -1, *self.gain.shape), self.gain, threads=threads)
 
 
 @lru_cache(maxsize=8)

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from synbench_fast.errors import SynbenchError, suggest
-from synbench_fast.ops.sample_mixture import normals
+from synbench_fast.ops.generator import normals
 
 __all__ = ["PATTERNS", "Means", "check_pattern", "class_means", "parse_pattern", "spatial_axes"]
 

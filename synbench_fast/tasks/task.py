@@ -16,7 +16,7 @@ from torch import Tensor
 
 from synbench_fast.checks import as_numbers, check_eps
 from synbench_fast.errors import SynbenchError
-from synbench_fast.ops.robust_solve_torch import plugin_of_spectrum
+from synbench_fast.ops.robust_spectrum import known_ratios
 from synbench_fast.ops.sample_mixture import UnitPattern, sample_mixture, sample_shaped_mixture
 from synbench_fast.scales import SCALE_STEP, spread_scales
 from synbench_fast.stats import gaussian
@@ -246,5 +246,4 @@ def _robust_ratios(
     """t/s and t_rob/s of the eps-robust classifier, float64 [E] each."""
     d, a2 = _spectrum(pattern, covariance, shape)
     m2 = a2 * _distance(pattern, covariance, shape) ** 2
-    point = plugin_of_spectrum(d, m2, torch.tensor(eps, dtype=torch.float64))
-    return point.t, point.t_rob
+    return known_ratios(d, m2, torch.tensor(eps, dtype=torch.float64))

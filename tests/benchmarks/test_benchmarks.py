@@ -65,6 +65,7 @@ def test_every_case_agrees_with_its_baseline_on_small_sizes() -> None:
         cases.solve(50),
         cases.sweep(100, 30),
         cases.auc(),
+        cases.spectrum(2, 12),
         cases_statistics.errors(cases_statistics.projection, (3, 32, 32), 1, 1024, 768),
         cases_statistics.suite(cases.SmallEncoder, 1, 170, side=16),
         cases_statistics.stored(3, scales=2, samples=64),

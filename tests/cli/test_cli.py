@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-import inspect
 import io
 import json
 import math
@@ -25,21 +24,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import typer
 from checks import PATIENCE, over, until
+from click.testing import CliRunner
 from result_example import example
-from typer.testing import CliRunner
 
 from synbench_fast import arguments
+from synbench_fast.cli import here
 from synbench_fast.cli import main as cli
-from synbench_fast.cli import options as cli_options
-from synbench_fast.config import ScoreConfig
+from synbench_fast.cli.studies import study
+from synbench_fast.config import ScoreConfig, options
 from synbench_fast.encoders import SOURCES, list_encoders, load_encoder, registry
 from synbench_fast.engine import environment
-from synbench_fast.engine.arithmetic import DTYPES, SYNONYMS
 from synbench_fast.errors import SynbenchError
 from synbench_fast.report.progress import Reporter
-from synbench_fast.results.documents import encode
+from synbench_fast.results.codec import encode
 from synbench_fast.results.records import (
     CSV_COLUMNS,
     PrecisionCheck,
@@ -56,12 +54,12 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
-def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, dict[str, Any]]]:
-    """Replaces score() by one that records its arguments; `bad:*` cannot be scored, `bug:*` is a bug."""
-    seen: list[tuple[str, dict[str, Any]]] = []
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ScoreConfig]]:
+    """Replaces score() by one that records its configuration; `bad:*` cannot be scored, `bug:*` is a bug."""
+    seen: list[tuple[str, ScoreConfig]] = []
 
-    def score(spec: str, *, progress: Callable[[int, int, str], None], **options: Any) -> Result:
-        seen.append((spec, options))
+    def score(spec: str, *, config: ScoreConfig, progress: Callable[[int, int, str], None]) -> Result:
+        seen.append((spec, config))
         print("a library talks")
         progress(0, 100, "encode")
         progress(100, 100, "solve")
@@ -69,11 +67,11 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, dict[str, Any]]]:
             raise SynbenchError("encoder: expected a known source, got 'bad'")
         if spec.startswith("bug:"):
             raise RuntimeError("shapes (3,)\n and (4,) differ")
-        return example(spec, eps=list(options["eps"]), warnings=[])
+        return example(spec, eps=list(config.eps), warnings=[])
 
-    module = types.ModuleType("synbench_fast.score")
+    module = types.ModuleType("synbench_fast.engine.score")
     module.score = score  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "synbench_fast.score", module)
+    monkeypatch.setitem(sys.modules, "synbench_fast.engine.score", module)
     return seen
 
 
@@ -210,7 +208,7 @@ def test_the_line_below_a_table_has_the_samples_of_all_encoders(
 ) -> None:
     few, many = (dataclasses.replace(example().task, samples=[count] * 2) for count in (512, 1536))
     tasks = {"builtin:linear": few, "builtin:identity": many}
-    module = sys.modules["synbench_fast.score"]
+    module = sys.modules["synbench_fast.engine.score"]
     monkeypatch.setattr(module, "score", lambda spec, **_: example(spec, task=tasks[spec]))
     last = invoke("run", "builtin:identity", "builtin:linear").stdout.splitlines()[-1]
     assert "2 scales x 512 to 1536 samples" in last
@@ -222,7 +220,7 @@ def test_table_shows_what_a_reduced_precision_did(calls: list[Any], monkeypatch:
     )
     check = PrecisionCheck(dtype="tf32", used=True, reason="", scale=2.5, samples=256, points=[point])
     record = PrecisionRecord(requested="tf32", dtype="tf32", checks=[check])
-    module = sys.modules["synbench_fast.score"]
+    module = sys.modules["synbench_fast.engine.score"]
     monkeypatch.setattr(module, "score", lambda spec, **_: example(spec, precision=record))
     last = invoke("run", "builtin:conv").stdout.splitlines()[-1]
     assert last == (
@@ -233,63 +231,100 @@ def test_table_shows_what_a_reduced_precision_did(calls: list[Any], monkeypatch:
 def test_synonyms_of_dtypes_reach_score_under_their_one_name(calls: list[Any]) -> None:
     for given, name in (("bf16", "bfloat16"), ("fp16", "float16"), ("fp32", "float32"), ("tf32", "tf32")):
         invoke("run", "builtin:conv", "--dtype", given)
-        assert calls[-1][1]["dtype"] == name
-    assert ("auto", *DTYPES) == cli_options.DTYPES and cli_options.DTYPE_SYNONYMS == SYNONYMS
+        assert calls[-1][1].dtype == name
 
 
 def test_table_shows_the_thresholds_asked_for(calls: list[Any]) -> None:
     done = invoke("run", "builtin:conv", "--thresholds", "0.6,0.7")
     header = re.split(r"  +", done.stdout.splitlines()[0])
     assert header[3:7] == [f"score eps={e} a={a}" for e in ("0", "0.2") for a in ("0.6", "0.7")]
-    assert calls[0][1]["thresholds"] == (0.6, 0.7)
+    assert calls[0][1].thresholds == (0.6, 0.7)
 
 
 def test_values_that_are_not_finite_are_shown_without_an_error(
     calls: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scores = [dataclasses.replace(one, stderr=math.nan) for one in example().scores]
-    module = sys.modules["synbench_fast.score"]
+    module = sys.modules["synbench_fast.engine.score"]
     monkeypatch.setattr(module, "score", lambda spec, **_: example(spec, scores=scores))
     done = invoke("run", "builtin:conv", "--quiet")
     assert done.stdout.splitlines()[1].split()[3:5] == ["0.8400", "0.6400"]
     assert done.stderr == "warning: builtin:conv: samples: 1024 is few for 256 features\n"
 
 
-def _commands() -> dict[str, Any]:
-    group: Any = typer.main.get_command(cli.app)
-    return {name: group.get_command(None, name) for name in group.list_commands(None)}
+COMMANDS = {**cli.app.commands, **{f"study {name}": one for name, one in study.commands.items()}}
+VERBS = sorted(set(COMMANDS) - {"bench", "study"})
 
 
-@pytest.mark.parametrize("name", sorted(_commands()))
+@pytest.mark.parametrize("name", sorted(COMMANDS))
 def test_help_explains_every_option(name: str) -> None:
-    parameters = _commands()[name].params
-    assert [one.name for one in parameters if not (one.help or "").strip(" .")] == []
+    """In sentences: a verb in the imperative, and a full stop (a default may follow)."""
+    for one in COMMANDS[name].params:
+        help = one.help  # type: ignore[attr-defined]
+        first, *_ = help.split()
+        assert re.fullmatch("[A-Z][a-z-]+", first) and first not in ("Of", "The", "With", "Default", "By"), (
+            help
+        )
+        assert re.search(r"(\.|\.\.\.)( \[default: .+\])?\.?$", help), help
 
 
-@pytest.mark.parametrize("name", ["", *sorted(set(_commands()) - {"bench"})])
+@pytest.mark.parametrize("name", ["", "study", *VERBS])
 @pytest.mark.parametrize("width", [80, 120])
 def test_help_reads_as_a_person_would_write_it(name: str, width: int) -> None:
     shown = CliRunner().invoke(cli.app, [*name.split(), "--help"], env={"COLUMNS": str(width)}).stdout
-    for left_over in ("<", "list[", "TEXT", "]...]", "...]...", "....", "None"):
+    for left_over in (
+        "<",
+        "list[",
+        "TEXT",
+        "]...]",
+        "...]...",
+        "....",
+        "None",
+        "Positional",
+        "With --models:",
+    ):
         assert left_over not in shown
     assert max(map(len, shown.splitlines())) <= width
-    for one in _commands()[name].params if name else []:
+    for one in COMMANDS[name].params if name in VERBS else []:
         if one.param_type_name == "argument":
             assert f" [OPTIONS] {one.metavar}\n" in shown
-            assert re.search(rf"^  {re.escape(one.metavar.strip('[]'))}  \S", shown, re.M)
+            assert len(re.findall(rf"^  {re.escape(str(one.metavar).strip('[]'))}  \S", shown, re.M)) == 1
 
 
-def test_the_first_command_to_try_is_on_one_line() -> None:
-    shown = CliRunner().invoke(cli.app, ["--help"], env={"COLUMNS": "80"}).stdout
-    assert shown.splitlines()[-1].strip().startswith("synbench-fast run builtin:conv ")
-    done = invoke(*shown.splitlines()[-1].split()[1:], "--format", "nothing")
+def test_help_has_panels() -> None:
+    shown = invoke("run", "--help").stdout
+    panels = re.findall(r"^([A-Z].*):$", shown, re.M)
+    assert panels == [
+        "Arguments", "What is computed", "The encoder", "What is drawn", "How it runs", "Many encoders",
+        "What comes out", "Options", "Examples",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", VERBS)
+def test_examples_are_command_lines(name: str) -> None:
+    examples = COMMANDS[name].examples  # type: ignore[attr-defined]
+    assert 1 <= len(examples) <= 4
+    for line in examples:
+        program, *words = shlex.split(line)
+        assert program == "synbench-fast" and words[: len(name.split())] == name.split()
+        COMMANDS[name].make_context(name, words[len(name.split()) :])
+
+
+@pytest.mark.parametrize("words", [[], ["study"]])
+def test_the_first_command_to_try_is_on_one_line(words: list[str]) -> None:
+    shown = CliRunner().invoke(cli.app, [*words, "--help"], env={"COLUMNS": "80"}).stdout
+    example = shlex.split(shown.partition("Examples:\n")[2].splitlines()[0])
+    assert example[0] == "synbench-fast"
+    done = invoke(*example[1:], "--format", "nothing")
     assert done.stderr.startswith("error: --format")
 
 
-def test_the_list_of_commands_is_not_cut_off() -> None:
-    done = CliRunner().invoke(cli.app, [], env={"COLUMNS": "80"})
-    assert done.exit_code == 2 and "..." not in done.stderr.partition("Commands:")[2]
-    assert [name for name in _commands() if f"  {name} " not in done.stderr] == []
+@pytest.mark.parametrize(("words", "verbs"), [([], cli.app.commands), (["study"], study.commands)])
+def test_the_list_of_commands_is_not_cut_off(words: list[str], verbs: dict[str, Any]) -> None:
+    done = CliRunner().invoke(cli.app, words, env={"COLUMNS": "80"})
+    assert done.exit_code == 2 and done.stdout == ""
+    listed = done.stderr.partition("Commands:")[2]
+    assert "..." not in listed and [name for name in verbs if f"  {name} " not in listed] == []
 
 
 @pytest.mark.parametrize(("text", "value"), [("8/255", (8 / 255,)), ("0, 4/255,0.1", (0.0, 4 / 255, 0.1))])
@@ -311,62 +346,35 @@ def test_every_option_reaches_score_typed(calls: list[Any], tmp_path: Path) -> N
         "--scales", "5", "--samples", "64", "--preset", "quick", "--device", "cuda:1", "--dtype", "bfloat16",
         "--backend", "torch", "--no-compile",
         "--batch-size", "8", "--seed", "18446744073709551615", "--prior", "0.25", "--input-shape", "3x32x32",
-        "--mean", "-1,0.5,0.5", "--std", "0.25,0.25,1", "--pool", "avg", "--checkpoint", str(weights),
+        "--pool", "avg", "--checkpoint", str(weights),
         "--random-init", "--published-preprocessing", "--trust-remote-code", "--threads", "1",
         "--center", "0", "--integral", "grid", "--precision", "0.01", "--average", "sampled",
         "--format", "json",
     )  # fmt: skip
     assert done.exit_code == 0, done.stderr
-    assert calls == [
-        (
-            "timm:resnet18",
-            {
-                "eps": (0.0, 0.5),
-                "thresholds": (0.7,),
-                "estimator": "paper",
-                "scales": 5,
-                "samples": 64,
-                "preset": "quick",
-                "device": "cuda:1",
-                "dtype": "bfloat16",
-                "backend": "torch",
-                "compile": False,
-                "batch_size": 8,
-                "seed": 2**64 - 1,
-                "prior": 0.25,
-                "center": 0.0,
-                "integral": "grid",
-                "precision": 0.01,
-                "average": "sampled",
-                "input_shape": (3, 32, 32),
-                "mean": (-1.0, 0.5, 0.5),
-                "std": (0.25, 0.25, 1.0),
-                "pool": "avg",
-                "checkpoint": str(weights),
-                "random_init": True,
-                "published_preprocessing": True,
-                "trust_remote_code": True,
-                "threads": 1,
-            },
-        )
-    ]
+    ((spec, config),) = calls
+    assert spec == "timm:resnet18"
+    assert config == ScoreConfig(
+        eps=(0.0, 0.5), thresholds=(0.7,), estimator="paper", scales=5, samples=64, preset="quick", device="cuda:1",
+        dtype="bfloat16", backend="torch", compile=False, batch_size=8, seed=2**64 - 1, prior=0.25, center=0.0,
+        integral="grid", average="sampled", input_shape=(3, 32, 32), pool="avg", checkpoint=str(weights),
+        random_init=True, published_preprocessing=True, trust_remote_code=True, threads=1, precision=0.01,
+    )  # fmt: skip
+    invoke("run", "a:b", "--mean", "-1,0.5,0.5", "--std", "0.25,0.25,1")
+    assert (calls[1][1].mean, calls[1][1].std) == ((-1.0, 0.5, 0.5), (0.25, 0.25, 1.0))
 
 
 @pytest.mark.parametrize(("text", "value"), [("2", 2), ("2.0", (2.0,)), ("0.5,1,4.9", (0.5, 1.0, 4.9))])
 def test_scales_are_a_count_or_values(calls: list[Any], text: str, value: Any) -> None:
     invoke("run", "a:b", "--scales", text)
-    assert calls[0][1]["scales"] == value
+    assert calls[0][1].scales == value
     command = ScoreConfig(scales=value).command("a:b")
     assert f" --scales {text.replace('1,', '1.0,')} " in command
 
 
-def test_what_is_not_given_is_left_to_score(calls: list[Any]) -> None:
+def test_what_is_not_given_is_the_default(calls: list[Any]) -> None:
     invoke("run", "builtin:conv")
-    assert set(calls[0][1]) == {
-        "eps", "estimator", "preset", "device", "dtype", "backend", "seed", "prior", "center",
-        "integral", "random_init", "average",
-        "published_preprocessing", "trust_remote_code",
-    }  # fmt: skip
+    assert calls[0][1] == ScoreConfig()
 
 
 @pytest.mark.parametrize(
@@ -374,7 +382,7 @@ def test_what_is_not_given_is_left_to_score(calls: list[Any]) -> None:
     [
         ([], "MODEL: expected at least one encoder such as timm:resnet50, got none"),
         (
-            ["a:b", "c:d", "--checkpoint", "x"],
+            ["a:b", "c:d", "--checkpoint", __file__],
             "--checkpoint: expected a single MODEL to load it into, got 2",
         ),
         (
@@ -491,6 +499,22 @@ def test_what_is_not_given_is_left_to_score(calls: list[Any]) -> None:
         ),
         (["a:b", "--eps"], "--eps: expected a value, got none"),
         (["a:b", "--quiet=1"], "--quiet: expected no value, got one"),
+        (["a:b", "--help=1"], "--help: expected no value, got one"),
+        (
+            ["a:b", "--no-compil"],
+            "option: expected one that --help lists, got '--no-compil', did you mean --no-compile?",
+        ),
+        (
+            ["a:b", "--published-preprocessing", "--mean", "0", "--std", "1"],
+            "--published-preprocessing: expected mean and std to be left out, got both kinds",
+        ),
+        (["a:b", "--best", "3"], "--best: expected --models beside it, got '3' alone"),
+        (["a:b", "--config", "none.toml"], "--config: expected an existing file, got 'none.toml'"),
+        (
+            ["a:b", "--tasks", "ful"],
+            "--tasks: expected one of published, patterns, covariances, priors, full, classes:K or the path of a .toml file, got 'ful', "
+            "did you mean full?",
+        ),
     ],
 )
 def test_usage_errors_are_one_line_and_exit_2(calls: list[Any], arguments: list[str], message: str) -> None:
@@ -499,11 +523,110 @@ def test_usage_errors_are_one_line_and_exit_2(calls: list[Any], arguments: list[
     assert calls == []
 
 
+NUMBER = "expected an integer of at least 1, got '0'"
+PROBES = [
+    ("--l2 x", "--l2: expected comma-separated distinct numbers in [0, inf), got 'x'"),
+    ("--linf -1", "--linf: expected comma-separated distinct numbers in [0, inf), got '-1'"),
+    ("--attack=1", "--attack: expected no value, got one"),
+    ("--steps 0", f"--steps: {NUMBER}"),
+    ("--targets 0", f"--targets: {NUMBER}"),
+    ("--regularisation 0", "--regularisation: expected a number between 0 and 1e+09, got '0'"),
+    ("--test-fraction 1", "--test-fraction: expected a number between 0 and 1, got '1'"),
+    ("--batch-size auto", "--batch-size: expected an integer of at least 1, got 'auto'"),
+    ("--seed -1", "--seed: expected an integer from 0 to 18446744073709551615, got '-1'"),
+    ("--threads 0", f"--threads: expected an integer from 1 to {arguments.most_at_once()}, got '0'"),
+]
+UNIT = "expected comma-separated numbers in [0, 1), got '1'"
+FORMATS = "expected one of table, json, csv, got 'jsn', did you mean json?"
+
+
+@pytest.mark.parametrize(
+    ("verb", "words", "message"),
+    [
+        ("compare", "a.json", "RESULT.json: expected at least two files to compare, got 1"),
+        ("compare", "", "RESULT.json: expected at least two files to compare, got 0"),
+        ("compare", ". b", "RESULT.json: expected files, got the directory '.'; its files are ./*.json"),
+        ("compare", "a b --eps 1", "--eps: expected comma-separated distinct numbers in [0, 1), got '1'"),
+        ("compare", "a b --thresholds 0,0", "--thresholds: expected comma-separated distinct numbers in [0, 1), got '0' twice in '0,0'"),
+        ("compare", "a b --format jsn", f"--format: {FORMATS}"),
+        ("compare", "a b --unpaird", "option: expected one that --help lists, got '--unpaird', did you mean --unpaired?"),
+        ("report", "", "DIR: expected the directory that `run --out` wrote to, got none"),
+        ("report", "d --format htm", "--format: expected one of table, csv, markdown, json, none, got 'htm'"),
+        ("report", "d --eps x", "--eps: expected comma-separated distinct numbers in [0, 1), got 'x'"),
+        ("status", "", "DIR: expected the folder of a run store, got none"),
+        ("status", "d --format csv", "--format: expected one of table, json, got 'csv'"),
+        ("export", "d", "--to: expected one of mlflow, wandb, model-card, got none"),
+        ("export", "d --to wnadb", "--to: expected one of mlflow, wandb, model-card, got 'wnadb', did you mean wandb?"),
+        ("export", "d --to wandb --uri x", "--uri: expected only with --to mlflow, got it with --to wandb"),
+        ("export", "d --to mlflow --name x", "--name: expected only with --to model-card, got it with --to mlflow"),
+        ("export", "d --to mlflow --offline", "--offline: expected only with --to wandb, got it with --to mlflow"),
+        ("export", "d --to mlflow --out x", "--out: expected only with --to wandb or model-card, got it with --to mlflow"),
+        ("export", "d --to model-card --project x", "--project: expected only with --to mlflow or wandb, got it with --to model-card"),
+        ("ls", "--format csv", "--format: expected one of table, json, got 'csv'"),
+        ("ls", "a b", "arguments: expected no more, got 'b'"),
+        ("info", "--formt json", "option: expected one that --help lists, got '--formt', did you mean --format?"),
+        ("demo", "--seed x", "--seed: expected an integer from 0 to 4294967295, got 'x'"),
+        ("study sensitivity", "", "ENCODER: expected at least one encoder such as timm:resnet50, got none"),
+        ("study sensitivity", "a:b --vary sed", "--vary: expected one of seed, samples, scales, thresholds, dtype, preprocessing, got 'sed', did you mean seed?"),
+        ("study sensitivity", "a:b --vary seed,seed", "--vary: expected each once, got 'seed' twice in 'seed,seed'"),
+        ("study sensitivity", "a:b --seeds 1", "--seeds: expected at least 2 to see their spread, got '1'"),
+        ("study sensitivity", "a:b --vary thresholds --thresholds 0.7", "--thresholds: expected at least two to vary them, got '0.7'"),
+        ("study sensitivity", "a:b c:d --checkpoint pyproject.toml", "--checkpoint: expected a single ENCODER to load it into, got 2"),
+        ("study sensitivity", "a:b --dtype float23", "--dtype: expected one of auto, float32, tf32, bfloat16, float16, float64, got 'float23', did you mean float32?"),
+        ("study eps-star", "", "ENCODER: expected at least one encoder or result file, got none"),
+        ("study eps-star", "a:b --threshold 1", f"--threshold: {UNIT}"),
+        ("study eps-star", "a:b --threshold 0.7,0.8", "--threshold: expected one number, got '0.7,0.8'"),
+        ("study eps-star", "a:b --repeats 2", "--repeats: expected 1, or at least 3 to see their spread, got '2'"),
+        ("study eps-star", "a:b --eps 0.2", "--eps: expected at least 2 budgets, got '0.2'"),
+        ("study linear-probe", "", "ENCODER: expected an encoder such as timm:resnet50, got none"),
+        ("study linear-probe", "a:b", "--data: expected digits, an image folder, a .npz or a .parquet file, got none"),
+        ("study linear-probe", "a:b --data d --standardise x", "--standardise: expected one of common, feature, got 'x'"),
+        ("study linear-probe", "a:b --data d --samples 0", f"--samples: {NUMBER}"),
+        *(("study linear-probe", f"a:b --data d {words}", message) for words, message in PROBES),
+        ("study validate", "", "ENCODER: expected several encoders such as zoo:small, or --demo, got none"),
+        ("study validate", "zoo:small", "--data: expected digits, photos, an image folder, a .npz or a .parquet file, got none"),
+        ("study validate", "a:b --demo", "--demo: expected neither ENCODER nor --data, got some"),
+        ("study validate", "--demo --resamples 99", "--resamples: expected an integer of at least 100, got '99'"),
+        ("study validate", "--demo --splits 0", f"--splits: {NUMBER}"),
+        ("study validate", "--demo --zoo-epochs 0", "--zoo-epochs: expected a number between 0 and 1e+09, got '0'"),
+        ("study validate", "--demo --coefficient pears", "--coefficient: expected one of spearman, pearson, kendall, got 'pears', did you mean pearson?"),
+        ("study validate", "--demo --neighbours 0", f"--neighbours: {NUMBER}"),
+        ("study validate", "--demo --data-samples 0", f"--data-samples: {NUMBER}"),
+        *(("study validate", f"--demo {words}", message) for words, message in PROBES),
+        ("study inherit", "--suite folders", "ENCODER: expected at least one, such as timm:vit_base_patch16_224, for folders, got none"),
+        ("study inherit", "--score-eps 0,0.2", "--score-eps: expected one number, got '0,0.2'"),
+        ("study inherit", "--score-threshold 1", f"--score-threshold: {UNIT}"),
+        ("study inherit", "--score-samples 3", "--score-samples: expected an integer of at least 4, got '3'"),
+        ("study inherit", "--distance-samples 1", "--distance-samples: expected an integer of at least 2, got '1'"),
+        ("study inherit", "--warmup -1", "--warmup: expected an integer of at least 0, got '-1'"),
+        ("study inherit", "--momentum x", "--momentum: expected a number, got 'x'"),
+        ("study inherit", "--weight-decay x", "--weight-decay: expected a number, got 'x'"),
+        ("study inherit", "--epochs 0", f"--epochs: {NUMBER}"),
+        ("study pretrain", "", "--demo: expected to be given, as the only pre-training there is, got none"),
+        ("study pretrain", "--demo --features 193", "--features: expected an integer from 1 to 192, got '193'"),
+        ("study pretrain", "--demo --steps 1", "--steps: expected an integer of at least 2, got '1'"),
+        ("study pretrain", "--demo --reference specialist", "--reference: expected one of none, specialists, got 'specialist', did you mean specialists?"),
+        ("study pretrain", "--demo --temperature 0", "--temperature: expected a number between 0 and 1e+09, got '0'"),
+    ],
+)  # fmt: skip
+def test_mistakes_of_other_verbs_are_one_line_and_exit_2(
+    verb: str, words: str, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    done = invoke(*verb.split(), *words.split())
+    assert (done.exit_code, done.stdout, done.stderr) == (2, "", f"error: {message}\n")
+
+
 def test_other_usage_errors() -> None:
     wrong = invoke("rum")
     assert (wrong.exit_code, wrong.stderr) == (
         2,
-        "error: command: expected one of run, compare, ls, info, status, sensitivity, eps-star, probe, validate, inherit, pretrain, report, export, demo, bench, got 'rum', did you mean run?\n",
+        "error: command: expected one of run, compare, report, status, export, study, ls, info, demo, bench, got 'rum', did you mean run?\n",
+    )
+    wrong = invoke("study", "linear-prob")
+    assert (wrong.exit_code, wrong.stderr) == (
+        2,
+        "error: command: expected one of sensitivity, eps-star, pretrain, linear-probe, validate, inherit, got 'linear-prob', did you mean linear-probe?\n",
     )
     extra = invoke("ls", "a", "b")
     assert (extra.exit_code, extra.stderr) == (2, "error: arguments: expected no more, got 'b'\n")
@@ -533,7 +656,7 @@ def test_a_failing_encoder_leaves_the_others(calls: list[Any], tmp_path: Path) -
         "error: bad:x: encoder: expected a known source, got 'bad'",
         "error: bug:y: RuntimeError: shapes (3,) (--traceback shows where)",
     ]
-    assert [one.name.split("-")[0] for one in tmp_path.iterdir()] == ["builtin_conv"]
+    assert [one.name.split("-")[0] for one in tmp_path.glob("*.json")] == ["builtin_conv"]
 
 
 def test_traceback_shows_where_a_bug_is(calls: list[Any]) -> None:
@@ -547,7 +670,7 @@ def test_out_writes_one_readable_file_per_encoder(calls: list[Any], tmp_path: Pa
     folder = tmp_path / "new" / "results"
     done = invoke("run", "builtin:conv", "hf:../../up", "--out", str(folder))
     assert done.exit_code == 0
-    written = sorted(folder.iterdir())
+    written = sorted(folder.glob("*.json"))
     assert [Result.load(one).encoder.spec for one in written] == ["builtin:conv", "hf:../../up"]
     assert all(f"wrote {one}" in done.stderr for one in written)
     assert sorted(one.name for one in tmp_path.iterdir()) == ["new"]
@@ -572,7 +695,7 @@ def test_a_result_that_cannot_be_written_is_still_delivered(
 
 
 def test_interrupt_keeps_what_is_finished(calls: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    module = sys.modules["synbench_fast.score"]
+    module = sys.modules["synbench_fast.engine.score"]
     inner = module.score
 
     def score(spec: str, **options: Any) -> Result:
@@ -597,8 +720,10 @@ def test_version_and_help() -> None:
     done = invoke("--version")
     assert done.exit_code == 0
     assert re.fullmatch(r"synbench-fast \S+\n", done.stdout)
-    for words in ([], ["run"], ["ls"], ["info"], ["eps-star"], ["probe"], ["demo"]):
-        shown = invoke(*words, "--help")
+    for name in ("", *COMMANDS):
+        if name == "bench":  # whose help is that of benchmarks/run.py
+            continue
+        shown = invoke(*name.split(), "--help")
         assert shown.exit_code == 0
         assert shown.stdout.startswith("Usage: synbench-fast")
 
@@ -688,16 +813,16 @@ def test_bench_prefers_the_checkout_and_knows_the_installed_copy(tmp_path: Path)
     with pytest.raises(
         SynbenchError, match=r"^bench: expected the benchmark suite in .*_benchmarks, got none$"
     ):
-        cli.benchmark_script(package)
+        here.benchmark_script(package)
     installed.parent.mkdir(parents=True)
     installed.touch()
     checkout = tmp_path / "benchmarks" / "run.py"
     checkout.parent.mkdir()
     checkout.touch()
     # site-packages may hold a "benchmarks" of somebody else; a checkout has the build file too
-    assert cli.benchmark_script(package) == (installed, None)
+    assert here.benchmark_script(package) == (installed, None)
     (tmp_path / "CMakeLists.txt").touch()
-    assert cli.benchmark_script(package) == (checkout, tmp_path)
+    assert here.benchmark_script(package) == (checkout, tmp_path)
 
 
 def test_bench_forwards_options_and_the_exit_code(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -709,7 +834,7 @@ def test_bench_forwards_options_and_the_exit_code(monkeypatch: pytest.MonkeyPatc
         f"pathlib.Path({str(seen)!r}).write_text(repr((sys.argv[1:], synbench_fast.__file__)))\n"
         "sys.exit(3)\n"
     )
-    monkeypatch.setattr(cli, "benchmark_script", lambda package: (script, ROOT))
+    monkeypatch.setattr(here, "benchmark_script", lambda package: (script, ROOT))
     package = ROOT / "synbench_fast"
     if not package.exists():  # the tests of a wheel, beside which no package lies
         package = Path(cli.__file__).parent
@@ -726,10 +851,10 @@ def test_demo_prints_its_report_and_tells_its_steps_on_standard_error(
         progress("plain: train")
         return f"{out.name}, seed {seed}"
 
-    module = types.ModuleType("synbench_fast.demo")
+    module = types.ModuleType("synbench_fast.demos.digits")
     module.run_demo = run_demo  # type: ignore[attr-defined]
     module.render = lambda report, console: console.print(report + " " + "x" * 90)  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "synbench_fast.demo", module)
+    monkeypatch.setitem(sys.modules, "synbench_fast.demos.digits", module)
     done = invoke("demo", "--out", str(tmp_path / "here"), "--seed", "5")
     assert (done.exit_code, done.stdout) == (0, "here, seed 5 " + "x" * 90 + "\n")
     assert done.stderr == "a library talks\nplain: train\n"
@@ -744,7 +869,7 @@ FAKE = """
 import ctypes, os, pathlib, sys, time, types
 sys.path.insert(0, {tests!r})
 from result_example import example
-module = types.ModuleType("synbench_fast.score")
+module = types.ModuleType("synbench_fast.engine.score")
 def score(spec, **options):
     print("python prints")
     os.write(1, b"a descriptor is written to\\n")
@@ -754,7 +879,7 @@ def score(spec, **options):
         time.sleep(60)
     return example(spec)
 module.score = score
-sys.modules["synbench_fast.score"] = module
+sys.modules["synbench_fast.engine.score"] = module
 from synbench_fast.cli.main import main
 sys.exit(main(sys.argv[2:]))
 """
@@ -810,7 +935,7 @@ def test_a_signal_leaves_whole_files_and_exit_code_130(tmp_path: Path) -> None:
     assert json.loads(out)["encoder"]["spec"] == "builtin:conv"
     assert "interrupted: what was finished is kept" in errors.splitlines()
     assert "Traceback" not in errors
-    (written,) = folder.iterdir()
+    (written,) = folder.glob("*.json")
     assert Result.load(written).encoder.spec == "builtin:conv"
 
 
@@ -914,9 +1039,19 @@ def test_no_encoder_ends_a_run_with_the_exit_code_of_success(
 
 
 def test_every_command_that_runs_encoders_is_watched(tmp_path: Path) -> None:
-    for command in (["sensitivity", "python:endings.py:python"], ["eps-star", "python:endings.py:python"]):
-        done = console(tmp_path, *command, "--scales", "1,3", "--samples", "64", "--quiet")
-        assert (done.returncode, done.stderr) == (1, f"{ENDED} (exit code 0)\n"), command
+    for name in ("sensitivity", "eps-star"):
+        done = console(
+            tmp_path,
+            "study",
+            name,
+            "python:endings.py:python",
+            "--scales",
+            "1,3",
+            "--samples",
+            "64",
+            "--quiet",
+        )
+        assert (done.returncode, done.stderr) == (1, f"{ENDED} (exit code 0)\n"), name
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
@@ -969,33 +1104,13 @@ def test_an_encoder_that_leaves_takes_nobody_with_it(
             sys.exit(0)
         return example(spec)
 
-    monkeypatch.setattr(sys.modules["synbench_fast.score"], "score", score)
+    monkeypatch.setattr(sys.modules["synbench_fast.engine.score"], "score", score)
     done = invoke("run", "python:leaves:make", "builtin:conv", "--quiet", "--format", "json")
     assert done.exit_code == 1 and Result.from_json(done.stdout).encoder.spec == "builtin:conv"
     assert "error: python:leaves:make: SystemExit: 0\n" in done.stderr
-    monkeypatch.setattr(cli, "encoder_options", lambda *_: sys.exit(0))
+    monkeypatch.setattr("synbench_fast.cli.run._score_all", lambda *_: sys.exit(0))
     done = invoke("run", "builtin:conv")
     assert (done.exit_code, done.stderr) == (1, "error: SystemExit: 0\n")
-
-
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        ("inherit --score-eps 0,0.2", "--score-eps: expected one number, got '0,0.2'"),
-        ("inherit --score-threshold 0.6,0.7", "--score-threshold: expected one number, got '0.6,0.7'"),
-        (
-            "export results --to model-card --project mine",
-            "--project: expected only with --to mlflow or wandb, got it with --to model-card",
-        ),
-        (
-            "validate zoo:small --data digits --zoo-epochs 0",
-            "--zoo-epochs: expected a number between 0 and 1e+09, got '0'",
-        ),
-    ],
-)
-def test_what_would_be_left_unread_is_refused(words: str, message: str) -> None:
-    done = invoke(*words.split())
-    assert (done.exit_code, done.stdout, done.stderr) == (2, "", f"error: {message}\n")
 
 
 HUB = """
@@ -1124,7 +1239,7 @@ def test_score_is_the_function_however_the_submodule_was_loaded() -> None:
 import sys, types, importlib.abc, importlib.machinery
 class Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     def find_spec(self, name, path, target=None):
-        return importlib.machinery.ModuleSpec(name, self) if name == "synbench_fast.score" else None
+        return importlib.machinery.ModuleSpec(name, self) if name == "synbench_fast.engine.score" else None
     def exec_module(self, module):
         module.score = lambda: "scored"
 sys.meta_path.insert(0, Finder())
@@ -1212,33 +1327,122 @@ def test_a_real_run_stops_at_a_signal_with_whole_files(tmp_path: Path) -> None:
     assert process.returncode == 130
     assert Result.from_json(out).encoder.spec == "builtin:linear?dim=4"
     assert "Traceback" not in errors
-    assert [Result.load(one).scores for one in (tmp_path / "out").iterdir()] == [Result.from_json(out).scores]
+    assert [Result.load(one).scores for one in (tmp_path / "out").glob("*.json")] == [
+        Result.from_json(out).scores
+    ]
 
 
-def test_the_options_agree_with_score() -> None:
-    from synbench_fast.engine.score import PRESETS, score
-
-    parameters = inspect.signature(score).parameters
-    command = inspect.signature(cli.run).parameters
-    names = {name for name in parameters if name not in ("encoder", "progress")}
-    assert names <= set(command)
-    for name in names:
-        default, text = parameters[name].default, command[name].default
-        if isinstance(default, tuple):
-            assert tuple(float(one) for one in text.split(",")) == default
-        elif name == "compile":  # a flag that is not given is "auto"
-            assert (default, text) == ("auto", None)
-        elif default is not None and not isinstance(default, bool):
-            assert text == str(default)
-        else:
-            assert text is default
-    for option, values in (("--preset", PRESETS), ("--dtype", ["auto", *DTYPES, *SYNONYMS])):
-        for value in values:
-            assert arguments_accept(option, value)
-        assert not arguments_accept(option, "nothing")
+def test_every_field_of_the_configuration_is_an_option_of_run() -> None:
+    params = {one.name: one for one in cli.app.commands["run"].params}
+    for name, (about, default) in options().items():
+        one = params[name]
+        assert one.panel == about.panel and str(one.help).startswith(about.help)  # type: ignore[attr-defined]
+        if not about.kind.is_flag and default is not None:
+            assert about.kind.read(f"--{name}", str(one.default)) == default
 
 
-def arguments_accept(option: str, value: str) -> bool:
-    """Whether the option takes the value, seen from the error about the next wrong thing."""
-    done = invoke("run", "a:b", option, value, "--format", "x")
-    return bool(done.stderr.startswith("error: --format"))
+FURTHER = """
+import dataclasses, sys, types
+sys.path.insert(0, {tests!r})
+from result_example import example
+from synbench_fast import arguments, config
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Further(config.ScoreConfig):
+    trial_number: int = dataclasses.field(default=3, metadata={{"option": config.Option(
+        kind=config.Kind("T", lambda name, value: int(value), lambda o, t: arguments.integer(o, t, low=1), lambda: ("7",)),
+        help="Try this number.", panel="Trials",
+    )}})
+
+config.ScoreConfig = Further
+module = types.ModuleType("synbench_fast.engine.score")
+def score(spec, *, config, progress):
+    print("config", config.trial_number, config.command(spec), file=sys.stderr)
+    return example(spec)
+module.score = score
+sys.modules["synbench_fast.engine.score"] = module
+from synbench_fast.cli.main import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def further(*words: str) -> subprocess.CompletedProcess[str]:
+    """The command line of a package whose ScoreConfig has one more field."""
+    return subprocess.run(
+        [sys.executable, "-c", FURTHER.format(tests=str(ROOT / "tests")), *words], text=True, capture_output=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}, check=False, timeout=PATIENCE,
+    )  # fmt: skip
+
+
+def test_a_further_field_is_an_option_at_once(tmp_path: Path) -> None:
+    shown = further("run", "--help").stdout
+    assert re.search(r"^Trials:\n  --trial-number T  Try this number. \[default: 3\]$", shown, re.M)
+    line = "config 7 synbench-fast run a:b .*--trial-number 7"
+    assert re.search(line, further("run", "a:b", "--trial-number", "7").stderr)
+    (tmp_path / "run.toml").write_text("trial_number = 7\n")
+    assert re.search(line, further("run", "a:b", "--config", str(tmp_path / "run.toml")).stderr)
+    wrong = further("run", "a:b", "--trial-number", "0")
+    assert (wrong.returncode, wrong.stderr) == (
+        2, "error: --trial-number: expected an integer of at least 1, got '0'\n",
+    )  # fmt: skip
+
+
+# Files of options
+
+
+def test_a_file_gives_options_and_the_command_line_wins(calls: list[Any], tmp_path: Path) -> None:
+    path = tmp_path / "run.toml"
+    path.write_text(
+        'eps = [0, 0.1]\npreset = "quick"\nrandom_init = true\nthresholds = 0.7\nscales = [1.0, 2.0]\n'
+    )
+    done = invoke("run", "a:b", "--config", str(path), "--eps", "0.3", "--no-random-init", "--format", "json")
+    assert done.exit_code == 0, done.stderr
+    assert calls[0][1] == ScoreConfig(eps=0.3, preset="quick", thresholds=(0.7,), scales=(1.0, 2.0))
+    path.write_text(f"checkpoint = {str(path)!r}\n")
+    assert invoke("run", "a:b", "c:d", "--config", str(path)).stderr == (
+        "error: --checkpoint: expected a single MODEL to load it into, got 2\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("eps = 2", "--config: run.toml: eps: expected values in [0, 1), relative to the half-distance of the classes, got 2"),
+        ('preset = "quik"', "--config: run.toml: preset: expected one of ['quick', 'standard', 'paper'], got 'quik', did you mean quick?"),
+        ('tasks = "full"', "--config: run.toml: options: expected arguments of score(), got 'tasks'"),
+        ("ep = 0", "--config: run.toml: options: expected arguments of score(), got 'ep', did you mean eps?"),
+        ("eps =", "--config: expected a TOML file, got 'run.toml' (Invalid value (at end of document))"),
+    ],
+)  # fmt: skip
+def test_mistakes_in_a_file_of_options(
+    text: str, message: str, calls: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("run.toml").write_text(text)
+    done = invoke("run", "a:b", "--config", "run.toml")
+    assert (done.exit_code, done.stdout, done.stderr) == (2, "", f"error: {message}\n")
+    assert calls == []
+
+
+# Spellings of earlier versions
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("eps-star", "study eps-star"),
+        ("sensitivity", "study sensitivity"),
+        ("probe", "study linear-probe"),
+        ("validate", "study validate"),
+        ("inherit", "study inherit"),
+        ("pretrain", "study pretrain"),
+    ],
+)
+def test_old_spellings_are_answered_with_the_new_ones(old: str, new: str) -> None:
+    done = invoke(old, "a:b", "--data", "digits")
+    assert (done.exit_code, done.stdout, done.stderr) == (
+        2,
+        "",
+        f"error: command: expected {new!r}, got {old!r}\n",
+    )
+    assert new in COMMANDS

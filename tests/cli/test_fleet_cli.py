@@ -91,7 +91,7 @@ def test_specs_patterns_and_files(here: Path) -> None:
         (["tim:vit_*"], ["encoder: expected a source out of", "got 'tim' in 'tim:vit_*', did you mean timm?"]),
         (["tim:resnet"], ["encoder: expected a source out of", "did you mean timm?"]),
         (["bad.txt"], ["bad.txt:2: encoder: expected a source out of", "got 'buildin' in 'buildin:conv'"]),
-        (["option.txt"], ["option.txt:1: option: expected one of --checkpoint", "got '--pol', did you mean --pool?"]),
+        (["option.txt"], ["option.txt:1: option: expected one of --input-shape", "got '--pol', did you mean --pool?"]),
         (["value.txt"], ["value.txt:1: --pool: expected a value, got none"]),
         (["wrong.txt"], ["wrong.txt:1: --pool: expected one of", "got 'avgg', did you mean avg?"]),
         (["quote.txt"], ["quote.txt:1: expected a closing quotation mark, got \"'conv\""]),
@@ -331,7 +331,7 @@ def test_suites_and_tables(here: Path, capsys: pytest.CaptureFixture[str]) -> No
 def test_a_result_that_is_gone_is_put_together_again(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["run", "--models", "builtin:identity", "--out", "store", *SMALL, "--quiet"]
     assert cli.main(arguments) == 0
-    (path,) = (here / "store" / "results").iterdir()
+    (path,) = (here / "store" / "results").glob("*.json")
     before = Result.load(path)
     path.unlink()
     assert cli.main(arguments) == 0
@@ -350,8 +350,8 @@ def test_a_result_that_is_gone_is_put_together_again(here: Path, capsys: pytest.
         (["--models", "builtin:conv"], 2, "--out: expected a folder for the run store, got none"),
         (["--models", "builtin:conv", "--out", "s", "--device", "cpu"], 2,
          "--device: expected --devices for several encoders, got 'cpu'"),
-        (["--models", "builtin:conv", "--out", "s", "--checkpoint", "w.pt"], 2,
-         "--checkpoint: expected checkpoints in --models, got 'w.pt' beside it"),
+        (["--models", "builtin:conv", "--out", "s", "--checkpoint", __file__], 2,
+         f"--checkpoint: expected checkpoints in --models, got {__file__!r} beside it"),
         (["--models", "builtin:conv", "--out", "s", "--workers", "0"], 2,
          "--workers: expected an integer from 1 to 10000, got '0'"),
         (["--models", "builtin:conv", "--out", "s", "--timeout", "0"], 2,

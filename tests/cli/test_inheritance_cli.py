@@ -1,4 +1,4 @@
-"""`synbench-fast inherit`."""
+"""`synbench-fast study inherit`."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_imagenet_variants_from_the_command_line(
 ) -> None:
     file = tmp_path / "network.py"
     file.write_text(NETWORK, encoding="utf-8")
-    words = ["inherit", f"python:{file}:make", "--suite", "imagenet-rib", "--root", str(imagenet)]
+    words = ["study", "inherit", f"python:{file}:make", "--suite", "imagenet-rib", "--root", str(imagenet)]
     words += ["--pretraining", str(imagenet / "val"), "--only", "A,R,ObjectNet,C", "--epochs", "1"]
     words += ["--objectnet-map", str(imagenet / "map.json"), "--methods", "lp", "--seeds", "1", "--no-score"]
     assert cli.main([*words, "--no-distance", "--format", "csv", "--device", "cpu"]) == 0
@@ -67,7 +67,7 @@ def test_all_imagenet_variants_with_a_network_of_torchvision(
     file.write_text(TORCHVISION, encoding="utf-8")
     data = tmp_path / "C"
     data.symlink_to(imagenet / "imagenet-c", target_is_directory=True)
-    words = ["inherit", f"python:{file}:make", "--suite", "imagenet-rib", "--root", str(imagenet)]
+    words = ["study", "inherit", f"python:{file}:make", "--suite", "imagenet-rib", "--root", str(imagenet)]
     words += ["--pretraining", str(imagenet / "val"), "--objectnet-map", str(imagenet / "map.json")]
     words += ["--data", f"C={data}", "--methods", "ft", "--seeds", "1", "--epochs", "1", "--no-score"]
     words += ["--distance-samples", "4", "--device", "cpu", "--out", str(tmp_path / "out")]
@@ -96,6 +96,7 @@ def test_all_imagenet_variants_with_a_network_of_torchvision(
 
 def test_digits_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = [
+        "study",
         "inherit",
         "--suite",
         "digits-rib",
@@ -138,7 +139,7 @@ def test_digits_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixt
     ],
 )
 def test_command_line_mistakes(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["inherit", *words]) == 2
+    assert cli.main(["study", "inherit", *words]) == 2
     assert capsys.readouterr().err.startswith(message)
 
 
@@ -146,7 +147,7 @@ def test_a_missing_library_is_named_before_anything_is_trained(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
-    assert cli.main(["inherit"]) == 1
+    assert cli.main(["study", "inherit"]) == 1
     assert capsys.readouterr().err == (
         "error: scikit-learn: expected it to be installed, got no such library; "
         'pip install "synbench-fast[inherit]"\n'
@@ -155,6 +156,7 @@ def test_a_missing_library_is_named_before_anything_is_trained(
 
 def test_failed_fine_tunings_end_in_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = [
+        "study",
         "inherit",
         "digits:untrained",
         "--methods",
@@ -177,6 +179,6 @@ def test_failed_fine_tunings_end_in_an_error(tmp_path: Path, capsys: pytest.Capt
 
 
 def test_mistakes_of_the_run_are_one_line(capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["inherit", "--methods", "ftt"]) == 1
+    assert cli.main(["study", "inherit", "--methods", "ftt"]) == 1
     assert capsys.readouterr().err.count("\n") == 1
     assert issubclass(errors.SynbenchError, ValueError)

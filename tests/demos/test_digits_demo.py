@@ -22,10 +22,10 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 
 from synbench_fast.demos.digits import DemoReport, DemoRow, Repeats, agreement, render, run_demo
-from synbench_fast.demos.digits import training as digits
 from synbench_fast.errors import SynbenchError
 from synbench_fast.report.plots import expected_bound, plot_curves
 from synbench_fast.results.records import Result, ScalePoint
+from synbench_fast.studies import digits
 
 EPS = [0.0, 0.2]
 RADII = [0.25, 0.5]

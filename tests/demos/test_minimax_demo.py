@@ -181,7 +181,9 @@ def test_the_command(
         return report
 
     monkeypatch.setattr("synbench_fast.demos.minimax.run_pretraining", run)
-    assert cli.main(["pretrain", "--demo", "--runs", "2", "--seed", "3", "--temperature", "0.5"]) == 0
+    assert (
+        cli.main(["study", "pretrain", "--demo", "--runs", "2", "--seed", "3", "--temperature", "0.5"]) == 0
+    )
     out, err = capsys.readouterr()
     assert err == "run 1 of 2: mean\n"
     assert seen[0] == {
@@ -193,7 +195,7 @@ def test_the_command(
         (row,) = [line for line in lines if line.startswith(one.quantity + "  ")]
         assert f"{one.difference:+.4f}" in row
     assert verdict(report) in lines
-    assert cli.main(["pretrain", "--demo", "--quiet", "--format", "json"]) == 0
+    assert cli.main(["study", "pretrain", "--demo", "--quiet", "--format", "json"]) == 0
     out, err = capsys.readouterr()
     assert (json.loads(out), err) == (json.loads(report.to_json()), "")
 
@@ -201,13 +203,14 @@ def test_the_command(
 def test_the_commands_defaults_are_those_of_the_function() -> None:
     import inspect
 
-    from synbench_fast.cli.pretrain import _REFERENCES, pretrain
+    from synbench_fast.cli.studies import study
     from synbench_fast.demos.minimax import REFERENCES
 
-    function, command = inspect.signature(run_pretraining).parameters, inspect.signature(pretrain).parameters
+    function = inspect.signature(run_pretraining).parameters
+    command = {one.name: one for one in study.commands["pretrain"].params}
     for name in ("runs", "seed", "steps", "features", "temperature", "reference"):
         assert str(function[name].default) == command[name].default
-    assert _REFERENCES == REFERENCES
+    assert command["reference"].metavar == "|".join(REFERENCES)
 
 
 @pytest.mark.parametrize(
@@ -225,7 +228,7 @@ def test_the_commands_defaults_are_those_of_the_function() -> None:
     ],
 )
 def test_usage_errors(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["pretrain", *arguments]) == 2
+    assert cli.main(["study", "pretrain", *arguments]) == 2
     assert capsys.readouterr() == ("", f"error: {message}\n")
 
 

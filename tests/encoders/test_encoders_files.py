@@ -153,6 +153,48 @@ def test_onnx_output_by_name(tmp_path):
     fails("expected onnx:FILE[?output=NAME], got 'out=z'", f"onnx:{file}?out=z")
 
 
+INNER = "/block.1/" + "relu" * 40  # longer than 127 bytes, with the slashes of an exporter
+
+
+@pytest.mark.parametrize("external", [False, True])
+def test_onnx_inner_tensor_as_output(tmp_path, external):
+    onnx = pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    helper, floats = onnx.helper, onnx.TensorProto.FLOAT
+    kernel = np.random.default_rng(0).standard_normal((4, 3, 1, 1)).astype(np.float32)
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["c"]),
+        helper.make_node("Relu", ["c"], [INNER]),
+        helper.make_node("ReduceMean", [INNER], ["y"], axes=[1, 2, 3], keepdims=0),
+        helper.make_node("Reshape", ["y", "shape"], ["z"]),
+    ]
+    weights = [
+        onnx.numpy_helper.from_array(kernel, "w"),
+        onnx.numpy_helper.from_array(np.array([-1, 1]), "shape"),
+    ]
+    images, scores = (
+        helper.make_tensor_value_info(name, floats, shape)
+        for name, shape in (("x", ["N", 3, 4, 5]), ("z", ["N", 1]))
+    )
+    body = helper.make_graph(nodes, "g", [images], [scores], weights)
+    model = helper.make_model(body, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    file = tmp_path / "m.onnx"
+    onnx.save(model, file, save_as_external_data=external, location="m.bin", size_threshold=64)
+    before = file.read_bytes()
+    x = torch.randn(2, 3, 4, 5)
+    hidden = torch.einsum("oi,bihw->bohw", torch.from_numpy(kernel[:, :, 0, 0]), x).relu()
+    encoder = load_encoder(f"onnx:{file}?output={INNER}", pool="avg")
+    torch.testing.assert_close(encoder(x), hidden.mean((2, 3)), rtol=1e-5, atol=1e-5)
+    flat = load_encoder(f"onnx:{file}?output={INNER}", pool="flatten")(x)
+    torch.testing.assert_close(flat, hidden.flatten(1), rtol=1e-5, atol=1e-5)
+    assert file.read_bytes() == before
+    fails(
+        "expected an output out of z in",
+        f"onnx:{file}?output=cc",
+    )
+    fails("or a tensor that one of its nodes makes, got 'w'", f"onnx:{file}?output=w")
+
+
 def test_onnx_output_that_is_no_tensor(tmp_path):
     onnx = pytest.importorskip("onnx")
     file = tmp_path / "m.onnx"

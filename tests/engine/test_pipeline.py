@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 from checks import refused
-from pipeline_cases import with_graphs
+from pipeline_cases import Graph, overlapping, with_graphs  # noqa: F401
 from torch import Tensor, nn
 
 import synbench_fast as sb
@@ -27,7 +27,7 @@ from synbench_fast.engine.forward import (
     wants_channels_last,
 )
 from synbench_fast.engine.pipeline import Pipeline
-from synbench_fast.engine.probe import Probe
+from synbench_fast.engine.probe import Batch, Probe
 from synbench_fast.ops.streams import Lane, PhaseClock, mark, wait
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
@@ -307,9 +307,7 @@ def test_labels_of_the_batch_are_not_read() -> None:
     for batch in probes[0].batches(64):
         probes[0].update(batch, batch.x)
         probes[1].update(
-            sb.probe.Batch(
-                batch.x, 1 - batch.y, *(getattr(batch, k) for k in ("scale_index", "split", "start"))
-            ),
+            Batch(batch.x, 1 - batch.y, *(getattr(batch, k) for k in ("scale_index", "split", "start"))),
             batch.x,
         )
     assert probes[0].compute() == probes[1].compute()

@@ -480,7 +480,8 @@ def test_language_models(caplog: pytest.LogCaptureFixture) -> None:
         caplog.clear()
         with torch.no_grad(), caplog.at_level(logging.WARNING, "synbench_fast"):
             lm_eval._probe(
-                lm_eval.EmbeddingEncoder(Model(last)), lm_eval.Settings(tokens=2, samples=64, scales=2)
+                lm_eval.EmbeddingEncoder(Model(last)),
+                lm_eval.Settings.of({"tokens": 2, "samples": 64, "scales": 2}),
             )
         return list(caplog.messages)
 

@@ -14,7 +14,7 @@ from scipy.stats import norm
 from torch import Tensor, nn
 
 import synbench_fast as sb
-from synbench_fast.engine.score import PRESETS
+from synbench_fast.config import PRESETS
 from synbench_fast.results.records import Result
 from synbench_fast.stats import gaussian
 from synbench_fast.tasks.task import PUBLISHED_MEAN, PUBLISHED_STD, GaussianTask
@@ -305,6 +305,7 @@ def test_result_is_complete_and_survives_json() -> None:
     assert set(result.backends) == {
         "sample_mixture",
         "feature_stats",
+        "filter_spectrum",
         "robust_solve",
         "leave_one_out",
         "score_sweep",
@@ -521,7 +522,7 @@ def test_other_failures_of_the_encoder_keep_their_traceback() -> None:
         ({"samples": 25}, ["samples: expected more than F + 2 = 26", "got 25; use at least 52 (at scale 0.5)"]),
         ({"estimator": "consistant"}, ["estimator: expected one of", "did you mean consistent?"]),
         ({"preset": "quik"}, ["preset: expected one of ['quick', 'standard', 'paper']", "did you mean quick?"]),
-        ({"integral": "gird"}, ["integral: expected 'exact' or 'grid', got 'gird', did you mean grid?"]),
+        ({"integral": "gird"}, ["integral: expected one of ['exact', 'grid'], got 'gird', did you mean grid?"]),
         ({"prior": 1.0}, ["prior: expected a value in (0, 1), got 1.0"]),
         ({"prior": 0.001}, ["train labels: expected samples of both classes, got none of class 1 (at scale"]),
         ({"prior": 0.001, "estimator": "paper"}, ["train labels: expected samples of both classes"]),
@@ -601,7 +602,16 @@ def test_a_gpu_that_is_not_there(device: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "changes", [{"seed": -1}, {"scales": 0}, {"eps": 2}, {"preset": "x"}, {"batch_size": 0}]
+    "changes",
+    [
+        {"seed": -1},
+        {"scales": 0},
+        {"eps": 2},
+        {"preset": "x"},
+        {"batch_size": 0},
+        {"samples": 1},
+        {"integral": "x"},
+    ],
 )
 def test_mistakes_are_named_before_the_encoder_runs(changes: dict[str, Any]) -> None:
     limited = Limited(10**6, MemoryError)
@@ -610,7 +620,7 @@ def test_mistakes_are_named_before_the_encoder_runs(changes: dict[str, Any]) -> 
     assert limited.sizes == []
 
 
-@pytest.mark.parametrize("changes", [{"samples": 1}, {"integral": "x"}, {"prior": 2.0}, {"center": math.inf}])
+@pytest.mark.parametrize("changes", [{"prior": 2.0}, {"center": math.inf}])
 def test_mistakes_are_named_before_a_sample_is_drawn(changes: dict[str, Any]) -> None:
     limited = Limited(10**6, MemoryError)
     with refused(next(iter(changes))):

@@ -408,8 +408,8 @@ def test_the_document(tmp_path: Path) -> None:
     assert again.to_dict() == suite.to_dict()
     assert again.scores[:3] == suite.scores[:3] and math.isnan(again.scores[3].worst)
     document = json.loads(suite.to_json())
-    assert (document["schema"], document["schema_version"]) == ("synbench-fast/suite", 1)
-    assert document["scores"][3]["mean"] is None
+    assert (document["schema"], document["schema_version"]) == ("synbench-fast/suite", 2)
+    assert document["scores"]["mean"][3] is None
     assert suite.file_name().startswith("builtin_conv-suite-")
     assert suite.score(threshold=0.7) == suite.scores[1]
     with refused("eps: expected one of 0, 0.2, got 0.1"):
@@ -420,8 +420,8 @@ def test_the_document(tmp_path: Path) -> None:
     ("change", "parts"),
     [
         ({"schema": "synbench-fast/result"}, ["suite: schema: expected 'synbench-fast/suite', got"]),
-        ({"schema_version": 2}, ["suite: schema_version: expected 1, got 2; a newer synbench-fast wrote it"]),
-        ({"schema_version": True}, ["suite: schema_version: expected 1, got True"]),
+        ({"schema_version": 3}, ["suite: schema_version: expected 2, got 3; a newer synbench-fast wrote it"]),
+        ({"schema_version": True}, ["suite: schema_version: expected 2, got True"]),
         ({"results": []}, ["suite: results: expected one per task and at least one, got 0 for 2 tasks"]),
         ({"results": 3}, ["suite: results: expected an array, got 3"]),
         ({"results": [{}]}, ["suite: results[0].schema: expected 'synbench-fast/result', got None"]),
@@ -448,7 +448,7 @@ def test_files_that_are_no_suites(tmp_path: Path) -> None:
 
 
 def test_a_suite_without_its_scores_is_one_line() -> None:
-    suite = SuiteResult.from_dict({**suite_example().to_dict(), "scores": []})
+    suite = dataclasses.replace(suite_example(), scores=[])
     with refused("scores: expected an entry at eps 0, threshold 0.6, got none"):
         suite.summary()
 

@@ -81,7 +81,7 @@ def test_those_that_are_out_are_not_scored_again(in_process: list[tuple[str, flo
         [one.out_after is None for one in found.standings], reverse=True
     )
     # One result for each encoder, the last one.
-    kept = {path.name for path in (tmp_path / "results").iterdir()}
+    kept = {path.name for path in (tmp_path / "results").glob("*.json")}
     assert kept == {one.result for one in found.standings}
     assert lines == [
         f"half-width {s.half_width:g}: {s.encoders} scored, {len(s.out)} out" for s in found.stages
@@ -288,7 +288,7 @@ def test_fifty_encoders_from_the_command_line(tmp_path: Path, capsys: pytest.Cap
     ranked = sorted(full, key=lambda one: -one.score().score)
     assert [one.encoder.spec for one in found[:5]] == [one.encoder.spec for one in ranked[:5]]
     drawn = sum(
-        one.cost.images for one in (Result.load(p) for p in (tmp_path / "race" / "results").iterdir())
+        one.cost.images for one in (Result.load(p) for p in (tmp_path / "race" / "results").glob("*.json"))
     )
     assert drawn < 0.5 * sum(one.cost.images for one in full)
     assert cli.main(raced) == 0

@@ -17,9 +17,9 @@
 #include <vector>
 
 #include "families/renderers.hpp"
+#include "filter_spectrum.hpp"
 #include "robust_solve.hpp"
 #include "sample_mixture.hpp"
-#include "sample_mixture_filter.hpp"
 #include "score_auc.hpp"
 #include "score_sweep.hpp"
 

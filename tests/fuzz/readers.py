@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import io
 import json
 import shutil
@@ -15,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from result_example import example
+from result_example import example, influential
 
 from synbench_fast.encoders.weights import read_checkpoint
 from synbench_fast.fleet.models import expand
@@ -24,16 +25,15 @@ from synbench_fast.fleet.store import Store, read_summary
 from synbench_fast.report import leaderboard, load_results
 from synbench_fast.report.html import page
 from synbench_fast.report.tables import write_csv, write_markdown
-from synbench_fast.results.documents import encode
+from synbench_fast.results.codec import encode
 from synbench_fast.results.records import Result
-from synbench_fast.results.suite import SuiteResult
+from synbench_fast.results.suite import SUITE_SCHEMA_VERSION, SuiteResult
 from synbench_fast.stats.point import CurvePoint
 from synbench_fast.studies.eps_star import EpsStar
-from synbench_fast.studies.inheritance.cells import Cell
+from synbench_fast.studies.inheritance.cells import Cell, open_store
 from synbench_fast.studies.inheritance.folders import _by_mapping
 from synbench_fast.studies.inheritance.report import InheritanceReport
-from synbench_fast.studies.inheritance.store import CellStore
-from synbench_fast.studies.linear_probe.data import _decoded, open_data
+from synbench_fast.studies.labelled_data import _decoded, open_data
 from synbench_fast.studies.linear_probe.report import LinearProbeReport
 from synbench_fast.studies.sensitivity import Sensitivity
 from synbench_fast.studies.validity.report import ValidityReport
@@ -88,6 +88,17 @@ def _document(kind: Any) -> Callable[[bytes, Path], Any]:
     return read
 
 
+def _arrays(data: bytes, folder: Path) -> Any:
+    """The arrays beside a result, whose header names whatever sha256 they have."""
+    path = influential().save(folder / "arrays.json")
+    before = hashlib.sha256((folder / "arrays.npz").read_bytes()).hexdigest()
+    _file(data, folder, "arrays.npz")
+    path.write_text(path.read_text().replace(before, hashlib.sha256(data).hexdigest()))
+    found = Result.load(path)
+    assert Result.from_json(found.to_json()).to_dict() == found.to_dict()
+    return found
+
+
 def _report(data: bytes, folder: Path) -> Any:
     """A directory of results with this one in it, through to the page."""
     _file(example("builtin:linear").to_json(indent=2).encode(), folder, "good.json")
@@ -99,7 +110,7 @@ def _report(data: bytes, folder: Path) -> Any:
 
 
 def _cell(data: bytes, folder: Path) -> Any:
-    store = CellStore(folder)
+    store = open_store(folder)
     path = store.path(CELL)
     assert path is not None
     path.write_bytes(data)
@@ -140,6 +151,7 @@ def _npz(data: bytes, folder: Path) -> Any:
 
 READERS: dict[str, Callable[[bytes, Path], Any]] = {
     "result": _document(Result),
+    "arrays": _arrays,
     "suite": _document(SuiteResult),
     "probe": _document(LinearProbeReport),
     "eps_star": _document(EpsStar),
@@ -160,14 +172,12 @@ READERS: dict[str, Callable[[bytes, Path], Any]] = {
 }
 
 _SUITE = {
-    "schema": "synbench-fast/suite", "schema_version": 1, "suite": "full", "tasks": ["published"],
-    "scores": [
-        {
-            "eps": e, "threshold": a, "mean": 0.5, "mean_stderr": 0.1, "mean_ci95_low": 0.3, "mean_ci95_high": 0.7,
-            "worst": 0.5, "worst_task": "published", "worst_stderr": 0.1, "worst_ci95_low": 0.3, "worst_ci95_high": None,
-        }
-        for e in (0.0, 0.2) for a in (0.6, 0.7)
-    ],
+    "schema": "synbench-fast/suite", "schema_version": SUITE_SCHEMA_VERSION, "suite": "full", "tasks": ["published"],
+    "scores": {
+        "eps": [0.0, 0.0, 0.2, 0.2], "threshold": [0.6, 0.7, 0.6, 0.7], "mean": [0.5] * 4, "mean_stderr": [0.1] * 4,
+        "mean_ci95_low": [0.3] * 4, "mean_ci95_high": [0.7] * 4, "worst": [0.5] * 4, "worst_task": ["published"] * 4,
+        "worst_stderr": [0.1] * 4, "worst_ci95_low": [0.3] * 4, "worst_ci95_high": [None] * 4,
+    },
     "results": [example().to_dict()], "warnings": [], "command": "",
 }  # fmt: skip
 
@@ -227,6 +237,7 @@ def seeds() -> dict[str, list[bytes]]:
     for name, document in DOCUMENTS.items():
         found[name].append(json.dumps(document, indent=2 if name == "report" else None).encode())
     found["report"].append(json.dumps(_SUITE, indent=2).encode())
+    found["arrays"].append(influential().to_files()[1])
     found["tasks"].append(
         b'[[task]]\nname = "a"\npattern = "patch"\ncovariance = "power:2"\nprior = 0.4\nscales = [0.5, 1]\n'
     )

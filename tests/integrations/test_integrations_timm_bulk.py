@@ -68,7 +68,7 @@ def test_as_the_runner_calls_it(tmp_path: Path) -> None:
     assert float(rows[0]["score_eps0_a0.6"]) >= float(rows[1]["score_eps0_a0.6"])
     row = next(row for row in rows if row["model"] == "test_vit")
     assert (row["img_size"], row["crop_pct"]) == ("64", "0.95")
-    kept = {one.encoder.spec: one for one in map(sb.Result.load, (tmp_path / "kept").iterdir())}
+    kept = {one.encoder.spec: one for one in map(sb.Result.load, (tmp_path / "kept").glob("*.json"))}
     result = kept["timm:test_vit"]
     assert float(row["score_eps0.2_a0.6"]) == pytest.approx(result.score(0.2, 0.6).score, rel=1e-12)
     assert float(row["stderr_eps0_a0.6"]) == pytest.approx(result.score(0.0, 0.6).stderr, rel=1e-12)

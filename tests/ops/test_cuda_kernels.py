@@ -11,12 +11,10 @@ from cuda_cases import EPS, FIELDS, features, moments
 from emulation import BACKWARDS, FORWARDS, Emulator
 
 from synbench_fast.ops import kernels, robust_solve_cuda
-from synbench_fast.ops import robust_solve as robust_solve_module
 from synbench_fast.ops.feature_stats import feature_stats
-from synbench_fast.ops.robust_solve import RobustSolution, robust_solve
+from synbench_fast.ops.robust_solve import Enqueued, RobustSolution, Solve, robust_solve
 from synbench_fast.ops.score_auc import score_auc
 from synbench_fast.ops.score_sweep import score_sweep
-from synbench_fast.ops.score_sweep_cuda import sweep_batch
 from synbench_fast.stats.estimators import BUILT_IN, Estimator, Paper, Sample
 
 
@@ -68,29 +66,37 @@ def test_robust_solve_drops_many_eigenvalues_one_by_one(emulator: Emulator) -> N
 def test_robust_solve_makes_room_for_more_rotations(emulator: Emulator) -> None:
     arguments = moments(400, 48, power=4.0)
     eps = torch.tensor(EPS, dtype=torch.float64)
-    options = {"estimator": "plugin", "dof": arguments["dof"], "c0": 0.0, "cut": None, "weights": True}
-    small = robust_solve_module._enqueue_cuda(
-        arguments["m"], arguments["covariance"], eps, **options, rotations=1
-    )
-    again = small.again()
+    call = Solve(arguments["m"], arguments["covariance"], eps, "plugin", arguments["dof"], 0.0, None, True, 1)
+    again: Enqueued | None = robust_solve_cuda.robust_solve_cuda(call, rotations=1)
+    tries = 0
     while again is not None:
-        enough, again = again, again.again()
+        enough, again, tries = again, again.again(), tries + 1
+    assert tries > 1
     expected = robust_solve(**arguments, estimator="plugin", backend="torch")
     close(enough.weights, expected.weights, 1e-7)
     close(enough.solution().t, expected.t, 1e-9)
 
 
-def test_robust_solve_batch_is_each_scale_alone(emulator: Emulator) -> None:
-    scales = [moments(90, 20, seed=seed) for seed in range(3)]
-    m = torch.stack([one["m"] for one in scales])
-    covariance = torch.stack([one["covariance"] for one in scales])
-    eps = torch.tensor(EPS, dtype=torch.float64)
-    options = {"plugin": False, "dof": 88, "c0": scales[0]["c0"], "cut": 1e-12, "weights": True}
-    batch = robust_solve_cuda.start(m, covariance, eps, **options)
-    for s in range(3):
-        alone = robust_solve_cuda.start(m[s : s + 1], covariance[s : s + 1].contiguous(), eps, **options)
-        assert torch.equal(alone.out[0], batch.out[s])
-        assert torch.equal(alone.weights[0], batch.weights[s])
+def test_a_caller_who_waits_gets_weights_whatever_room_they_take(
+    emulator: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = moments(400, 48, power=4.0)
+    rooms = cramp(monkeypatch)
+    actual = robust_solve(**arguments, estimator="plugin", backend="cuda")
+    assert len(rooms) > 1
+    close(actual.weights, robust_solve(**arguments, estimator="plugin", backend="torch").weights, 1e-7)
+
+
+def cramp(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Too little room for rotations at first; the list fills with what was asked for."""
+    start, rooms = robust_solve_cuda.start, []
+
+    def cramped(call: Solve, room: int) -> robust_solve_cuda.Launched:
+        rooms.append(room)
+        return start(call, min(room, 3 * 8 ** len(rooms)))
+
+    monkeypatch.setattr(robust_solve_cuda, "start", cramped)
+    return rooms
 
 
 @pytest.mark.parametrize(
@@ -169,30 +175,6 @@ def test_score_sweep(
     assert torch.equal(again.margin_sum, actual.margin_sum)
 
 
-def test_score_sweep_batch_is_each_scale_alone(emulator: Emulator) -> None:
-    x, y = features(120, 30)
-    x = torch.stack([x, x.flip(1), 2 * x])
-    generator = torch.Generator().manual_seed(3)
-    weights = torch.randn(3, 4, 30, generator=generator, dtype=torch.float64)
-    center = x.double().mean(1)
-    signal = torch.rand(3, 4, generator=generator, dtype=torch.float64) + 0.1
-    count = torch.tensor([int((y == 0).sum()), int((y == 1).sum())])
-    batch = sweep_batch(x, y, weights, center, signal, signal / 2, 0.0, 32, count)
-    for s, totals in enumerate(batch):
-        alone = score_sweep(
-            x[s],
-            y,
-            weights[s],
-            center[s],
-            signal=signal[s],
-            robust_margin=signal[s] / 2,
-            group=32,
-            backend="cuda",
-        )
-        assert torch.equal(alone.margin_square_sum, totals.margin_square_sum)
-        assert torch.equal(alone.correct, totals.correct)
-
-
 @pytest.mark.parametrize("integral", ["exact", "grid"])
 @pytest.mark.parametrize("shape", [(1,), (7,), (3, 49), (2, 5, 12)])
 def test_score_auc(emulator: Emulator, shape: tuple[int, ...], integral: str) -> None:
@@ -234,14 +216,7 @@ def test_paper_retries_a_scale_that_ran_out_of_room(
     )
     stats = feature_stats(x, y)
     expected = BUILT_IN["paper"].point(stats, EPS, test=Sample(x, y), backend="torch")
-    start = robust_solve_cuda.start
-    rooms = []
-
-    def cramped(*args, rotations=None, **kwargs):
-        rooms.append(rotations)
-        return start(*args, rotations=3 if rotations is None else rotations, **kwargs)
-
-    monkeypatch.setattr(robust_solve_cuda, "start", cramped)
+    rooms = cramp(monkeypatch)
     actual = BUILT_IN["paper"].point(stats, EPS, test=Sample(x, y), backend="cuda")
     assert len(rooms) > 1
     np.testing.assert_allclose(actual.bound, expected.bound, rtol=1e-6)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-import importlib
+import inspect
+import re
+from pathlib import Path
+from typing import get_type_hints
 
 import pytest
 from checks import refused
 
 import synbench_fast as sb
+from synbench_fast import _core
 from synbench_fast.ops import dispatch
 
 
@@ -23,17 +27,66 @@ def without(monkeypatch):
 
 
 @pytest.mark.parametrize("operation", dispatch.OPERATIONS)
-def test_every_implementation_exists(operation):
-    for one in dispatch.OPERATIONS[operation].values():
-        module, name = one.function.split(":")
-        assert callable(getattr(importlib.import_module(module), name))
+def test_all_backends_of_an_operation_are_called_alike(operation):
+    """What is checked once goes to any of them: the same arguments, of the same types, and the same result."""
+    calls = {}
+    for backend in dispatch.OPERATIONS[operation]:
+        if backend == "triton":
+            pytest.importorskip("triton")
+        function = dispatch.implementation(operation, backend)
+        hints = get_type_hints(function)
+        required = [
+            one.name for one in inspect.signature(function).parameters.values() if one.default is one.empty
+        ]
+        calls[backend] = [(name, hints[name]) for name in [*required, "return"]]
+    first, *others = calls.values()
+    assert all(other == first for other in others), calls
+
+
+def test_every_compiled_operation_is_in_the_table():
+    """All that the core does to arrays, but for the two functions that tests look into the generator with."""
+    functions = {name for name in dir(_core) if not name.startswith(("_", "simd_level"))}
+    compiled = {operation for operation, row in dispatch.OPERATIONS.items() if "cpp" in row}
+    assert functions - {"normals_of_words", "philox4x32"} == compiled
+
+
+def test_only_the_table_names_backends_functions():
+    """A caller goes through the table: nobody imports a backend's function, or the compiled core, around it."""
+    backends = "|".join(
+        f"{operation}_{backend}" for operation, row in dispatch.OPERATIONS.items() for backend in row
+    )
+    pattern = re.compile(rf"^\s*(?:from|import) .*\b(?:{backends}|_core)\b", re.M)
+    package = Path(dispatch.__file__).parents[1]
+    found = {
+        path.relative_to(package).as_posix(): pattern.findall(path.read_text(encoding="utf-8"))
+        for path in package.rglob("*.py")
+        if path.parent.name != "ops"
+    }
+    assert {path for path, lines in found.items() if lines} == {
+        "engine/environment.py"
+    }  # the instruction set
 
 
 @pytest.mark.parametrize("operation", dispatch.OPERATIONS)
-def test_auto_takes_the_compiled_core_on_a_cpu_and_the_specification_elsewhere(operation):
+def test_auto_takes_the_compiled_core_on_a_cpu(operation):
     products = operation in ("feature_stats", "leave_one_out")  # of matrices, by the BLAS of any device
     assert dispatch.resolve(operation, "cpu") == ("blas" if products else "cpp")
-    assert dispatch.resolve(operation, "mps") == ("blas" if products else "torch")
+
+
+@pytest.mark.parametrize("operation", dispatch.OPERATIONS)
+def test_auto_takes_the_libraries_of_other_devices_or_the_specification(operation):
+    library = {
+        "feature_stats": "blas",
+        "leave_one_out": "blas",
+        "nuclear_norm": "blas",
+        "filter_spectrum": "fft",
+    }
+    assert dispatch.resolve(operation, "mps") == library.get(operation, "torch")
+
+
+def test_a_backend_may_serve_some_dtypes_only():
+    assert dispatch.available("filter_spectrum", "cpu", "float64") == ["fft", "torch"]
+    assert dispatch.available("filter_spectrum", "cpu", "float32") == ["cpp", "fft", "torch"]
 
 
 def test_auto_takes_the_kernels_on_a_gpu(monkeypatch):
@@ -41,11 +94,13 @@ def test_auto_takes_the_kernels_on_a_gpu(monkeypatch):
     chosen = {operation: dispatch.resolve(operation, "cuda") for operation in dispatch.OPERATIONS}
     assert chosen == {
         "sample_mixture": "triton",
+        "filter_spectrum": "fft",
         "feature_stats": "blas",
         "robust_solve": "cuda",
         "leave_one_out": "blas",
         "score_sweep": "cuda",
         "score_auc": "cuda",
+        "nuclear_norm": "blas",
     }
 
 

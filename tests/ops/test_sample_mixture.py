@@ -8,11 +8,19 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from philox import philox
 
 from synbench_fast import _core
 from synbench_fast.errors import SynbenchError
-from synbench_fast.ops import sample_mixture as module
-from synbench_fast.ops.sample_mixture import labels, sample_mixture, sample_shaped_mixture
+from synbench_fast.ops.generator import philox4x32
+from synbench_fast.ops.sample_mixture import (
+    Mixture,
+    labels,
+    sample_mixture,
+    sample_mixture_cpp,
+    sample_shaped_mixture,
+)
+from synbench_fast.ops.sample_mixture_torch import sample_mixture_torch
 
 LEVELS = _core.simd_levels()
 NORMAL_ERROR = 1.2e-6  # of a float32 normal against the formula in exact arithmetic
@@ -22,17 +30,6 @@ KNOWN_ANSWERS = [  # Random123, kat_vectors: counter, key, output
     ("ffffffff ffffffff ffffffff ffffffff", "ffffffff ffffffff", "408f276d 41c83b0e a20bc7c6 6d5451fd"),
     ("243f6a88 85a308d3 13198a2e 03707344", "a4093822 299f31d0", "d16cfe09 94fdcceb 5001e420 24126ea1"),
 ]
-
-
-def philox(counter: list[Any], seed: int) -> list[np.ndarray]:
-    mask, c = np.uint64(0xFFFFFFFF), [np.asarray(word, dtype=np.uint64) for word in counter]
-    keys = [seed & 0xFFFFFFFF, seed >> 32]
-    for _ in range(10):
-        p0, p1 = np.uint64(0xD2511F53) * c[0], np.uint64(0xCD9E8D57) * c[2]
-        k0, k1 = (np.uint64(key) for key in keys)
-        c = [(p1 >> np.uint64(32)) ^ c[1] ^ k0, p1 & mask, (p0 >> np.uint64(32)) ^ c[3] ^ k1, p0 & mask]
-        keys = [(keys[0] + 0x9E3779B9) % 2**32, (keys[1] + 0xBB67AE85) % 2**32]
-    return c
 
 
 def box_muller(radius: np.ndarray, angle: np.ndarray) -> np.ndarray:
@@ -83,17 +80,17 @@ def arguments(shape: tuple[int, ...], patterned: bool = True) -> dict[str, Any]:
     }
 
 
+def mixture(x: torch.Tensor, y: torch.Tensor, start: int, kw: dict[str, Any]) -> Mixture:
+    kw = {name: value for name, value in kw.items() if name != "prior"}
+    if kw["pattern"] is not None:
+        kw["pattern"] = kw["pattern"].view(-1)
+    return Mixture(x, y, start, **{"channels_last": False, "threads": 1, "purpose": 0, **kw})
+
+
 def at_level(
     level: str, x: torch.Tensor, y: torch.Tensor, start: int, kw: dict[str, Any], **more: Any
 ) -> torch.Tensor:
-    kw = (
-        {name: value for name, value in kw.items() if name != "prior"}
-        | {"channels_last": False, "threads": 1}
-        | more
-    )
-    if kw["pattern"] is not None:
-        kw["pattern"] = kw["pattern"].view(-1)
-    module._cpp(x.fill_(float("nan")), y, start, level=level, **kw)
+    sample_mixture_cpp(mixture(x.fill_(float("nan")), y, start, kw | more), level)
     return x
 
 
@@ -103,7 +100,7 @@ def test_philox_known_answers(counter: str, key: str, expected: str) -> None:
     seed = keys[0] | keys[1] << 32
     assert _core.philox4x32(seed, words) == answer
     assert [int(word) for word in philox(words, seed)] == answer
-    assert [int(word) for word in module._philox(seed, *words)] == answer
+    assert [int(word) for word in philox4x32(seed, *words)] == answer
 
 
 @pytest.mark.parametrize("level", LEVELS)
@@ -253,7 +250,7 @@ def test_purpose_selects_other_numbers(level: str) -> None:
         x.numpy(), oracle_normals(1271, 0, 5, 3, 4, purpose=7), rtol=0, atol=NORMAL_ERROR
     )
     spec = torch.empty(5, 1271, dtype=torch.float64)
-    module._torch(spec, y, 0, **kw, channels_last=False, threads=1, purpose=7)
+    sample_mixture_torch(mixture(spec, y, 0, kw | {"purpose": 7}))
     np.testing.assert_allclose(spec.numpy(), oracle_normals(1271, 0, 5, 3, 4, purpose=7), rtol=0, atol=1e-9)
 
 

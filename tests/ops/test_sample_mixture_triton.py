@@ -30,7 +30,7 @@ from triton import JITFunction
 
 import synbench_fast.ops.sample_mixture_triton as module
 from synbench_fast import _core
-from synbench_fast.ops.sample_mixture import _cpp, labels, sample_mixture
+from synbench_fast.ops.sample_mixture import Mixture, labels, sample_mixture, sample_mixture_cpp
 
 NO_GPU = not torch.cuda.is_available()
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
@@ -98,7 +98,7 @@ CASES |= {
     "image": case((3, 160, 160), count=2),  # enough words to meet every branch of the polynomials
     "image-last": case((3, 160, 160), count=2, channels_last=True, pattern=True, dtype=torch.bfloat16),
 }
-# How the work is cut, which must change nothing: arguments of _launch and constants of the module.
+# How the work is cut, which must change nothing: arguments of `start` and constants of the module.
 CUTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     f"block-{block}-{name(shape, last)}": (case(shape, channels_last=last, count=2), {"block": block})
     for block in (128, 256, 1024)
@@ -119,13 +119,17 @@ def blank(spec: dict[str, Any], device: str = "cpu") -> torch.Tensor:
     return x.fill_(math.nan)
 
 
-def options(spec: dict[str, Any]) -> dict[str, Any]:
-    return {key: spec[key] for key in spec if key not in ("shape", "start", "count", "dtype")}
+def call(x: torch.Tensor, y: torch.Tensor, spec: dict[str, Any]) -> Mixture:
+    """A backend's argument; the pattern goes where x is."""
+    rest = {key: spec[key] for key in spec if key not in ("shape", "count", "dtype")}
+    if rest["pattern"] is not None:
+        rest["pattern"] = rest["pattern"].to(x.device)
+    return Mixture(x, y, threads=1, **rest)
 
 
 def reference(spec: dict[str, Any]) -> torch.Tensor:
     x = blank(spec)
-    _cpp(x, labels(spec["start"], spec["count"], 0.3), spec["start"], **options(spec), threads=1)
+    sample_mixture_cpp(call(x, labels(spec["start"], spec["count"], 0.3), spec))
     return x
 
 
@@ -195,7 +199,7 @@ def interpret(out: str) -> None:
         x, y = blank(spec), labels(spec["start"], spec["count"], 0.3)
         arguments = {key: cut[key] for key in cut if key not in constants}
         with np.errstate(over="ignore"):  # float16's infinity
-            module._launch(x, y, spec["start"], **options(spec), **arguments)
+            module.start(call(x, y, spec), **arguments)
         vars(module).update(before)
         results[key] = x
     torch.save(results, out)
@@ -239,7 +243,7 @@ def test_normals_of_given_words(interpreted: dict[str, torch.Tensor]) -> None:
 @pytest.mark.parametrize("pixels", [1, 3, 49, 63, 511, 512, 784, 1271, 1640, 50176, 268324])
 @pytest.mark.parametrize("channels", [1, 3, 70])
 def test_plan_covers_every_element(channels: int, pixels: int) -> None:
-    plan = module._plan(channels, pixels)
+    plan = module.plan_of(channels, pixels)
     assert plan.segments * plan.segment == channels * pixels
     assert plan.segment in (pixels, channels * pixels)
     for begin in range(0, plan.segments * plan.segment, plan.segment):
@@ -250,7 +254,7 @@ def test_plan_covers_every_element(channels: int, pixels: int) -> None:
 
 def test_image_sizes_take_the_large_block() -> None:
     for side in (32, 224, 256, 384):
-        assert module._plan(3, side * side).block == 1024
+        assert module.plan_of(3, side * side).block == 1024
 
 
 class Refusing:
@@ -275,7 +279,7 @@ def test_a_kernel_that_does_not_compile_is_one_line(monkeypatch: pytest.MonkeyPa
         "sample_mixture: expected a kernel that compiles for cpu, got RuntimeError: PassManager::run failed"
     )
     with refused(message):
-        module._launch(x, y, 0, **options(spec))
+        module.start(call(x, y, spec))
 
 
 def test_a_driver_error_is_no_compile_error(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -283,14 +287,14 @@ def test_a_driver_error_is_no_compile_error(monkeypatch: pytest.MonkeyPatch) -> 
     error = RuntimeError("Triton Error [CUDA]: an illegal memory access was encountered")
     monkeypatch.setattr(module, "sample_mixture_kernel", Refusing(error))
     with pytest.raises(RuntimeError, match="illegal memory access") as caught:
-        module._launch(blank(spec), labels(0, 3), 0, **options(spec))
+        module.start(call(blank(spec), labels(0, 3), spec))
     assert caught.value is error
 
 
 def test_no_samples_launch_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "sample_mixture_kernel", Refusing(AssertionError("launched")))
     spec = case((3, 5, 7), count=0)
-    module._launch(blank(spec), labels(0, 0), 0, **options(spec))
+    module.start(call(blank(spec), labels(0, 0), spec))
 
 
 class Recording:
@@ -311,7 +315,7 @@ def test_programs_take_several_samples_once_there_are_enough(monkeypatch: pytest
     for count, expected in [(1, 1), (64, 2), (256, 8), (4096, 8)]:
         x = torch.empty((count, *shape), device="meta", dtype=torch.bfloat16)
         spec = case(shape, count=count)
-        module._launch(x, labels(0, count), 0, **options(spec))
+        module.start(call(x, labels(0, count), spec))
         assert recording.args[span] == expected
         assert recording.grid == (3 * 49, -(-count // expected))
 
@@ -339,7 +343,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 def compiled(
     dtype: torch.dtype, capability: int, one_channel: bool, last: bool, pattern: bool, **more: Any
 ) -> dict[str, Any]:
-    """What the compiler makes of the kernel as _launch asks for it: the stages' texts and the machine code."""
+    """What the compiler makes of the kernel as `start` asks for it: the stages' texts and the machine code."""
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource, compile
 
@@ -446,7 +450,7 @@ def test_one_kernel_serves_all_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
     def key(shape: tuple[int, ...], **more: Any) -> str:
         spec = case(shape, **more)
         x = blank(spec)
-        module._launch(x, labels(0, spec["count"]), spec["start"], **options(spec))
+        module.start(call(x, labels(0, spec["count"]), spec))
         _, specialization, chosen = bind(*recording.args, **recording.kwargs)
         assert chosen["enable_fp_fusion"] is False
         # Whether an address is a multiple of 16 is the allocator's business.
@@ -471,7 +475,7 @@ class TestGpu:
     def test_gives_the_bits_of_cpp(self, key: str) -> None:
         spec = CASES[key]
         x, y = blank(spec, "cuda"), labels(spec["start"], spec["count"], 0.3, device="cuda")
-        module.sample_mixture(x, y, spec["start"], **moved(spec), threads=0)
+        module.sample_mixture_triton(call(x, y, spec))
         expected = reference(spec)
         assert x.stride() == expected.stride()
         assert torch.equal(x.cpu(), expected)
@@ -483,7 +487,7 @@ class TestGpu:
             monkeypatch.setattr(module, constant, cut[constant])
         x, y = blank(spec, "cuda"), labels(spec["start"], spec["count"], 0.3, device="cuda")
         arguments = {one: value for one, value in cut.items() if not one.startswith("_")}
-        module._launch(x, y, spec["start"], **moved(spec), **arguments)
+        module.start(call(x, y, spec), **arguments)
         assert torch.equal(x.cpu(), reference(spec))
 
     def test_normals_of_given_words(self) -> None:
@@ -508,14 +512,14 @@ class TestGpu:
         spec = case((3, 64, 64), count=64)
         expected = reference(spec)
         x, y = blank(spec, "cuda"), labels(spec["start"], spec["count"], 0.3, device="cuda")
-        arguments = moved(spec)
-        module.sample_mixture(x, y, spec["start"], **arguments, threads=0)  # compiles
+        arguments = call(x, y, spec)
+        module.sample_mixture_triton(arguments)  # compiles
         x.fill_(math.nan)
         torch.cuda.synchronize()
         stream = torch.cuda.Stream()
         with torch.cuda.stream(stream), refusing_to_wait():
             torch.cuda._sleep(1_000_000_000)
-            module.sample_mixture(x, y, spec["start"], **arguments, threads=0)
+            module.sample_mixture_triton(arguments)
             assert not stream.query()  # the call came back before the stream was done
         untouched = x.cpu()  # the default stream does not wait for the other one
         assert untouched.isnan().all()
@@ -527,26 +531,25 @@ class TestGpu:
         whole = torch.full((3 * 3 * 64 * 64 + 1,), math.nan, device="cuda")
         x = whole[1:].view(3, 3, 64, 64)
         y = labels(spec["start"], 3, 0.3, device="cuda")
-        module.sample_mixture(x, y, spec["start"], **moved(spec), threads=0)
+        module.sample_mixture_triton(call(x, y, spec))
         assert torch.equal(x.cpu(), reference(spec)) and whole[0].isnan()
 
     def test_other_numbers_compile_nothing(self) -> None:
         spec = case((3, 64, 64))
         x, y = blank(spec, "cuda"), labels(spec["start"], 3, 0.3, device="cuda")
-        arguments = moved(spec)
-        module.sample_mixture(x, y, spec["start"], **arguments, threads=0)
+        module.sample_mixture_triton(call(x, y, spec))
         kernels = module.sample_mixture_kernel.device_caches[x.device.index][0]
         before = len(kernels)
         for seed, word in itertools.product(SEEDS, WORDS):
-            changed = arguments | {"seed": seed, "stream": word, "purpose": word}
-            module.sample_mixture(x, y, word, **changed, threads=0)
+            changed = spec | {"seed": seed, "stream": word, "purpose": word, "start": word}
+            module.sample_mixture_triton(call(x, y, changed))
         assert len(kernels) == before
 
     @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two NVIDIA GPUs")
     def test_runs_on_the_device_of_x(self) -> None:
         spec = case((3, 64, 64))
         x, y = blank(spec, "cuda:1"), labels(spec["start"], 3, 0.3, device="cuda:1")
-        module.sample_mixture(x, y, spec["start"], **moved(spec), threads=0)
+        module.sample_mixture_triton(call(x, y, spec))
         assert torch.equal(x.cpu(), reference(spec))
 
 
@@ -560,13 +563,6 @@ def refusing_to_wait() -> Iterator[None]:
             yield
         finally:
             torch.cuda.set_sync_debug_mode("default")
-
-
-def moved(spec: dict[str, Any]) -> dict[str, Any]:
-    arguments = options(spec)
-    if arguments["pattern"] is not None:
-        arguments["pattern"] = arguments["pattern"].cuda()
-    return arguments
 
 
 if __name__ == "__main__":

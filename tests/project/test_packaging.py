@@ -15,16 +15,19 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
-import typer
 from checks import PATIENCE
 
 import synbench_fast
 from synbench_fast.cli import main as cli
+from synbench_fast.cli.studies import study
 from synbench_fast.engine import environment
 
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-COMMANDS = sorted(typer.main.get_command(cli.app).commands)  # type: ignore[attr-defined]
+COMMANDS = [
+    *([name] for name in sorted(cli.app.commands)),
+    *(["study", name] for name in sorted(study.commands)),
+]
 HEAVY = ("torch", "numpy", "scipy", "triton", "pandas", "matplotlib", "rich")
 
 
@@ -44,14 +47,14 @@ def test_help_imports_nothing_heavy() -> None:
     code = f"""
 import json, sys
 from synbench_fast.cli.main import main
-for command in ([], *([name] for name in {COMMANDS})):
+for command in ([], *{COMMANDS}):
     assert main([*command, "--help"]) == 0
     print(json.dumps([command, [name for name in {HEAVY} if name in sys.modules]]))
 """
     printed = python(code)
     assert len(re.findall(r"^usage: ", printed, re.M | re.I)) == 1 + len(COMMANDS)
     loaded = [json.loads(line) for line in printed.splitlines() if line.startswith("[[")]
-    assert loaded == [[command, []] for command in ([], *([name] for name in COMMANDS))]
+    assert loaded == [[command, []] for command in ([], *COMMANDS)]
 
 
 def test_help_of_the_benchmarks_imports_nothing_heavy() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import json
 import os
@@ -14,6 +15,7 @@ import sqlite3
 import struct
 import subprocess
 import sys
+import tracemalloc
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -313,16 +315,11 @@ def test_python_source_is_the_only_importer(tmp_path: Path, marked: Path) -> Non
 def test_nothing_is_imported_from_the_directory_of_results(
     tmp_path: Path, marked: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Thousands of files are read by further processes, which the current directory must not reach."""
-    from synbench_fast.report import reader
-
     place = folder_of(tmp_path, *(example(f"builtin:m{i}") for i in range(4)))
     for name in ("json", "array", "encodings_", "numpy", "synbench_fast"):
         (place / f"{name}.py").write_text(f"open({str(marked)!r}, 'w').close()")
     monkeypatch.chdir(place)
     monkeypatch.delenv("PYTHONPATH", raising=False)
-    monkeypatch.setattr(reader, "_BATCH", 1)
-    monkeypatch.setattr(reader, "_cores", lambda: 2)
     assert len(load_results(".").items) == 4
     assert not marked.exists()
 
@@ -335,7 +332,7 @@ def test_nothing_is_imported_from_the_directory_of_results(
         {"encoder": {"parameters": "many"}}, {"cost": {"images_per_second": 10**400}},
     ],
 )  # fmt: skip
-def test_a_report_takes_what_the_strict_reader_takes(tmp_path: Path, change: dict[str, Any]) -> None:
+def test_a_result_that_does_not_fit_is_a_problem_of_one_line(tmp_path: Path, change: dict[str, Any]) -> None:
     document = example("builtin:bad").to_dict()
     for key, value in change.items():
         document[key] = {**document[key], **value} if isinstance(value, dict) and value else value
@@ -448,9 +445,9 @@ def test_names_in_paths(tmp_path: Path) -> None:
 
 
 def test_cells_stay_in_their_folder(tmp_path: Path) -> None:
-    from synbench_fast.studies.inheritance.store import CellStore
+    from synbench_fast.studies.inheritance.cells import open_store
 
-    path = CellStore(tmp_path).path({"fine_tuned_on": "../../x", "method": "/etc/y", "seed": "..\\z"})
+    path = open_store(tmp_path).path({"fine_tuned_on": "../../x", "method": "/etc/y", "seed": "..\\z"})
     assert path is not None and path.resolve().parent == tmp_path.resolve()
 
 
@@ -565,16 +562,100 @@ def test_task_files_of_absurd_values(tmp_path: Path, text: str) -> None:
 
 
 def npz(path: Path, shape: tuple[int, ...], content: bytes, descr: str = "<f4") -> Path:
-    header = io.BytesIO()
-    np.lib.format.write_array_header_1_0(header, {"descr": descr, "fortran_order": False, "shape": shape})
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("x.npy", header.getvalue() + content)
-        archive.writestr("y.npy", header.getvalue() + content)
+    path.write_bytes(archive_of({"x": member(shape, content, descr), "y": member(shape, content, descr)}))
     return path
 
 
+def member(shape: tuple[int, ...], content: bytes, descr: str = "<f8") -> bytes:
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": descr, "fortran_order": False, "shape": shape})
+    return header.getvalue() + content
+
+
+def archive_of(members: dict[str, bytes], method: int = zipfile.ZIP_DEFLATED) -> bytes:
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w", method) as archive:
+        for name, content in members.items():
+            archive.writestr(f"{name}.npy", content)
+    return stream.getvalue()
+
+
+def many_entries() -> bytes:
+    """A directory that claims 65535 entries and has one."""
+    data = bytearray(archive_of({"curve": member((4,), b"")}, zipfile.ZIP_STORED))
+    data[-12:-10] = data[-14:-12] = b"\xff\xff"
+    return bytes(data)
+
+
+def pickled(marker: Path) -> bytes:
+    stream = io.BytesIO()
+    np.save(stream, np.array([Marker(marker)], dtype=object))
+    return archive_of({"score_covariance": stream.getvalue()}, zipfile.ZIP_STORED)
+
+
+STORED = zipfile.ZIP_STORED
+HOSTILE_ARRAYS: dict[str, Any] = {
+    "pickle": pickled,
+    "compressed": lambda _: archive_of({"score_covariance": member((2000, 2000), bytes(32_000_000))}),
+    "header that lies": lambda _: archive_of({"score_covariance": member((10**13,), b"")}, STORED),
+    "negative shape": lambda _: archive_of({"score_covariance": member((-4, -4), bytes(128))}, STORED),
+    "other type": lambda _: archive_of({"score_covariance": member((4, 4), bytes(64), "<f4")}, STORED),
+    "other shape": lambda _: archive_of({"score_covariance": member((2, 2), bytes(32))}, STORED),
+    "one number": lambda _: archive_of({"score_covariance": member((), bytes(8))}, STORED),
+    "not a number": lambda _: archive_of({"score_covariance": member((4, 4), b"\xff" * 128)}, STORED),
+    "no array": lambda _: archive_of({"score_covariance": b"abc"}, STORED),
+    "another name": lambda _: archive_of({"covariance": member((4, 4), bytes(128))}, STORED),
+    "many entries": lambda _: many_entries(),
+    "deep header": lambda _: archive_of(
+        {"score_covariance": b"\x93NUMPY\1\0" + (9000).to_bytes(2, "little") + b"(" * 9000}, STORED
+    ),
+    "comment": lambda _: archive_of({}, STORED)[:-2] + b"\1\0x",
+    "empty": lambda _: b"",
+}
+
+
+@pytest.mark.parametrize("kind", HOSTILE_ARRAYS)
+def test_arrays_beside_a_result_are_bounded_numbers(tmp_path: Path, marked: Path, kind: str) -> None:
+    """The header names the sha256 of what somebody put beside it."""
+    path = example(score_covariance=np.eye(4).tolist()).save(tmp_path / "a.json")
+    data = HOSTILE_ARRAYS[kind](marked)
+    before = hashlib.sha256(path.with_suffix(".npz").read_bytes()).hexdigest()
+    path.write_text(path.read_text().replace(before, hashlib.sha256(data).hexdigest()))
+    path.with_suffix(".npz").write_bytes(data)
+    result = Result.load(path)
+    with refused("a.npz: "):  # what is imported on the way is no memory of the file
+        _ = result.score_covariance
+    tracemalloc.start()
+    try:
+        with refused("a.npz: "):
+            _ = result.score_covariance
+        assert tracemalloc.get_traced_memory()[1] < 2**23
+    finally:
+        tracemalloc.stop()
+    assert not marked.exists()
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_arrays_of_a_result_are_a_file(tmp_path: Path, own: bool) -> None:
+    """A pipe would be waited for; in a store a link may lead to a file that is yours alone."""
+    path = example().save(tmp_path / "a.json")
+    result = Result.load(path, own=own)
+    arrays = path.with_suffix(".npz")
+    arrays.rename(tmp_path / "elsewhere")
+    os.mkfifo(arrays)
+    with refused("a.npz: expected a", "got something else"):
+        _ = result.curve
+    arrays.unlink()
+    arrays.symlink_to(tmp_path / "elsewhere")
+    if own:
+        with refused("a.npz: expected a file of the store itself, got a link"):
+            _ = result.curve
+    else:
+        assert len(result.curve) == 4
+
+
 def test_npz_runs_nothing(tmp_path: Path, marked: Path) -> None:
-    from synbench_fast.studies.linear_probe.data import open_data
+    from synbench_fast.studies.labelled_data import open_data
 
     np.savez(tmp_path / "d.npz", x=np.array([Marker(marked)], dtype=object), y=np.zeros(1))
     with refused("expected arrays without pickles"):
@@ -584,7 +665,7 @@ def test_npz_runs_nothing(tmp_path: Path, marked: Path) -> None:
 
 @pytest.mark.parametrize("shape", [(10**13,), (10**30,), (-4, 4), (5, 0)])
 def test_npz_header_that_lies(tmp_path: Path, shape: tuple[int, ...]) -> None:
-    from synbench_fast.studies.linear_probe.data import open_data
+    from synbench_fast.studies.labelled_data import open_data
 
     with refused("d.npz"):
         open_data(npz(tmp_path / "d.npz", shape, b"\0" * 64))
@@ -592,19 +673,19 @@ def test_npz_header_that_lies(tmp_path: Path, shape: tuple[int, ...]) -> None:
 
 def test_npz_of_more_than_the_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A thousand times smaller on disk: compressed zeros."""
-    from synbench_fast.studies.linear_probe import data
+    from synbench_fast.studies import labelled_data
 
-    monkeypatch.setattr(data, "memory_bytes", lambda: 2**20)
+    monkeypatch.setattr(labelled_data, "memory_bytes", lambda: 2**20)
     file = npz(tmp_path / "d.npz", (2**20,), b"\0" * 2**22)
     assert file.stat().st_size < 2**14
     with refused("expected at most the 1048576 bytes of this machine"):
-        data.open_data(file)
+        labelled_data.open_data(file)
 
 
 def test_images_start_no_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Pillow draws PostScript by Ghostscript, whatever the name of the file says."""
     from synbench_fast.studies.inheritance.folders import Prepare
-    from synbench_fast.studies.linear_probe.data import _decoded
+    from synbench_fast.studies.labelled_data import _decoded
 
     pytest.importorskip("PIL.Image")
     started: list[Any] = []
@@ -621,7 +702,7 @@ def test_images_start_no_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 def test_images_of_absurd_size() -> None:
     images = pytest.importorskip("PIL.Image")
-    from synbench_fast.studies.linear_probe.data import _decoded
+    from synbench_fast.studies.labelled_data import _decoded
 
     buffer = io.BytesIO()
     images.new("1", (20_000, 20_000)).save(buffer, "PNG")

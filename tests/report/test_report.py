@@ -10,7 +10,6 @@ import io
 import json
 import math
 import re
-import shutil
 import sys
 from itertools import combinations
 from pathlib import Path
@@ -27,7 +26,7 @@ from result_example import example
 import synbench_fast as sb
 from synbench_fast.cli import main as cli
 from synbench_fast.fleet.store import Store
-from synbench_fast.report import export, html, ranking, reader, tables
+from synbench_fast.report import export, html, ranking, tables
 from synbench_fast.report.collection import Failure, boards, load_results
 from synbench_fast.results.records import SCHEMA_VERSION, Result
 
@@ -66,86 +65,53 @@ def run(*arguments: str) -> int:
 # Reading
 
 
-def same(entry: Any, result: Result, path: Path) -> None:
-    """Every number and text that a report shows is the one that `Result` has."""
-    assert isinstance(entry, reader.Entry)
-    for eps in result.eps:
-        for threshold in result.thresholds:
-            found = result.score(eps, threshold)
-            assert entry.score(eps, threshold) == pytest.approx(
-                [getattr(found, name) for name in reader.SCORE], nan_ok=True, rel=1e-15
-            )
-    curve = reader.details(entry, influence=False).curve
-    expected = [getattr(point, name) for point in result.curve for name in reader.CURVE]
-    assert list(curve) == pytest.approx(expected, rel=1e-6, nan_ok=True)
-    sums = reader.details(entry, influence=True).influence
-    assert sums == result.influence
-    assert entry.paired == (result.influence is not None)
-    document = result.to_dict()
-    for name in (
-        "estimator",
-        "integral",
-        "seed",
-        "eps",
-        "thresholds",
-        "warnings",
-        "command",
-        "backends",
-        "encoder",
-        "task",
-    ):
-        assert getattr(entry, name) == document[name]
-    for name in ("robust_area", "cost", "environment"):
-        assert getattr(entry, name) == document[name]
-    assert entry.file == str(path)
-
-
 @pytest.mark.parametrize("indent", [None, 2])
 @pytest.mark.parametrize("sort_keys", [False, True])
-def test_light_reader_agrees_with_results(
+def test_whole_documents_and_headers_are_the_same_results(
     indent: int | None, sort_keys: bool, tmp_path: Path, scored: list[Result]
 ) -> None:
-    for number, one in enumerate([scored[0], example(), example(warnings=['"curve": "robust_area": x'])]):
-        path = tmp_path / f"{number}.json"
-        path.write_text(json.dumps(one.to_dict(), indent=indent, sort_keys=sort_keys), encoding="utf-8")
-        same(reader.read(str(path)), one, path)
+    given = [scored[0], example(), example(warnings=['"curve": "robust_area": x'])]
+    for number, one in enumerate(given):
+        one.save(tmp_path / f"{number}a.json")
+        (tmp_path / f"{number}b.json").write_text(
+            json.dumps(one.to_dict(), indent=indent, sort_keys=sort_keys), encoding="utf-8"
+        )
+    found = load_results(tmp_path)
+    assert found.problems == []
+    for place, item in enumerate(found.items):
+        assert item.document.to_dict() == given[place // 2].to_dict()
+        assert (item.suite, item.tasks, item.results) == (None, [""], [item.document])
 
 
-def test_no_reader_takes_an_earlier_version(tmp_path: Path) -> None:
+def test_no_earlier_version_is_read(tmp_path: Path) -> None:
     """Also where all fields that a report shows are there: the numbers mean something else."""
     path, old = tmp_path / "old.json", {"schema_version": SCHEMA_VERSION - 1}
     line = f"schema_version: expected {SCHEMA_VERSION}, got {SCHEMA_VERSION - 1}; an older synbench-fast wrote it"
-    for indent in (None, 2):
-        path.write_text(json.dumps({**example().to_dict(), **old}, indent=indent), encoding="utf-8")
-        with refused(f"old.json: {line}"):
-            reader.read(str(path))
-        document = suite().to_dict()
-        document["results"][1] |= old
-        path.write_text(json.dumps(document, indent=indent), encoding="utf-8")
-        with refused(f"old.json: results[1].{line}"):
-            reader.read(str(path))
+    path.write_text(json.dumps({**example().to_dict(), **old}), encoding="utf-8")
+    with refused(f"old.json: {line}"):
+        load_results(tmp_path)
+    document = suite().to_dict()
+    document["results"][1] |= old
+    path.write_text(json.dumps(document), encoding="utf-8")
+    with refused(f"old.json: results[1].{line}"):
+        load_results(tmp_path)
 
 
 def test_suites_are_read_with_their_results(tmp_path: Path) -> None:
     one = suite()
     path = one.save(tmp_path / "suite.json")
-    found = reader.read(str(path))
-    assert isinstance(found, reader.Suite)
-    assert (found.suite, found.tasks, found.warnings) == ("two", ["a", "b"], ["b: few"])
-    numbers, worst = found.score(0.2, 0.6)
-    expected = one.score(0.2, 0.6)
-    assert list(numbers) == pytest.approx([getattr(expected, name) for name in reader.SUITE_SCORE])
-    assert worst == expected.worst_task == "b"
-    for place, entry in enumerate(found.entries):
-        assert entry.place == place
-        same(entry, one.results[place], path)
+    (found,) = load_results(tmp_path).items
+    assert found.suite is not None and found.file == str(path)
+    assert (found.suite.suite, found.tasks, found.suite.warnings) == ("two", ["a", "b"], ["b: few"])
+    assert found.suite.to_dict() == one.to_dict()
+    assert found.results[1].curve[3].accuracy == one.results[1].curve[3].accuracy
 
 
 @pytest.mark.parametrize(
     ("change", "parts"),
     [
         ({"estimator": 3}, ("estimator", "expected a string")),
-        ({"scores": []}, ("scores: expected one for every eps",)),
+        ({"scores": []}, ("scores: expected an object",)),
         ({"schema_version": 999}, ("schema_version", "a newer synbench-fast wrote it")),
         ({"schema": "other"}, ("schema: expected",)),
         ({"cost": None}, ("cost",)),
@@ -157,9 +123,7 @@ def test_documents_that_do_not_fit_are_named(change: Any, parts: tuple[str, ...]
     path = tmp_path / "bad.json"
     path.write_text(json.dumps({**example().to_dict(), **change}), encoding="utf-8")
     with refused("bad.json", *parts):
-        found = reader.read(str(path))
-        assert isinstance(found, reader.Entry)
-        reader.details(found, influence=False)
+        load_results(tmp_path)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[1]", "null", '{"a": NaN}', "[" * 100_000])
@@ -167,30 +131,7 @@ def test_foreign_json_is_named(text: str, tmp_path: Path) -> None:
     path = tmp_path / "foreign.json"
     path.write_text(text, encoding="utf-8")
     with refused("foreign.json: "):
-        reader.read(str(path))
-
-
-def test_several_processes_read_what_one_does(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (folder / "bad.json").write_text("{", encoding="utf-8")
-    paths = sorted(str(one) for one in folder.glob("*.json"))
-    alone = reader.read_all(paths)
-    monkeypatch.setattr(reader, "_BATCH", 3)
-    monkeypatch.setattr(reader, "_cores", lambda: 2)
-    started: list[Any] = []
-    real = reader.subprocess.Popen
-    monkeypatch.setattr(reader.subprocess, "Popen", lambda *a, **k: started.append(a) or real(*a, **k))
-    assert reader.read_all(paths) == alone
-    assert len(started) == 1
-    assert any(isinstance(one, str) for one in alone)
-
-
-def test_files_of_a_process_that_dies_are_read_here(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    paths = sorted(str(one) for one in folder.glob("*.json"))
-    alone = reader.read_all(paths)
-    monkeypatch.setattr(reader, "_BATCH", 2)
-    monkeypatch.setattr(reader, "_cores", lambda: 2)
-    monkeypatch.setattr(sys, "executable", shutil.which("false"))
-    assert reader.read_all(paths) == alone
+        load_results(tmp_path)
 
 
 # Boards and ranks
@@ -260,10 +201,9 @@ def test_small_boards_are_ranked_by_compare(folder: Path, scored: list[Result]) 
 
 def test_correlations_are_those_of_compare(folder: Path, scored: list[Result]) -> None:
     (board,) = boards(load_results(folder).items)
-    members: Any = board.members
+    members: Any = [(one.first, one.first.influence) for one in board.members]
     for eps, threshold in POINTS:
-        read = [reader.details(one, influence=True) for one in members]
-        unit = ranking._directions(members, read, eps, threshold).astype(float)
+        unit = ranking._directions(members, eps, threshold).astype(float)
         rho = unit @ unit.T
         differences = sb.compare(*scored, eps=eps, thresholds=threshold).differences
         for (i, j), one in zip(combinations(range(len(scored)), 2), differences, strict=True):
@@ -555,14 +495,13 @@ def test_page_holds_everything_and_asks_for_nothing(folder: Path) -> None:
     numbers = np.frombuffer(base64.b64decode(board["numbers"]), "<f4").reshape(5, 1, 2, 2, 4)
     members = boards(load_results(folder).items)[0].members
     for row, one in zip(numbers, members, strict=True):
-        assert isinstance(one, reader.Entry)
-        assert row.reshape(-1) == pytest.approx(np.array(one.scores), rel=1e-6, nan_ok=True)
+        expected = [(s.score, s.stderr, s.ci95_low, s.ci95_high) for s in one.first.scores]
+        assert row.reshape(4, 4) == pytest.approx(np.array(expected), rel=1e-6, nan_ok=True)
     curves = np.frombuffer(base64.b64decode(board["tasks"][0]["curves"]), "<f4").reshape(5, 6, 2, 3)
     for row, place in zip(curves, board["drawn"], strict=True):
-        one = members[place]
-        assert isinstance(one, reader.Entry)
-        expected = np.array(reader.details(one, influence=False).curve).reshape(6, 2, -1)[..., :3]
-        assert np.allclose(row, np.where(np.isinf(expected), np.nan, expected), equal_nan=True)
+        points = [(p.accuracy, p.robust_accuracy, p.bound) for p in members[place].first.curve]
+        known = np.array(points).reshape(6, 2, 3)
+        assert np.allclose(row, np.where(np.isinf(known), np.nan, known), equal_nan=True)
     assert len(board["ranks"]) == 4  # at every budget and threshold
 
 
@@ -577,15 +516,12 @@ def test_hostile_text_stays_in_the_data(tmp_path: Path) -> None:
 
 
 def test_page_names_files_without_curves(folder: Path) -> None:
-    path = folder / "0.json"
-    document = json.loads(path.read_text(encoding="utf-8"))
-    document["curve"] = document["curve"][:-1]
-    path.write_text(json.dumps(document), encoding="utf-8")
+    (folder / "0.npz").write_bytes((folder / "1.npz").read_bytes())
     collection = load_results(folder)
     assert len(collection.items) == 5 and collection.problems == []
     found = tables.leaderboard(collection)
     (problem,) = found.collection.problems
-    assert problem == f"{path}: curve: expected points, and influences, for every scale and eps"
+    assert problem.startswith(f"{folder / '0.npz'}: expected the arrays that 0.json was saved with (sha256 ")
     assert data_of(html.page(found))["problems"] == [problem]
     assert [one is None for one in found.tables[0].rankings[0].ranks] == [True, *[False] * 4]
 
@@ -664,7 +600,7 @@ def test_mlflow_gets_runs(folder: Path, tmp_path: Path, monkeypatch: pytest.Monk
     assert [point.value for point in history] == pytest.approx(
         [point.accuracy for point in result.curve if point.eps == 0.0], rel=1e-6
     )
-    assert [item.path for item in client.list_artifacts(one.info.run_id)] == ["3.json"]
+    assert [item.path for item in client.list_artifacts(one.info.run_id)] == ["3.json", "3.npz"]
     (two,) = [r for r in runs if r.info.run_name == "builtin:conv"]
     assert two.data.metrics["worst_eps0.2_a0.6"] == suite().score(0.2, 0.6).worst
     assert run("export", folder, "--to", "mlflow", "--uri", store, "--project", "p") == 0

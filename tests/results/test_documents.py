@@ -16,9 +16,10 @@ from synbench_fast.cli import main as cli
 from synbench_fast.fleet.executors import InProcess, Local
 from synbench_fast.fleet.store import Store, read_summary
 from synbench_fast.report import load_results
-from synbench_fast.results.documents import open_own, parse, read_text
+from synbench_fast.results.documents import parse
+from synbench_fast.results.files import open_own, read_text
 from synbench_fast.results.records import Result
-from synbench_fast.studies.inheritance.store import CellStore
+from synbench_fast.studies.inheritance.cells import open_store
 
 CELL = {"fine_tuned_on": "x", "method": "ft", "seed": 0}
 
@@ -135,20 +136,17 @@ def test_results_of_a_store_are_read_through_no_link(
 
 
 def test_cells_are_read_and_written_through_no_link(tmp_path: Path, secret: Path) -> None:
-    from synbench_fast.studies.inheritance.cells import FailedCell
-
-    store = CellStore(tmp_path / "cells")
+    store = open_store(tmp_path / "cells")
     path = store.path(CELL)
     assert path is not None
     path.symlink_to(secret)
     with refused("expected a file of the store itself, got a link"):
         store.read(CELL)
-    failed = FailedCell(encoder="e", fine_tuned_on="x", method="ft", seed=0, reason="diverged")
-    store.write(CELL, failed)  # takes the link's place
+    store.write(CELL, None, "diverged")  # takes the link's place
     assert secret.read_text() == "mine\n" and not path.is_symlink() and store.read(CELL) is None
     (tmp_path / "link").symlink_to(tmp_path / "cells")
     with refused("link: expected a folder of the store itself, got a link"):
-        CellStore(tmp_path / "link")
+        open_store(tmp_path / "link")
 
 
 def test_what_is_opened_is_a_regular_file(tmp_path: Path) -> None:
@@ -187,5 +185,5 @@ def test_a_result_whose_field_is_there_twice(tmp_path: Path) -> None:
 
 def test_a_document_that_never_ends() -> None:
     """As `compare /dev/zero` would read it: until the memory is full."""
-    with refused("/dev/zero: expected a result file, got one of 268435456 characters or more"):
+    with refused("/dev/zero: expected a result file, got one of 268435456 bytes or more"):
         Result.load("/dev/zero")

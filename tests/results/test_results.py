@@ -28,7 +28,8 @@ import synbench_fast as sb
 from synbench_fast.config import ScoreConfig
 from synbench_fast.errors import SynbenchError
 from synbench_fast.report.plots import plot_curves
-from synbench_fast.results.documents import decode, encode, remove_leftovers, replacing, write_atomically
+from synbench_fast.results.codec import decode, encode
+from synbench_fast.results.files import remove_leftovers, replacing, write_atomically
 from synbench_fast.results.records import (
     CSV_COLUMNS,
     SCHEMA_VERSION,
@@ -59,8 +60,8 @@ def test_json_round_trip_keeps_every_value() -> None:
 def test_non_finite_floats_are_null_and_come_back_as_documented() -> None:
     result = example(robust_area=RobustArea(value=0.6, raw=math.nan, ratio=math.nan, stderr=math.inf))
     document = json.loads(result.to_json())
-    assert document["curve"][0]["bound"] is None
-    assert document["curve"][0]["t_stderr"] is None
+    assert document["curve"]["bound"][0] is None
+    assert document["curve"]["t_stderr"][0] is None
     assert document["robust_area"] == {"value": 0.6, "raw": None, "ratio": None, "stderr": None}
     again = Result.from_json(result.to_json())
     assert again.curve[0].bound == math.inf
@@ -98,7 +99,7 @@ def test_writing_refuses_a_field_of_the_wrong_type(changes: dict[str, Any], mess
 
 
 def changed(path: str, value: Any) -> dict[str, Any]:
-    """The example's document with the entry at `path` ("scores/0/eps") set to `value`; None deletes it."""
+    """The example's document with the entry at `path` ("scores/eps/0") set to `value`; None deletes it."""
     document = copy.deepcopy(example().to_dict())
     *parents, last = [int(key) if key.isdigit() else key for key in path.split("/")]
     at: Any = document
@@ -128,12 +129,26 @@ DELETE = object()
             changed("schema_version", "1"),
             f"r.json: schema_version: expected {SCHEMA_VERSION}, got '1'",
         ),
-        (changed("scores/3/eps", "0.2"), 'r.json: scores[3].eps: expected a number, got "0.2"'),
-        (changed("scores/3/eps", None), "r.json: scores[3].eps: expected a number, got null"),
+        (changed("scores/eps/3", "0.2"), 'r.json: scores.eps[3]: expected a number, got "0.2"'),
+        (changed("scores/eps/3", None), "r.json: scores.eps[3]: expected a number, got null"),
         (
-            changed("scores/0/stderr", DELETE),
-            "r.json: scores[0].stderr: expected a number, got no such field",
+            changed("scores/stderr", DELETE),
+            "r.json: scores.stderr: expected an array, got no such field",
         ),
+        (
+            changed("scores/stderr", [0.01]),
+            "r.json: scores.stderr: expected an array of 4, as eps, got one of 1",
+        ),
+        (changed("scores", []), "r.json: scores: expected an object, got an array"),
+        (
+            changed("scores/eps/1", 0.1),
+            "r.json: scores: expected one for every eps, then threshold, got 4 others",
+        ),
+        (
+            changed("curve/eps/1", 0.1),
+            "r.json: curve: expected a point for every scale, then eps, got 4 others",
+        ),
+        (changed("curve", DELETE), "r.json: curve: expected an object, got no such field"),
         (changed("seed", 0.5), "r.json: seed: expected an integer, got 0.5"),
         (changed("seed", True), "r.json: seed: expected an integer, got true"),
         (changed("cost/seconds/encode", "3"), 'r.json: cost.seconds.encode: expected a number, got "3"'),
@@ -248,7 +263,7 @@ def test_save_and_load(tmp_path: Path) -> None:
     path = tmp_path / "r.json"
     assert example().save(path) == path
     assert Result.load(path).to_dict() == example().to_dict()
-    assert [one.name for one in tmp_path.iterdir()] == ["r.json"]
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["r.json", "r.npz"]
     assert path.read_text().endswith("}\n")
 
 
@@ -307,7 +322,7 @@ def test_the_next_save_removes_what_a_killed_one_left(kind: str, tmp_path: Path)
     left = killed_inside_its_save(tmp_path / "killed")
     SAVES[kind](tmp_path / "new")
     assert not left.exists()
-    assert [one.name for one in tmp_path.iterdir()] == ["new"]
+    assert {one.name for one in tmp_path.iterdir()} == {"new"} | ({"new.npz"} if kind == "result" else set())
 
 
 @linux
@@ -437,9 +452,8 @@ def test_score_accessor() -> None:
 
 @pytest.mark.parametrize("name", ["eps", "thresholds"])
 def test_a_result_of_nothing_is_one_line(name: str) -> None:
-    document = {**example().to_dict(), name: []}
     with pytest.raises(SynbenchError, match=f"^{name}: expected at least one value in the result, got none$"):
-        Result.from_dict(document).score()
+        example(**{name: []}).score()
 
 
 def test_summary_shows_scores_errors_area_and_cost() -> None:
@@ -665,4 +679,4 @@ def test_a_task_without_samples_has_none() -> None:
 def test_the_version_that_is_written() -> None:
     """It changes with what the numbers mean: documents of another version are refused."""
     document = example().to_dict()
-    assert (document["schema"], document["schema_version"]) == ("synbench-fast/result", 5)
+    assert (document["schema"], document["schema_version"]) == ("synbench-fast/result", 6)

@@ -145,7 +145,8 @@ def test_groups_of_influences_stay_in_place() -> None:
     fill(probe)
     found = probe.compute().influence
     assert found is not None and found.group == GROUP
-    assert [len(one[0]) for one in found.accuracy] == [2, 6, 3] == [len(one[0]) for one in found.reach]
+    assert found.groups.tolist() == [2, 6, 3] and found.accuracy.shape == found.reach.shape == (3, 2, 6)
+    assert not found.accuracy[0, :, 2:].any() and found.accuracy[0, :, :2].all()
     last = probe.point(Block(1, 160, 200)).influence
     assert last is not None and last.shape == (2, 2, 4)  # samples 160 .. 359 are in groups 2 to 5
     left = {n: n * (n - 2 - 6) / (n - 2) for n in (100, 60, 200)}  # of a block's samples, by estimation

@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 import torch
 from checks import refused
+from click.testing import CliRunner
 from result_example import example
 from scipy.stats import norm
 from scipy.stats import t as student
-from typer.testing import CliRunner
 
 import synbench_fast as sb
 from synbench_fast.cli import main as cli
@@ -263,7 +263,7 @@ def test_other_refusals(results: list[Result]) -> None:
         *(
             replace(one, influence=replace(one.influence, **{name: table}))
             for name in ("accuracy", "reach", "accuracy_slope", "reach_slope")
-            for table in ([], [rows[:1] for rows in getattr(one.influence, name)])
+            for table in (np.zeros((0, 0, 0)), getattr(one.influence, name)[:, :1])
         ),
     ):
         with refused(

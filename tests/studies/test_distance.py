@@ -17,13 +17,10 @@ from sklearn.datasets import load_digits
 from torch import Tensor
 
 from synbench_fast.studies.inheritance import distance as module
-from synbench_fast.studies.inheritance import ground_cost
 from synbench_fast.studies.inheritance.distance import Distance, dataset_distance
 from synbench_fast.studies.inheritance.ground_cost import (
-    _sum_of_singular_values,
     class_gaussians,
     label_distances,
-    nuclear_norms,
     squared_distances,
 )
 
@@ -690,82 +687,6 @@ def test_missing_library(monkeypatch: pytest.MonkeyPatch) -> None:
     with refused("distance: expected POT, got", "pip install 'synbench-fast[inherit]'"):
         dataset_distance((X, Y), (X, Y), exact=True)
     assert dataset_distance((X, Y), (X + 1, Y)).converged
-
-
-# Sums of singular values
-
-
-def products(rows: int, columns: int, spread: float, size: float = 1.0) -> Tensor:
-    """[2, rows, 3, columns], columns of falling length."""
-    draws = torch.randn(2, rows, 3, columns, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
-    return size * draws * torch.logspace(0, -math.log10(spread), columns, dtype=torch.float64)
-
-
-def whole(x: Tensor) -> tuple[Tensor, Tensor]:
-    return torch.full((x.shape[0],), x.shape[1]), torch.full((x.shape[2],), x.shape[3])
-
-
-@pytest.mark.parametrize("spread", [1.0, 1e6, 1e14])
-@pytest.mark.parametrize("shape", [(1, 1), (2, 1), (1, 5), (3, 3), (8, 8), (9, 7), (49, 64), (130, 72)])
-def test_nuclear_norms_are_sums_of_singular_values(shape: tuple[int, int], spread: float) -> None:
-    x = products(*shape, spread)
-    expected = torch.linalg.svdvals(x.transpose(1, 2)).sum(-1)
-    torch.testing.assert_close(nuclear_norms(x, *whole(x)), expected, rtol=1e-13, atol=0)
-
-
-@pytest.mark.parametrize("size", [0.0, 1e-290, 1e-160, 1e160, 1e290])
-def test_nuclear_norms_of_any_size(size: float) -> None:
-    x, one = products(6, 5, 10.0, size), products(6, 5, 10.0)
-    expected = size * nuclear_norms(one, *whole(one))
-    torch.testing.assert_close(nuclear_norms(x, *whole(x)), expected, rtol=1e-14, atol=0)
-
-
-def test_nuclear_norms_of_leading_blocks() -> None:
-    x = products(12, 9, 100.0)
-    rows, columns = torch.tensor([12, 5]), torch.tensor([9, 0, 3])
-    found = nuclear_norms(x, rows, columns)
-    for a, r in enumerate(rows.tolist()):
-        for b, s in enumerate(columns.tolist()):
-            expected = torch.linalg.svdvals(x[a, :r, b, :s]).sum()
-            torch.testing.assert_close(found[a, b], expected, rtol=1e-13, atol=0)
-
-
-def test_nuclear_norms_without_the_compiled_core(monkeypatch: pytest.MonkeyPatch) -> None:
-    x = torch.randn(2, 7, 3, 5, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
-    expected = nuclear_norms(x, *whole(x))
-    monkeypatch.setattr(ground_cost, "importable", lambda module: False)
-    torch.testing.assert_close(nuclear_norms(x, *whole(x)), expected, rtol=1e-12, atol=0)
-
-
-def test_nuclear_norms_do_not_depend_on_threads() -> None:
-    x, before = products(40, 40, 1e3), torch.get_num_threads()
-    try:
-        found = [torch.set_num_threads(count) or nuclear_norms(x, *whole(x)) for count in (1, 2)]
-    finally:
-        torch.set_num_threads(before)
-    assert torch.equal(*found)
-
-
-@pytest.mark.parametrize("spread", [1.0, 1e6, 1e14])
-def test_singular_values_where_there_is_no_compiled_core(spread: float) -> None:
-    x = products(20, 15, spread)
-    found = _sum_of_singular_values(x.transpose(1, 2).flatten(0, 1)).view(2, 3)
-    torch.testing.assert_close(found, nuclear_norms(x, *whole(x)), rtol=1e-10, atol=0)
-
-
-def test_nuclear_norms_check_their_arrays() -> None:
-    from synbench_fast import _core
-
-    x = products(4, 3, 1.0)
-    rows, columns = (one.numpy() for one in whole(x))
-    for arrays, words in (
-        ((x.float().numpy(), rows, columns), "products: expected C-contiguous float64"),
-        ((x.numpy(), rows + 1, columns), "rows: expected 0 to 4, got 5"),
-        ((x.numpy(), rows, columns - 4), "columns: expected 0 to 3, got -1"),
-        ((x.numpy(), rows[:1], columns), "rows: expected C-contiguous int64"),
-    ):
-        with pytest.raises(ValueError, match=words):
-            _core.nuclear_norms(*arrays, 1)
 
 
 @pytest.mark.parametrize(

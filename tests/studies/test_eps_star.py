@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 from checks import refused
+from click.testing import CliRunner
 from result_example import example
-from typer.testing import CliRunner
 
 import synbench_fast as sb
 from synbench_fast.cli import main as cli
@@ -246,7 +246,7 @@ def test_gaussian_falls_with_eps_and_paper_need_not() -> None:
 
 
 def invoke(*arguments: str) -> Any:
-    return CliRunner().invoke(cli.app, ["eps-star", *arguments])
+    return CliRunner().invoke(cli.app, ["study", "eps-star", *arguments])
 
 
 SMALL = ("--input-shape", "1,8,8", "--scales", "3", "--samples", "200", "--quiet")
@@ -285,7 +285,7 @@ def test_command_repeats_runs() -> None:
             "--repeats: expected 1 with --random-init, whose weights follow the seed",
         ),
         (
-            ["a:b", "c:d", "--checkpoint", "x"],
+            ["a:b", "c:d", "--checkpoint", __file__],
             2,
             "--checkpoint: expected a single ENCODER to load it into, got 2",
         ),
@@ -309,11 +309,10 @@ def test_command_goes_on_after_an_encoder_that_fails() -> None:
 
 
 def test_defaults_of_python_and_of_the_command_are_the_same() -> None:
-    import typer
-
+    from synbench_fast.cli.studies import study
     from synbench_fast.studies.eps_star import EPS_GRID, EPS_STAR_THRESHOLD
 
-    command = typer.main.get_command(cli.app).commands["eps-star"]  # type: ignore[attr-defined]
+    command = study.commands["eps-star"]
     defaults = {one.name: one.default for one in command.params}
     listed = tuple(float(one) for one in defaults["eps"].split(","))
     assert listed == EPS_GRID == tuple(round(0.1 * i, 1) for i in range(9))

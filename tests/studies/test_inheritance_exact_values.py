@@ -13,14 +13,13 @@ from torch import Tensor, nn
 
 import synbench_fast as sb
 from synbench_fast.studies.inheritance import protocol as protocols
-from synbench_fast.studies.inheritance.cells import PRETRAINING, Cell
+from synbench_fast.studies.inheritance.cells import PRETRAINING, Cell, open_store
 from synbench_fast.studies.inheritance.data import DataSet, DataSuite, Part, in_memory
 from synbench_fast.studies.inheritance.distance import dataset_distance
 from synbench_fast.studies.inheritance.methods import find
 from synbench_fast.studies.inheritance.model import Classifier
 from synbench_fast.studies.inheritance.networks import load_network
 from synbench_fast.studies.inheritance.protocol import Protocol, agreement
-from synbench_fast.studies.inheritance.store import CellStore
 from synbench_fast.studies.inheritance.training import Training
 
 SHAPE = (1, 4, 4)
@@ -64,7 +63,7 @@ def protocol(folder: Path | None = None, weights: Path | None = None, **changes:
         given["scoring"],
         given["distances"],
         torch.device("cpu"),
-        CellStore(folder),
+        open_store(folder),
         weights,
         given["said"].append,
     )

@@ -37,9 +37,8 @@ from synbench_fast.studies.inheritance.data import DataSet, Part
 from synbench_fast.studies.inheritance.distance import dataset_distance
 from synbench_fast.studies.inheritance.model import Classifier
 from synbench_fast.studies.inheritance.page import page
-from synbench_fast.studies.inheritance.report import InheritanceReport, write_csv
+from synbench_fast.studies.inheritance.report import InheritanceReport
 from synbench_fast.studies.inheritance.run import inherit
-from synbench_fast.studies.inheritance.tables import print_report
 from synbench_fast.studies.inheritance.training import Training, predictions
 
 
@@ -161,12 +160,12 @@ def test_where_all_fine_tunings_of_a_set_diverge_there_is_no_number(
     assert "fine-tuned on two, evaluated on three: failed" in text
     assert "nan" not in text.replace("a loss of nan", "")
     stream = io.StringIO()
-    print_report(stream, report)
+    report.print_report(stream)
     table = stream.getvalue()
     assert "2 failed, in no number above" in table and "nan" not in table.replace("a loss of nan", "")
     assert str(report.failed[0]) in table
     stream = io.StringIO()
-    write_csv(stream, report)
+    report.write_csv(stream)
     rows = list(csv.DictReader(io.StringIO(stream.getvalue())))
     lost = [row for row in rows if row["evaluated_on"] == ""]
     assert [(row["method"], row["fine_tuned_on"], row["seed"]) for row in lost] == [
@@ -180,7 +179,7 @@ def test_a_run_where_everything_diverges_still_reports(original: Classifier) -> 
     assert not report.cells and len(report.failed) == 3
     assert "failed" in page(report)
     stream = io.StringIO()
-    print_report(stream, report)
+    report.print_report(stream)
     assert "suite toy; points, one seed\n" in stream.getvalue()
     for text in (stream.getvalue(), str(report), page(report)):
         assert "nan" not in text.replace("a loss of nan", "")
@@ -263,7 +262,7 @@ def test_features_that_allow_no_score_leave_the_accuracies(
     again = run_toy(original, **options)
     assert again.reused == 3 and again.cells == report.cells and words in again.warnings
     stream = io.StringIO()
-    print_report(stream, report)
+    report.print_report(stream)
     assert "Change of the SynBench score" in page(report)
 
 

@@ -21,8 +21,9 @@ from synbench_fast.studies.inheritance.intervals import mean_over_seeds, t_quant
 from synbench_fast.studies.inheritance.model import Classifier
 from synbench_fast.studies.inheritance.page import page
 from synbench_fast.studies.inheritance.protocol import agreement
-from synbench_fast.studies.inheritance.report import InheritanceReport, summarise, write_csv
+from synbench_fast.studies.inheritance.report import InheritanceReport
 from synbench_fast.studies.inheritance.run import inherit
+from synbench_fast.studies.inheritance.summaries import summarise
 
 
 @pytest.fixture(scope="module")
@@ -162,7 +163,7 @@ def test_page_escapes_names(original: Classifier) -> None:
 
 def test_csv_has_a_row_per_cell_and_data_set(report: InheritanceReport) -> None:
     stream = io.StringIO()
-    write_csv(stream, report)
+    report.write_csv(stream)
     rows = list(csv.DictReader(io.StringIO(stream.getvalue())))
     assert len(rows) == len(report.cells) * 4
     first = rows[1]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import io
 import json
 import math
 from collections.abc import Callable
@@ -13,6 +12,7 @@ import numpy as np
 import pytest
 from checks import refused
 
+from synbench_fast.studies.base import Table
 from synbench_fast.studies.inheritance.cells import PRETRAINING, Cell, ScoreSummary, TrainingSummary
 from synbench_fast.studies.inheritance.statistic import (
     CellCorrelation,
@@ -251,11 +251,9 @@ def test_document_and_table() -> None:
     document = json.loads(json.dumps(found.to_dict(), allow_nan=False))
     assert (document["cells"], document["encoders"], document["data_sets"]) == (8, 1, 4)
     assert (document["resamples"], document["seed"], len(document["correlations"])) == (100, 5, 27)
-    stream = io.StringIO()
-    found.print_table(stream, coefficient="kendall")
-    lines = stream.getvalue().splitlines()
-    assert lines[0].split()[-1] == "kendall"
-    assert len([line for line in lines if line.startswith("distance to pre-training")]) == 6
+    table, *lines = found.tables(coefficient="kendall")
+    assert isinstance(table, Table) and table.columns[-1] == "kendall"
+    assert len([row for row in table.rows if row[0] == "distance to pre-training"]) == 6
     assert (
         "95 % BCa intervals of 100 resamples of 4 data sets; 8 cells, 1 encoder, 4 data sets; seed 5" in lines
     )
@@ -263,7 +261,7 @@ def test_document_and_table() -> None:
     again = correlate_cells(simulate(1, 4, ("ft", "lp"), scored=False), resamples=100, seed=5)
     assert again == found
     with refused("coefficient: expected one of", "got 'kendal', did you mean kendall?"):
-        found.print_table(stream, coefficient="kendal")
+        list(found.tables(coefficient="kendal"))
 
 
 def without_distance(cells: list[Cell]) -> list[Cell]:

@@ -17,15 +17,16 @@ import numpy as np
 import pytest
 import torch
 from checks import refused
+from click.testing import CliRunner
 from scipy.optimize import minimize
 from scipy.stats import binomtest
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
-from typer.testing import CliRunner
 
 import synbench_fast as sb
 from synbench_fast.cli import main as cli
-from synbench_fast.studies.linear_probe.data import open_data, split
+from synbench_fast.studies.base import Table
+from synbench_fast.studies.labelled_data import open_data, split
 from synbench_fast.studies.linear_probe.report import share
 from synbench_fast.studies.linear_probe.solver import fit, margins, mean_radius, standardiser
 
@@ -294,10 +295,10 @@ def test_document_reads_back(report: sb.studies.LinearProbeReport, tmp_path: Pat
     path = report.save(tmp_path / "probe.json")
     assert sb.studies.LinearProbeReport.from_json(path.read_text()) == report
     document = json.loads(report.to_json())
-    assert (document["schema"], document["schema_version"]) == ("synbench-fast/probe", 1)
+    assert (document["schema"], document["schema_version"]) == ("synbench-fast/linear-probe", 1)
     assert document["attack"]["library"].startswith("adversarial-robustness-toolbox 1.")
     for key, value, part in (
-        ("schema", "x", "schema: expected 'synbench-fast/probe', got 'x'"),
+        ("schema", "x", "schema: expected 'synbench-fast/linear-probe', got 'x'"),
         ("schema_version", True, "schema_version: expected 1, got True"),
         ("seed", 0.5, "seed: expected an integer, got 0.5"),
     ):
@@ -308,12 +309,18 @@ def test_document_reads_back(report: sb.studies.LinearProbeReport, tmp_path: Pat
 
 
 def test_table_has_a_row_per_probe_and_a_column_per_attack(report: sb.studies.LinearProbeReport) -> None:
-    columns, rows = report.rows()
-    assert columns == [
-        "eps", "radius", "clean", "certified", "l2 0.3", "l2 0", "l2 0.1", "linf 0", "linf 0.03",
-    ]  # fmt: skip
-    assert [row[0] for row in rows] == ["0", "0.3"]
-    assert all(len(row) == len(columns) for row in rows)
+    table, _ = report.tables()
+    assert isinstance(table, Table)
+    quantities = ["clean", "certified", "l2 0.3", "l2 0", "l2 0.1", "linf 0", "linf 0.03"]
+    assert table.columns == ["eps", "radius", *quantities]
+    assert [row[0] for row in table.rows] == ["0", "0.3"]
+    assert all(len(row) == len(table.columns) for row in table.rows)
+    rows = report.rows()
+    assert [(row["eps"], row["quantity"]) for row in rows] == [(e, q) for e in (0.0, 0.3) for q in quantities]
+    assert [row["accuracy"] for row in rows[:2]] == [
+        report.probes[0].clean.value,
+        report.probes[0].certified.value,
+    ]
 
 
 # Data.
@@ -490,7 +497,7 @@ def test_mistakes_of_arguments() -> None:
         ({"linf": math.inf}, "linf: expected finite budgets of at least 0, got inf"),
         ({"steps": 0}, "steps: expected at least 1, got 0"),
         ({"targets": 0}, "targets: expected at least 1, got 0"),
-        ({"batch_size": 0}, "batch_size: expected at least 1, got 0"),
+        ({"batch_size": 0}, "batch_size: expected 'auto' or a positive integer, got 0"),
         ({"samples": 0}, "samples: expected at least 1, got 0"),
         ({"threads": 0}, "threads: expected an integer from 1 to "),
         ({"seed": -1}, "seed: expected an integer in [0, 2^64), got -1"),
@@ -560,7 +567,7 @@ def test_a_missing_library_names_its_extra(
 
 
 def invoke(*arguments: str) -> Any:
-    return CliRunner().invoke(cli.app, ["probe", *arguments])
+    return CliRunner().invoke(cli.app, ["study", "linear-probe", *arguments])
 
 
 @pytest.fixture
@@ -587,8 +594,8 @@ def test_command_and_the_command_it_records(small: str) -> None:
     assert first.exit_code == 0, first.stderr
     made = sb.studies.LinearProbeReport.from_json(first.stdout)
     assert (made.data.train + made.data.test, made.standardise, made.regularisation) == (100, "feature", 0.5)
-    program, name, *again = shlex.split(made.command)
-    assert (program, name) == ("synbench-fast", "probe")
+    program, group, name, *again = shlex.split(made.command)
+    assert (program, group, name) == ("synbench-fast", "study", "linear-probe")
     repeated = sb.studies.LinearProbeReport.from_json(invoke(*again, "--quiet", "--format", "json").stdout)
     unlike = {"seconds", "environment"}
     for field in dataclasses.fields(made):
@@ -599,9 +606,9 @@ def test_command_and_the_command_it_records(small: str) -> None:
 def test_example_of_the_document_runs() -> None:
     """docs/probe.md's offline example, with the encoder and data it names."""
     text = (Path(__file__).parents[2] / "docs" / "probe.md").read_text(encoding="utf-8")
-    lines = [one for one in text.splitlines() if one.startswith("synbench-fast probe builtin:")]
+    lines = [one for one in text.splitlines() if one.startswith("synbench-fast study linear-probe builtin:")]
     assert lines
-    done = invoke(*shlex.split(lines[0])[2:], "--quiet")
+    done = invoke(*shlex.split(lines[0])[3:], "--quiet")
     assert done.exit_code == 0, done.stderr
     assert done.stdout.splitlines()[-1].startswith("builtin:conv, F = 64, on digits: 1347 to train")
 

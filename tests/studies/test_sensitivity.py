@@ -16,14 +16,15 @@ from typing import Any
 import pytest
 import torch
 from checks import refused
+from click.testing import CliRunner
 from scipy.stats import chi2
 from torch import Tensor, nn
-from typer.testing import CliRunner
 
 import synbench_fast as sb
 from synbench_fast.cli import main as cli
 from synbench_fast.encoders import load_encoder
 from synbench_fast.stats import gaussian
+from synbench_fast.studies.base import open_encoder
 from synbench_fast.studies.sensitivity import FACTORS, Sensitivity, levels
 from synbench_fast.studies.sensitivity.analysis import chi_squared_quantile
 
@@ -318,11 +319,11 @@ def test_a_callers_module_is_given_back_and_named_encoders_are_loaded_once(
 ) -> None:
     seen: list[str] = []
 
-    def counted(spec: Any, **options: Any) -> Any:
+    def counted(spec: Any, config: Any) -> Any:
         seen.append(spec)
-        return load_encoder(spec, **options)
+        return open_encoder(spec, config)
 
-    monkeypatch.setattr(levels, "load_encoder", counted)
+    monkeypatch.setattr(levels, "open_encoder", counted)
     mine = nn.Linear(16, 4).train()
     before = mine.weight
     options = {**FLAT, "scales": 2}
@@ -422,7 +423,7 @@ FOUR = ("builtin:identity", "builtin:linear?dim=8", "builtin:linear?dim=4", "bui
 
 
 def invoke(*arguments: str) -> Any:
-    return CliRunner().invoke(cli.app, ["sensitivity", *arguments])
+    return CliRunner().invoke(cli.app, ["study", "sensitivity", *arguments])
 
 
 def test_tables_of_four_encoders_fit_100_columns() -> None:
@@ -457,8 +458,8 @@ def test_json_csv_files_and_the_line_that_repeats_it(tmp_path: Path) -> None:
     assert f"wrote {path}" in done.stderr
     assert Sensitivity.from_json(path.read_text(encoding="utf-8")) == document
     words = shlex.split(document.command)
-    assert words[:4] == ["synbench-fast", "sensitivity", *FOUR[1:3]]
-    again = invoke(*words[2:], "--format", "json", "--quiet")
+    assert words[:5] == ["synbench-fast", "study", "sensitivity", *FOUR[1:3]]
+    again = invoke(*words[3:], "--format", "json", "--quiet")
     assert [dataclasses.asdict(one) for one in Sensitivity.from_json(again.stdout).levels] == [
         dataclasses.asdict(one) for one in document.levels
     ]
@@ -483,7 +484,7 @@ def test_failures_on_the_command_line() -> None:
 
 
 def test_ctrl_c_keeps_the_encoders_that_were_finished(monkeypatch: pytest.MonkeyPatch) -> None:
-    module = sys.modules["synbench_fast.studies.measure_sensitivity"]
+    module = sys.modules["synbench_fast.studies.sensitivity"]
     whole = module.vary_encoder
 
     def stopped(spec: str, *rest: Any, **options: Any) -> Any:

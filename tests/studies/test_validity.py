@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 import synbench_fast as sb
 from synbench_fast.cli import main as cli
-from synbench_fast.studies.linear_probe.data import open_data, split
+from synbench_fast.studies.labelled_data import open_data, split
 from synbench_fast.studies.validity import ValidityReport, correlate, run
 from synbench_fast.studies.validity.analysis import analyse
 from synbench_fast.studies.validity.baselines import knn_accuracy, logme, rankme
@@ -565,7 +565,7 @@ def test_command_runs_offline_and_repeats(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     words = [
-        "validate", "zoo:conv-mean", "zoo:pca-8", "zoo:projection-16", "zoo:mlp", "zoo:blocks", "zoo:autoencoder-16",
+        "study", "validate", "zoo:conv-mean", "zoo:pca-8", "zoo:projection-16", "zoo:mlp", "zoo:blocks", "zoo:autoencoder-16",
         "--data", "digits", "--data", "photos", "--scales", "4", "--samples", "200", "--steps", "2", "--targets", "1",
         "--l2", "0.25", "--linf", "none", "--data-samples", "120", "--zoo-epochs", "0.2", "--resamples", "200",
         "--splits", "10", "--tasks", "published", "--threads", "1", "--quiet",
@@ -577,7 +577,7 @@ def test_command_runs_offline_and_repeats(
     rows = list(csv.DictReader(io.StringIO((tmp_path / "validity.csv").read_text())))
     assert len(rows) == len(report.correlations) == len(report.predictors) * 2 * 3 * 3
     line = report.command.split()
-    assert line[:2] == ["synbench-fast", "validate"]
+    assert line[:3] == ["synbench-fast", "study", "validate"]
     assert cli.main([*line[1:], "--format", "json", "--quiet"]) == 0
     again = ValidityReport.from_json(capsys.readouterr().out)
     assert again.predictors == report.predictors and again.correlations == report.correlations
@@ -593,7 +593,7 @@ def test_demo_is_the_small_zoo(monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
         raise sb.SynbenchError("stopped")
 
     monkeypatch.setattr("synbench_fast.studies.validity.validate", stop)
-    assert cli.main(["validate", "--demo", "--steps", "7"]) == 1
+    assert cli.main(["study", "validate", "--demo", "--steps", "7"]) == 1
     assert seen["encoders"] == ["zoo:small"] and seen["data"] == ["digits", "photos"]
     assert seen["steps"] == 7 and seen["linf"] == () and seen["zoo_epochs"] == 0.5
     assert capsys.readouterr().err == "error: stopped\n"
@@ -617,12 +617,12 @@ def test_demo_is_the_small_zoo(monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
     ],
 )
 def test_command_mistakes(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["validate", *words]) == 2
+    assert cli.main(["study", "validate", *words]) == 2
     assert capsys.readouterr().err.startswith(message)
 
 
 def test_command_says_which_encoder(capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["validate", "zoo:conv", "zoo:mlp", "--data", "digits"]) == 1
+    assert cli.main(["study", "validate", "zoo:conv", "zoo:mlp", "--data", "digits"]) == 1
     assert capsys.readouterr().err == "error: encoders: expected at least 3 to correlate over, got 2\n"
 
 

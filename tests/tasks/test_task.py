@@ -16,7 +16,6 @@ from task_cases import explicit_covariance
 from synbench_fast.ops.sample_mixture import sample_mixture
 from synbench_fast.scales import spread_scales
 from synbench_fast.stats import gaussian
-from synbench_fast.tasks.covariances import PowerRoot, root
 from synbench_fast.tasks.patterns import class_means
 from synbench_fast.tasks.task import GaussianTask
 
@@ -342,20 +341,6 @@ def test_no_batch_no_thread_and_no_layout_changes_a_bit(
     assert error.max() < (8e-6 if dtype == torch.float32 else 0.005)
 
 
-@pytest.mark.parametrize(
-    "shape", [(3, 32, 32), (1, 28, 28), (2, 7, 9), (2, 17, 31), (2, 100), (121,), (3, 5, 8, 6), (2, 1, 12)]
-)
-def test_the_compiled_filter_is_the_specification(shape: tuple[int, ...]) -> None:
-    """Powers of 2, primes, mixed; odd and even numbers of channels: torch's transforms in float64."""
-    made = root("power:1.7", shape)
-    assert isinstance(made, PowerRoot)
-    z = torch.randn(3, *shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    fast = z.float()
-    made.apply(fast, 2)
-    made.apply(z, 1)
-    assert (fast - z).abs().max() < 2e-6 * z.abs().max()
-
-
 def test_the_published_task_draws_what_it_always_drew() -> None:
     task = GaussianTask((3, 4, 5), prior=0.3)
     assert (task.pattern, task.covariance, task.noise_word, task.distance) == ("uniform", "white", 0, 1.0)
@@ -418,27 +403,6 @@ def test_classes_are_equidistant_and_centred() -> None:
     np.testing.assert_allclose(distance, 2 * (1 - np.eye(4)), atol=1e-14)
 
 
-def test_transforms_off_the_cpu_are_filled_up_to_one_size() -> None:
-    """The path of GPUs, here in float64: a part is transformed as if it stood in a whole one."""
-    made = root("power:2", (3, 8, 9))
-    assert isinstance(made, PowerRoot)
-    z = torch.randn(300, 3, 8, 9, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
-    whole, pieces = z.clone(), z.clone()
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        made.apply(whole, 1)
-        for start, stop in ((0, 1), (1, 200), (200, 300)):
-            made.apply(pieces[start:stop], 1)
-    finally:
-        torch.set_num_threads(before)
-    torch.testing.assert_close(whole, pieces, rtol=0, atol=1e-13)
-    sigma = explicit_covariance("power:2", (3, 8, 9))
-    values, vectors = np.linalg.eigh(sigma)
-    dense = (vectors * np.sqrt(values.clip(0))) @ vectors.T
-    np.testing.assert_allclose(whole.flatten(1).numpy(), z.flatten(1).numpy() @ dense, atol=1e-9)
-
-
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
 @pytest.mark.parametrize(
@@ -454,94 +418,3 @@ def test_samples_on_a_gpu(pattern: str, covariance: str, error: float) -> None:
         assert torch.equal(x, whole[start:stop]) and torch.equal(y, labels[start:stop])
     expected, _ = task.sample(0.5, 0, 63, seed=2)
     assert (whole.cpu() - expected).abs().max() <= error
-
-
-def test_the_compiled_filter_checks_its_arrays() -> None:
-    from synbench_fast import _core
-
-    x, gain = np.zeros((2, 3, 12), np.float32), np.ones((3, 4), np.float32)
-    _core.filter_spectrum(x, gain, threads=1)
-    with pytest.raises(ValueError, match=r"x: expected C-contiguous float32 \[any, any, 12\], got"):
-        _core.filter_spectrum(x[:, :, :6], gain, threads=1)
-    with pytest.raises(ValueError, match="gain: expected C-contiguous float32 with at least one element"):
-        _core.filter_spectrum(x, gain.astype(np.float64), threads=1)
-
-
-def in_steps(re: Array, im: Array) -> tuple[Array, Array]:
-    """The filter's transform along the first axis in float32, one operation after the other as its source has them."""
-    length, zero = len(re), np.float32(0)
-    radices, rest = [], length
-    for radix in (4, 2, 3, *range(5, length + 1, 2)):
-        while rest % radix == 0:
-            radices.append(radix)
-            rest //= radix
-
-    def root(k: int, n: int) -> tuple[np.float32, np.float32]:
-        angle = -2.0 * math.pi * (k % n) / n
-        return np.float32(math.cos(angle)), np.float32(math.sin(angle))
-
-    stride, left = 1, length
-    for radix in radices:
-        parts = left // radix
-        xr, xi = (one.reshape(radix, parts, stride, -1) for one in (re, im))
-        yr, yi = (np.empty((parts, radix, stride, xr.shape[-1]), np.float32) for _ in range(2))
-        for p in range(parts):
-            if radix == 4:
-                (sr, tr, ur, zr), (si, ti, ui, zi) = (
-                    (x[0, p] + x[2, p], x[0, p] - x[2, p], x[1, p] + x[3, p], x[1, p] - x[3, p])
-                    for x in (xr, xi)
-                )
-                sums = [(sr + ur, si + ui), (tr + zi, ti - zr), (sr - ur, si - ui), (tr - zi, ti + zr)]
-            elif radix == 2:
-                sums = [
-                    (xr[0, p] + xr[1, p], xi[0, p] + xi[1, p]),
-                    (xr[0, p] - xr[1, p], xi[0, p] - xi[1, p]),
-                ]
-            else:
-                sums = []
-                for k in range(radix):
-                    r, i = zero + xr[0, p], zero + xi[0, p]
-                    for j in range(1, radix):
-                        wr, wi = root(j * k, radix)
-                        r, i = r + (xr[j, p] * wr - xi[j, p] * wi), i + (xr[j, p] * wi + xi[j, p] * wr)
-                    sums.append((r, i))
-            for k, (r, i) in enumerate(sums):
-                wr, wi = root(p * k, left)
-                plain = k == 0 or (p == 0 and radix not in (2, 4))
-                yr[p, k], yi[p, k] = (r, i) if plain else (r * wr - i * wi, r * wi + i * wr)
-        re, im = yr, yi
-        stride, left = stride * radix, parts
-    return re.reshape(length, -1), im.reshape(length, -1)
-
-
-@pytest.mark.parametrize(
-    ("count", "channels", "space"),
-    [(5, 3, (7, 9)), (9, 2, (6, 35)), (1, 3, (16, 20)), (2, 4, (3, 5, 8)), (3, 1, (32,)), (11, 2, (22,)),
-     (1, 1, (1040,)), (2, 3, (1, 12)), (2, 1, (1,)), (1, 2, (33, 3))],
-)  # fmt: skip
-def test_the_filter_to_the_bit(count: int, channels: int, space: tuple[int, ...]) -> None:
-    """Results do not depend on what a processor does side by side, so they can be written down."""
-    from synbench_fast import _core
-
-    generator = np.random.default_rng(0)
-    x = generator.standard_normal((count, channels, *space), dtype=np.float32)
-    gain = generator.random(space, dtype=np.float32)
-    expected = np.empty_like(x)
-    scale = np.float32(1 / math.prod(space))
-    for sample in range(count):
-        for first in range(0, channels, 2):
-            two = first + 1 < channels
-            re, im = x[sample, first], x[sample, first + 1] if two else np.zeros(space, np.float32)
-            for step in range(2):
-                for axis in range(len(space)):
-                    moved = [np.moveaxis(one, axis, 0) for one in (re, im)]
-                    shape = moved[0].shape
-                    flat = in_steps(*(np.ascontiguousarray(one).reshape(len(one), -1) for one in moved))
-                    re, im = (np.moveaxis(one.reshape(shape), 0, axis) for one in flat)
-                if step == 0:
-                    re, im = im * (gain * scale), re * (gain * scale)
-            expected[sample, first] = im
-            if two:
-                expected[sample, first + 1] = re
-    _core.filter_spectrum(x.reshape(count, channels, -1), gain, threads=1)
-    assert x.tobytes() == expected.tobytes()

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 
-import torch
-
-from synbench_fast.demos.digits import training as real
 from synbench_fast.demos.digits.report import DemoReport, DemoRow, Repeats, agreement, render
 from synbench_fast.engine.score import score
 from synbench_fast.errors import SynbenchError
-from synbench_fast.report.plots import demo_library, plot_curves
+from synbench_fast.report.plots import plot_curves
 from synbench_fast.results.records import Result
+from synbench_fast.runtime.global_state import known_state
+from synbench_fast.runtime.optional import optional
+from synbench_fast.studies import digits as real
 
 __all__ = ["DemoReport", "DemoRow", "Repeats", "agreement", "render", "run_demo"]
 
@@ -52,8 +51,8 @@ def run_demo(
     """
     if not 0 <= seed < 2**32:
         raise SynbenchError(f"seed: expected an integer from 0 to {2**32 - 1}, got {seed}")
-    demo_library("sklearn", "scikit-learn")
-    demo_library("matplotlib", "matplotlib")
+    optional("sklearn", "scikit-learn", "demo")
+    optional("matplotlib", "matplotlib", "demo")
     began = time.monotonic()
     say = progress or (lambda line: None)
     plan = _QUICK if quick else _FULL
@@ -69,7 +68,8 @@ def run_demo(
     results: dict[str, list[Result]] = {kind: [] for kind in real.KINDS}
     shares: dict[str, list[list[float]]] = {kind: [] for kind in real.KINDS}
     paths: list[Path] = []
-    with _one_thread():
+    # Nets this small lose time to a second thread, and the order of the sums would depend on the core count.
+    with known_state(threads=1):
         for kind, run in product(real.KINDS, range(plan.runs)):
             label = f"{kind}, run {run + 1} of {plan.runs}"
             say(f"{label}: train")
@@ -126,14 +126,3 @@ def _row(kind: str, results: list[Result], shares: list[list[float]]) -> DemoRow
         accuracy=clean,
         attacked=dict(zip(RADII, attacked, strict=True)),
     )
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    # Nets this small lose time to a second thread, and the order of the sums would depend on the core count.
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)

@@ -1,4 +1,4 @@
-"""`synbench-fast pretrain --demo`: mean loss against minimax on real images, offline, on a CPU."""
+"""`synbench-fast study pretrain --demo`: mean loss against minimax on real images, offline, on a CPU."""
 
 from __future__ import annotations
 

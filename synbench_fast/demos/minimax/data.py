@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from synbench_fast.minimax.separation import patch_regions
-from synbench_fast.report.plots import demo_library
+from synbench_fast.runtime.optional import optional
 
 GROUPS = ("digit", "fine", "coarse")
 TASKS = (*GROUPS, "mixed")
@@ -40,7 +40,7 @@ class Part:
 
 def load(seed: int, train: int, test: int) -> tuple[Part, Part]:
     """Train and test images, composed at random from the seed."""
-    datasets = demo_library("sklearn.datasets", "scikit-learn")
+    datasets = optional("sklearn.datasets", "scikit-learn", "demo")
     images, digits = datasets.load_digits(return_X_y=True)
     images = (images / 16.0).astype(np.float32).reshape(-1, _SIDE, _SIDE)
     photos = datasets.load_sample_images().images

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, TextIO
 
 from synbench_fast.printable import print_table
-from synbench_fast.report.plots import demo_library
+from synbench_fast.runtime.optional import optional
 
 __all__ = ["Arm", "Paired", "PretrainReport", "paired", "print_report"]
 
@@ -96,7 +96,7 @@ def paired(quantity: str, first: Sequence[float], second: Sequence[float]) -> Pa
     difference = [b - a for a, b in zip(first, second, strict=True)]
     middle, half = statistics.fmean(difference), math.nan
     if len(difference) > 1:
-        quantile = float(demo_library("scipy.stats", "scipy").t.ppf(0.975, len(difference) - 1))
+        quantile = float(optional("scipy.stats", "scipy", "demo").t.ppf(0.975, len(difference) - 1))
         half = quantile * statistics.stdev(difference) / math.sqrt(len(difference))
     return Paired(
         quantity, statistics.fmean(first), statistics.fmean(second), middle, middle - half, middle + half

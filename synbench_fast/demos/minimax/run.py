@@ -11,10 +11,11 @@ import torch
 
 from synbench_fast.demos.minimax.data import GROUPS, SHAPE, Part, load
 from synbench_fast.demos.minimax.report import Arm, PretrainReport
-from synbench_fast.demos.minimax.training import downstream, pretrain, upstream
+from synbench_fast.demos.minimax.training import MaskedEncoder, downstream, pretrain, upstream
 from synbench_fast.engine.suite import score_suite
 from synbench_fast.errors import SynbenchError
 from synbench_fast.minimax.loss import TaskRobustLoss
+from synbench_fast.runtime.global_state import known_state
 from synbench_fast.tasks.suites import TaskDefinition
 
 __all__ = ["REFERENCES", "SYNTHETIC", "run_pretraining"]
@@ -76,53 +77,27 @@ def run_pretraining(
     begun = time.monotonic()
     plan, say = _QUICK if quick else _FULL, progress or (lambda line: None)
     arms = [Arm(name, [], [], [], [], [], []) for name in ("mean", "minimax")]
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # nets this small lose time to a second thread
-    try:
+    with known_state(threads=1):  # nets this small lose time to a second thread
         for run in range(runs):
-            own = seed + run
-            train, test = load(own, plan.train, plan.test)
+            words = f"run {run + 1} of {runs}"
+            train, test = load(seed + run, plan.train, plan.test)
             common: dict[str, Any] = {
-                "features": features, "steps": steps, "seed": own, "hidden": plan.hidden,
+                "features": features, "steps": steps, "seed": seed + run, "hidden": plan.hidden,
             }  # fmt: skip
             floor = None
             if reference == "specialists":
-                say(f"run {run + 1} of {runs}: specialists")
+                say(f"{words}: specialists")
                 floor = _specialists(train, common, plan)
             for arm in arms:
-                say(f"run {run + 1} of {runs}: {arm.name}")
+                say(f"{words}: {arm.name}")
                 robust = (
                     TaskRobustLoss(GROUPS, temperature=temperature)
                     if arm.name == "minimax"
                     else TaskRobustLoss(GROUPS, mode="mean")
                 )
                 model, weights = pretrain(train.x, robust, reference=floor, **common)
-                arm.upstream.append(dict(zip(GROUPS, upstream(model, test.x, plan.hidden), strict=True)))
                 arm.weights.append(dict(zip(GROUPS, weights, strict=True)))
-                arm.downstream.append(downstream(model, train, test))
-                suite = score_suite(
-                    model,
-                    tasks=SYNTHETIC,
-                    input_shape=SHAPE,
-                    center=0.0,
-                    eps=(0.0,),
-                    thresholds=(_THRESHOLD,),
-                    scales=plan.scales,
-                    samples=plan.samples,
-                    seed=own,
-                    device="cpu",
-                )
-                one = suite.score()
-                arm.synthetic.append(
-                    {
-                        name: result.score().score
-                        for name, result in zip(suite.tasks, suite.results, strict=True)
-                    }
-                )
-                arm.score.append(one.mean)
-                arm.score_worst.append(one.worst)
-    finally:
-        torch.set_num_threads(threads)
+                _evaluate(arm, model, train, test, plan, seed + run)
     return PretrainReport(
         arms=arms,
         seeds=list(range(seed, seed + runs)),
@@ -132,6 +107,30 @@ def run_pretraining(
         reference=reference,
         seconds=time.monotonic() - begun,
     )
+
+
+def _evaluate(arm: Arm, model: MaskedEncoder, train: Part, test: Part, plan: _Plan, seed: int) -> None:
+    """Adds what one encoder of an arm reaches: upstream, downstream, and on synthetic tasks without data."""
+    arm.upstream.append(dict(zip(GROUPS, upstream(model, test.x, plan.hidden), strict=True)))
+    arm.downstream.append(downstream(model, train, test))
+    suite = score_suite(
+        model,
+        tasks=SYNTHETIC,
+        input_shape=SHAPE,
+        center=0.0,
+        eps=(0.0,),
+        thresholds=(_THRESHOLD,),
+        scales=plan.scales,
+        samples=plan.samples,
+        seed=seed,
+        device="cpu",
+    )
+    one = suite.score()
+    arm.synthetic.append(
+        {name: result.score().score for name, result in zip(suite.tasks, suite.results, strict=True)}
+    )
+    arm.score.append(one.mean)
+    arm.score_worst.append(one.worst)
 
 
 def _specialists(train: Part, common: dict[str, Any], plan: _Plan) -> torch.Tensor:

@@ -10,7 +10,7 @@ from torch.nn import functional
 from synbench_fast.demos.minimax.data import GROUPS, PATCH, SHAPE, TASKS, Part, patch_groups, patches
 from synbench_fast.minimax.loss import TaskRobustLoss
 from synbench_fast.minimax.separation import TaskLosses, patch_losses
-from synbench_fast.report.plots import demo_library
+from synbench_fast.runtime.optional import optional
 
 __all__ = ["MaskedEncoder", "downstream", "pretrain", "upstream"]
 
@@ -119,7 +119,7 @@ def upstream(model: MaskedEncoder, x: Tensor, hidden: float) -> tuple[float, ...
 @torch.no_grad()
 def downstream(model: MaskedEncoder, train: Part, test: Part) -> dict[str, float]:
     """Test accuracy of logistic regression (C = 1) on the frozen, standardised features, for each task."""
-    linear_model = demo_library("sklearn.linear_model", "scikit-learn")
+    linear_model = optional("sklearn.linear_model", "scikit-learn", "demo")
     known, new = (model(part.x).double().numpy() for part in (train, test))
     mean, deviation = known.mean(0), known.std(0)
     deviation[deviation < 1e-6 * deviation.max()] = np.inf  # a feature that never varies says nothing

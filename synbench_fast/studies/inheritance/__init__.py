@@ -14,9 +14,10 @@ if TYPE_CHECKING:
     from synbench_fast.studies.inheritance.data import DataSet, DataSuite, Part
     from synbench_fast.studies.inheritance.model import Classifier
     from synbench_fast.studies.inheritance.page import write_page
-    from synbench_fast.studies.inheritance.report import InheritanceReport, MethodSummary, write_csv
+    from synbench_fast.studies.inheritance.report import InheritanceReport
     from synbench_fast.studies.inheritance.run import inherit
-    from synbench_fast.studies.inheritance.training import Training
+    from synbench_fast.studies.inheritance.schedule import Training
+    from synbench_fast.studies.inheritance.summaries import MethodSummary
 
 _HOMES = {
     "Agreement": "cells",
@@ -26,12 +27,11 @@ _HOMES = {
     "DataSuite": "data",
     "FailedCell": "cells",
     "InheritanceReport": "report",
-    "MethodSummary": "report",
+    "MethodSummary": "summaries",
     "PRETRAINING": "cells",
     "Part": "data",
-    "Training": "training",
+    "Training": "schedule",
     "inherit": "run",
-    "write_csv": "report",
     "write_page": "page",
 }
 
@@ -48,7 +48,6 @@ __all__ = [
     "Part",
     "Training",
     "inherit",
-    "write_csv",
     "write_page",
 ]
 

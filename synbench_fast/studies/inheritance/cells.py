@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import statistics
 from dataclasses import dataclass
+from pathlib import Path
 
-from synbench_fast.results.documents import nan_field
+from synbench_fast.results.codec import nan_field
+from synbench_fast.studies.cells import CellStore
 
 __all__ = [
     "PRETRAINING",
@@ -18,6 +20,7 @@ __all__ = [
     "ScoreSummary",
     "TrainingSummary",
     "mean_change",
+    "open_store",
 ]
 
 # The key of the pre-training data's validation part; no data set may have this name.
@@ -135,3 +138,8 @@ class FailedCell:
 def mean_change(before: dict[str, float], after: dict[str, float], names: tuple[str, ...]) -> float:
     """Mean over `names` of after - before."""
     return statistics.fmean(after[name] - before[name] for name in names)
+
+
+def open_store(folder: Path | None) -> CellStore[Cell]:
+    """The cells of one folder; None keeps nothing."""
+    return CellStore(folder, Cell, "inheritance-cell", named=("fine_tuned_on", "method", "seed"))

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from synbench_fast.errors import SynbenchError
 from synbench_fast.studies.inheritance.cells import PRETRAINING
-from synbench_fast.studies.inheritance.training import Training
+from synbench_fast.studies.inheritance.schedule import Training
 
 __all__ = ["DataSet", "DataSuite", "Part", "check_suite"]
 

@@ -16,12 +16,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from synbench_fast.demos.digits import training as demo
 from synbench_fast.errors import SynbenchError, suggest
+from synbench_fast.runtime.optional import optional
+from synbench_fast.studies import digits as demo
 from synbench_fast.studies.inheritance.data import DataSet, DataSuite, Part, in_memory
 from synbench_fast.studies.inheritance.model import Classifier
-from synbench_fast.studies.inheritance.training import Training
-from synbench_fast.studies.linear_probe.data import optional
+from synbench_fast.studies.inheritance.schedule import Training
 
 __all__ = ["CORRUPTIONS", "NAME", "SHIFTS", "digits_encoder", "digits_suite"]
 

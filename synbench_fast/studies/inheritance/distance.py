@@ -25,7 +25,7 @@ import math
 import sys
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Any
@@ -132,31 +132,9 @@ def dataset_distance(
     """
     begun = time.perf_counter()
     _check_options(
-        feature_weight,
-        label_weight,
-        regularisation,
-        samples,
-        seed,
-        tolerance,
-        iterations,
-        unconverged,
-        classes,
-    )
-    (x, x_labels), (y, y_labels) = (check_labelled(n, one) for n, one in zip(names, (a, b), strict=True))
-    if x.shape[1] != y.shape[1]:
-        raise SynbenchError(
-            f"{names[1]}: expected features of width {x.shape[1]} as {names[0]} has, got {y.shape[1]}"
-        )
-    _check_devices(names, x, y)
-    groups = [
-        class_gaussians(x, x_labels, classes, name=names[0]),
-        class_gaussians(y, y_labels, classes, name=names[1]),
-    ]
-    places = [subsample(n, len(one), samples, seed) for n, one in zip(names, (x, y), strict=True)]
-    sets = [
-        (one[place.to(one.device)], group.member[place.to(one.device)], group)
-        for one, place, group in zip((x, y), places, groups, strict=True)
-    ]
+        feature_weight, label_weight, regularisation, samples, seed, tolerance, iterations, unconverged, classes
+    )  # fmt: skip
+    sets = _sets(a, b, names, classes, samples, seed)
 
     def cost(first: int, second: int) -> Tensor:
         return _cost(sets[first], sets[second], feature_weight, label_weight)
@@ -165,29 +143,13 @@ def dataset_distance(
     scale = float(between.mean())
     if not math.isfinite(scale):
         raise SynbenchError(f"feature_weight, label_weight: expected finite costs, got a mean of {scale}")
-    found: list[_Transport]
     if exact:
         epsilon = 0.0
         found = [_exact(_library(), between)]
         value = found[0].value
-    elif scale == 0:  # all samples of both sets are one point
-        epsilon, value, found = 0.0, 0.0, [_Transport(0.0, 0.0, 0)]
     else:
         epsilon = regularisation * scale
-        least = _ROUNDINGS * torch.finfo(torch.float64).eps * float(between.max()) / (tolerance * scale)
-        if regularisation < least:
-            raise SynbenchError(
-                f"regularisation: expected at least {least:.2g}, below which rounding is above the tolerance of "
-                f"{tolerance:g}, got {regularisation:g}; exact=True has no regularisation"
-            )
-        selves, potentials = [], []
-        for one in (0, 1):
-            transport, potential = _self_transport(cost(one, one), epsilon)
-            selves.append(transport)
-            potentials.append(potential)
-        cross = _cross_transport(between, epsilon, potentials[1], tolerance, iterations)
-        value = cross.value - (selves[0].value + selves[1].value) / 2
-        found = [cross, *selves]
+        value, found = _debiased(cost, between, regularisation, scale, tolerance, iterations)
     residual = max(one.residual for one in found)
     converged = residual <= tolerance and math.isfinite(value)
     if not converged:
@@ -203,11 +165,63 @@ def dataset_distance(
         residual=residual,
         iterations=found[0].iterations,
         converged=converged,
-        samples=(len(places[0]), len(places[1])),
+        samples=(len(sets[0][0]), len(sets[1][0])),
         seconds=time.perf_counter() - begun,
         epsilon=epsilon,
         scale=scale,
     )
+
+
+_Set = tuple[Tensor, Tensor, ClassGaussians]  # features [N, F], class of each [N], and the classes
+
+
+def _sets(
+    a: tuple[Tensor, Tensor],
+    b: tuple[Tensor, Tensor],
+    names: tuple[str, str],
+    classes: Sequence[int] | None,
+    samples: int | None,
+    seed: int,
+) -> list[_Set]:
+    """Both sets, checked: the samples that are transported, and the classes of all samples."""
+    (x, x_labels), (y, y_labels) = (check_labelled(n, one) for n, one in zip(names, (a, b), strict=True))
+    if x.shape[1] != y.shape[1]:
+        raise SynbenchError(
+            f"{names[1]}: expected features of width {x.shape[1]} as {names[0]} has, got {y.shape[1]}"
+        )
+    _check_devices(names, x, y)
+    groups = [
+        class_gaussians(x, x_labels, classes, name=names[0]),
+        class_gaussians(y, y_labels, classes, name=names[1]),
+    ]
+    places = [subsample(n, len(one), samples, seed) for n, one in zip(names, (x, y), strict=True)]
+    return [
+        (one[place.to(one.device)], group.member[place.to(one.device)], group)
+        for one, place, group in zip((x, y), places, groups, strict=True)
+    ]
+
+
+def _debiased(
+    cost: Callable[[int, int], Tensor],
+    between: Tensor,
+    regularisation: float,
+    scale: float,
+    tolerance: float,
+    iterations: int,
+) -> tuple[float, list[_Transport]]:
+    """S(a, b), and the transports that it is made of, that between the sets first; `between` has the mean `scale`."""
+    if scale == 0:  # all samples of both sets are one point
+        return 0.0, [_Transport(0.0, 0.0, 0)]
+    least = _ROUNDINGS * torch.finfo(torch.float64).eps * float(between.max()) / (tolerance * scale)
+    if regularisation < least:
+        raise SynbenchError(
+            f"regularisation: expected at least {least:.2g}, below which rounding is above the tolerance of "
+            f"{tolerance:g}, got {regularisation:g}; exact=True has no regularisation"
+        )
+    epsilon = regularisation * scale
+    selves, potentials = zip(*(_self_transport(cost(one, one), epsilon) for one in (0, 1)), strict=True)
+    cross = _cross_transport(between, epsilon, potentials[1], tolerance, iterations)
+    return cross.value - (selves[0].value + selves[1].value) / 2, [cross, *selves]
 
 
 def _check_options(
@@ -282,8 +296,8 @@ def subsample(name: str, count: int, samples: int | None, seed: int) -> Tensor:
 
 
 def _cost(
-    first: tuple[Tensor, Tensor, ClassGaussians],
-    second: tuple[Tensor, Tensor, ClassGaussians],
+    first: _Set,
+    second: _Set,
     feature_weight: float,
     label_weight: float,
 ) -> Tensor:

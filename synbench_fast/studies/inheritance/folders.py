@@ -23,9 +23,10 @@ from torch import Tensor
 
 from synbench_fast.errors import SynbenchError, first_line, suggest
 from synbench_fast.results.documents import parse
+from synbench_fast.runtime.optional import optional
 from synbench_fast.studies.inheritance.data import DataSet, DataSuite, Part
-from synbench_fast.studies.inheritance.training import Training
-from synbench_fast.studies.linear_probe.data import IMAGE_FORMATS, optional
+from synbench_fast.studies.inheritance.schedule import Training
+from synbench_fast.studies.labelled_data import IMAGE_FORMATS
 
 __all__ = ["CORRUPTIONS", "IMAGENET", "IMAGENET_FOLDERS", "Prepare", "folder_suite", "imagenet_suite"]
 

@@ -5,7 +5,7 @@
 
 where N(mu_y, S_y) has the mean and the covariance (divisor n - 1) of the features of class y in its own set: names
 of classes play no part. Both terms are halved. With covariance factors S = R'R the last trace is the sum of the
-singular values of R_y R_y'^T (`nuclear_norms`), so no matrix root is taken and singular covariances need no shrinkage: a class of n
+singular values of R_y R_y'^T (`ops.nuclear_norm`), so no matrix root is taken and singular covariances need no shrinkage: a class of n
 samples has a factor of rank at most n - 1, and a class of one sample is a point, with covariance 0.
 
 Sources: Alvarez-Melis and Fusi, "Geometric dataset distances via optimal transport", NeurIPS 2020; W2 between
@@ -22,21 +22,18 @@ from torch import Tensor
 
 from synbench_fast.checks import check_plain
 from synbench_fast.errors import SynbenchError
-from synbench_fast.ops.dispatch import importable
+from synbench_fast.ops.nuclear_norm import nuclear_norm
 
 __all__ = [
     "ClassGaussians",
     "check_labelled",
     "class_gaussians",
     "label_distances",
-    "nuclear_norms",
     "squared_distances",
 ]
 
 _CHUNK = 1 << 23  # numbers in one batch of products of factors: 64 MiB, twice that on a GPU
 _SIZES = (1e-140, 1e140)  # of the largest feature: squares and their sums neither over- nor underflow
-# Squares of singular values carry the rounding of the largest; above this ratio their roots are good to 1e-10 of it.
-_WELL_CONDITIONED = 1e-9
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,39 +156,11 @@ def label_distances(first: ClassGaussians, second: ClassGaussians) -> Tensor:
         rows, columns = slice(start, start + step), slice(start if same else 0, b)
         one, other = first.factors[rows], second.factors[columns]
         products = (one.flatten(0, 1) @ other.flatten(0, 1).T).view(len(one), r, len(other), s)
-        norms = nuclear_norms(products, first.ranks[rows], second.ranks[columns])
+        norms = nuclear_norm(products, first.ranks[rows], second.ranks[columns])
         found[rows, columns] = (found[rows, columns] - 2 * norms).clamp_min_(0)
     if same:
         found = found.triu(1)
         found = found + found.T
-    return found
-
-
-def nuclear_norms(products: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """Sums of the singular values [A, B] of the blocks products[a, :rows[a], b, :columns[b]].
-
-    Args:
-        products: float64 [A, R, B, S], zero outside of these blocks.
-        rows, columns: int64 [A] and [B].
-    """
-    if products.device.type != "cpu" or not importable("synbench_fast._core"):
-        return _sum_of_singular_values(products.transpose(1, 2).flatten(0, 1)).view(len(rows), len(columns))
-    from synbench_fast import _core
-
-    counts = (one.cpu().contiguous().numpy() for one in (rows, columns))
-    found = _core.nuclear_norms(products.contiguous().numpy(), *counts, torch.get_num_threads())
-    return torch.from_numpy(found)
-
-
-def _sum_of_singular_values(x: Tensor) -> Tensor:
-    """[B] of x [B, R, S]: roots of the eigenvalues of xx' where that loses nothing, else a decomposition of x."""
-    if x.shape[1] > x.shape[2]:
-        x = x.mT
-    squares = torch.linalg.eigvalsh(x @ x.mT)
-    found: Tensor = squares.clamp_min(0).sqrt().sum(-1)
-    rest = squares[:, 0] <= _WELL_CONDITIONED * squares[:, -1]
-    if rest.any():
-        found[rest] = torch.linalg.svdvals(x[rest]).sum(-1)
     return found
 
 

@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from synbench_fast.results.documents import nan_field
+from synbench_fast.results.codec import nan_field
 
 __all__ = ["Mean", "mean_over_seeds", "t_quantile"]
 

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from synbench_fast.encoders.weights import module_sha256
 from synbench_fast.errors import SynbenchError, first_line
-from synbench_fast.results.documents import replacing
-from synbench_fast.studies.linear_probe.data import optional
+from synbench_fast.results.files import replacing
+from synbench_fast.runtime.optional import optional
 
 __all__ = ["Classifier", "split_head"]
 

@@ -8,24 +8,20 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from html import escape
-from importlib import resources
 from pathlib import Path
 
-from synbench_fast.report.html import content_digest
-from synbench_fast.results.documents import write_atomically
+from synbench_fast.results.files import write_atomically
 from synbench_fast.studies.inheritance.cells import PRETRAINING, Cell
-from synbench_fast.studies.inheritance.intervals import Mean
-from synbench_fast.studies.inheritance.report import InheritanceReport, MethodSummary
+from synbench_fast.studies.inheritance.report import InheritanceReport
 from synbench_fast.studies.inheritance.statistic import CellCorrelation, CellCorrelations
+from synbench_fast.studies.inheritance.summaries import MethodSummary, change, points, share
+from synbench_fast.studies.page import card, html_page, html_table
 
-__all__ = ["page", "points", "write_page"]
+__all__ = ["page", "write_page"]
 
 _STYLE = """
 .grid2 { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 460px), 1fr)); gap: 16px; }
 .card svg { width: 100%; height: auto; }
-table.plain { width: 100%; border-collapse: collapse; font-variant-numeric: tabular-nums; }
-table.plain th, table.plain td { text-align: right; padding: 5px 10px; border-bottom: 1px solid var(--soft); white-space: nowrap; }
-table.plain th:first-child, table.plain td:first-child { text-align: left; }
 svg text.on { fill: #1b2330; font-size: 10.5px; } svg text.off { fill: #ffffff; font-size: 10.5px; }
 svg .own { fill: none; stroke: var(--ink); stroke-width: 1.5; }
 svg .zero { stroke: var(--dim); stroke-width: 1; } svg .error { stroke: var(--ink); stroke-width: 1.2; }
@@ -44,75 +40,40 @@ def write_page(path: str | Path, report: InheritanceReport) -> Path:
 
 def page(report: InheritanceReport) -> str:
     """The text of the page."""
-    import synbench_fast
-
-    files = resources.files("synbench_fast.report") / "page"
-    style = (files / "page.css").read_text(encoding="utf-8") + _STYLE
-    policy = f"default-src 'none'; style-src 'sha256-{content_digest(style)}'; img-src data:; base-uri 'none'; form-action 'none'"
     seeds = len(report.seeds)
     title = f"{report.suite}: {', '.join(report.encoders)}"
     body = [
         *(
-            _card(
+            card(
                 "Notes", f"<ul>{''.join(f'<li>{escape(one)}</li>' for one in report.warnings)}</ul>", "notice"
             )
             for _ in report.warnings[:1]
         ),
-        _card("Methods", _summaries(report)),
+        card("Methods", _summaries(report)),
     ]
     if report.failed:
         lost = "".join(f"<li>{escape(str(one))}</li>" for one in report.failed)
-        body.append(_card(f"{len(report.failed)} failed, in no number here", f"<ul>{lost}</ul>"))
+        body.append(card(f"{len(report.failed)} failed, in no number here", f"<ul>{lost}</ul>"))
     for encoder in report.encoders:
         of = [one for one in report.summaries if one.encoder == encoder]
-        body.append(_card(f"{encoder}: accuracy on the other data sets, before and after", _bars(report, of)))
+        body.append(card(f"{encoder}: accuracy on the other data sets, before and after", _bars(report, of)))
         scale = max(
             (abs(v) for one in of for row in one.matrix.values() for v in row.values() if v is not None),
             default=0.0,
         )
-        maps = [
-            _card(f"{encoder}: {one.method}, change of accuracy", _heat(report, one, scale)) for one in of
-        ]
+        maps = [card(f"{encoder}: {one.method}, change of accuracy", _heat(report, one, scale)) for one in of]
         body.append(f'<div class="grid2">{"".join(maps)}</div>')
     body.append(f'<div class="grid2">{"".join(_scatters(report))}</div>')
     if report.statistic is not None:
-        body.append(_card("Correlation over cells (Spearman)", _correlations(report.statistic)))
+        body.append(card("Correlation over cells (Spearman)", _correlations(report.statistic)))
     body.append(
         f'<details class="card"><summary>What the numbers mean</summary><dl>{_meaning(seeds)}</dl></details>'
     )
-    return (
-        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        '<meta name="color-scheme" content="light dark">\n<link rel="icon" href="data:,">\n'
-        f"<title>Robustness inheritance: {escape(title)}</title>\n<style>{style}</style>\n</head>\n<body>\n"
-        f"<header><div><h1>Robustness inheritance</h1><p>{escape(title)}</p></div>"
-        f"<p>{len(report.cells) + len(report.failed)} fine-tunings, {seeds} seed{'' if seeds == 1 else 's'}</p></header>\n"
-        f"<main>\n{chr(10).join(body)}\n</main>\n"
-        f'<footer class="small">synbench-fast {escape(synbench_fast.__version__)}. This file is complete: it loads '
-        f"nothing. {escape(report.command)}</footer>\n</body>\n</html>\n"
+    count = len(report.cells) + len(report.failed)
+    about = f"{count} fine-tunings, {seeds} seed{'' if seeds == 1 else 's'}"
+    return html_page(
+        "Robustness inheritance", title, "\n".join(body), about=about, style=_STYLE, command=report.command
     )
-
-
-def points(mean: Mean) -> str:
-    """A fraction in points with its interval; the mean alone of a single seed, and "failed" of none."""
-    if not math.isfinite(mean.ci95_low):
-        return change(mean.value)
-    return f"{100 * mean.value:+.1f} ({100 * mean.ci95_low:+.1f} to {100 * mean.ci95_high:+.1f})"
-
-
-def change(value: float | None) -> str:
-    """A fraction in points."""
-    return "failed" if value is None or math.isnan(value) else f"{100 * value:+.1f}"
-
-
-def share(value: float) -> str:
-    """A fraction in per cent."""
-    return "failed" if math.isnan(value) else f"{100 * value:.1f} %"
-
-
-def _card(title: str, content: str, kind: str = "card") -> str:
-    return f'<section class="{kind}"><h2>{escape(title)}</h2>{content}</section>'
 
 
 def _summaries(report: InheritanceReport) -> str:
@@ -122,9 +83,6 @@ def _summaries(report: InheritanceReport) -> str:
     )  # fmt: skip
     rows = []
     for one in report.summaries:
-        score = "-"
-        if one.score_before is not None and one.score_change is not None:
-            score = f"{one.score_before:.3f} {one.score_change.value:+.3f}"
         rows.append(
             [
                 f"{one.encoder}, {one.method}",
@@ -134,10 +92,10 @@ def _summaries(report: InheritanceReport) -> str:
                 points(one.pretraining_change),
                 share(one.same.value),
                 share(one.both_correct.value),
-                score,
+                one.score_text,
             ]
         )
-    return _table(columns, rows)
+    return html_table(columns, rows)
 
 
 def _correlations(found: CellCorrelations) -> str:
@@ -151,19 +109,13 @@ def _correlations(found: CellCorrelations) -> str:
         f"BCa intervals of {found.resamples} resamples of {' and '.join(found.resampled) or 'nothing'}.",
         *found.warnings,
     )
-    return _table(columns, rows) + "".join(f'<p class="small">{escape(one)}</p>' for one in notes)
+    return html_table(columns, rows) + "".join(f'<p class="small">{escape(one)}</p>' for one in notes)
 
 
 def _estimate(one: CellCorrelation) -> str:
     if not math.isfinite(one.ci95_low):
         return f"{one.value:+.2f}"
     return f"{one.value:+.2f} ({one.ci95_low:+.2f} to {one.ci95_high:+.2f})"
-
-
-def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    head = "".join(f'<th scope="col">{escape(one)}</th>' for one in columns)
-    lines = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in rows)
-    return f'<div class="scroll"><table class="plain"><thead><tr>{head}</tr></thead><tbody>{lines}</tbody></table></div>'
 
 
 def _svg(width: float, height: float, label: str, parts: Iterable[str]) -> str:
@@ -285,7 +237,7 @@ def _scatters(report: InheritanceReport) -> list[str]:
     measured = [one for one in report.cells if one.distance is not None]
     if measured:
         cards.append(
-            _card(
+            card(
                 "Distance to the pre-training data and its loss",
                 _scatter(
                     report,
@@ -296,7 +248,7 @@ def _scatters(report: InheritanceReport) -> list[str]:
             )
         )
         cards.append(
-            _card(
+            card(
                 "Distance to the other data sets and RI",
                 _scatter(
                     report,
@@ -313,7 +265,7 @@ def _scatters(report: InheritanceReport) -> list[str]:
     ]
     if scored:
         cards.append(
-            _card(
+            card(
                 "Change of the SynBench score and RI",
                 _scatter(report, scored, "score after less before", "RI, points"),
             )

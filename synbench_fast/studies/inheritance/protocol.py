@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,18 +15,19 @@ from synbench_fast.encoders.weights import module_sha256
 from synbench_fast.engine.score import score as synbench_score
 from synbench_fast.errors import SynbenchError
 from synbench_fast.fleet.configuration import source_of
-from synbench_fast.results.documents import check_own
+from synbench_fast.results.files import check_own
 from synbench_fast.runtime.global_state import tf32_allowed
-from synbench_fast.studies.inheritance.bench import Bench
+from synbench_fast.runtime.optional import optional
+from synbench_fast.studies.base import Say
+from synbench_fast.studies.cells import CellStore, Job, fill
+from synbench_fast.studies.inheritance.bench import Bench, Method
 from synbench_fast.studies.inheritance.cells import PRETRAINING, Agreement, Cell, FailedCell, ScoreSummary
 from synbench_fast.studies.inheritance.data import DataSuite, Part
 from synbench_fast.studies.inheritance.distance import dataset_distance, subsample
-from synbench_fast.studies.inheritance.methods import Method
 from synbench_fast.studies.inheritance.model import Classifier
 from synbench_fast.studies.inheritance.networks import Network
-from synbench_fast.studies.inheritance.store import CellStore
-from synbench_fast.studies.inheritance.training import Diverged, Training, predictions
-from synbench_fast.studies.linear_probe.data import optional
+from synbench_fast.studies.inheritance.schedule import Training
+from synbench_fast.studies.inheritance.training import Diverged, predictions
 
 __all__ = ["Protocol", "agreement"]
 
@@ -49,9 +50,9 @@ class Protocol:
         scoring: dict[str, Any] | None,
         distances: dict[str, Any] | None,
         device: torch.device,
-        store: CellStore,
+        store: CellStore[Cell],
         weights: Path | None,
-        say: Callable[[str], None],
+        say: Say,
     ) -> None:
         self.name, self.suite, self.training, self.scoring, self.store = name, suite, training, scoring, store
         self.distances, self.weights, self.say, self.device = distances, weights, say, device
@@ -93,9 +94,35 @@ class Protocol:
 
     def cells(self, methods: Mapping[str, Method], seeds: Sequence[int]) -> list[Cell | FailedCell]:
         """Cells in the order of methods, seeds and data sets; those that are stored are read."""
+        order = [(text, seed, data.name) for seed in seeds for data in self.suite.data for text in methods]
+        found = fill(
+            self.store,
+            self._jobs(methods, seeds),
+            total=len(order),
+            say=self.say,
+            about=f"{self.name}: ",
+            headline=lambda cell: f"RI {100 * cell.robustness_improvement:+.1f}",
+            usable=self._usable,
+        )
         made: dict[tuple[str, int, str], Cell | FailedCell] = {}
-        total = len(seeds) * len(self.suite.data) * len(methods)
+        for (text, seed, data), one in zip(order, found, strict=True):
+            self.reused += one.stored
+            made[text, seed, data] = one.cell or FailedCell(
+                encoder=self.name, fine_tuned_on=data, method=text, seed=seed, reason=one.reason
+            )
+        return [made[text, seed, data.name] for text in methods for seed in seeds for data in self.suite.data]
+
+    def _jobs(self, methods: Mapping[str, Method], seeds: Sequence[int]) -> Iterator[Job[Cell]]:
+        """Seed by seed and data set by data set, so that methods share what they start from."""
         checked = False
+
+        def measure(bench: Bench, data: str, text: str, configuration: dict[str, Any]) -> Cell:
+            nonlocal checked
+            if not checked:
+                self._check(methods)
+                checked = True
+            return self._measure(bench, data, text, methods[text], configuration)
+
         for seed in seeds:
             for data in self.suite.data:
                 bench = Bench(
@@ -107,26 +134,11 @@ class Protocol:
                 )
                 for text, method in methods.items():
                     configuration = self.configuration(data.name, text, method, seed)
-                    words = f"{self.name}: {len(made) + 1} of {total}: {text} on {data.name}, seed {seed}"
-                    cell: Cell | FailedCell | None = self._stored(configuration)
-                    if cell is None:
-                        if not checked:
-                            self._check(methods)
-                            checked = True
-                        begun = time.perf_counter()
-                        cell = self._measure(bench, data.name, text, method, configuration)
-                        self.store.write(configuration, cell)
-                        found = (
-                            f"failed: {cell.reason}"
-                            if isinstance(cell, FailedCell)
-                            else f"RI {100 * cell.robustness_improvement:+.1f}"
-                        )
-                        self.say(f"{words}: {found}, {time.perf_counter() - begun:.1f} s")
-                    else:
-                        self.reused += 1
-                        self.say(f"{words}: stored")
-                    made[text, seed, data.name] = cell
-        return [made[text, seed, data.name] for text in methods for seed in seeds for data in self.suite.data]
+                    yield Job(
+                        f"{text} on {data.name}, seed {seed}",
+                        configuration,
+                        partial(measure, bench, data.name, text, configuration),
+                    )
 
     def _check(self, methods: Mapping[str, Method]) -> None:
         """SynbenchError for what would stop the run at a later cell, before the first is trained."""
@@ -139,24 +151,19 @@ class Protocol:
         path = self.store.path(configuration)
         return None if self.weights is None or path is None else self.weights / f"{path.stem}.safetensors"
 
-    def _stored(self, configuration: dict[str, Any]) -> Cell | None:
-        """The cell of the store; None where its weights are wanted and not there, as where it was not made."""
+    def _usable(self, configuration: dict[str, Any]) -> bool:
+        """Whether a stored cell counts: not where its weights are wanted and not there."""
         weights = self._weights_path(configuration)
-        return self.store.read(configuration) if weights is None or weights.is_file() else None
+        return weights is None or weights.is_file()
 
     def _measure(
         self, bench: Bench, data: str, text: str, method: Method, configuration: dict[str, Any]
-    ) -> Cell | FailedCell:
+    ) -> Cell:
         # What depends on the original alone comes first: a mistake there is named before anything is trained.
         before, score_before = self._predictions_before(), self._score(self.original)
         distance = None if self.distances is None else self._distances(data)
-        try:
-            model, training = bench.tune(method)
-            after = {name: predictions(model, part) for name, part in self.parts.items()}
-        except Diverged as error:
-            return FailedCell(
-                encoder=self.name, fine_tuned_on=data, method=text, seed=bench.seed, reason=str(error)
-            )
+        model, training = bench.tune(method)
+        after = {name: predictions(model, part) for name, part in self.parts.items()}
         try:
             score_after = self._score(model)
         except SynbenchError as error:  # its features may be constant, or overflow on the synthetic samples

@@ -11,16 +11,16 @@ one level is not resampled, and the interval then says nothing about other ones.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, TextIO
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from synbench_fast.errors import SynbenchError, suggest
-from synbench_fast.printable import print_table
-from synbench_fast.results.documents import encode, nan_field
+from synbench_fast.results.codec import encode, nan_field
+from synbench_fast.studies.base import Table
 from synbench_fast.studies.inheritance.cells import PRETRAINING, Cell
 from synbench_fast.studies.validity.correlation import COEFFICIENTS, FEWEST, Bootstrap, Estimate
 
@@ -72,7 +72,7 @@ class CellCorrelations:
         """Plain JSON values; NaN is null."""
         return encode(self)
 
-    def print_table(self, stream: TextIO, *, coefficient: str = "spearman") -> None:
+    def tables(self, *, coefficient: str = "spearman") -> Iterator[Table | str]:
         """One row per predictor, target and method, with the interval of one coefficient, and the warnings."""
         if coefficient not in COEFFICIENTS:
             raise SynbenchError(
@@ -94,14 +94,13 @@ class CellCorrelations:
             if one.coefficient == coefficient
         ]
         columns = ["predictor", "target", "method", "within", "cells", "encoders", "data sets", coefficient]
-        print_table(stream, columns, rows, left=4)
+        yield Table(columns, rows, left=4)
         drawn = " and ".join(self.resampled) or "nothing"
-        stream.write(
+        yield (
             f"95 % BCa intervals of {self.resamples} resamples of {drawn}; {self.cells} cells, "
-            f"{_number(self.encoders, 'encoder')}, {_number(self.data_sets, 'data set')}; seed {self.seed}\n"
+            f"{_number(self.encoders, 'encoder')}, {_number(self.data_sets, 'data set')}; seed {self.seed}"
         )
-        for line in self.warnings:
-            stream.write(f"{line}\n")
+        yield from self.warnings
 
 
 def _number(count: int, word: str) -> str:

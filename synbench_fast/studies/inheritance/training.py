@@ -6,73 +6,26 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from synbench_fast.checks import check_integer
 from synbench_fast.errors import SynbenchError, first_line
 from synbench_fast.runtime.global_state import seeded, tf32_allowed
+from synbench_fast.studies.cells import Unmeasurable
 from synbench_fast.studies.inheritance.cells import TrainingSummary
-
-if TYPE_CHECKING:
-    from synbench_fast.studies.inheritance.data import Part
-    from synbench_fast.studies.inheritance.model import Classifier
+from synbench_fast.studies.inheritance.data import Part
+from synbench_fast.studies.inheritance.model import Classifier
+from synbench_fast.studies.inheritance.schedule import Training, steps_of
 
 __all__ = ["Diverged", "Penalty", "Training", "fit", "predictions", "steps_of"]
 
 Penalty = Callable[[Tensor, Tensor], Tensor]  # (images x, logits of the data set's classes) -> a scalar
 
 
-class Diverged(SynbenchError):
-    """A fine-tuning that did not stay finite: of one cell, while others may well do."""
-
-
-@dataclass(frozen=True)
-class Training:
-    """How every method trains; the defaults are the published benchmark's.
-
-    Args:
-        epochs: over the data set that is fine-tuned on.
-        batch_size: of a step.
-        lr: learning rate of SGD after the warm-up.
-        momentum: of SGD.
-        weight_decay: of SGD, towards 0.
-        warmup: steps of a linear warm-up, at most a tenth of all steps; then a cosine to 0.
-        mixed_precision: bfloat16 where autocast puts it, on a GPU; no effect on a CPU. Without it products of float32
-            are not rounded to TF32 either.
-    """
-
-    epochs: int = 10
-    batch_size: int = 256
-    lr: float = 1e-3
-    momentum: float = 0.9
-    weight_decay: float = 0.0
-    warmup: int = 196
-    mixed_precision: bool = True
-
-    def __post_init__(self) -> None:
-        for name, least in (("epochs", 1), ("batch_size", 1), ("warmup", 0)):
-            check_integer(name, getattr(self, name), least, f"an integer of at least {least}")
-        for name, low, high in (
-            ("lr", 0.0, math.inf),
-            ("momentum", -1e-300, 1.0),
-            ("weight_decay", -1e-300, math.inf),
-        ):
-            value = getattr(self, name)
-            if not isinstance(value, int | float) or not low < value < high:
-                expected = (
-                    "above 0" if name == "lr" else "in [0, 1)" if name == "momentum" else "of at least 0"
-                )
-                raise SynbenchError(f"{name}: expected a number {expected}, got {value!r}")
-
-
-def steps_of(training: Training, samples: int) -> int:
-    """Optimiser steps of a whole fine-tuning on that many samples; the last batch of an epoch may be smaller."""
-    return training.epochs * -(-samples // training.batch_size)
+class Diverged(Unmeasurable):
+    """A fine-tuning that did not stay finite."""
 
 
 def fit(

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from synbench_fast.errors import SynbenchError, first_line
 from synbench_fast.runtime.global_state import seeded
-from synbench_fast.studies.linear_probe.data import optional
+from synbench_fast.runtime.optional import optional
 
 __all__ = ["check_differentiable", "survivors"]
 

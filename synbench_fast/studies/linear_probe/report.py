@@ -1,26 +1,28 @@
-"""What a probe reports, as a versioned JSON document and as a table."""
+"""What a linear probe reports, as a versioned JSON document and as a table."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
-from synbench_fast.results.documents import Document
 from synbench_fast.results.records import EncoderRecord, Environment
+from synbench_fast.studies.base import Report, Table
 
 __all__ = [
-    "PROBE_SCHEMA",
+    "LINEAR_PROBE_SCHEMA",
     "AttackRecord",
     "Attacked",
     "DataRecord",
+    "LinearProbePoint",
     "LinearProbeReport",
-    "ProbePoint",
     "Share",
     "share",
 ]
 
-PROBE_SCHEMA = "synbench-fast/probe"
-PROBE_SCHEMA_VERSION = 1
+LINEAR_PROBE_SCHEMA = "synbench-fast/linear-probe"
+LINEAR_PROBE_SCHEMA_VERSION = 1
 
 _Z = 1.959963984540054  # 97.5 % quantile of N(0, 1)
 
@@ -67,8 +69,8 @@ class Attacked:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ProbePoint:
-    """One probe: trained for radius eps * half_distance in the space of the standardised features.
+class LinearProbePoint:
+    """One linear probe: trained for radius eps * half_distance in the space of the standardised features.
 
     `certified` counts test samples that no perturbation of that norm in feature space can turn.
     """
@@ -83,17 +85,22 @@ class ProbePoint:
     iterations: int
     converged: bool
 
+    def shares(self) -> list[tuple[str, Share]]:
+        """Every measured share with its name."""
+        attacked = [(f"{one.norm} {one.budget:.3g}", one.accuracy) for one in self.attacked]
+        return [("clean", self.clean), ("certified", self.certified), *attacked]
+
 
 @dataclass(frozen=True, kw_only=True, repr=False)
-class LinearProbeReport(Document):
+class LinearProbeReport(Report):
     """Linear probes of one encoder on one data set, one per eps; see docs/probe.md.
 
     `half_distance` is half the smallest distance of two class means of the standardised training features,
     the radius of eps = 1. `command` repeats the run; empty where no shell line can.
     """
 
-    schema: str = PROBE_SCHEMA
-    schema_version: int = PROBE_SCHEMA_VERSION
+    schema: str = LINEAR_PROBE_SCHEMA
+    schema_version: int = LINEAR_PROBE_SCHEMA_VERSION
     encoder: EncoderRecord
     data: DataRecord
     standardise: str
@@ -102,25 +109,45 @@ class LinearProbeReport(Document):
     seed: int
     test_fraction: float
     attack: AttackRecord | None
-    probes: list[ProbePoint]
+    probes: list[LinearProbePoint]
     seconds: dict[str, float]
     environment: Environment
     warnings: list[str]
     command: str
 
-    def rows(self) -> tuple[list[str], list[list[str]]]:
-        """Column names and cells of the table: per cent with the 95 % interval."""
-        columns = ["eps", "radius", "clean", "certified"]
-        columns += [f"{one.norm} {one.budget:.3g}" for one in self.probes[0].attacked]
-        cells = [
-            [
-                f"{one.eps:g}",
-                f"{one.radius:.3g}",
-                *(percent(s) for s in (one.clean, one.certified, *(a.accuracy for a in one.attacked))),
-            ]
+    def rows(self) -> list[dict[str, Any]]:
+        """One row per probe and quantity: "clean", "certified", or the norm and budget of an attack."""
+        return [
+            {
+                "encoder": self.encoder.spec,
+                "data": self.data.name,
+                "eps": one.eps,
+                "radius": one.radius,
+                "quantity": name,
+                "count": value.count,
+                "total": value.total,
+                "accuracy": value.value,
+                "ci95_low": value.ci95_low,
+                "ci95_high": value.ci95_high,
+            }
             for one in self.probes
+            for name, value in one.shares()
         ]
-        return columns, cells
+
+    def tables(self) -> Iterator[Table | str]:
+        """Per cent with the 95 % interval, a row per probe."""
+        yield Table(
+            ["eps", "radius", *(name for name, _ in self.probes[0].shares())],
+            [
+                [f"{one.eps:g}", f"{one.radius:.3g}", *(percent(value) for _, value in one.shares())]
+                for one in self.probes
+            ],
+            left=0,
+        )
+        yield (
+            f"{self.encoder.spec}, F = {self.encoder.feature_dim}, on {self.data.name}: {self.data.train} to train, "
+            f"{self.data.test} to test, {len(self.data.classes)} classes; per cent, 95 % intervals"
+        )
 
 
 def share(count: int, total: int) -> Share:

@@ -15,7 +15,8 @@ from __future__ import annotations
 
 from synbench_fast.studies.sensitivity.analysis import assemble
 from synbench_fast.studies.sensitivity.levels import VariedRuns, vary_encoder
-from synbench_fast.studies.sensitivity.report import Failure, Sensitivity
+from synbench_fast.studies.sensitivity.records import Failure
+from synbench_fast.studies.sensitivity.report import Sensitivity
 from synbench_fast.studies.sensitivity.request import FACTORS, check_request, labels
 from synbench_fast.studies.sensitivity.run import measure_sensitivity
 

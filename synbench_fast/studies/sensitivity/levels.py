@@ -9,19 +9,18 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from synbench_fast.config import ScoreConfig
-from synbench_fast.encoders import Encoder, load_encoder
-from synbench_fast.engine.devices import find_device
+from synbench_fast.encoders import Encoder
 from synbench_fast.engine.pipeline import Progress
 from synbench_fast.engine.score import score
 from synbench_fast.errors import SynbenchError, first_line
 from synbench_fast.results.records import Result
 from synbench_fast.runtime.global_state import own_registrations
 from synbench_fast.scales import spread_scales
-from synbench_fast.studies.sensitivity.report import Failure
+from synbench_fast.studies.base import open_encoder
+from synbench_fast.studies.sensitivity.records import Failure
 from synbench_fast.studies.sensitivity.request import Request, labels
 from synbench_fast.tasks.task import PUBLISHED_MEAN, PUBLISHED_STD
 
@@ -116,25 +115,14 @@ def _hold(
     spec: str, config: ScoreConfig, stack: ExitStack
 ) -> tuple[Any, ScoreConfig, tuple[Any, Any], Callable[[Result], Result]]:
     """The encoder loaded once, arguments for what is loaded, its own constants, and what gives results their name."""
-    device, _ = find_device(config.device or "auto", True)
     # The published constants replace the encoder's in every case, so its own are there to be a level.
-    loaded = load_encoder(
-        spec,
-        **{
-            name: getattr(config, name)
-            for name in (
-                "input_shape", "mean", "std", "pool", "checkpoint", "random_init", "seed", "trust_remote_code",
-            )
-        },
-        device=device,
-        dtype=torch.float32,
-    )  # fmt: skip
+    loaded = open_encoder(spec, config)
     if loaded.info.feature_dim is None:
-        loaded.probe()
+        loaded.dry_run()
     stack.enter_context(loaded.scoring())
     info = loaded.info
     held = replace(
-        config, input_shape=info.input_shape, device=str(device), pool=None, checkpoint=None, random_init=False,
+        config, input_shape=info.input_shape, device=str(loaded.device), pool=None, checkpoint=None, random_init=False,
         trust_remote_code=False, dtype="float32" if config.dtype == "auto" else config.dtype,
     )  # fmt: skip
     if not config.published_preprocessing:
@@ -174,7 +162,7 @@ def _levels(request: Request, base: Result, config: ScoreConfig, own: tuple[Any,
     found: list[Level] = []
 
     def add(factor: str, name: str, setting: str, same_samples: bool, **changes: Any) -> None:
-        if factor in request.factors:
+        if factor in request.vary:
             found.append(
                 Level(factor=factor, name=name, setting=setting, changes=changes, same_samples=same_samples)
             )

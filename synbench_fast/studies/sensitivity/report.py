@@ -1,155 +1,37 @@
-"""What a sensitivity analysis reports: scores at every level, effects, seeds, rankings, as a document."""
+"""What a sensitivity analysis reports: scores at every level, effects, seeds, rankings, as a document and as tables."""
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
+import math
 import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from synbench_fast.errors import SynbenchError, suggest
-from synbench_fast.results.documents import Document, nan_field
-from synbench_fast.results.records import EncoderRecord, Environment
+from synbench_fast.results.records import Environment, with_error
+from synbench_fast.studies.base import Report, Table, row_of
+from synbench_fast.studies.sensitivity.records import (
+    Effect,
+    Failure,
+    LevelRanking,
+    LevelScore,
+    SeedSpread,
+    VariedEncoder,
+)
 
-__all__ = [
-    "SENSITIVITY_SCHEMA",
-    "SENSITIVITY_SCHEMA_VERSION",
-    "Effect",
-    "Failure",
-    "LevelRanking",
-    "LevelScore",
-    "SeedSpread",
-    "Sensitivity",
-    "Swap",
-    "VariedEncoder",
-]
+__all__ = ["SENSITIVITY_SCHEMA", "SENSITIVITY_SCHEMA_VERSION", "Sensitivity"]
 
 SENSITIVITY_SCHEMA = "synbench-fast/sensitivity"
 SENSITIVITY_SCHEMA_VERSION = 1
 
-
-@dataclass(frozen=True, kw_only=True)
-class VariedEncoder:
-    """An encoder and its base run: `samples` per scale (per half for `paper`), what it ran in, and the cost of all."""
-
-    label: str
-    encoder: EncoderRecord
-    scales: list[float]
-    samples: int
-    center: float
-    dtype: str
-    device: str
-    images: int
-    seconds: float
-    warnings: list[str]
-
-
-@dataclass(frozen=True, kw_only=True)
-class LevelScore:
-    """A score at one level of one factor (factor and level `base` for the base) and its change from the base.
-
-    `setting` says what the level is for this encoder. `paired` means that the error of the change uses that both
-    runs saw the same samples; otherwise it is the one of independent runs. z is change / change_stderr.
-    """
-
-    factor: str
-    level: str
-    setting: str
-    encoder: str
-    eps: float
-    threshold: float
-    score: float = nan_field()
-    stderr: float = nan_field()
-    change: float = nan_field()
-    change_stderr: float = nan_field()
-    z: float = nan_field()
-    paired: bool
-
-
-@dataclass(frozen=True, kw_only=True)
-class Effect:
-    """What a factor does to one encoder: its largest change, and the largest in standard errors of the change.
-
-    `base_stderrs` is the largest change in standard errors of the base's score. `more_than_noise` is whether the
-    largest |z| exceeds `critical_z`; None where no error is known.
-    """
-
-    factor: str
-    encoder: str
-    eps: float
-    level: str
-    change: float = nan_field()
-    change_stderr: float = nan_field()
-    base_stderrs: float = nan_field()
-    z_level: str
-    z: float = nan_field()
-    critical_z: float = nan_field()
-    more_than_noise: bool | None
-
-    @property
-    def verdict(self) -> str:
-        """`noise`; `real`; `small`: real, but below one standard error of the base's score; `unknown`."""
-        if self.more_than_noise is None:
-            return "unknown"
-        if not self.more_than_noise:
-            return "noise"
-        return "small" if self.base_stderrs < 1 else "real"
-
-
-@dataclass(frozen=True, kw_only=True)
-class SeedSpread:
-    """Observed deviation of the score over seeds against the reported standard error (root mean square).
-
-    If that error is right, `ratio` lies between `ratio_low` and `ratio_high` with 95 %.
-    """
-
-    encoder: str
-    eps: float
-    seeds: list[int]
-    mean: float = nan_field()
-    deviation: float = nan_field()
-    stderr: float = nan_field()
-    ratio: float = nan_field()
-    ratio_low: float = nan_field()
-    ratio_high: float = nan_field()
-    consistent: bool | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Swap:
-    """`ahead` is behind `behind` in the base and ahead at a level. `base_tie`: the base could not tell them apart."""
-
-    ahead: str
-    behind: str
-    base_tie: bool | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class LevelRanking:
-    """Kendall's tau between the ranking of the base and that of one level, over the encoders that both have."""
-
-    factor: str
-    level: str
-    eps: float
-    encoders: list[str]
-    tau: float
-    swaps: list[Swap]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Failure:
-    """A run that gave no score, and why; level `base` means that the encoder is missing altogether."""
-
-    encoder: str
-    factor: str
-    level: str
-    reason: str
+_SHOWN = 4  # encoders side by side in 100 columns
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
-class Sensitivity(Document):
+class Sensitivity(Report):
     """Scores at every level of every factor, and what follows from them; eps runs over all budgets of the base.
 
     Levels of `thresholds` are the base's own thresholds; all others are at the lowest one, `threshold`.
@@ -199,10 +81,84 @@ class Sensitivity(Document):
 
     def rows(self) -> list[dict[str, Any]]:
         """One flat row per factor, level, encoder and eps; None where a value is not finite."""
-        return [
-            {key: None if value != value else value for key, value in dataclasses.asdict(one).items()}
+        return [row_of(one) for one in self.levels]
+
+    def tables(self) -> Iterator[Table | str]:
+        """Scores at every level, the effect of every factor, the seeds, the ranking; all at the first budget."""
+        eps = self.eps[0]
+        short = {one.label: f"[{number}]" for number, one in enumerate(self.encoders, 1)}
+        for one in self.encoders:
+            yield (
+                f"{short[one.label]} {one.label}: F = {one.encoder.feature_dim}, {len(one.scales)} scales x "
+                f"{one.samples} samples, {one.dtype}"
+            )
+        yield ""
+        yield (
+            f"score above accuracy {self.threshold:g} at eps {eps:g}, ± one standard error; "
+            f"{self.estimator}, seed {self.seed}"
+        )
+        yield from self._scores(eps, short)
+        effects = [one for one in self.effects if one.eps == eps]
+        if effects:
+            yield ""
+            yield "change from the base: the largest, and the largest in standard errors of the change"
+            yield _effects(effects, short)
+        spreads = [one for one in self.seeds if one.eps == eps]
+        if spreads:
+            yield ""
+            count = max(len(one.seeds) for one in spreads)
+            yield f"deviation over {count} seeds against the reported standard error"
+            yield _spreads(spreads, short)
+        yield from self._swaps(eps, short)
+        yield from self.notes
+        for failure in self.failures:
+            label = short.get(failure.encoder, failure.encoder)
+            yield f"failed: {label} {failure.factor} {failure.level}: {failure.reason}"
+
+    def _scores(self, eps: float, short: Mapping[str, str]) -> Iterator[Table | str]:
+        """Levels down, encoders across, with tau of each level's ranking; further encoders in further tables."""
+        cells = {
+            (one.factor, one.level, one.encoder): with_error(one.score, one.stderr)
             for one in self.levels
-        ]
+            if one.eps == eps
+        }
+        failed = {(one.factor, one.level, one.encoder) for one in self.failures}
+        levels = list(dict.fromkeys((factor, level) for factor, level, _ in [*cells, *failed]))
+        places = {factor: place for place, factor in enumerate(("base", *self.factors))}
+        levels.sort(key=lambda one: places[one[0]])
+        taus = {(one.factor, one.level): f"{one.tau:+.2f}" for one in self.rankings if one.eps == eps}
+        names = [one.label for one in self.encoders]
+        for start in range(0, len(names), _SHOWN):
+            part = names[start : start + _SHOWN]
+            if start:
+                yield ""
+            rows = []
+            for factor, level in levels:
+                row = [factor, "" if factor == "base" else level]
+                if taus:
+                    row.append(taus.get((factor, level), ""))
+                for name in part:
+                    key = (factor, level, name)
+                    row.append(cells.get(key, "failed" if key in failed else ""))
+                rows.append(row)
+            columns = ["factor", "level", *(["tau"] if taus else []), *(short[name] for name in part)]
+            yield Table(columns, rows, left=2)
+
+    def _swaps(self, eps: float, short: Mapping[str, str]) -> Iterator[str]:
+        rankings = [one for one in self.rankings if one.eps == eps]
+        if not rankings:
+            return
+        swapped = [one for one in rankings if one.swaps]
+        levels = "level" if len(rankings) == 1 else "levels"
+        yield ""
+        yield f"ranking: other than the base's at {len(swapped)} of {len(rankings)} {levels}"
+        known = {True: "a tie in the base", False: "no tie in the base", None: "unknown in the base"}
+        for one in swapped:
+            parts = [
+                f"{short[swap.ahead]} before {short[swap.behind]} ({known[swap.base_tie]})"
+                for swap in one.swaps
+            ]
+            yield f"  {one.factor} {one.level}: {', '.join(parts)}"
 
     def file_name(self) -> str:
         """File name of these encoders, factors and settings."""
@@ -215,3 +171,37 @@ class Sensitivity(Document):
         text = json.dumps([[document[key] for key in names], settings], sort_keys=True)
         first = re.sub(r"[^A-Za-z0-9._-]+", "_", self.encoders[0].label).strip("._")[:80]
         return f"sensitivity-{first or 'encoder'}-{hashlib.sha256(text.encode()).hexdigest()[:12]}.json"
+
+
+def _effects(effects: Sequence[Effect], short: Mapping[str, str]) -> Table:
+    columns = [
+        "factor", "encoder", "largest", "error", "base errors", "at", "errors", "at", "limit", "verdict",
+    ]  # fmt: skip
+    rows = [
+        [
+            one.factor, short[one.encoder], _number(one.change, "+.4f"), _number(one.change_stderr, ".4f"),
+            _number(one.base_stderrs, ".1f"), one.level, _number(abs(one.z), ".1f"), one.z_level,
+            _number(one.critical_z, ".1f"), one.verdict,
+        ]
+        for one in effects
+    ]  # fmt: skip
+    return Table(columns, rows, left=2)
+
+
+def _spreads(spreads: Sequence[SeedSpread], short: Mapping[str, str]) -> Table:
+    columns = ["encoder", "mean", "deviation", "reported", "ratio", "95 % range if right", "consistent"]
+    rows = [
+        [
+            short[one.encoder],
+            *(_number(value, ".4f") for value in (one.mean, one.deviation, one.stderr)),
+            _number(one.ratio, ".2f"),
+            f"{_number(one.ratio_low, '.2f')} to {_number(one.ratio_high, '.2f')}",
+            {True: "yes", False: "no", None: "unknown"}[one.consistent],
+        ]
+        for one in spreads
+    ]
+    return Table(columns, rows)
+
+
+def _number(value: float, form: str) -> str:
+    return format(value, form) if math.isfinite(value) else "-"

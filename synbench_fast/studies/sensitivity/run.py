@@ -11,8 +11,9 @@ from synbench_fast.config import ScoreConfig
 from synbench_fast.engine.pipeline import Progress
 from synbench_fast.studies.sensitivity.analysis import assemble
 from synbench_fast.studies.sensitivity.levels import VariedRuns, failure_reason, vary_encoder
-from synbench_fast.studies.sensitivity.report import Failure, Sensitivity
-from synbench_fast.studies.sensitivity.request import check_request, labels
+from synbench_fast.studies.sensitivity.records import Failure
+from synbench_fast.studies.sensitivity.report import Sensitivity
+from synbench_fast.studies.sensitivity.request import Request, check_request, labels
 
 __all__ = ["measure_sensitivity"]
 
@@ -70,3 +71,6 @@ def measure_sensitivity(
     if first is not None and not runs:
         raise first
     return assemble(listed, request, runs, missing)
+
+
+measure_sensitivity.__signature__ = Request.signature(measure_sensitivity)  # type: ignore[attr-defined]

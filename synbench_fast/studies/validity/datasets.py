@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from synbench_fast.errors import SynbenchError, suggest
-from synbench_fast.studies.linear_probe.data import Samples, Split, open_data, optional, split
+from synbench_fast.runtime.optional import optional
+from synbench_fast.studies.labelled_data import Samples, Split, open_data, split
 
 __all__ = ["BUNDLED", "PHOTO_SHAPE", "DataSet", "open_data_sets", "photo_patches"]
 

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import torch
 
-from synbench_fast.encoders import load_encoder
-from synbench_fast.engine.devices import find_device
+from synbench_fast.config import ScoreConfig
 from synbench_fast.engine.suite import score_suite
 from synbench_fast.errors import SynbenchError
-from synbench_fast.runtime.global_state import known_state, own_registrations
+from synbench_fast.studies.base import Say, isolated, open_encoder
 from synbench_fast.studies.linear_probe import robust_linear_probe
+from synbench_fast.studies.linear_probe.options import Attacks
 from synbench_fast.studies.linear_probe.run import features_of, pixels_to_features
 from synbench_fast.studies.validity.baselines import knn_accuracy, logme, rankme
 from synbench_fast.studies.validity.datasets import DataSet
+from synbench_fast.studies.validity.options import Validity
+from synbench_fast.studies.validity.zoo import ZooEncoder
 from synbench_fast.tasks.suites import Suite
 
 __all__ = ["BASELINES", "Key", "Measured", "look", "measure"]
@@ -36,8 +38,6 @@ BASELINES = {
     "logme": "labels",
 }
 
-_ENCODER_OPTIONS = ("mean", "std", "pool", "random_init", "trust_remote_code", "device", "seed")
-
 
 @dataclass
 class Measured:
@@ -55,17 +55,7 @@ class Measured:
     warnings: list[str] = field(default_factory=list)
 
 
-@own_registrations()
-@known_state()
-def look(
-    name: str,
-    encoder: Any,
-    data: Sequence[DataSet],
-    *,
-    encoder_options: dict[str, Any],
-    batch_size: int,
-    neighbours: int,
-) -> Measured:
+def look(name: str, encoder: Any, data: Sequence[DataSet], study: Validity) -> Measured:
     """What takes a few forward passes: parameters, features, and the baselines on them.
 
     Baselines: number of parameters (NaN if unknown) and features; RankMe and LogME of the train features,
@@ -73,30 +63,22 @@ def look(
     found here, before anything takes long.
     """
     found = Measured(name)
-    options = _given(encoder, data, encoder_options)
-    device, _ = find_device(options.get("device", "auto"), isinstance(encoder, str))
-    loaded = load_encoder(
-        encoder,
-        **{
-            **options,
-            "device": device,
-            "dtype": torch.float32 if isinstance(encoder, str) else None,
-        },
-    )
-    found.spec, found.weights_sha256 = loaded.info.spec, loaded.info.weights_sha256
-    found.parameters = loaded.info.parameters
-    parts = [one.parts(loaded.info.input_shape, name) for one in data]
-    per_data: dict[str, list[float]] = {"rankme": [], "knn": [], "logme": []}
-    with loaded.scoring():
-        forward = pixels_to_features(loaded)
-        for one, (train_x, train_y, test_x, test_y) in zip(data, parts, strict=True):
-            train, test = (features_of(forward, x, batch_size) for x in (train_x, test_x))
-            if not bool(torch.isfinite(train).all() and torch.isfinite(test).all()):
-                raise SynbenchError(f"encoder {name}: expected finite features, got others on {one.name}")
-            found.features = train.shape[1]
-            per_data["rankme"].append(rankme(train))
-            per_data["knn"].append(knn_accuracy(train, train_y, test, test_y, k=neighbours))
-            per_data["logme"].append(logme(train, train_y))
+    with isolated():
+        loaded = open_encoder(encoder, config_of(encoder, data, study))
+        found.spec, found.weights_sha256 = loaded.info.spec, loaded.info.weights_sha256
+        found.parameters = loaded.info.parameters
+        parts = [one.parts(loaded.info.input_shape, name) for one in data]
+        per_data: dict[str, list[float]] = {"rankme": [], "knn": [], "logme": []}
+        with loaded.scoring():
+            forward = pixels_to_features(loaded)
+            for one, (train_x, train_y, test_x, test_y) in zip(data, parts, strict=True):
+                train, test = (features_of(forward, x, study.batch_size) for x in (train_x, test_x))
+                if not bool(torch.isfinite(train).all() and torch.isfinite(test).all()):
+                    raise SynbenchError(f"encoder {name}: expected finite features, got others on {one.name}")
+                found.features = train.shape[1]
+                per_data["rankme"].append(rankme(train))
+                per_data["knn"].append(knn_accuracy(train, train_y, test, test_y, k=study.neighbours))
+                per_data["logme"].append(logme(train, train_y))
     alike = {
         "parameters": math.nan if found.parameters is None else float(found.parameters),
         "features": float(found.features),
@@ -110,11 +92,8 @@ def measure(
     encoder: Any,
     data: Sequence[DataSet],
     suite: Suite,
-    *,
-    encoder_options: dict[str, Any],
-    score_options: dict[str, Any],
-    probe_options: dict[str, Any],
-    progress: Callable[[str], None],
+    study: Validity,
+    say: Say,
 ) -> None:
     """Adds the scores and the accuracies to what `look` found.
 
@@ -123,9 +102,9 @@ def measure(
     first task. Targets: accuracy of the linear probe (eps = 0) on the test part, clean and under every attack.
     """
     name = found.name
-    options = _given(encoder, data, encoder_options)
-    progress(f"{name}: score")
-    result = score_suite(encoder, tasks=suite, **options, **score_options)
+    config = config_of(encoder, data, study)
+    say(f"{name}: score")
+    result = score_suite(encoder, tasks=suite, config=config)
     found.warnings += [f"{name}: {warning}" for warning in result.warnings]
     for task, one_result in zip(result.tasks, result.results, strict=True):
         for score in one_result.scores:
@@ -148,8 +127,14 @@ def measure(
     found.baselines |= {key: [value] * len(data) for key, value in alike.items()}
 
     for one in data:
-        progress(f"{name}: probe on {one.name}")
-        report = robust_linear_probe(encoder, one.source, eps=(0.0,), **options, **probe_options)
+        say(f"{name}: probe on {one.name}")
+        report = robust_linear_probe(
+            encoder,
+            one.source,
+            config=replace(config, eps=(0.0,), batch_size=study.batch_size),
+            samples=study.data_samples,
+            **{part.name: getattr(study, part.name) for part in fields(Attacks) if part.name != "config"},
+        )
         probe = report.probes[0]
         values = {"clean": probe.clean.value}
         values |= {f"{hit.norm} {hit.budget:.3g}": hit.accuracy.value for hit in probe.attacked}
@@ -159,15 +144,17 @@ def measure(
         found.warnings += [f"{name}: {one.name}: {warning}" for warning in report.warnings]
 
 
-def _given(encoder: Any, data: Sequence[DataSet], options: dict[str, Any]) -> dict[str, Any]:
-    """The options that loading, scoring and probing share; a Module or callable gets an input shape."""
-    given = {key: options[key] for key in _ENCODER_OPTIONS if key in options}
-    shape = options.get("input_shape")
-    if shape is None and not isinstance(encoder, str):
-        shape = getattr(encoder, "input_shape", None) or data[0].samples.shape
-    if shape is not None:
-        given["input_shape"] = tuple(shape)
-    return given
+def config_of(encoder: Any, data: Sequence[DataSet], study: Validity) -> ScoreConfig:
+    """The arguments of loading and scoring; a Module or callable gets an input shape, the zoo's run on the CPU."""
+    config = replace(study.config, batch_size="auto", threads=None)
+    if isinstance(encoder, ZooEncoder):
+        config = replace(
+            config, device="cpu", input_shape=None, mean=None, std=None, pool=None, random_init=False,
+            trust_remote_code=False,
+        )  # fmt: skip
+    if config.input_shape is None and not isinstance(encoder, str):
+        config = replace(config, input_shape=getattr(encoder, "input_shape", None) or data[0].samples.shape)
+    return config
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from synbench_fast.demos.digits.training import Classifier, pgd
 from synbench_fast.errors import SynbenchError, suggest
 from synbench_fast.runtime.global_state import seeded
+from synbench_fast.studies.digits import Classifier, pgd
 from synbench_fast.studies.validity.datasets import PHOTO_SHAPE, DataSet
 
 __all__ = ["RECIPES", "SMALL", "Recipe", "ZooEncoder", "train_zoo"]

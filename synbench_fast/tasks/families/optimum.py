@@ -82,7 +82,7 @@ def _below_zero(ratios: Floats) -> float:
             total += float((values.imag / y).sum())
             if np.abs(values[-1]) < 1e-17:
                 break
-        return 0.5 - total * step / float(np.pi)
+        return float(0.5 - total * step / np.pi)
     # Steps that resolve both the width of the peak and the pole at 0 leave errors below 1e-15.
     step = min(0.25 / np.sqrt(curvature), -c / 6)
     peak = _cumulant(c, weight, drift).real

@@ -20,7 +20,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from synbench_fast.ops.sample_mixture import _box_muller, _philox, sample_mixture
+from synbench_fast.ops.generator import box_muller, philox4x32
+from synbench_fast.ops.sample_mixture import sample_mixture
 
 __all__ = ["HARMONICS", "STROKE", "fields", "normals", "paint", "roll", "view", "white", "words"]
 
@@ -39,7 +40,7 @@ def words(
 ) -> NDArray[np.uint32]:
     """The four words of the Philox blocks with counter (first .. first + quads - 1, sample, stream, word): [count, 4 quads]."""
     index = torch.arange(start, start + count)[:, None]
-    parts = _philox(seed, torch.arange(first, first + quads), index, stream, word)
+    parts = philox4x32(seed, torch.arange(first, first + quads), index, stream, word)
     blocks = torch.stack([part.broadcast_to(count, quads) for part in parts], -1)
     return blocks.reshape(count, 4 * quads).numpy().astype(np.uint32)
 
@@ -47,7 +48,7 @@ def words(
 def normals(words: NDArray[np.uint32]) -> Array:
     """One normal per word, of pairs of words (radius, angle) by the transform of Box and Muller."""
     pairs = torch.from_numpy(words.astype(np.int64)).reshape(-1, 2)
-    z = torch.stack(_box_muller(pairs[:, 0], pairs[:, 1]), -1)
+    z = torch.stack(box_muller(pairs[:, 0], pairs[:, 1]), -1)
     return z.reshape(words.shape).numpy().astype(np.float32)
 
 

@@ -10,10 +10,9 @@ from torch import Tensor
 
 from synbench_fast.errors import SynbenchError
 from synbench_fast.runtime.global_state import tf32_allowed
-from synbench_fast.studies.inheritance.bench import Bench
+from synbench_fast.studies.inheritance.bench import Bench, Method, check_range
 from synbench_fast.studies.inheritance.cells import TrainingSummary
 from synbench_fast.studies.inheritance.data import DataSuite, Part
-from synbench_fast.studies.inheritance.methods import Method, check_range
 from synbench_fast.studies.inheritance.model import Classifier
 from synbench_fast.studies.inheritance.training import Penalty
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from synbench_fast.studies.inheritance.bench import Bench
+from synbench_fast.studies.inheritance.bench import Bench, Method
 from synbench_fast.studies.inheritance.cells import TrainingSummary
-from synbench_fast.studies.inheritance.methods import Method
 from synbench_fast.studies.inheritance.model import Classifier
 
 

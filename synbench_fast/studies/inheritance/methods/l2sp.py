@@ -8,9 +8,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from synbench_fast.studies.inheritance.bench import Bench
+from synbench_fast.studies.inheritance.bench import Bench, Method, check_range
 from synbench_fast.studies.inheritance.cells import TrainingSummary
-from synbench_fast.studies.inheritance.methods import Method, check_range
 from synbench_fast.studies.inheritance.model import Classifier
 from synbench_fast.studies.inheritance.training import Penalty
 

@@ -16,13 +16,12 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from synbench_fast.errors import SynbenchError
-from synbench_fast.studies.inheritance.bench import Bench
+from synbench_fast.runtime.optional import optional
+from synbench_fast.studies.inheritance.bench import Bench, Method, check_range
 from synbench_fast.studies.inheritance.cells import TrainingSummary
 from synbench_fast.studies.inheritance.data import DataSuite
-from synbench_fast.studies.inheritance.methods import Method, check_range
 from synbench_fast.studies.inheritance.model import Classifier
 from synbench_fast.studies.inheritance.training import fit
-from synbench_fast.studies.linear_probe.data import optional
 
 _JOINED = ("qkv", "kv")  # a letter for each part, in the order of the rows
 _QUERY_VALUE = ("q", "v", "q_proj", "v_proj", "query", "value")

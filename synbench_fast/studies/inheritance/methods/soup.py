@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from synbench_fast.errors import SynbenchError
-from synbench_fast.studies.inheritance.bench import Bench
+from synbench_fast.studies.inheritance.bench import Bench, Method, check_range, find
 from synbench_fast.studies.inheritance.cells import TrainingSummary
 from synbench_fast.studies.inheritance.data import DataSuite
-from synbench_fast.studies.inheritance.methods import Method, check_range, find
 from synbench_fast.studies.inheritance.model import Classifier, weighted_mean
 
 _ORIGINAL = "pre"

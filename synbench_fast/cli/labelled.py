@@ -1,0 +1,374 @@
+"""Studies that take labelled data: linear-probe, validate and inherit."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from synbench_fast.arguments import UsageError
+from synbench_fast.cli.completion import encoder_names, suite_names
+from synbench_fast.cli.options import OUTPUT, Output, output_options, score_options, values_of
+from synbench_fast.cli.parsing import (
+    Command,
+    Option,
+    Type,
+    argument,
+    choice,
+    directory,
+    file,
+    flag,
+    given,
+    integer,
+    norms,
+    number,
+    numbers,
+    option,
+    panel,
+    text,
+    unit,
+)
+from synbench_fast.cli.studies import ENCODER, STUDY, deliver, encoders_argument
+from synbench_fast.config import ScoreConfig
+from synbench_fast.errors import SynbenchError
+from synbench_fast.runtime.messages import fail, say
+
+__all__ = ["inherit", "linear_probe", "validate"]
+
+PROBE, DATA = "The probes", "Labelled data"
+# As in studies/inheritance, which imports torch.
+METHODS = ("ft", "lp", "lp-ft", "lora", "prompt", "ewc", "l2sp", "lwf", "wise", "soup")
+SUITES = ("digits-rib", "imagenet-rib", "folders")
+VALIDATED = (  # fields of ScoreConfig that `validate` takes
+    "eps", "thresholds", "estimator", "preset", "scales", "samples", *(one for one in ENCODER if one != "checkpoint")
+)  # fmt: skip
+INHERITED = ("device", "threads", "checkpoint", "random_init")
+# A dozen encoders on two data sets, small enough for a minute.
+DEMO: dict[str, Any] = {"zoo_epochs": 0.5, "scales": 6, "steps": 5, "targets": 2, "linf": (), "threads": 1}
+
+
+def _probe_options(l2: str, steps: str, targets: str) -> tuple[Option, ...]:
+    """Options of attacked linear probes, with the defaults of a study."""
+    return (
+        option("--l2", norms(), "Attack inputs in [0, 1] in these l2 budgets.", l2),
+        option("--linf", norms(), "Attack with these largest changes of an element.", "8/255"),
+        flag("--attack/--no-attack", "Attack the probes, or do not.", True),
+        option("--steps", integer(1), "Take N steps of the attack per target.", steps),
+        option("--targets", integer(1), "Try N wrong classes.", targets),
+        option("--regularisation", number("C", above=0, below=1e9), "Set C of |W|^2 / (2 C N).", "1"),
+        option(
+            "--test-fraction", number("P", above=0, below=1), "Hold this part of every class out.", "0.25"
+        ),
+        option("--batch-size", integer(1), "Set the images per forward pass.", "128"),
+    )
+
+
+@click.command(
+    cls=Command,
+    short_help="Train robust linear probes on labelled data, attack them.",
+    examples=(
+        "synbench-fast study linear-probe timm:resnet50 --data my_images --eps 0,0.1",
+        "synbench-fast study linear-probe timm:resnet18 --data digits --eps 0",
+    ),
+)
+@argument(
+    "encoder",
+    text("ENCODER", encoder_names),
+    "Probe this encoder.",
+    required=True,
+    wanted="an encoder such as timm:resnet50",
+)
+@panel(
+    DATA,
+    option(
+        "--data",
+        Type("DATA", words=lambda: ("digits",), path="file"),
+        "Train and test on digits, an image folder, a .npz or a .parquet file.",
+        required=True,
+        wanted="digits, an image folder, a .npz or a .parquet file",
+    ),
+    option("--samples", integer(1), "Use at most N samples."),
+)
+@panel(
+    PROBE,
+    option("--eps", numbers("E,..."), "Train a probe for each budget in [0, 1).", "0,0.2"),
+    option(
+        "--standardise",
+        choice("common", "feature"),
+        "Divide features by one factor, or each by its own.",
+        "common",
+    ),
+    *_probe_options(l2="0.5", steps="50", targets="9"),
+    option(
+        "--seed", integer(0, 2**64 - 1), "Set the seed of the split, the attacks and random weights.", "0"
+    ),
+)
+@score_options(*ENCODER)
+@output_options("table", "json")
+def linear_probe(*, encoder: str, data: str, config: ScoreConfig, output: Output, **options: Any) -> int:
+    """Train eps-robust linear probes on features of labelled data, and attack them through the encoder."""
+    from synbench_fast.report.progress import Reporter
+    from synbench_fast.report.terminal import result_stream
+
+    options |= values_of(config, ENCODER)
+    with result_stream() as stream:
+        try:
+            with Reporter(sys.stderr, quiet=output.quiet).encoder(encoder) as advance:
+                from synbench_fast.studies.linear_probe import robust_linear_probe
+
+                report = robust_linear_probe(encoder, data, progress=advance, **options)
+        except Exception as error:
+            return output.failed(encoder, error)
+        for warning in report.warnings:
+            say(f"warning: {encoder}: {warning}")
+        deliver(stream, report, output)
+    return 0
+
+
+@click.command(
+    cls=Command,
+    short_help="Correlate scores with linear probes on labelled data.",
+    examples=(
+        "synbench-fast study validate --demo",
+        "synbench-fast study validate zoo:all mine.onnx --data digits --out validity",
+    ),
+)
+@encoders_argument(
+    "[ENCODER...]",
+    "Compare at least 3 encoders; zoo:small, zoo:all or zoo:NAME are small ones that are trained here.",
+)
+@panel(
+    DATA,
+    option(
+        "--data",
+        Type("DATA", words=lambda: ("digits", "photos"), path="file"),
+        "Train probes on digits, photos, an image folder, a .npz or a .parquet file; repeat it for several.",
+        multiple=True,
+    ),
+    option("--data-samples", integer(1), "Use at most N samples of each data set."),
+)
+@panel(
+    STUDY,
+    flag("--demo", "Take the zoo's small part on digits and photos, in under a minute."),
+    option("--tasks", text("SUITE|FILE.toml", suite_names), "Score these tasks, as for run.", "full"),
+    option(
+        "--coefficient",
+        choice("spearman", "pearson", "kendall"),
+        "Show it in the table; files have all.",
+        "spearman",
+    ),
+    option("--resamples", integer(100), "Resample the encoders N times for the intervals.", "2000"),
+    option("--splits", integer(1), "Choose and test on N random halves of the encoders.", "200"),
+    option("--zoo-epochs", number("X", above=0, below=1e9), "Multiply the epochs of zoo encoders by X.", "1"),
+    option(
+        "--seed",
+        integer(0, 2**64 - 1),
+        "Set the seed of samples, splits, resamples, attacks and weights.",
+        "0",
+    ),
+)
+@panel(
+    PROBE,
+    *_probe_options(l2="0.25", steps="10", targets="3"),
+    option(
+        "--neighbours", integer(1, metavar="K"), "Take K neighbours in the nearest-neighbour baseline.", "5"
+    ),
+)
+@score_options(*VALIDATED, preset="quick", thresholds=(0.6, 0.7, 0.8, 0.9))
+@output_options("table", "json", "csv", out="Also write validity.json and validity.csv into DIR.")
+def validate(
+    *,
+    encoders: Sequence[str],
+    data: Sequence[str],
+    demo: bool,
+    coefficient: str,
+    config: ScoreConfig,
+    output: Output,
+    **options: Any,
+) -> int:
+    """Correlate scores and simple baselines with linear probes on labelled data, over several encoders."""
+    if demo and (encoders or data):
+        raise UsageError("--demo: expected neither ENCODER nor --data, got some")
+    models, sets = (["zoo:small"], ["digits", "photos"]) if demo else (list(encoders), list(data))
+    if not models:
+        raise UsageError("ENCODER: expected several encoders such as zoo:small, or --demo, got none")
+    if not sets:
+        raise UsageError(
+            "--data: expected digits, photos, an image folder, a .npz or a .parquet file, got none"
+        )
+    options |= values_of(config, VALIDATED)
+    if demo:
+        options |= {name: value for name, value in DEMO.items() if not given(name)}
+    folder = output.folder()
+    from synbench_fast.report.terminal import result_stream
+
+    with result_stream() as stream:
+        try:
+            from synbench_fast.studies.validity import validate
+
+            report = validate(models, sets, progress=output.say, **options)
+            if folder is not None:
+                report.save_all(folder, "validity")
+        except Exception as error:
+            return _stopped("validate", error, output)
+        for warning in report.warnings:
+            say(f"warning: {warning}")
+        deliver(stream, report, output, coefficient=coefficient)
+    return 0
+
+
+def _stopped(name: str, error: Exception, output: Output) -> int:
+    """Exit code of a study of many encoders, whose own errors say what they are about."""
+    return fail(str(error), 1) if isinstance(error, SynbenchError) else output.failed(name, error)
+
+
+def _pair(name: str, text: str) -> tuple[str, str]:
+    key, equals, path = text.partition("=")
+    if not key or not equals or not path:
+        raise UsageError(f"{name}: expected NAME=DIR, got {text!r}")
+    return key, path
+
+
+def _split(name: str, text: str) -> list[str]:
+    return text.split(",")
+
+
+@click.command(
+    cls=Command,
+    short_help="Measure what fine-tuning leaves of robustness.",
+    examples=(
+        "synbench-fast study inherit --methods ft,lp,wise,lwf --seeds 2",
+        "synbench-fast study inherit --methods 'ft,wise?alpha=0.3' --out inherited",
+        "synbench-fast study inherit timm:vit_tiny --suite folders --data photos=photos",
+    ),
+)
+@encoders_argument(
+    "[ENCODER...]",
+    "Fine-tune these networks with their classifiers: digits:standard (the default of digits-rib), digits:adversarial, "
+    "digits:untrained, timm:NAME, torchvision:NAME, python:FILE.py:FACTORY.",
+)
+@panel(
+    STUDY,
+    option(
+        "--suite",
+        choice(*SUITES),
+        "Choose the data sets: digits-rib comes with scikit-learn, imagenet-rib needs --root and --pretraining, folders "
+        "needs --data.",
+        SUITES[0],
+    ),
+    option(
+        "--methods",
+        Type("M,...", _split, lambda: METHODS),
+        f"Fine-tune in these ways: {', '.join(METHODS)}; options are written as in wise?alpha=0.3.",
+        "ft,lp,wise,lwf",
+    ),
+    option("--seeds", integer(1), "Train N seeds: SEED, SEED + 1, ...", "3"),
+    option(
+        "--seed",
+        integer(0, 2**63 - 1),
+        "Set the first seed of training, and that of scores and distances.",
+        "0",
+    ),
+    flag("--score/--no-score", "Score the encoder before and after, or do not.", True),
+    option("--score-eps", unit("E"), "Set the budget of the score.", "0.2"),
+    option("--score-threshold", unit("A"), "Set the threshold accuracy of the score.", "0.6"),
+    option("--score-samples", integer(4), "Draw N samples per scale of the score.", "512"),
+    flag(
+        "--distance/--no-distance", "Measure the transport distance between the data sets, or do not.", True
+    ),
+    option("--distance-samples", integer(2), "Take N samples of each data set for its distance.", "300"),
+)
+@panel(
+    DATA,
+    option(
+        "--data",
+        Type("NAME=DIR", _pair),
+        "Name a data set and its folder of class folders; repeat it.",
+        multiple=True,
+    ),
+    option("--root", directory(), "Find the ImageNet variants in DIR, as their archives unpack."),
+    option("--only", Type("NAME,...", _split), "Take these ImageNet variants; the default is all eight."),
+    option("--pretraining", directory(), "Find validation images of the pre-training data in DIR."),
+    option(
+        "--pretraining-train", directory(), "Find training images of the pre-training data in DIR, for ewc."
+    ),
+    option(
+        "--objectnet-map", file("FILE.json", exists=True), "Read WordNet ids of ObjectNet's folder names."
+    ),
+    flag("--skip-unreadable", "Leave out images that cannot be read."),
+)
+@panel(
+    "Fine-tuning",
+    option("--epochs", integer(1), "Train N epochs; the default is 10."),
+    option("--batch-size", integer(1), "Set the batch size; the default is 256, for digits-rib 32."),
+    option("--lr", number("X"), "Set the learning rate; the default is 0.001, for digits-rib 0.01."),
+    option("--momentum", number("X"), "Set the momentum; the default is 0.9."),
+    option("--weight-decay", number("X"), "Set the weight decay; the default is 0."),
+    option("--warmup", integer(0), "Warm up for N steps; the default is 196, at most a tenth of all."),
+    flag("--mixed-precision/--no-mixed-precision", "Train in bfloat16 on a GPU, or do not.", True),
+)
+@score_options(*INHERITED)
+@panel(OUTPUT, flag("--weights", "Keep the fine-tuned weights in DIR/weights as safetensors."))
+@output_options(
+    "table",
+    "json",
+    "csv",
+    out="Write inherit.json, inherit.csv and inherit.html into DIR, and every cell as soon as it is there: a run that "
+    "was stopped goes on where it stood.",
+)
+def inherit(
+    *,
+    encoders: Sequence[str],
+    suite: str,
+    data: Sequence[tuple[str, str]],
+    config: ScoreConfig,
+    output: Output,
+    **options: Any,
+) -> int:
+    """Fine-tune on every data set of a suite, evaluate on all others: what is left of robustness (ImageNet-RIB)."""
+    if not encoders and suite != SUITES[0]:
+        raise UsageError(
+            f"ENCODER: expected at least one, such as timm:vit_base_patch16_224, for {suite}, got none"
+        )
+    names = [name for name, _ in data]
+    for name in names:
+        if names.count(name) > 1:
+            raise UsageError(f"--data: expected distinct names, got {name!r} twice")
+    if options["weights"] and output.out is None:
+        raise UsageError("--weights: expected --out DIR to keep them in, got none")
+    options = {name: value for name, value in options.items() if value is not None}
+    options |= values_of(config, INHERITED) | {"data": dict(data) or None, "out": output.folder()}
+    from synbench_fast.report.terminal import result_stream
+
+    with result_stream() as stream:
+        try:
+            report = _inherit(list(encoders) or ["digits:standard"], suite, options, output)
+        except Exception as error:
+            return _stopped("inherit", error, output)
+        for warning in report.warnings:
+            say(f"warning: {warning}")
+        deliver(stream, report, output)
+    if report.failed:
+        total = len(report.cells) + len(report.failed)
+        first = f": {report.failed[0]}" if len(report.failed) == 1 else f", the first is {report.failed[0]}"
+        return fail(f"inherit: {len(report.failed)} of {total} fine-tunings failed{first}", 1)
+    return 0
+
+
+def _inherit(encoders: list[str], suite: str, options: dict[str, Any], output: Output) -> Any:
+    """The report, with its files where a folder is given."""
+    if suite == SUITES[0]:  # before the encoder is trained
+        from synbench_fast.runtime.optional import optional
+
+        optional("sklearn.datasets", "scikit-learn", "inherit")
+    from synbench_fast.studies.inheritance.page import write_page
+    from synbench_fast.studies.inheritance.run import inherit
+
+    report = inherit(encoders, suite, progress=output.say, **options)
+    folder = options["out"]
+    if folder is not None:
+        report.save_all(folder, "inherit")
+        write_page(folder / "inherit.html", report)
+    return report

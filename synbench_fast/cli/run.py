@@ -1,0 +1,230 @@
+"""`run`: scores of encoders, one after the other, or of many on many devices into a store."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from synbench_fast import arguments
+from synbench_fast.arguments import UsageError
+from synbench_fast.cli.completion import encoder_names, suite_names
+from synbench_fast.cli.options import Output, output_options, score_options
+from synbench_fast.cli.parsing import (
+    Command,
+    Type,
+    argument,
+    choice,
+    given,
+    integer,
+    number,
+    option,
+    panel,
+    text,
+)
+from synbench_fast.config import SCORE, ScoreConfig
+from synbench_fast.errors import SynbenchError, first_line
+from synbench_fast.runtime.messages import fail, say
+
+__all__ = ["run"]
+
+DEVICES = ("auto", "cpu", "cuda")
+JOURNALS = ("auto", "wal", "delete")  # as in fleet/database.py, which takes longer to import
+EXAMPLES = (
+    "synbench-fast run timm:resnet50",
+    "synbench-fast run builtin:conv --preset quick --input-shape 3,16,16",
+    "synbench-fast run timm:resnet18 timm:resnet34 --eps 0,0.2,0.4 --out results",
+    "synbench-fast run --models 'timm:vit_*' --out store --workers 2",
+)
+
+
+def _workers(name: str, text: str) -> int:
+    from synbench_fast.fleet.executors import MOST_WORKERS
+
+    return arguments.integer(name, text, low=1, high=MOST_WORKERS)
+
+
+@click.command(cls=Command, examples=EXAMPLES, short_help="Score encoders.")
+@argument(
+    "models",
+    text("[MODEL...]", encoder_names),
+    "Score these encoders, such as timm:resnet50; `synbench-fast ls` lists more.",
+    nargs=-1,
+)
+@score_options(from_file=True)
+@panel(
+    SCORE,
+    option(
+        "--tasks",
+        text("SUITE|FILE.toml", suite_names),
+        "Score several tasks, with their mean and the worst: published, patterns, covariances, priors, full, classes:K or "
+        "a file; the default is the published task alone.",
+    ),
+)
+@panel(
+    "Many encoders",
+    option(
+        "--models fleet",
+        text("FILE|GLOB", encoder_names),
+        "Score the encoders that a file of specs, a pattern in quotes or checkpoints name, into the run store --out; see "
+        "docs/fleet.md. The options below need it.",
+        multiple=True,
+    ),
+    option("--devices", text("auto|cpu:N|cuda:I,...", lambda: DEVICES), "Choose where workers run."),
+    option("--workers", Type("N", _workers), "Use N workers altogether."),
+    option("--timeout", number("S", above=0, below=1e9), "Give up an encoder after S seconds."),
+    option("--retries", integer(0), "Try an encoder again N times after a crash; the default is 2."),
+    option(
+        "--ray", text("auto|local|HOST:PORT", lambda: ("auto", "local")), "Let a Ray cluster do the work."
+    ),
+    option("--executor", text("NAME"), "Let an executor of another package do it; see docs/harnesses.md."),
+    option("--journal", choice(*JOURNALS), "Choose the store's journal; a network file system needs delete."),
+    option(
+        "--best", integer(1, metavar="K"), "Find the best K, to --precision; the others get fewer samples."
+    ),
+)
+@output_options(
+    "table",
+    "json",
+    "csv",
+    out="Also write one JSON file per encoder into DIR; with --models DIR is the store.",
+    about="Choose what standard output gets; json is one document per line and encoder.",
+)
+def run(
+    *,
+    models: Sequence[str],
+    config: ScoreConfig,
+    tasks: str | None,
+    fleet: Sequence[str],
+    output: Output,
+    **many: Any,
+) -> int:
+    """Score encoders. The result goes to standard output, progress to standard error."""
+    if not models and not fleet:
+        raise UsageError("MODEL: expected at least one encoder such as timm:resnet50, got none")
+    for model in models:
+        if re.fullmatch(r"[-+0-9.,x/]+", model):  # `--eps 0 0.2` would score with the first number, then fail
+            raise UsageError(
+                f"MODEL: expected SOURCE:NAME, got {model!r}; several numbers are joined by commas, such as --eps 0,0.2"
+            )
+    _check_many(many, fleet, output, config, tasks)
+    if config.checkpoint is not None and len(models) > 1:
+        raise UsageError(f"--checkpoint: expected a single MODEL to load it into, got {len(models)}")
+    if tasks is not None:
+        _check_tasks(tasks)
+    every = given("thresholds") or config.thresholds != ScoreConfig.thresholds
+    folder = output.folder()
+    if folder is not None and fleet:
+        from synbench_fast.cli.fleet import score_fleet
+
+        settings = {name: value for name, value in many.items() if value is not None}
+        return score_fleet(fleet, models, config, tasks, settings, folder, every, output)
+    return _score_all(models, config, tasks, folder, every, output)
+
+
+def _check_many(
+    many: dict[str, Any], fleet: Sequence[str], output: Output, config: ScoreConfig, tasks: str | None
+) -> None:
+    """Mistakes in options that need --models, and in those that do not go with it."""
+    if not fleet:
+        for name, value in many.items():
+            if value is not None:
+                raise UsageError(f"--{name}: expected --models beside it, got {str(value)!r} alone")
+        return
+    if output.out is None:
+        raise UsageError("--out: expected a folder for the run store, got none")
+    if config.device != "auto":
+        raise UsageError(f"--device: expected --devices for several encoders, got {config.device!r}")
+    if config.checkpoint is not None:
+        raise UsageError(
+            f"--checkpoint: expected checkpoints in --models, got {config.checkpoint!r} beside it"
+        )
+    if many["executor"] is not None:
+        if many["ray"] is not None:
+            both = f"{many['executor']!r} and {many['ray']!r}"
+            raise UsageError(f"--executor: expected it without --ray, got both: {both}")
+        from synbench_fast.fleet.launch import find_executor
+
+        find_executor(many["executor"])
+    if many["best"] is not None:
+        if tasks is not None:
+            raise UsageError(f"--best: expected one task, got --tasks {tasks}")
+        if config.precision is None:
+            raise UsageError("--best: expected --precision beside it, at which scoring ends")
+
+
+def _check_tasks(tasks: str) -> None:
+    from synbench_fast.tasks.suites import load_suite
+
+    try:
+        load_suite(tasks)
+    except SynbenchError as error:
+        message = str(error)
+        raise UsageError(f"--{message}" if message.startswith("tasks: ") else f"--tasks: {message}") from None
+
+
+def _score_all(
+    models: Sequence[str],
+    config: ScoreConfig,
+    tasks: str | None,
+    folder: Path | None,
+    every: bool,
+    output: Output,
+) -> int:
+    """Score one after the other and deliver each; a failure or Ctrl-C keeps what is done. The exit code."""
+    from synbench_fast.report.progress import Reporter
+    from synbench_fast.report.terminal import result_stream, sink
+
+    code = 0
+    with result_stream() as stream:
+        make_sink: Any = sink
+        if tasks is not None:
+            from synbench_fast.report.suites import suite_sink as make_sink
+        results = make_sink(output.format, stream, every_threshold=every)
+        reporter = Reporter(sys.stderr, quiet=output.quiet)
+        try:
+            for index, spec in enumerate(models):
+                label = spec if len(models) == 1 else f"[{index + 1}/{len(models)}] {spec}"
+                try:
+                    with reporter.encoder(label) as advance:
+                        result = _score(spec, config, tasks, advance)
+                except SystemExit as error:  # of the user's factory: it ends its encoder, not the others
+                    code = fail(f"{spec}: {first_line(error)}", 1)
+                    continue
+                except Exception as error:
+                    code = output.failed(spec, error)
+                    continue
+                for warning in result.warnings:
+                    say(f"warning: {spec}: {warning}")
+                results.add(result)
+                if folder is not None:
+                    code = _save(spec, result, folder, output) or code
+        except KeyboardInterrupt:
+            say("interrupted: what was finished is kept")
+            code = 130
+        finally:
+            results.close()
+    return code
+
+
+def _score(spec: str, config: ScoreConfig, tasks: str | None, advance: Any) -> Any:
+    if tasks is not None:
+        from synbench_fast.engine.suite import score_suite
+
+        return score_suite(spec, tasks=tasks, config=config, progress=advance)
+    from synbench_fast.engine.score import score
+
+    return score(spec, config=config, progress=advance)
+
+
+def _save(spec: str, result: Any, folder: Path, output: Output) -> int:
+    try:
+        path = result.save(folder / result.file_name())
+    except SynbenchError as error:
+        return fail(f"{spec}: {error}", 1)
+    output.say(f"wrote {path}")
+    return 0

@@ -1,0 +1,257 @@
+"""The verbs that read stored results: compare, report, status and export."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from synbench_fast.arguments import UsageError
+from synbench_fast.cli.options import OUTPUT, Output, output_options
+from synbench_fast.cli.parsing import (
+    Command,
+    Type,
+    argument,
+    choice,
+    directory,
+    file,
+    flag,
+    numbers,
+    option,
+    panel,
+    text,
+)
+from synbench_fast.errors import SynbenchError
+from synbench_fast.runtime.messages import fail, say
+
+if TYPE_CHECKING:
+    from synbench_fast.report.collection import Failure
+
+__all__ = ["compare", "export", "report", "status"]
+
+COLUMNS = ("score", "rank", "worst")
+TO = ("mlflow", "wandb", "model-card")
+_OWNERS = {  # where each option of export means something
+    "uri": ("mlflow",), "name": ("model-card",), "offline": ("wandb",), "out": ("wandb", "model-card"),
+    "project": ("mlflow", "wandb"),
+}  # fmt: skip
+_DIR = argument(
+    "folder",
+    directory(),
+    "Read the results that `run --out DIR` wrote.",
+    required=True,
+    wanted="the directory that `run --out` wrote to",
+)
+
+
+@click.command(
+    cls=Command,
+    short_help="Say which of stored results is better.",
+    examples=(
+        "synbench-fast compare results/resnet18.json results/resnet34.json",
+        "synbench-fast compare results/*.json --eps 0.2 --thresholds 0.7 --format csv",
+    ),
+)
+@argument("files", Type("RESULT.json...", path="file"), "Compare these results of `run --out`.", nargs=-1)
+@panel(
+    "What is compared",
+    option("--eps", numbers("E,..."), "Compare at these budgets; the default is all that every result has."),
+    option(
+        "--thresholds",
+        numbers("A,..."),
+        "Compare above these accuracies; the default is the lowest common one.",
+    ),
+    flag("--unpaired", "Take results as independent: other input shapes or seeds, or the estimator paper."),
+)
+@output_options("table", "json", "csv", quiet=False, traceback=False)
+def compare(*, files: Sequence[str], output: Output, **wanted: Any) -> None:
+    """Say which of stored results is better, and how sure that is."""
+    for one in files:
+        if os.path.isdir(one):
+            raise UsageError(
+                f"RESULT.json: expected files, got the directory {one!r}; its files are {one}/*.json"
+            )
+    if len(files) < 2:
+        raise UsageError(f"RESULT.json: expected at least two files to compare, got {len(files)}")
+    from synbench_fast.report.terminal import result_stream
+    from synbench_fast.results.records import Result
+    from synbench_fast.stats.compare import compare, print_comparison
+
+    wanted = {name: value for name, value in wanted.items() if value is not None}
+    with result_stream() as stream:
+        print_comparison(stream, compare(*(Result.load(one) for one in files), **wanted), output.format)
+
+
+@click.command(
+    cls=Command,
+    short_help="Show stored results as a leaderboard and a page.",
+    examples=(
+        "synbench-fast report results",
+        "synbench-fast report results --sort worst --csv board.csv --html none",
+    ),
+)
+@_DIR
+@panel(
+    "What is shown",
+    option("--eps", numbers("E,..."), "Show these budgets; the default is all."),
+    option("--thresholds", numbers("A,..."), "Show these threshold accuracies; the default is the lowest."),
+    option(
+        "--sort",
+        text("COLUMN", lambda: COLUMNS),
+        "Sort by score, rank, worst or a column of the CSV.",
+        "score",
+    ),
+    flag("--reverse", "Sort the other way round."),
+)
+@output_options(
+    "table", "csv", "markdown", "json", "none", about="Choose the leaderboard on standard output.", quiet=False, traceback=False
+)  # fmt: skip
+@panel(
+    OUTPUT,
+    option(
+        "--html", file("FILE|none"), "Write the page, which works offline; the default is DIR/report.html."
+    ),
+    option("--csv", file(), "Also write CSV."),
+    option("--parquet", file(), "Also write Parquet."),
+    option("--markdown", file(), "Also write Markdown."),
+)
+def report(*, folder: str, output: Output, html: str | None, sort: str, reverse: bool, **others: Any) -> int:
+    """Show stored results as a leaderboard: on standard output, as files and as one HTML page."""
+    from synbench_fast.printable import print_json
+    from synbench_fast.report import tables
+    from synbench_fast.report.collection import load_results
+    from synbench_fast.report.terminal import result_stream
+
+    code = 0
+    wanted = {name: others[name] for name in ("eps", "thresholds") if others[name] is not None}
+    with result_stream() as stream:
+        failures, problem = _failures(Path(folder))
+        if problem:
+            code = fail(problem, 1)
+        board = tables.leaderboard(load_results(folder, failures), sort=sort, reverse=reverse, **wanted)
+        for problem in board.collection.problems:
+            code = fail(problem, 1)
+        for name, write in (("csv", tables.write_csv), ("markdown", tables.write_markdown)):
+            if others[name] is not None:
+                say(f"wrote {tables.write_text(others[name], board, write)}")
+        if others["parquet"] is not None:
+            say(f"wrote {tables.write_parquet(others['parquet'], board)}")
+        if html != "none":
+            from synbench_fast.report.html import write_html
+
+            say(f"wrote {write_html(html or Path(folder) / 'report.html', board)}")
+        if output.format == "table":
+            tables.print_tables(stream, board)
+        elif output.format == "csv":
+            tables.write_csv(stream, board)
+        elif output.format == "markdown":
+            tables.write_markdown(stream, board)
+        elif output.format == "json":
+            print_json(stream, tables.to_dict(board))
+    return code
+
+
+def _failures(folder: Path) -> tuple[list[Failure], str]:
+    """Encoders that a run with --models could not score, and what is wrong with its store."""
+    from synbench_fast.fleet.database import FILE
+    from synbench_fast.fleet.summary import named, read_summary
+    from synbench_fast.report.collection import Failure
+
+    if not (folder / FILE).is_file():
+        return [], ""
+    try:
+        encoders = read_summary(folder)["encoders"]
+    except SynbenchError as error:
+        return [], str(error)
+    failed = [one for one in encoders if one["current"] and one["state"] == "failed"]
+    return [Failure(encoder=named(one), reason=str(one["reason"])) for one in failed], ""
+
+
+@click.command(
+    cls=Command,
+    short_help="Say how far `run --models` is.",
+    examples=("synbench-fast status store", "synbench-fast status store --format json"),
+)
+@argument(
+    "folder",
+    directory(),
+    "Read the store that `run --models` writes to `--out DIR`.",
+    required=True,
+    wanted="the folder of a run store",
+)
+@output_options("table", "json", quiet=False, traceback=False)
+def status(*, folder: str, output: Output) -> None:
+    """Say how far `run --models` is, from another shell or later."""
+    from synbench_fast.fleet.store import read_summary
+    from synbench_fast.printable import print_json
+    from synbench_fast.report.fleet import print_status
+    from synbench_fast.report.terminal import result_stream
+
+    summary = read_summary(folder)
+    with result_stream() as stream:
+        if output.format == "json":
+            print_json(stream, summary)
+        else:
+            print_status(stream, summary)
+
+
+@click.command(
+    cls=Command,
+    short_help="Hand stored results to MLflow, wandb or a model card.",
+    examples=(
+        "synbench-fast export results --to mlflow --project encoders",
+        "synbench-fast export results --to model-card --encoder timm:resnet50",
+    ),
+)
+@_DIR
+@panel(
+    "Where results go",
+    option(
+        "--to", choice(*TO), "Choose where the results go.", required=True, wanted=f"one of {', '.join(TO)}"
+    ),
+    option("--encoder", text("SPEC"), "Take only this encoder; a model card needs one."),
+    option(
+        "--project",
+        text("NAME"),
+        "Name the experiment of MLflow or the project of wandb [default: synbench-fast].",
+    ),
+    option("--uri", text("URI"), "Use this tracking store of MLflow; the default is the client's setting."),
+    option("--name", text("NAME"), "Name the model in the card; the default is the encoder's name."),
+    option("--out", file("PATH"), "Write the model card to this file, or wandb's files to this folder."),
+    flag("--offline", "Keep the runs of wandb on this machine."),
+)
+def export(*, folder: str, to: str, encoder: str | None, **given: Any) -> int:
+    """Hand stored results to MLflow or Weights & Biases, or write the metadata block of a model card."""
+    for key, owners in _OWNERS.items():
+        if given[key] and to not in owners:
+            raise UsageError(f"--{key}: expected only with --to {' or '.join(owners)}, got it with --to {to}")
+    project, out = given["project"] or "synbench-fast", given["out"]
+
+    from synbench_fast.report import export
+    from synbench_fast.report.collection import load_results
+    from synbench_fast.report.terminal import result_stream
+
+    code = 0
+    with result_stream() as stream:
+        collection = load_results(folder)
+        for problem in collection.problems:
+            code = fail(problem, 1)
+        items = export.chosen(collection.items, encoder)
+        if to == "mlflow":
+            count = export.to_mlflow(items, experiment=project, tracking_uri=given["uri"])
+            say(f"logged {count} runs to MLflow experiment {project!r}")
+        elif to == "wandb":
+            count = export.to_wandb(items, project=project, directory=out, offline=given["offline"])
+            say(f"logged {count} runs to Weights & Biases project {project!r}")
+        else:
+            card = export.model_card(items, name=given["name"])
+            if out is None:
+                stream.write(card)
+            else:
+                from synbench_fast.results.files import write_atomically
+
+                say(f"wrote {write_atomically(out, card)}")
+    return code

@@ -1,0 +1,287 @@
+"""`study NAME`: the group, and the studies that take scores alone: sensitivity, eps-star and pretrain."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any, TextIO
+
+import click
+
+from synbench_fast.arguments import UsageError
+from synbench_fast.cli.completion import encoder_names
+from synbench_fast.cli.options import Output, output_options, score_options
+from synbench_fast.cli.parsing import (
+    Group,
+    argument,
+    choice,
+    choices,
+    flag,
+    integer,
+    number,
+    option,
+    panel,
+    text,
+    unit,
+)
+from synbench_fast.config import ScoreConfig
+from synbench_fast.runtime.messages import fail, reason, say
+
+__all__ = ["ENCODER", "STUDY", "deliver", "encoders_argument", "study"]
+
+STUDY = "The study"
+# As in studies/sensitivity/request.py, which imports torch: mistakes are to be named without that wait.
+FACTORS = ("seed", "samples", "scales", "thresholds", "dtype", "preprocessing")
+# Where an encoder runs and comes from: fields of ScoreConfig.
+ENCODER = (
+    "device",
+    "threads",
+    "input_shape",
+    "mean",
+    "std",
+    "pool",
+    "checkpoint",
+    "random_init",
+    "trust_remote_code",
+)
+
+
+@click.group(
+    cls=Group,
+    invoke_without_command=True,
+    short_help="Ask more of encoders: sensitivity, eps*, probes, validity.",
+    examples=(
+        "synbench-fast study eps-star builtin:conv --input-shape 3,16,16 --preset quick",
+        "synbench-fast study linear-probe --help",
+    ),
+)
+@click.pass_context
+def study(context: click.Context) -> None:
+    """Ask a question about encoders that takes many scores or labelled data."""
+    if context.invoked_subcommand is None:
+        print(context.get_help(), file=sys.stderr)
+        context.exit(2)
+
+
+def encoders_argument(metavar: str, help: str, wanted: str = "") -> Callable[[Any], Any]:
+    """Encoders; `wanted`: what a message says is missing, "" where they may be left out."""
+    required: dict[str, Any] = {"required": True, "wanted": wanted} if wanted else {}
+    return argument("encoders", text(metavar, encoder_names), help, nargs=-1, **required)
+
+
+def deliver(stream: TextIO, report: Any, output: Output, **shown: Any) -> None:
+    """A report on standard output; `shown` are arguments of its table."""
+    if output.format == "json":
+        stream.write(report.to_json() + "\n")
+    elif output.format == "csv":
+        report.write_csv(stream)
+    else:
+        report.print_report(stream, **shown)
+
+
+def _check_checkpoint(config: ScoreConfig, encoders: Sequence[str]) -> None:
+    if config.checkpoint is not None and len(encoders) > 1:
+        raise UsageError(f"--checkpoint: expected a single ENCODER to load it into, got {len(encoders)}")
+
+
+@study.command(
+    short_help="Say how scores and ranking move with the choices of a run.",
+    examples=(
+        "synbench-fast study sensitivity timm:resnet18 timm:resnet34 --preset quick",
+        "synbench-fast study sensitivity builtin:conv --vary seed,dtype --seeds 3",
+    ),
+)
+@encoders_argument(
+    "ENCODER...", "Vary the runs of these encoders.", "at least one encoder such as timm:resnet50"
+)
+@panel(
+    STUDY,
+    option(
+        "--vary", choices("FACTOR,...", *FACTORS), f"Vary some of {', '.join(FACTORS)}; the default is all."
+    ),
+    option("--seeds", integer(1, metavar="R"), "Run R seeds: SEED, SEED + 1, ...", "5"),
+)
+@score_options(
+    "eps", "thresholds", "estimator", "integral", "scales", "samples", "preset", "prior", "center", "seed", "dtype",
+    "backend", "batch_size", *ENCODER, "published_preprocessing",
+)  # fmt: skip
+@output_options("table", "json", "csv", out="Also write the document into DIR.")
+def sensitivity(
+    *, encoders: Sequence[str], vary: list[str] | None, seeds: int, config: ScoreConfig, output: Output
+) -> int:
+    """Vary seed, samples, scales, thresholds, dtype and preprocessing; show how scores and ranking move.
+
+    Options of a score describe the base run. Tables show its first budget and its lowest threshold."""
+    _check_checkpoint(config, encoders)
+    if seeds < 2 and (vary is None or "seed" in vary):
+        raise UsageError(f"--seeds: expected at least 2 to see their spread, got {str(seeds)!r}")
+    if vary is not None and "thresholds" in vary and len(config.thresholds) < 2:
+        raise UsageError(f"--thresholds: expected at least two to vary them, got '{config.thresholds[0]:g}'")
+    folder = output.folder()
+    from synbench_fast.report.terminal import result_stream
+    from synbench_fast.studies.sensitivity import assemble, check_request
+
+    request = check_request(encoders, vary, seeds, config)
+    with result_stream() as stream:
+        code, runs, missing = _vary_each(encoders, request, output)
+        if not runs:
+            return code
+        document = assemble(encoders, request, runs, missing)
+        for varied in document.encoders:
+            for warning in varied.warnings:
+                say(f"warning: {varied.label}: {warning}")
+        deliver(stream, document, output)
+        stream.flush()
+        if folder is not None:
+            output.say(f"wrote {document.save(folder / document.file_name())}")
+    return code
+
+
+def _vary_each(encoders: Sequence[str], request: Any, output: Output) -> tuple[int, list[Any], list[Any]]:
+    """Exit code, runs and failures of the encoders; Ctrl-C keeps those that were finished."""
+    from synbench_fast.report.progress import Reporter
+    from synbench_fast.studies.sensitivity import Failure, labels, vary_encoder
+
+    code = 0
+    runs: list[Any] = []
+    missing: list[Any] = []
+    reporter = Reporter(sys.stderr, quiet=output.quiet)
+    for place, (spec, label) in enumerate(zip(encoders, labels(encoders), strict=True), 1):
+        shown = label if len(encoders) == 1 else f"[{place}/{len(encoders)}] {label}"
+        try:
+            with reporter.encoder(shown) as advance:
+                one = vary_encoder(spec, request, label=label, progress=advance)
+        except KeyboardInterrupt:
+            say("interrupted: encoders that were finished are kept")
+            return 130, runs, missing
+        except Exception as error:
+            code = output.failed(spec, error)
+            missing.append(Failure(encoder=label, factor="base", level="base", reason=reason(spec, error)))
+            continue
+        for failure in one.failures:
+            code = fail(f"{label}: {failure.factor} {failure.level}: {failure.reason}", 1)
+        runs.append(one)
+    return code, runs, missing
+
+
+@study.command(
+    "eps-star",
+    short_help="Find the budget with the largest score.",
+    examples=(
+        "synbench-fast study eps-star timm:resnet50 results/resnet50.json",
+        "synbench-fast study eps-star builtin:conv --input-shape 3,16,16 --repeats 5",
+    ),
+)
+@encoders_argument(
+    "ENCODER...",
+    "Score these encoders, or read these result files (.json).",
+    "at least one encoder or result file",
+)
+@panel(
+    STUDY,
+    option("--threshold", unit("A"), "Take the score above this threshold accuracy in [0, 1).", "0.7"),
+    option("--repeats", integer(1), "Run N seeds: SEED, SEED + 1, ...; N is 1, or 3 and more.", "1"),
+)
+@score_options(
+    "eps", "estimator", "scales", "samples", "preset", "seed", *ENCODER,
+    eps=tuple(i / 10 for i in range(9)), estimator="paper",
+)  # fmt: skip
+@output_options("table", "json")
+def eps_star(
+    *, encoders: Sequence[str], threshold: float, repeats: int, config: ScoreConfig, output: Output
+) -> int:
+    """Find the budget with the largest score, and the budgets that the samples cannot tell from it."""
+    _check_checkpoint(config, encoders)
+    if repeats == 2:
+        raise UsageError("--repeats: expected 1, or at least 3 to see their spread, got '2'")
+    if repeats > 1 and config.random_init:
+        raise UsageError("--repeats: expected 1 with --random-init, whose weights follow the seed")
+    if len(config.eps) < 2:
+        raise UsageError(f"--eps: expected at least 2 budgets, got '{config.eps[0]:g}'")
+    from synbench_fast.printable import print_table
+    from synbench_fast.report.progress import Reporter
+    from synbench_fast.report.terminal import result_stream
+
+    code, rows, notes = 0, [], []
+    reporter = Reporter(sys.stderr, quiet=output.quiet)
+    with result_stream() as stream:
+        for spec in encoders:
+            try:
+                with reporter.encoder(spec) as advance:
+                    one = _find_eps_star(spec, config, threshold, repeats, advance)
+            except Exception as error:
+                code = output.failed(spec, error)
+                continue
+            if output.format == "json":
+                stream.write(one.to_json() + "\n")
+                stream.flush()
+                continue
+            members = ", ".join(f"{point.eps:g}" for point in one.points if point.in_set)
+            largest = max(point.score for point in one.points)
+            rows.append([one.encoder, f"{one.eps_star:.3g}", members, f"{largest:.4f}"])
+            notes += [f"{one.encoder}: {note}\n" for note in one.notes]
+        if rows:
+            print_table(stream, ["encoder", "eps*", "95 % set", "score"], rows, left=1)
+            stream.writelines(notes)
+    return code
+
+
+def _find_eps_star(spec: str, config: ScoreConfig, threshold: float, repeats: int, advance: Any) -> Any:
+    from synbench_fast.results.records import Result
+    from synbench_fast.studies.eps_star import find_eps_star
+
+    if spec.endswith(".json"):
+        return find_eps_star([Result.load(spec)], threshold=threshold)
+    from synbench_fast.engine.score import score
+
+    runs = [replace(config, thresholds=(threshold,), seed=config.seed + run) for run in range(repeats)]
+    return find_eps_star([score(spec, config=one, progress=advance) for one in runs], threshold=threshold)
+
+
+@study.command(
+    short_help="Compare minimax pre-training with the mean loss.",
+    examples=(
+        "synbench-fast study pretrain --demo",
+        "synbench-fast study pretrain --demo --features 16 --format json",
+    ),
+)
+@panel(
+    STUDY,
+    flag(
+        "--demo",
+        "Learn masked patches of images that come with scikit-learn, the only pre-training there is.",
+    ),
+    option("--runs", integer(1), "Run N seeds, each with both losses.", "5"),
+    option("--seed", integer(0, 2**32 - 1), "Set the first seed.", "0"),
+    option("--steps", integer(2), "Take N steps in every pre-training.", "600"),
+    option("--features", integer(1, 192, "F"), "Set the width of the encoder's output.", "4"),
+    option(
+        "--temperature",
+        number("T", above=0, below=1e9),
+        "Set the temperature of the softmax over the groups' losses.",
+        "0.1",
+    ),
+    option(
+        "--reference",
+        choice("none", "specialists"),
+        "Weigh losses, or their excess over an encoder of each group alone.",
+        "none",
+    ),
+)
+@output_options("table", "json", traceback=False)
+def pretrain(*, demo: bool, output: Output, **options: Any) -> None:
+    """Pre-train small encoders with the mean loss and with minimax, and compare what they are good for.
+
+    To use the loss in your own training loop, see synbench_fast.minimax and docs/minimax.md."""
+    if not demo:
+        raise UsageError("--demo: expected to be given, as the only pre-training there is, got none")
+    from synbench_fast.demos.minimax import print_report, run_pretraining
+    from synbench_fast.report.terminal import result_stream
+
+    with result_stream() as stream:
+        report = run_pretraining(progress=output.say, **options)
+        if output.format == "json":
+            stream.write(report.to_json() + "\n")
+        else:
+            print_report(stream, report)

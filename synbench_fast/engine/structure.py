@@ -1,0 +1,172 @@
+"""The structure score of a loaded encoder: how far it makes classes linear that no linear map of the pixels separates."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from synbench_fast.config import ScoreConfig, signature_of
+from synbench_fast.encoders import Encoder
+from synbench_fast.encoders.base import is_out_of_memory
+from synbench_fast.engine.batch_size import BatchSize
+from synbench_fast.engine.prepare import prepare
+from synbench_fast.engine.run import arithmetic, recast
+from synbench_fast.errors import SynbenchError, first_line
+from synbench_fast.results.records import CONFIDENCE_95
+from synbench_fast.results.structure import FamilyScore, StructureScore
+from synbench_fast.runtime.global_state import known_state, own_registrations
+from synbench_fast.stats.discriminant import ClassAccuracy, class_accuracy
+from synbench_fast.tasks.families import Family
+from synbench_fast.tasks.structure import STRUCTURE, StructureTask
+
+__all__ = ["run_structure", "structure_score"]
+
+BATCH = 64
+
+
+def structure_score(
+    encoder: str | nn.Module | Callable[[Tensor], Tensor],
+    *,
+    config: ScoreConfig | None = None,
+    **arguments: object,
+) -> StructureScore:
+    """Structure score of one encoder of images, without data and without the published score.
+
+    For each family of `STRUCTURE` it draws images of 20 classes, computes their features, and counts how many left-out
+    images a regularised linear discriminant puts into their class (see `stats.discriminant`). The score is the mean over
+    the families of (accuracy - chance) / (1 - chance).
+
+    Args:
+        encoder, config, arguments: as in `score`; the preset decides on the number of images. dtype "auto" is float32
+            where the encoder is loaded here.
+
+    Raises:
+        SynbenchError: inputs that are no images of 1 or 3 channels, and as `score`.
+    """
+    config = ScoreConfig.of(config, arguments)
+    with own_registrations(), known_state(config.threads):
+        prepared = prepare(encoder, config)
+        loaded = prepared.encoder
+        refusal = STRUCTURE.refusal(loaded.info.input_shape)
+        if refusal:
+            raise SynbenchError(refusal)
+        with loaded.scoring():
+            chosen = prepared.precisions()[-1]
+            with arithmetic(loaded, chosen):
+                if not prepared.as_it_is and loaded.dtype != chosen.dtype:
+                    recast(loaded, chosen, False)
+                return run_structure(
+                    loaded,
+                    config,
+                    size=config.batch_size if isinstance(config.batch_size, int) else None,
+                )
+
+
+def run_structure(
+    encoder: Encoder,
+    config: ScoreConfig,
+    *,
+    size: int | None = None,
+    channels_last: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+    task: StructureTask = STRUCTURE,
+) -> StructureScore:
+    """The score of an encoder inside its `scoring()`, in the arithmetic that it is in.
+
+    Args:
+        size: images per forward pass; None for 64. It is halved when memory is short.
+        channels_last: memory layout of the images.
+        progress: called with (images done, images in all).
+    """
+    begun, total, done = time.perf_counter(), task.size(config.preset), 0
+    batches = BatchSize(size or BATCH, largest=task.images * max(one.classes for one in task.families))
+    scores = []
+    for family in task.families:
+        found = []
+        for block in range(task.blocks[config.preset]):
+            x, labels = _features(encoder, family, task, config.seed, block, batches, channels_last)
+            found.append(class_accuracy(x, labels))
+            done += len(labels)
+            if progress is not None:
+                progress(done, total)
+        scores.append(_family_score(family, found))
+    score = float(np.mean([one.score for one in scores]))
+    stderr = math.sqrt(sum(one.stderr**2 for one in scores)) / len(scores)
+    return StructureScore(
+        score=score,
+        stderr=stderr,
+        ci95_low=score - CONFIDENCE_95 * stderr,
+        ci95_high=score + CONFIDENCE_95 * stderr,
+        images=total,
+        seconds=time.perf_counter() - begun,
+        families=scores,
+    )
+
+
+def _family_score(family: Family, found: list[ClassAccuracy]) -> FamilyScore:
+    """The mean over blocks, which are independent given the classes."""
+    count = len(found)
+    return FamilyScore(
+        family=family.name,
+        level=family.level,
+        classes=family.classes,
+        score=sum(one.skill for one in found) / count,
+        stderr=math.sqrt(sum(one.skill_stderr**2 for one in found)) / count,
+        accuracy=sum(one.accuracy for one in found) / count,
+        pair_accuracy=sum(one.pair_accuracy for one in found) / count,
+        worst_pair=sum(one.worst_pair[2] for one in found) / count,
+    )
+
+
+def _features(
+    encoder: Encoder,
+    family: Family,
+    task: StructureTask,
+    seed: int,
+    block: int,
+    batches: BatchSize,
+    channels_last: bool,
+) -> tuple[Tensor, Tensor]:
+    """Features [K n, F] of one block, class after class, and their labels."""
+    info, first, each = encoder.info, task.first(seed, block), task.images
+    total, parts, at = family.classes * each, [], 0
+    while at < total:
+        wanted = min(batches.next(), total - at)
+        x = _images(family, info.input_shape, task.seed, first, each, at, wanted)
+        for values, sign in ((info.mean, -1), (info.std, 1)):
+            if values is not None:
+                column = torch.tensor(values).reshape(-1, *([1] * (x.ndim - 2)))
+                x = x + sign * column if sign < 0 else x / column
+        layout = torch.channels_last if channels_last else torch.contiguous_format
+        try:
+            made = encoder(x.to(encoder.device, encoder.dtype, memory_format=layout))
+            parts.append(made.float().cpu().clone())  # an encoder may return one buffer every time
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            batches.too_large(wanted, first_line(error))
+            continue
+        at += wanted
+    return torch.cat(parts), torch.arange(family.classes).repeat_interleave(each)
+
+
+def _images(
+    family: Family, shape: tuple[int, ...], seed: int, first: int, each: int, at: int, count: int
+) -> Tensor:
+    """Images at .. at + count - 1 of a block whose classes have `each` images, beginning with index `first`."""
+    x = torch.empty((count, *shape))
+    filled = 0
+    while filled < count:
+        class_, inside = divmod(at + filled, each)
+        here = min(each - inside, count - filled)
+        family.draw(shape, seed, class_, first + inside, here, out=x[filled : filled + here])
+        filled += here
+    return x
+
+
+structure_score.__signature__ = signature_of(structure_score)  # type: ignore[attr-defined]

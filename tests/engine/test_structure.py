@@ -1,0 +1,111 @@
+"""The structure score: what it is made of, and that it depends on nothing else."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from checks import refused
+from torch import Tensor
+
+import synbench_fast as sb
+from synbench_fast.config import ScoreConfig
+from synbench_fast.encoders import load_encoder
+from synbench_fast.engine.structure import run_structure
+from synbench_fast.stats.discriminant import class_accuracy
+from synbench_fast.tasks.families import Texture
+from synbench_fast.tasks.structure import STRUCTURE
+
+SHAPE = (3, 16, 16)
+SMALL = replace(STRUCTURE, images=6, blocks={"quick": 1, "standard": 3, "paper": 3})
+
+
+def powers(x: Tensor) -> Tensor:
+    """Log power spectrum: it makes textures linear and forgets where things are."""
+    power = torch.fft.rfft2(x - x.mean((2, 3), keepdim=True)).abs().square()
+    return (power + 1e-6).log().flatten(1)
+
+
+def run(encoder: Any, config: ScoreConfig | None = None, **options: Any) -> Any:
+    loaded = load_encoder(encoder, input_shape=SHAPE)
+    with loaded.scoring():
+        return run_structure(loaded, config or ScoreConfig(preset="quick"), task=SMALL, **options)
+
+
+def test_it_is_the_mean_of_what_the_families_give() -> None:
+    found = run(powers)
+    scores = []
+    for one, family in zip(found.families, SMALL.families, strict=True):
+        x = torch.cat([family.draw(SHAPE, 0, k, 0, SMALL.images) for k in range(family.classes)])
+        labels = torch.arange(family.classes).repeat_interleave(SMALL.images)
+        expected = class_accuracy(powers(x), labels)
+        assert one.score == pytest.approx((expected.accuracy - 0.05) / 0.95, abs=1e-12)
+        assert one.accuracy == pytest.approx(expected.accuracy, abs=1e-12)
+        assert one.pair_accuracy == pytest.approx(expected.pair_accuracy, abs=1e-12)
+        scores.append(one.score)
+    assert found.score == pytest.approx(sum(scores) / 3)
+    assert found.stderr == pytest.approx(math.sqrt(sum(one.stderr**2 for one in found.families)) / 3)
+    assert found.images == 3 * 20 * SMALL.images
+
+
+@pytest.mark.parametrize("size", [1, 7, 1000])
+def test_batches_change_nothing(size: int) -> None:
+    assert replace(run(powers, size=size), seconds=0) == replace(run(powers), seconds=0)
+
+
+def test_a_seed_chooses_images_and_a_preset_their_number() -> None:
+    one, other = run(powers), run(powers, ScoreConfig(preset="quick", seed=1))
+    assert one.score != other.score
+    assert abs(one.score - other.score) < 5 * math.hypot(one.stderr, other.stderr)
+    more = run(powers, ScoreConfig(preset="standard"))
+    assert more.images == 3 * one.images and more.stderr < 0.75 * one.stderr
+    assert abs(one.score - more.score) < 5 * math.hypot(one.stderr, more.stderr)
+
+
+def test_normalisation_is_the_encoders() -> None:
+    loaded = load_encoder(
+        lambda x: powers(x * 0.25 + 0.5), input_shape=SHAPE, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25)
+    )
+    with loaded.scoring():
+        found = run_structure(loaded, ScoreConfig(preset="quick"), task=SMALL)
+    assert found.score == pytest.approx(run(powers).score, abs=0.02)
+
+
+def test_what_is_linear_in_the_pixels_is_at_chance_and_powers_are_not() -> None:
+    """Means of colours, blocks and the pixels themselves; the power spectrum tells textures."""
+    for linear in (lambda x: x.mean((2, 3)), lambda x: x.flatten(1)):
+        found = run(linear)
+        assert found.score < 4 * found.stderr
+    texture = run(powers).families[0]
+    assert texture.family == "texture" and texture.score > 0.1 and texture.score > 5 * texture.stderr
+
+
+def test_errors_hold_over_seeds() -> None:
+    """The spread over images of the same classes is the stated error."""
+    found = [run(powers, ScoreConfig(preset="quick", seed=seed)) for seed in range(40)]
+    scores = torch.tensor([one.score for one in found])
+    stated = float(torch.tensor([one.stderr for one in found]).mean())
+    assert 0.7 * float(scores.std()) < stated < 1.4 * float(scores.std())  # known to 11 %
+
+
+def test_images_of_seeds_and_blocks_are_apart() -> None:
+    starts = [STRUCTURE.first(seed, block) for seed in range(3) for block in range(4)]
+    ranges = [range(one, one + STRUCTURE.images) for one in starts]
+    assert len({index for one in ranges for index in one}) == len(ranges) * STRUCTURE.images
+    assert STRUCTURE.first(2**20 - 1, 3) + STRUCTURE.images <= 2**32
+
+
+def test_budgets() -> None:
+    assert STRUCTURE.size("quick") <= 1600 and STRUCTURE.size("standard") <= 6400
+
+
+def test_public_function_and_refusals() -> None:
+    found = sb.structure_score("builtin:conv", input_shape=SHAPE, preset="quick")
+    assert found.images == STRUCTURE.size("quick") and found.ci95_low < found.score < found.ci95_high
+    with refused("shape: expected (channels, length) or (channels, height, width)"):
+        sb.structure_score(lambda x: x, input_shape=(64,), preset="quick")
+    assert STRUCTURE.refusal((2, 16, 16)) and not STRUCTURE.refusal((1, 32, 32))
+    assert Texture in {type(one) for one in STRUCTURE.families}

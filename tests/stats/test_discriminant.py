@@ -1,0 +1,134 @@
+"""The discriminant of K classes: left-out distances equal those of refitting, and its accuracy and errors are right."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from checks import refused
+from torch import Tensor
+
+from synbench_fast.stats.discriminant import class_accuracy, left_out_distances
+
+
+def drawn(
+    classes: int, each: int, width: int, apart: float = 0.6, seed: int = 0
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Features of Gaussian classes with unit covariance, their labels and means."""
+    generator = torch.Generator().manual_seed(seed)
+    means = apart * torch.randn(classes, width, generator=generator, dtype=torch.float64)
+    labels = torch.arange(classes).repeat_interleave(each)
+    noise = torch.randn(classes * each, width, generator=generator, dtype=torch.float64)
+    return means[labels] + noise, labels, means
+
+
+def scatter(x: Tensor, labels: Tensor) -> Tensor:
+    total = torch.zeros(x.shape[1], x.shape[1], dtype=torch.float64)
+    for one in labels.unique():
+        inside = x[labels == one] - x[labels == one].mean(0)
+        total += inside.T @ inside
+    return total
+
+
+@pytest.mark.parametrize("width", [1, 5, 53, 54, 300])
+def test_left_out_distances_equal_refitting(width: int) -> None:
+    x, labels, _ = drawn(6, 9, width)
+    n, ridges = len(x), (0.01, 0.3, 5.0)
+    found = left_out_distances(x, labels, ridges)
+    trace = scatter(x, labels).trace() / (n - 6)
+    for g, ridge in enumerate(ridges):
+        eye = ridge * trace / width * torch.eye(width, dtype=torch.float64)
+        for i in range(0, n, 5):
+            keep = torch.arange(n) != i
+            inverse = torch.linalg.inv(scatter(x[keep], labels[keep]) / (n - 6) + eye)
+            for k in range(6):
+                d = x[i] - x[keep][labels[keep] == k].mean(0)
+                assert float(found.distances[g, i, k]) == pytest.approx(float(d @ inverse @ d), rel=1e-9)
+
+
+def test_classes_of_different_sizes() -> None:
+    x, labels, _ = drawn(3, 20, 7)
+    keep = torch.cat([torch.arange(0, 4), torch.arange(20, 40), torch.arange(40, 42)])
+    x, labels = x[keep], labels[keep]
+    found = left_out_distances(x, labels, (0.3,))
+    rest = torch.arange(len(x)) != 1
+    eye = 0.3 * scatter(x, labels).trace() / (len(x) - 3) / 7 * torch.eye(7, dtype=torch.float64)
+    inverse = torch.linalg.inv(scatter(x[rest], labels[rest]) / (len(x) - 3) + eye)
+    d = x[1] - x[rest][labels[rest] == 0].mean(0)
+    assert float(found.distances[0, 1, 0]) == pytest.approx(float(d @ inverse @ d), rel=1e-10)
+
+
+def test_accuracy_is_that_on_new_samples() -> None:
+    """The mean over many sets of samples equals the accuracy on new ones of a discriminant from one sample less."""
+    left, new = [], []
+    for seed in range(60):
+        x, labels, means = drawn(5, 12, 10, 0.7, seed=seed)
+        left.append(class_accuracy(x, labels).accuracy)
+        generator = torch.Generator().manual_seed(1000 + seed)
+        fresh = means[labels] + torch.randn(x.shape, generator=generator, dtype=torch.float64)
+        deviation = x.std(0)
+        inside = scatter(x / deviation, labels) / (len(x) - 5)
+        inside += 0.3 * inside.trace() / 10 * torch.eye(10, dtype=torch.float64)
+        middle = torch.stack([x[labels == k].mean(0) for k in range(5)])
+        gaps = (fresh[:, None] - middle) / deviation
+        distance = torch.einsum("nkf,fg,nkg->nk", gaps, torch.linalg.inv(inside), gaps)
+        new.append(float((distance.argmin(1) == labels).double().mean()))
+    error = math.hypot(np.std(left) / math.sqrt(60), np.std(new) / math.sqrt(60))
+    assert abs(np.mean(left) - np.mean(new)) < 3 * error
+
+
+def test_stated_error_is_the_spread_over_samples() -> None:
+    means = drawn(8, 1, 20, 0.5)[2]
+    labels = torch.arange(8).repeat_interleave(26)
+    found = []
+    for seed in range(300):
+        generator = torch.Generator().manual_seed(seed)
+        x = means[labels] + torch.randn(len(labels), 20, generator=generator, dtype=torch.float64)
+        found.append(class_accuracy(x, labels))
+    spread = float(np.std([one.accuracy for one in found], ddof=1))
+    stated = float(np.mean([one.stderr for one in found]))
+    assert stated == pytest.approx(spread, rel=0.15)  # the spread of 300 is known to 4 %
+
+
+def test_separate_classes_and_no_classes() -> None:
+    x, labels, _ = drawn(4, 10, 6)
+    apart = class_accuracy(x + 100.0 * torch.nn.functional.one_hot(labels, 6), labels)
+    assert apart.accuracy == 1 and apart.skill == 1 and apart.worst_pair[2] == 1 and apart.stderr > 0
+    same = class_accuracy(torch.ones(40, 3), labels)
+    assert same.accuracy == pytest.approx(0.25) and same.skill == pytest.approx(0)
+    assert same.pair_accuracy == pytest.approx(0.5)
+
+
+def test_pairs() -> None:
+    """With two classes the pair is all there is; the worst of several is found."""
+    x, labels, _ = drawn(2, 30, 4, 1.0)
+    two = class_accuracy(x, labels)
+    assert two.pair_accuracy == pytest.approx(two.accuracy) and two.worst_pair[:2] == (0, 1)
+    x, labels, means = drawn(4, 30, 6, 2.0)
+    x = x - means[labels] + torch.where(labels == 3, 2, labels)[:, None] * 10.0
+    found = class_accuracy(x, labels)
+    assert found.worst_pair[:2] == (2, 3) and found.worst_pair[2] < 0.7
+    assert np.isnan(np.diag(found.pairs)).all() and found.pairs[0, 1] == 1
+
+
+def test_units_of_a_feature_do_not_matter() -> None:
+    x, labels, _ = drawn(4, 12, 9)
+    factors = torch.logspace(-6, 6, 9, dtype=torch.float64)
+    one, other = class_accuracy(x, labels), class_accuracy((x + 3) * factors, labels)
+    np.testing.assert_allclose(one.by_class, other.by_class)
+    dead = class_accuracy(torch.cat([x, torch.full((48, 5), 7.0)], 1), labels)
+    np.testing.assert_allclose(one.by_class, dead.by_class)
+
+
+def test_refusals() -> None:
+    x, labels, _ = drawn(3, 4, 5)
+    with refused("labels: expected at least 2 classes with at least 2 samples each"):
+        class_accuracy(x, torch.zeros(12))
+    with refused("labels: expected at least 2 classes with at least 2 samples each"):
+        class_accuracy(x[:9], labels[:9])
+    with refused("features: expected finite values, got NaN or infinity"):
+        left_out_distances(x.index_fill(0, torch.tensor([3]), math.nan), labels, (0.3,))
+    with refused("ridges: expected positive numbers, got [0.0]"):
+        left_out_distances(x, labels, (0.0,))
