@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from philox import philox
 
 from synbench_fast import _core
 from synbench_fast.tasks.families import compiled, specification
@@ -17,18 +18,6 @@ from synbench_fast.tasks.families.strokes import ELLIPSE, OUTLINE, RECTANGLE, le
 
 quick = settings(deadline=None, max_examples=60)
 NOISE = {"seed": 3, "word": 9, "stream": 4, "start": 5, "threads": 2}
-
-
-def philox(counter: list, seed: int) -> list[np.ndarray]:
-    """Philox4x32-10 of four arrays of words that broadcast, after Salmon et al. (SC 2011)."""
-    c, low = [np.asarray(word, dtype=np.uint64) for word in counter], np.uint64(0xFFFFFFFF)
-    keys = [seed & 0xFFFFFFFF, seed >> 32]
-    for _ in range(10):
-        p0, p1 = np.uint64(0xD2511F53) * c[0], np.uint64(0xCD9E8D57) * c[2]
-        k0, k1 = (np.uint64(key) for key in keys)
-        c = [(p1 >> np.uint64(32)) ^ c[1] ^ k0, p1 & low, (p0 >> np.uint64(32)) ^ c[3] ^ k1, p0 & low]
-        keys = [(keys[0] + 0x9E3779B9) % 2**32, (keys[1] + 0xBB67AE85) % 2**32]
-    return c
 
 
 def random_strokes(rng: np.random.Generator, count: int, number: int, side: float) -> np.ndarray:
