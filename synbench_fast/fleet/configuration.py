@@ -21,7 +21,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from synbench_fast.config import ScoreConfig
+from synbench_fast.config import ScoreConfig, options
 from synbench_fast.errors import SynbenchError
 from synbench_fast.runtime.local_files import file_sha256, local_sources, onnx_data, split_checkpoint
 
@@ -83,15 +83,23 @@ def job_key(request: dict[str, Any]) -> str:
 
 def family_of(request: dict[str, Any]) -> str:
     """Equal for requests that differ in scales, samples and thresholds alone: they are decided alike."""
-    options = ScoreConfig.from_dict(request["options"]).deciding("numbers", "encoder")
+    given = _deciding(request, "numbers", "encoder")
     tasks = request["tasks"] and request["tasks"]["definitions"]
-    return digest([NUMERICS, request["spec"], options, tasks, _files(request)])
+    return digest([NUMERICS, request["spec"], given, tasks, _files(request)])
 
 
 def configuration_of(request: dict[str, Any]) -> str:
     """Equal for the encoders of one run: everything but the encoder's own words."""
-    options = ScoreConfig.from_dict(request["options"]).deciding("numbers", "amount")
-    return digest([NUMERICS, options, request["tasks"]])[:12]
+    given = _deciding(request, "numbers", "amount")
+    return digest([NUMERICS, given, request["tasks"]])[:12]
+
+
+def _deciding(request: dict[str, Any], *kinds: str) -> dict[str, Any]:
+    """The arguments of a request whose `Option.decides` is among `kinds`; those of no known field are "numbers"."""
+    known = {name: option.decides for name, (option, _) in options().items()}
+    return {
+        name: value for name, value in request["options"].items() if known.get(name, "numbers") in kinds
+    }
 
 
 def series_of(identity: dict[str, Any], decision: dict[str, Any]) -> str:

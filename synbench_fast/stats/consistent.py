@@ -30,6 +30,7 @@ from synbench_fast.stats import gaussian
 __all__ = ["GROUP", "Counts", "Margins", "counts", "grouped", "margins", "t_influence", "unseen"]
 
 FAR = 1e6  # deviations; no margin is as large
+ROUNDING = 1e-9  # deviations; a margin as small as that is 0
 TIE = 0.1  # of what leaving a sample out did to its margin; what is left is on neither side
 GROUP = 64  # consecutive samples whose influences are kept as one sum
 
@@ -316,8 +317,8 @@ def _within(values: Tensor, side: Tensor) -> Tensor:
 
 
 def _right(margin: Tensor) -> Tensor:
-    """1 on the right side, 0 on the wrong one, 1/2 on neither."""
-    return ((margin > 0).double() + (margin >= 0).double()) / 2
+    """1 on the right side, 0 on the wrong one, 1/2 on neither, so that rounding does not decide it."""
+    return ((margin > ROUNDING).double() + (margin >= -ROUNDING).double()) / 2
 
 
 # Half the width of the zone near the boundary, in deviations of the noise; samples that both numbers are taken to have
