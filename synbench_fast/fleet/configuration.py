@@ -97,9 +97,7 @@ def configuration_of(request: dict[str, Any]) -> str:
 def _deciding(request: dict[str, Any], *kinds: str) -> dict[str, Any]:
     """The arguments of a request whose `Option.decides` is among `kinds`; those of no known field are "numbers"."""
     known = {name: option.decides for name, (option, _) in options().items()}
-    return {
-        name: value for name, value in request["options"].items() if known.get(name, "numbers") in kinds
-    }
+    return {name: value for name, value in request["options"].items() if known.get(name, "numbers") in kinds}
 
 
 def series_of(identity: dict[str, Any], decision: dict[str, Any]) -> str:

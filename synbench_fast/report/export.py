@@ -115,6 +115,7 @@ def _tidy(item: Item) -> list[dict[str, Any]]:
 
 def _facts(result: Result) -> dict[str, Any]:
     task, cost, encoder, area = result.task, result.cost, result.encoder, result.robust_area
+    structure = result.structure
     return {
         "encoder": encoder.spec,
         "pattern": task.pattern,
@@ -125,6 +126,8 @@ def _facts(result: Result) -> dict[str, Any]:
         "scales": len(task.scales),
         "samples": samples_text(task),
         "prior": task.prior,
+        "structure": None if structure is None else _finite(structure.score),
+        "structure_stderr": None if structure is None else _finite(structure.stderr),
         "robust_area": _finite(area.value),
         "robust_area_ratio": _finite(area.ratio),
         "robust_area_stderr": _finite(area.stderr),

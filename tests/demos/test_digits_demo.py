@@ -241,7 +241,9 @@ def test_report_is_complete(shown: tuple[DemoReport, Path, list[str]]) -> None:
 
 def test_files(shown: tuple[DemoReport, Path, list[str]]) -> None:
     report, out, _ = shown
-    assert sorted(path for path in out.rglob("*") if path.is_file()) == sorted(report.files)
+    made = sorted(path for path in out.rglob("*") if path.is_file() and path.suffix != ".npz")
+    assert made == sorted(report.files)
+    assert all(path.with_suffix(".npz").is_file() for path in report.results)
     assert len(report.results) == 6
     for path in report.results:
         name, run = path.stem.split("-")

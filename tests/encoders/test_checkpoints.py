@@ -131,7 +131,7 @@ def test_one_of_two_encoders_by_every_way(tmp_path: Path) -> None:
         app, [*command, "--checkpoint", f"{file}#teacher", "--out", str(tmp_path / "out")]
     )
     assert out.exit_code == 0, out.output
-    result = Result.load(next((tmp_path / "out").iterdir()))
+    result = Result.load(next((tmp_path / "out").glob("*.json")))
     assert result.encoder.weights_sha256 == encoder.info.weights_sha256
     assert f"{file}#teacher" in result.command
     out = CliRunner().invoke(app, [*command, "--checkpoint", f"{file}x#teacher"])

@@ -258,7 +258,7 @@ def test_torchvision_without_published_weights(monkeypatch):
 
 
 def test_torchvision_input_shape_of_its_weights(monkeypatch):
-    monkeypatch.setattr(Encoder, "probe", lambda self: self)
+    monkeypatch.setattr(Encoder, "dry_run", lambda self: self)
     assert load_encoder("torchvision:efficientnet_b1", random_init=True).info.input_shape == (3, 240, 240)
 
 

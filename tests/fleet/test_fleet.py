@@ -371,13 +371,13 @@ def test_a_full_disk_stops_the_run_and_loses_nothing(tmp_path: Path) -> None:
 
 
 def test_a_result_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(path: Path, text: str) -> None:
+    def full(path: Path, header: str, arrays: bytes) -> None:
         raise scheduler.SynbenchError(
             f"{path}: expected a file that can be written, got: No space left on device"
         )
 
     with monkeypatch.context() as patched:
-        patched.setattr(scheduler, "write_atomically", full)
+        patched.setattr(scheduler, "write_files", full)
         with refused("000.json: expected a file that can be written, got: No space left on device"):
             run_fakes(tmp_path, fakes(2), InProcess(worker=FAKE))
     assert read_summary(tmp_path)["units"]["done"] == 4

@@ -33,7 +33,7 @@ def in_process(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, float]]:
     """Stages without workers: every encoder is scored here, as `run_fleet` would; broken ones fail."""
     scored: list[tuple[str, float]] = []
 
-    def run(models: Sequence[Any], folder: Path, *, options: dict[str, Any], said: Any = None) -> list[Job]:
+    def run(models: Sequence[Any], folder: Path, *, config: ScoreConfig, said: Any = None) -> list[Job]:
         results = Path(folder) / "results"
         results.mkdir(parents=True, exist_ok=True)
         jobs = []
@@ -43,8 +43,8 @@ def in_process(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, float]]:
             if "broken" in spec:
                 state, reason = "failed", "features: expected finite values, got nan"
             else:
-                scored.append((spec, options["precision"]))
-                result = sb.score(spec, **{**options, **own})
+                scored.append((spec, config.precision))
+                result = sb.score(spec, config=config, **own)
                 name = result.file_name()
                 result.save(results / name)
             jobs.append(Job(number, spec, spec, {}, state, "cpu", None, reason, name))
@@ -122,7 +122,7 @@ def test_the_last_one_left_fails(
     run = racing.run_fleet
 
     def crash(models: Sequence[Any], folder: Path, **rest: Any) -> list[Job]:
-        if rest["options"]["precision"] < 0.1 and MODELS[-1] in models:
+        if rest["config"].precision < 0.1 and MODELS[-1] in models:
             models = [one.replace("linear", "broken") for one in models]
         return list(run(models, folder, **rest))
 
@@ -201,7 +201,7 @@ def test_standings_pair_what_saw_the_same_samples() -> None:
         sb.score("builtin:linear?dim=6", **OPTIONS),
         sb.score("builtin:linear?dim=6", **{**OPTIONS, "input_shape": (17,)}),
     ]
-    scores, errors, rho = standings(results, 0.0, 0.6)
+    scores, errors, rho, _ = standings(results, 0.0, 0.6)
     assert scores.tolist() == [one.score().score for one in results]
     assert errors.tolist() == [one.score().stderr for one in results]
     pair = sb.compare(*results[:2]).differences[0]

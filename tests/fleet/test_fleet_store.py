@@ -161,7 +161,7 @@ def test_keys_follow_what_is_asked_for(tmp_path: Path) -> None:
     weights.write_bytes(b"1")
     base: dict[str, Any] = {"eps": (0.0, 0.2), "samples": 64}
     one = make_request("builtin:conv", ScoreConfig(**base))
-    assert one["options"]["threads"] == 1 and one["options"]["device"] is None
+    assert one["options"]["threads"] == 1 and one["options"]["device"] == "auto"
     assert job_key(one) == job_key(
         make_request("builtin:conv", ScoreConfig(**{**base, "threads": 1, "seed": 0}))
     )
@@ -179,7 +179,7 @@ def test_keys_follow_what_is_asked_for(tmp_path: Path) -> None:
     same_family = [number for number, other in enumerate(others) if family_of(other) == family_of(one)]
     assert same_family == [1, 7]  # samples and thresholds
     with refused("devise: expected an argument that fleets have, got it with 'cpu'"):
-        make_request("builtin:conv", ScoreConfig(**{"devise": "cpu"}))
+        make_request("builtin:conv", ScoreConfig.of(None, {"devise": "cpu"}))
 
 
 def test_paths_that_begin_at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

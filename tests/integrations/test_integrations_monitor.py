@@ -252,7 +252,7 @@ def test_mistakes_are_one_line() -> None:
         Monitor(None, SHAPE, eps=1.0)
     with refused("samples: expected an integer of at least 4 per scale, got 2"):
         Monitor(None, SHAPE, samples=2)
-    with refused("batch_size: expected a positive integer, got 0"):
+    with refused("batch_size: expected 'auto' or a positive integer, got 0"):
         Monitor(None, SHAPE, batch_size=0)
     with refused("encoder: expected an attribute of Net, got 'backbon' in 'backbon', did you mean backbone?"):
         Monitor("backbon", SHAPE).begin(Net(), 0)

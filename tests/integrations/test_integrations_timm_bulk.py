@@ -18,6 +18,7 @@ import pytest
 from checks import refused
 
 import synbench_fast as sb
+from synbench_fast.engine import score as module
 
 pytest.importorskip("timm", reason="timm is not installed", exc_type=ImportError)
 from synbench_fast.integrations.timm_bulk import main
@@ -88,14 +89,9 @@ def test_every_row_has_every_column(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A score that is not known is a column without a number, not a column less."""
-    from synbench_fast import score as module
-
     result = sb.score("builtin:conv?dim=8", input_shape=(1, 8, 8), scales=2, samples=64, thresholds=0.6)
     object.__setattr__(result.scores[0], "stderr", math.nan)
-    monkeypatch.setattr(
-        sys.modules["synbench_fast.score"], "score", lambda spec, **options: print("noise") or result
-    )
-    assert module is not None
+    monkeypatch.setattr(module, "score", lambda spec, **options: print("noise") or result)
     row = printed(["--model", "resnet10t"], capsys)
     assert math.isnan(row["stderr_eps0_a0.6"])
     assert set(row) > {
@@ -114,7 +110,7 @@ def test_every_row_has_every_column(
         (["--eps", "2"], "--eps: expected comma-separated distinct numbers in [0, 1), got '2'"),
         (["--samples", "1"], "--samples: expected"),
         (["--img-size", "0"], "--img-size: expected"),
-        (["--preset", "quik"], "preset: expected one of"),
+        (["--preset", "quik"], "--preset: expected one of"),
         (["--batch-size", "no"], "--batch-size: expected"),
     ],
 )
@@ -133,9 +129,7 @@ def test_without_a_model() -> None:
 
 
 def test_measure_raises() -> None:
-    import argparse
-
-    from synbench_fast.integrations.timm_bulk import measure
+    from synbench_fast.integrations.timm_bulk import _parser, measure
 
     with refused("--seed: expected"):
-        measure(argparse.Namespace(eps="0", thresholds="0.6", preset="quick", estimator="paper", seed="x"))
+        measure(_parser().parse_args(["--model", "resnet10t", "--seed", "x"]))

@@ -710,7 +710,7 @@ def test_one_bad_file_does_not_stop_the_others(folder: Path, capsys: pytest.Capt
             ("report", "DIR", "--parquet", "DIR/none/x.parquet"), 1,
             ("x.parquet: expected a file that can be written",),
         ),
-        (("export", "DIR"), 2, ("--to: expected mlflow, wandb or model-card, got none",)),
+        (("export", "DIR"), 2, ("--to: expected one of mlflow, wandb, model-card, got none",)),
         (("export", "DIR", "--to", "mlfow"), 2, ("--to: expected one of", "did you mean mlflow?")),
         (("export", "DIR", "--to", "model-card"), 1, ("encoder: expected one for a model card, got 5",)),
         (("export", "DIR", "--to", "wandb", "--uri", "x"), 2, ("--uri: expected only with --to mlflow",)),

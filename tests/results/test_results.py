@@ -567,7 +567,7 @@ def test_replay_command_quotes_and_leaves_defaults_out() -> None:
     }
     assert shlex.split(ScoreConfig(**given).command("python:my pkg:make")) == [
         "synbench-fast", "run", "python:my pkg:make", "--input-shape", "3,32,32", "--eps", "0,0.2",
-        "--estimator", "consistent", "--preset", "standard", "--prior", "0.25", "--seed", "3",
+        "--estimator", "consistent", "--preset", "standard", "--no-structure", "--prior", "0.25", "--seed", "3",
         "--device", "cuda:1", "--dtype", "bfloat16", "--batch-size", "auto", "--checkpoint", "a b.pt", "--random-init",
     ]  # fmt: skip
 
