@@ -178,7 +178,7 @@ def test_keys_follow_what_is_asked_for(tmp_path: Path) -> None:
     assert configuration_of(one) != configuration_of(others[0])
     same_family = [number for number, other in enumerate(others) if family_of(other) == family_of(one)]
     assert same_family == [1, 7]  # samples and thresholds
-    with refused("devise: expected an argument that fleets have, got it with 'cpu'"):
+    with refused("options: expected arguments of score(), got 'devise', did you mean device?"):
         make_request("builtin:conv", ScoreConfig.of(None, {"devise": "cpu"}))
 
 
