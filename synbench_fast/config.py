@@ -80,15 +80,13 @@ class Kind:
         metavar: how help shows them.
         check: from (name of the argument, value of Python) to the value that is kept, or a SynbenchError.
         read: from (name of the option, text of a command line) to the same, or a UsageError.
-        words: what a shell can complete it to.
-        path: whether a shell completes it as the name of a file.
+        words: what a shell can complete it to; without any, to names of files.
     """
 
     metavar: str
     check: Callable[[str, Any], Any]
     read: Callable[[str, str], Any]
     words: Callable[[], Iterable[str]] = tuple
-    path: bool = False
 
     @property
     def is_flag(self) -> bool:
@@ -473,7 +471,7 @@ class ScoreConfig:
     )
     checkpoint: str | None = _option(
         None,
-        kind=Kind("FILE[#KEY]", _optional(_path), arguments.checkpoint, path=True),
+        kind=Kind("FILE[#KEY]", _optional(_path), arguments.checkpoint),
         help="Load local weights into the one encoder, without executing code; KEY chooses one of several in a file.",
         panel=ENCODER,
         decides="encoder",

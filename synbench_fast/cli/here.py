@@ -8,20 +8,19 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import click
+import typer
 
 from synbench_fast import arguments
 from synbench_fast.cli.completion import encoder_names
 from synbench_fast.cli.options import Output, output_options
-from synbench_fast.cli.parsing import Command, argument, directory, integer, option, panel, text
+from synbench_fast.cli.parsing import argument, command, directory, integer, option, panel, text
 from synbench_fast.errors import SynbenchError
 from synbench_fast.runtime.messages import say
 
 __all__ = ["bench", "benchmark_script", "demo", "info", "ls"]
 
 
-@click.command(
-    cls=Command,
+@command(
     short_help="List what can be scored here.",
     examples=("synbench-fast ls", "synbench-fast ls 'timm:vit_small*'", "synbench-fast ls --format json"),
 )
@@ -29,7 +28,6 @@ __all__ = ["bench", "benchmark_script", "demo", "info", "ls"]
     "pattern",
     text("[PATTERN]", encoder_names),
     "List only the names that match a shell pattern, or have this part.",
-    required=False,
 )
 @output_options("table", "json", quiet=False, traceback=False)
 def ls(*, pattern: str | None, output: Output) -> None:
@@ -76,8 +74,7 @@ def ls(*, pattern: str | None, output: Output) -> None:
         )
 
 
-@click.command(
-    cls=Command,
+@command(
     short_help="Print versions, devices and backends.",
     examples=("synbench-fast info", "synbench-fast info --format json"),
 )
@@ -129,8 +126,7 @@ def _unused(one: Any) -> str:
     return ", not used: the name is built in" if one.name in own.get(one.group, ()) else ""
 
 
-@click.command(
-    cls=Command,
+@command(
     short_help="See the whole story in minutes, offline, on a CPU.",
     examples=("synbench-fast demo", "synbench-fast demo --out story --seed 1"),
 )
@@ -154,12 +150,11 @@ def demo(*, out: str, seed: int) -> None:
         render(report, Console(file=stream, width=None if stream.isatty() else 120))
 
 
-@click.command(
+@command(
     context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []},
     short_help="Check parity, then time the operations.",
 )
-@click.pass_context
-def bench(context: click.Context) -> int:
+def bench(context: typer.Context) -> int:
     """Check parity, then time the operations.
 
     Options are those of benchmarks/run.py."""

@@ -6,17 +6,15 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-import click
-
 from synbench_fast.arguments import UsageError
 from synbench_fast.cli.completion import encoder_names, suite_names
 from synbench_fast.cli.options import OUTPUT, Output, output_options, score_options, values_of
 from synbench_fast.cli.parsing import (
-    Command,
     Option,
     Type,
     argument,
     choice,
+    command,
     directory,
     file,
     flag,
@@ -65,8 +63,7 @@ def _probe_options(l2: str, steps: str, targets: str) -> tuple[Option, ...]:
     )
 
 
-@click.command(
-    cls=Command,
+@command(
     short_help="Train robust linear probes on labelled data, attack them.",
     examples=(
         "synbench-fast study linear-probe timm:resnet50 --data my_images --eps 0,0.1",
@@ -77,16 +74,14 @@ def _probe_options(l2: str, steps: str, targets: str) -> tuple[Option, ...]:
     "encoder",
     text("ENCODER", encoder_names),
     "Probe this encoder.",
-    required=True,
     wanted="an encoder such as timm:resnet50",
 )
 @panel(
     DATA,
     option(
         "--data",
-        Type("DATA", words=lambda: ("digits",), path="file"),
+        Type("DATA", words=lambda: ("digits",)),
         "Train and test on digits, an image folder, a .npz or a .parquet file.",
-        required=True,
         wanted="digits, an image folder, a .npz or a .parquet file",
     ),
     option("--samples", integer(1), "Use at most N samples."),
@@ -127,8 +122,7 @@ def linear_probe(*, encoder: str, data: str, config: ScoreConfig, output: Output
     return 0
 
 
-@click.command(
-    cls=Command,
+@command(
     short_help="Correlate scores with linear probes on labelled data.",
     examples=(
         "synbench-fast study validate --demo",
@@ -143,7 +137,7 @@ def linear_probe(*, encoder: str, data: str, config: ScoreConfig, output: Output
     DATA,
     option(
         "--data",
-        Type("DATA", words=lambda: ("digits", "photos"), path="file"),
+        Type("DATA", words=lambda: ("digits", "photos")),
         "Train probes on digits, photos, an image folder, a .npz or a .parquet file; repeat it for several.",
         multiple=True,
     ),
@@ -235,8 +229,7 @@ def _split(name: str, text: str) -> list[str]:
     return text.split(",")
 
 
-@click.command(
-    cls=Command,
+@command(
     short_help="Measure what fine-tuning leaves of robustness.",
     examples=(
         "synbench-fast study inherit --methods ft,lp,wise,lwf --seeds 2",

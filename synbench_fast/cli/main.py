@@ -11,29 +11,41 @@ import re
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Annotated, Any
 
-import click
+import typer
+from typer.main import get_command
 
 from synbench_fast.arguments import UsageError
 from synbench_fast.cli import here, labelled, stored
-from synbench_fast.cli.completion import PROGRAM, VARIABLE, completion_options
-from synbench_fast.cli.parsing import Group, one_line
+from synbench_fast.cli.completion import bash_words
+from synbench_fast.cli.parsing import VARIABLE, Group, add, errors, one_line
 from synbench_fast.cli.run import run
 from synbench_fast.cli.studies import study
 from synbench_fast.cli.supervision import supervised
 from synbench_fast.errors import SynbenchError, first_line
 from synbench_fast.runtime.messages import fail, flushed, say, standard_streams
 
-__all__ = ["app", "main"]
+__all__ = ["app", "commands", "main"]
+
+
+PROGRAM = "synbench-fast"
+MOVED = {
+    **{name: f"study {name}" for name in ("eps-star", "sensitivity", "validate", "inherit", "pretrain")},
+    "probe": "study linear-probe",
+}
 
 
 class _Commands(Group):
     """The command group, with every failure as one line on standard error and never a traceback."""
 
+    moved = MOVED
+
     def main(self, *args: Any, **extra: Any) -> Any:
         extra |= {"prog_name": PROGRAM, "complete_var": VARIABLE}
         if VARIABLE in os.environ:  # a shell asks what could come next
+            if os.environ[VARIABLE] == "complete_bash":
+                bash_words()
             return super().main(*args, **extra)
         standalone = extra.pop("standalone_mode", True)
         logging.getLogger("huggingface_hub.utils._http").addFilter(_worth_saying)
@@ -47,7 +59,7 @@ class _Commands(Group):
         """The exit code of a command line."""
         try:
             code = super().main(*args, **extra)
-        except (KeyboardInterrupt, click.Abort):
+        except (KeyboardInterrupt, typer.Abort):
             say("interrupted")
             code = 130
         except (
@@ -58,17 +70,20 @@ class _Commands(Group):
             code = fail(str(error), 2)
         except SynbenchError as error:
             code = fail(str(error), 1)
-        except click.UsageError as error:
+        except errors.UsageError as error:
             code = fail(one_line(error), 2)
         except Exception as error:
             code = fail(first_line(error), 1)
         return code
 
     def make_context(self, *args: Any, **extra: Any) -> Any:
-        with _ended():
-            return super().make_context(*args, **extra)
+        try:
+            with _ended():
+                return super().make_context(*args, **extra)
+        except SystemExit as error:  # of --install-completion and --show-completion
+            raise typer.Exit(error.code if isinstance(error.code, int) else 0) from None
 
-    def invoke(self, ctx: click.Context) -> Any:
+    def invoke(self, ctx: Any) -> Any:
         with _ended():
             return super().invoke(ctx)
 
@@ -79,10 +94,10 @@ def _ended() -> Iterator[None]:
     try:
         yield
     except BrokenPipeError:
-        raise click.exceptions.Exit(1) from None
+        raise typer.Exit(1) from None
     except KeyboardInterrupt:
         say("interrupted")
-        raise click.exceptions.Exit(130) from None
+        raise typer.Exit(130) from None
 
 
 def _worth_saying(record: logging.LogRecord) -> bool:
@@ -92,39 +107,37 @@ def _worth_saying(record: logging.LogRecord) -> bool:
     return re.search(r"thrown while requesting|^Retrying in", record.getMessage()) is None
 
 
-@click.group(
+app = typer.Typer(
     cls=_Commands,
     invoke_without_command=True,
     context_settings={"help_option_names": ["--help", "-h"], "max_content_width": 110},
     help="Judge pretrained representations without data: SynBench scores from synthetic Gaussian tasks.",
-    examples=("synbench-fast run builtin:conv --preset quick --input-shape 3,16,16",),
-    moved={
-        **{name: f"study {name}" for name in ("eps-star", "sensitivity", "validate", "inherit", "pretrain")},
-        "probe": "study linear-probe",
-    },
+    epilog="synbench-fast run builtin:conv --preset quick --input-shape 3,16,16",
+    rich_markup_mode=None,  # whose import would take longer than all of help
 )
-@click.option("--version", is_flag=True, help="Print the version and exit.")
-@completion_options
-@click.pass_context
-def app(context: click.Context, version: bool) -> int | None:
+
+
+@app.callback()
+def _app(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+) -> None:
     if version:
         import synbench_fast
 
         print(f"{PROGRAM} {synbench_fast.__version__}")
-        context.exit()
+        raise typer.Exit()
     if context.invoked_subcommand is None:
         print(context.get_help(), file=sys.stderr)
-        context.exit(2)
-    return None
+        raise typer.Exit(2)
 
 
-study.add_command(labelled.linear_probe, "linear-probe")
-study.add_command(labelled.validate)
-study.add_command(labelled.inherit)
-for _verb in (
-    run, stored.compare, stored.report, stored.status, stored.export, study, here.ls, here.info, here.demo, here.bench
-):  # fmt: skip
-    app.add_command(_verb)
+add(
+    app, run, stored.compare, stored.report, stored.status, stored.export, here.ls, here.info, here.demo, here.bench
+)  # fmt: skip
+add(study, labelled.linear_probe, labelled.validate, labelled.inherit)
+app.add_typer(study, name="study")
+commands: Any = get_command(app)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -134,7 +147,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         given = list(sys.argv[1:] if argv is None else argv)
         with standard_streams():
             ended = supervised() if argv is None and _runs_encoders(given) else None
-        code = app.main(args=given, standalone_mode=False)
+        code = commands.main(args=given, standalone_mode=False)
     except KeyboardInterrupt:
         say("interrupted")
         code = 130
@@ -148,5 +161,5 @@ def _runs_encoders(words: list[str]) -> bool:
     """Whether this command line runs code of encoders in its own process; a fleet has workers for that."""
     if {"--help", "-h"} & set(words) or any(one.partition("=")[0] == "--models" for one in words):
         return False
-    studies = [name for name in study.commands if name != "pretrain"]
+    studies = [name for name in commands.commands["study"].commands if name != "pretrain"]
     return words[:1] == ["run"] or (words[:1] == ["study"] and words[1:2] != [] and words[1] in studies)

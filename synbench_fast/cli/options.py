@@ -72,7 +72,7 @@ def output_options(
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(function)
         def command(**values: Any) -> Any:
-            output = Output(**{str(one.name): values.pop(str(one.name)) for one in made})
+            output = Output(**{one.name: values.pop(one.name) for one in made})
             return function(output=output, **values)
 
         return cast(Callable[..., Any], panel(OUTPUT, *made)(command))
@@ -125,7 +125,7 @@ def _score_option(one: Field[Any], default: Any) -> Option:
     if kind.is_flag:
         return flag(f"{name}/--no-{name[2:]} {one.name}", help, None)
     text = None if default is None else shell_text(default, whole=one.name != "scales")
-    return option(name, Type(kind.metavar, kind.read, kind.words, "file" if kind.path else ""), help, text)
+    return option(name, Type(kind.metavar, kind.read, kind.words), help, text)
 
 
 @contextmanager

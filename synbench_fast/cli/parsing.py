@@ -1,27 +1,36 @@
-"""Typed click parameters whose every mistake is one line, `OPTION: expected ..., got ...`, and the help in panels."""
+"""Parameters of typer whose every mistake is one line, `OPTION: expected ..., got ...`, and the help in panels."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+import inspect
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, replace
+from typing import Annotated, Any
 
-import click
-from click.core import ParameterSource
-from click.shell_completion import CompletionItem
+import typer
+from typer.core import TyperCommand, TyperGroup
 
 from synbench_fast import arguments
 from synbench_fast.arguments import UsageError
-from synbench_fast.errors import suggest
+from synbench_fast.errors import SynbenchError, suggest
 
 __all__ = [
+    "VARIABLE",
     "Command",
     "Group",
     "Option",
     "Type",
+    "add",
     "argument",
     "choice",
     "choices",
+    "command",
     "directory",
+    "errors",
     "file",
     "flag",
     "given",
@@ -36,52 +45,98 @@ __all__ = [
     "unit",
 ]
 
+VARIABLE = "_SYNBENCH_FAST_COMPLETE"  # set by the shell's script, which reads words from standard output
 
-if TYPE_CHECKING:
-    _ParamType = click.ParamType[Any]
-else:
-    _ParamType = click.ParamType  # which older versions of click cannot subscript
+# Errors of the parser, which typer does not export: some versions take those of click, others those of their own copy of it.
+errors: Any = sys.modules[typer.BadParameter.__module__]
+
+_given: ContextVar[frozenset[str]] = ContextVar("given", default=frozenset())
 
 
-class Type(_ParamType):
+@dataclass(frozen=True)
+class Type:
     """What an option or argument takes.
 
     Args:
         metavar: how help shows it.
         read: from (name of the option, text) to the value, or a UsageError of one line that names the option.
-        words: what a shell completes it to, from what is typed so far; a list completes behind its last comma.
-        path: "file" or "dir" where a shell completes names of files.
+        words: what a shell completes it to, from what is typed so far; a list completes behind its last comma. Where
+            there are none, a shell completes names of files.
     """
 
-    def __init__(
-        self,
-        metavar: str,
-        read: Callable[[str, str], Any] = lambda name, text: text,
-        words: Callable[[], Iterable[str]] = tuple,
-        path: str = "",
-    ) -> None:
-        self.name, self.read, self.words, self.path = metavar, read, words, path
+    metavar: str
+    read: Callable[[str, str], Any] = lambda name, text: text
+    words: Callable[[], Iterable[str]] = tuple
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        if not isinstance(value, str):
-            return value
-        name = _name(param) if param else self.name
-        if not value:  # as of a variable of the shell that is not set: it is no path, no number and no name
-            raise UsageError(f"{name}: expected a value, got ''")
-        return self.read(name, value)
-
-    def shell_complete(
-        self, ctx: click.Context, param: click.Parameter, incomplete: str
-    ) -> list[CompletionItem]:
-        if self.path:
-            return [CompletionItem(incomplete, type=self.path)]
-        before, comma, last = incomplete.rpartition(",") if "," in self.name else ("", "", incomplete)
-        taken = before.split(",")
+    def complete(self, incomplete: str) -> list[str]:
+        before, comma, last = incomplete.rpartition(",") if "," in self.metavar else ("", "", incomplete)
+        source = _before_colon()
+        found = [word.removeprefix(source) for word in self.words() if word.startswith(source)]
         return [
-            CompletionItem(before + comma + word)
-            for word in self.words()
-            if word.startswith(last) and word not in taken
+            before + comma + one for one in found if one.startswith(last) and one not in before.split(",")
         ]
+
+
+def _before_colon() -> str:
+    """For bash, `builtin:conv` is three words, of which it replaces the last: what stands before that."""
+    if os.environ.get(VARIABLE) != "complete_bash":
+        return ""
+    words = os.environ["COMP_WORDS"].split("\n")[: int(os.environ["COMP_CWORD"])]
+    return "".join(words[-2:]) if words[-1:] == [":"] else ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Option:
+    """An option or argument of a command, from which the signature that typer reads is made.
+
+    `wanted` is what a message says is missing where it is required, "" where it is not; `words` are as on the command line.
+    """
+
+    name: str
+    words: tuple[str, ...]
+    help: str
+    type: Type | None = None
+    default: Any = None
+    wanted: str = ""
+    many: bool = False
+    panel: str = "Options"
+
+    @property
+    def label(self) -> str:
+        """How a message names it."""
+        if not self.words and self.type:
+            return self.type.metavar.strip("[].")
+        return next((one for one in self.words if one.startswith("--")), self.words[0])
+
+    def parse(self, text: str) -> Any:
+        assert self.type is not None
+        try:
+            if (
+                not text
+            ):  # as of a variable of the shell that is not set: it is no path, no number and no name
+                raise UsageError(f"{self.label}: expected a value, got ''")
+            return self.type.read(self.label, text)
+        except SynbenchError as error:  # a ValueError, which typer would put into words of its own
+            raise typer.BadParameter(str(error)) from None
+
+    def parameter(self) -> inspect.Parameter:
+        """It in the signature that typer reads."""
+        common: dict[str, Any] = {"help": self.help, "show_default": False, "rich_help_panel": self.panel}
+        kind: Any = bool
+        if self.type is not None:
+            kind = list[str] if self.many else str
+            common |= {
+                "parser": self.parse,
+                "metavar": self.type.metavar,
+                "autocompletion": self.type.complete,
+            }
+        about = typer.Option(*self.words, **common) if self.words else typer.Argument(**common)
+        return inspect.Parameter(
+            self.name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=self.default,
+            annotation=Annotated[kind, about],
+        )
 
 
 def text(metavar: str, words: Callable[[], Iterable[str]] = tuple) -> Type:
@@ -90,11 +145,11 @@ def text(metavar: str, words: Callable[[], Iterable[str]] = tuple) -> Type:
 
 
 def file(metavar: str = "FILE", *, exists: bool = False) -> Type:
-    return Type(metavar, arguments.existing_file if exists else lambda name, text: text, path="file")
+    return Type(metavar, arguments.existing_file) if exists else Type(metavar)
 
 
 def directory() -> Type:
-    return Type("DIR", path="dir")
+    return Type("DIR")
 
 
 def choice(*words: str) -> Type:
@@ -153,79 +208,140 @@ def norms() -> Type:
     )
 
 
-def _name(param: click.Parameter) -> str:
-    """How a message names a parameter."""
-    if isinstance(param, click.Argument):
-        return str(param.metavar).strip("[].")
-    return next((one for one in param.opts if one.startswith("--")), param.opts[0])
-
-
-class Option(click.Option):
-    """An option; `wanted` is what a message says is missing where it is required."""
-
-    def __init__(self, *args: Any, wanted: str = "a value", **attributes: Any) -> None:
-        super().__init__(*args, **attributes)
-        self.panel, self.wanted = "Options", wanted
-
-
-class _Argument(click.Argument):
-    def __init__(self, *args: Any, help: str = "", wanted: str = "a value", **attributes: Any) -> None:
-        super().__init__(*args, **attributes)
-        self.help, self.wanted = help, wanted
-
-
-def option(names: str, type: Type, help: str, default: str | None = None, **attributes: Any) -> Option:
+def option(
+    names: str, type: Type, help: str, default: str | None = None, wanted: str = "", multiple: bool = False
+) -> Option:
     """An option with a value, such as option("--seeds", integer(1), "Run N seeds.", "5").
 
     Args:
         names: as in "--models fleet", whose value the command gets as `fleet`.
         type, help: what it takes and does.
         default: a text as the command line takes it; help shows it.
-        attributes: those of click.Option, and `wanted`.
+        wanted: what a message says is missing, where the option is required.
+        multiple: whether it may be repeated; the command gets all its values.
     """
     if default is not None:
-        attributes["default"], help = default, f"{help} [default: {default}]"
-    return Option(names.split(), type=type, metavar=type.name, help=help, **attributes)
+        help = f"{help} [default: {default}]"
+    name, words = _split(names)
+    return Option(name=name, words=words, type=type, help=help, default=default, wanted=wanted, many=multiple)
 
 
 def flag(names: str, help: str, default: bool | None = False) -> Option:
     """An option without a value, such as flag("--quiet -q", "Show no progress.") or flag("--attack/--no-attack", ...)."""
-    return Option(names.split(), is_flag=True, help=help, default=default)
+    name, words = _split(names)
+    return Option(name=name, words=words, help=help, default=default)
+
+
+def _split(names: str) -> tuple[str, tuple[str, ...]]:
+    words = tuple(one for one in names.split() if one.startswith("-"))
+    named = [one for one in names.split() if one not in words]
+    return (named or [words[0].partition("/")[0].strip("-").replace("-", "_")])[0], words
 
 
 def panel(title: str, *options: Option) -> Callable[[Any], Any]:
     """A decorator that gives a command these options, under a heading of their own in help."""
 
     def decorate(function: Any) -> Any:
-        for one in options:
-            one.panel = title
-        function.__click_params__ = [*getattr(function, "__click_params__", ()), *reversed(options)]
+        below = getattr(function, "parameters", ())
+        function.parameters = (*(replace(one, panel=title) for one in options), *below)
         return function
 
     return decorate
 
 
-def argument(name: str, type: Type, help: str, **attributes: Any) -> Callable[[Any], Any]:
-    """A decorator that gives a command an argument; `type.name` is how the usage line shows it, such as `[MODEL...]`.
-
-    Attributes are those of click.Argument, and `wanted`: what a message says is missing where it is required.
-    """
-    return click.argument(name, cls=_Argument, type=type, metavar=type.name, help=help, **attributes)
+def argument(name: str, type: Type, help: str, wanted: str = "", many: bool = False) -> Callable[[Any], Any]:
+    """A decorator that gives a command an argument; `type.metavar` is how the usage line shows it, such as `[MODEL...]`."""
+    return panel("Arguments", Option(name=name, words=(), type=type, help=help, wanted=wanted, many=many))
 
 
 def given(name: str) -> bool:
     """Whether the command line has the parameter of the command that runs."""
-    return click.get_current_context().get_parameter_source(name) is ParameterSource.COMMANDLINE
+    return name in _given.get()
 
 
-class Command(click.Command):
+def command(examples: Sequence[str] = (), **settings: Any) -> Callable[[Any], Any]:
+    """A decorator that makes a verb of a function with options; `settings` are those of typer's `command`."""
+
+    def decorate(function: Any) -> Any:
+        function.settings = {"cls": Command, "epilog": "\n".join(examples), **settings}
+        return function
+
+    return decorate
+
+
+def add(app: typer.Typer, *functions: Any) -> None:
+    """Register verbs, each with the signature that typer reads, made of its parameters."""
+    for function in functions:
+        app.command(**function.settings)(_signed(function) if hasattr(function, "parameters") else function)
+
+
+def _signed(function: Any) -> Callable[..., Any]:
+    parameters: tuple[Option, ...] = function.parameters
+
+    def verb(context: typer.Context, **values: Any) -> Any:
+        for one in parameters:
+            if one.many:
+                values[one.name] = values[one.name] or ()
+            if one.wanted and not values[one.name]:
+                raise UsageError(f"{one.label}: expected {one.wanted}, got none")
+        sources = {name: context.get_parameter_source(name) for name in values}
+        _given.set(frozenset(name for name, one in sources.items() if one and one.name == "COMMANDLINE"))
+        return function(**values)
+
+    first = inspect.Parameter("context", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context)
+    signature = inspect.Signature([first, *(one.parameter() for one in parameters)])
+    verb.__name__, verb.__doc__ = function.__name__, function.__doc__
+    verb.__signature__ = signature  # type: ignore[attr-defined]
+    verb.__annotations__ = {name: one.annotation for name, one in signature.parameters.items()}
+    return verb
+
+
+class _Help:
+    """Help of a command or group, in panels, with the examples of its epilog one a line."""
+
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        command: Any = self
+        pieces = ["[OPTIONS]", *(one.metavar for one in command.params if one.param_type_name == "argument")]
+        return pieces + ([command.subcommand_metavar] if isinstance(self, TyperGroup) else [])
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        command: Any = self
+        panels: dict[str, list[tuple[str, Any]]] = {}
+        for one in command.get_params(ctx):
+            if one.param_type_name == "argument":
+                panels.setdefault("Arguments", []).append((str(one.metavar).strip("[]"), one.help))
+            elif record := one.get_help_record(ctx):
+                panels.setdefault(getattr(one, "rich_help_panel", None) or "Options", []).append(record)
+        if "Options" in panels:  # what belongs to no panel comes last, with --help
+            panels["Options"] = panels.pop("Options")
+        for title, rows in panels.items():
+            with formatter.section(title):
+                formatter.write_dl(rows)
+        if isinstance(self, TyperGroup):
+            self.format_commands(ctx, formatter)
+
+    def format_epilog(self, ctx: Any, formatter: Any) -> None:
+        command: Any = self
+        if command.epilog:
+            with formatter.section("Examples"):
+                for line in command.epilog.splitlines():
+                    formatter.write(f"{'':>{formatter.current_indent}}{line}\n")
+
+
+@contextmanager
+def _known(ctx: Any) -> Iterator[None]:
+    """Errors of the parser have the context, by which `one_line` knows the options there are."""
+    try:
+        yield
+    except errors.UsageError as error:
+        error.ctx = error.ctx or ctx
+        raise
+
+
+class Command(_Help, TyperCommand):
     """A verb: options in panels, examples below them, and every option at most once unless it collects values."""
 
-    def __init__(self, *args: Any, examples: Sequence[str] = (), **attributes: Any) -> None:
-        super().__init__(*args, **attributes)
-        self.examples = examples
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         if ctx.resilient_parsing:  # a shell asks what could come next
             return super().parse_args(ctx, args)
         self._check_once(ctx, args)
@@ -235,70 +351,27 @@ class Command(click.Command):
             raise UsageError(f"arguments: expected no more, got {' '.join(left)!r}")
         return left
 
-    def _check_once(self, ctx: click.Context, args: list[str]) -> None:
+    def _check_once(self, ctx: Any, args: list[str]) -> None:
         """The parser would take the last of several values."""
         seen: set[str | None] = set()
-        try:
+        with _known(ctx):
             order = self.make_parser(ctx).parse_args(args=list(args))[2]
-        except click.UsageError as error:
-            error.ctx = error.ctx or ctx  # by which `one_line` knows the options there are
-            raise
         for one in order:
-            if isinstance(one, click.Option) and not one.multiple and one.name in seen:
+            if one.param_type_name == "option" and not getattr(one, "multiple", False) and one.name in seen:
                 raise UsageError(f"{one.opts[0]}: expected once, got it twice")
             seen.add(one.name)
 
-    def collect_usage_pieces(self, ctx: click.Context) -> list[str]:
-        return ["[OPTIONS]", *(str(one.metavar) for one in self.params if isinstance(one, _Argument))]
 
-    def format_arguments(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """They are the first panel below; some versions of click write them here."""
+class Group(_Help, TyperGroup):
+    """Verbs; an unknown one is answered with the nearest, one of `moved` with its new spelling."""
 
-    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        panels: dict[str, list[tuple[str, Any]]] = {}
-        for one in self.get_params(ctx):
-            if isinstance(one, _Argument):
-                panels.setdefault("Arguments", []).append((str(one.metavar).strip("[]"), one.help))
-            elif record := one.get_help_record(ctx):
-                panels.setdefault(getattr(one, "panel", "Options"), []).append(record)
-        if "Options" in panels:  # what belongs to no panel comes last, with --help
-            panels["Options"] = panels.pop("Options")
-        for title, rows in panels.items():
-            with formatter.section(title):
-                formatter.write_dl(rows)
+    moved: Mapping[str, str] = {}
 
-    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        _write_examples(formatter, self.examples)
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        with _known(ctx):
+            return super().parse_args(ctx, args)
 
-
-def _write_examples(formatter: click.HelpFormatter, examples: Sequence[str]) -> None:
-    if examples:
-        with formatter.section("Examples"):
-            for line in examples:
-                formatter.write(f"{'':>{formatter.current_indent}}{line}\n")
-
-
-class Group(click.Group):
-    """Verbs in their order; an unknown one is answered with the nearest, one of `moved` with its new spelling."""
-
-    command_class = Command
-
-    def __init__(
-        self,
-        *args: Any,
-        moved: Mapping[str, str] | None = None,
-        examples: Sequence[str] = (),
-        **attributes: Any,
-    ) -> None:
-        super().__init__(*args, **attributes)
-        self.moved, self.examples = moved or {}, examples
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(self.commands)
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         word = args[0]
         if not ctx.resilient_parsing and word not in self.commands and not word.startswith("-"):
             if word in self.moved:
@@ -306,26 +379,19 @@ class Group(click.Group):
             arguments.choice("command", word, list(self.commands))
         return super().resolve_command(ctx, args)
 
-    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        _write_examples(formatter, self.examples)
 
-
-def one_line(error: click.UsageError) -> str:
+def one_line(error: Any) -> str:
     """The parser's complaint, in the product's form."""
-    if isinstance(error, click.MissingParameter) and error.param is not None:
-        wanted = getattr(error.param, "wanted", "a value")
-        return f"{_name(error.param)}: expected {wanted}, got none"
-    options = (
-        [one for one in error.ctx.command.get_params(error.ctx) if isinstance(one, click.Option)]
-        if error.ctx
-        else []
-    )
-    if isinstance(error, click.NoSuchOption):
+    if isinstance(error, typer.BadParameter):
+        return error.message
+    params = error.ctx.command.get_params(error.ctx) if error.ctx else []
+    options = [one for one in params if one.param_type_name == "option"]
+    if isinstance(error, errors.NoSuchOption):
         known = [word for one in options for word in one.opts + one.secondary_opts if word.startswith("--")]
         near = suggest(error.option_name, known)
         return f"option: expected one that --help lists, got {error.option_name!r}{near}"
-    if isinstance(error, click.BadOptionUsage):
+    if isinstance(error, errors.BadOptionUsage):
         flags = [word for one in options if one.is_flag for word in one.opts + one.secondary_opts]
         wanted = "no value, got one" if error.option_name in flags else "a value, got none"
         return f"{error.option_name}: expected {wanted}"
-    return error.format_message().rstrip(".")
+    return str(error.format_message()).rstrip(".")

@@ -8,17 +8,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import click
-
 from synbench_fast import arguments
 from synbench_fast.arguments import UsageError
 from synbench_fast.cli.completion import encoder_names, suite_names
 from synbench_fast.cli.options import Output, output_options, score_options
 from synbench_fast.cli.parsing import (
-    Command,
     Type,
     argument,
     choice,
+    command,
     given,
     integer,
     number,
@@ -48,12 +46,12 @@ def _workers(name: str, text: str) -> int:
     return arguments.integer(name, text, low=1, high=MOST_WORKERS)
 
 
-@click.command(cls=Command, examples=EXAMPLES, short_help="Score encoders.")
+@command(examples=EXAMPLES, short_help="Score encoders.")
 @argument(
     "models",
     text("[MODEL...]", encoder_names),
     "Score these encoders, such as timm:resnet50; `synbench-fast ls` lists more.",
-    nargs=-1,
+    many=True,
 )
 @score_options(from_file=True, structure=True)
 @panel(

@@ -7,15 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import click
-
 from synbench_fast.arguments import UsageError
 from synbench_fast.cli.options import OUTPUT, Output, output_options
 from synbench_fast.cli.parsing import (
-    Command,
-    Type,
     argument,
     choice,
+    command,
     directory,
     file,
     flag,
@@ -42,20 +39,18 @@ _DIR = argument(
     "folder",
     directory(),
     "Read the results that `run --out DIR` wrote.",
-    required=True,
     wanted="the directory that `run --out` wrote to",
 )
 
 
-@click.command(
-    cls=Command,
+@command(
     short_help="Say which of stored results is better.",
     examples=(
         "synbench-fast compare results/resnet18.json results/resnet34.json",
         "synbench-fast compare results/*.json --eps 0.2 --thresholds 0.7 --format csv",
     ),
 )
-@argument("files", Type("RESULT.json...", path="file"), "Compare these results of `run --out`.", nargs=-1)
+@argument("files", text("RESULT.json..."), "Compare these results of `run --out`.", many=True)
 @panel(
     "What is compared",
     option("--eps", numbers("E,..."), "Compare at these budgets; the default is all that every result has."),
@@ -85,8 +80,7 @@ def compare(*, files: Sequence[str], output: Output, **wanted: Any) -> None:
         print_comparison(stream, compare(*(Result.load(one) for one in files), **wanted), output.format)
 
 
-@click.command(
-    cls=Command,
+@command(
     short_help="Show stored results as a leaderboard and a page.",
     examples=(
         "synbench-fast report results",
@@ -170,8 +164,7 @@ def _failures(folder: Path) -> tuple[list[Failure], str]:
     return [Failure(encoder=named(one), reason=str(one["reason"])) for one in failed], ""
 
 
-@click.command(
-    cls=Command,
+@command(
     short_help="Say how far `run --models` is.",
     examples=("synbench-fast status store", "synbench-fast status store --format json"),
 )
@@ -179,7 +172,6 @@ def _failures(folder: Path) -> tuple[list[Failure], str]:
     "folder",
     directory(),
     "Read the store that `run --models` writes to `--out DIR`.",
-    required=True,
     wanted="the folder of a run store",
 )
 @output_options("table", "json", quiet=False, traceback=False)
@@ -198,8 +190,7 @@ def status(*, folder: str, output: Output) -> None:
             print_status(stream, summary)
 
 
-@click.command(
-    cls=Command,
+@command(
     short_help="Hand stored results to MLflow, wandb or a model card.",
     examples=(
         "synbench-fast export results --to mlflow --project encoders",
@@ -209,9 +200,7 @@ def status(*, folder: str, output: Output) -> None:
 @_DIR
 @panel(
     "Where results go",
-    option(
-        "--to", choice(*TO), "Choose where the results go.", required=True, wanted=f"one of {', '.join(TO)}"
-    ),
+    option("--to", choice(*TO), "Choose where the results go.", wanted=f"one of {', '.join(TO)}"),
     option("--encoder", text("SPEC"), "Take only this encoder; a model card needs one."),
     option(
         "--project",

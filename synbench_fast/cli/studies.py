@@ -7,16 +7,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, TextIO
 
-import click
+import typer
 
 from synbench_fast.arguments import UsageError
 from synbench_fast.cli.completion import encoder_names
 from synbench_fast.cli.options import Output, output_options, score_options
 from synbench_fast.cli.parsing import (
     Group,
+    add,
     argument,
     choice,
     choices,
+    command,
     flag,
     integer,
     number,
@@ -47,27 +49,26 @@ ENCODER = (
 )
 
 
-@click.group(
+study = typer.Typer(
     cls=Group,
     invoke_without_command=True,
     short_help="Ask more of encoders: sensitivity, eps*, probes, validity.",
-    examples=(
-        "synbench-fast study eps-star builtin:conv --input-shape 3,16,16 --preset quick",
-        "synbench-fast study linear-probe --help",
-    ),
+    epilog="synbench-fast study eps-star builtin:conv --input-shape 3,16,16 --preset quick\n"
+    "synbench-fast study linear-probe --help",
 )
-@click.pass_context
-def study(context: click.Context) -> None:
+
+
+@study.callback()
+def _study(context: typer.Context) -> None:
     """Ask a question about encoders that takes many scores or labelled data."""
     if context.invoked_subcommand is None:
         print(context.get_help(), file=sys.stderr)
-        context.exit(2)
+        raise typer.Exit(2)
 
 
 def encoders_argument(metavar: str, help: str, wanted: str = "") -> Callable[[Any], Any]:
     """Encoders; `wanted`: what a message says is missing, "" where they may be left out."""
-    required: dict[str, Any] = {"required": True, "wanted": wanted} if wanted else {}
-    return argument("encoders", text(metavar, encoder_names), help, nargs=-1, **required)
+    return argument("encoders", text(metavar, encoder_names), help, wanted, many=True)
 
 
 def deliver(stream: TextIO, report: Any, output: Output, **shown: Any) -> None:
@@ -85,7 +86,7 @@ def _check_checkpoint(config: ScoreConfig, encoders: Sequence[str]) -> None:
         raise UsageError(f"--checkpoint: expected a single ENCODER to load it into, got {len(encoders)}")
 
 
-@study.command(
+@command(
     short_help="Say how scores and ranking move with the choices of a run.",
     examples=(
         "synbench-fast study sensitivity timm:resnet18 timm:resnet34 --preset quick",
@@ -165,8 +166,7 @@ def _vary_each(encoders: Sequence[str], request: Any, output: Output) -> tuple[i
     return code, runs, missing
 
 
-@study.command(
-    "eps-star",
+@command(
     short_help="Find the budget with the largest score.",
     examples=(
         "synbench-fast study eps-star timm:resnet50 results/resnet50.json",
@@ -239,7 +239,7 @@ def _find_eps_star(spec: str, config: ScoreConfig, threshold: float, repeats: in
     return find_eps_star([score(spec, config=one, progress=advance) for one in runs], threshold=threshold)
 
 
-@study.command(
+@command(
     short_help="Compare minimax pre-training with the mean loss.",
     examples=(
         "synbench-fast study pretrain --demo",
@@ -285,3 +285,6 @@ def pretrain(*, demo: bool, output: Output, **options: Any) -> None:
             stream.write(report.to_json() + "\n")
         else:
             print_report(stream, report)
+
+
+add(study, sensitivity, eps_star, pretrain)

@@ -31,7 +31,7 @@ _DISTRIBUTIONS = (
     "onnxruntime",
     "scikit-learn",
     "matplotlib",
-    "click",
+    "typer",
     "rich",
 )
 

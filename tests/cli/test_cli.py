@@ -25,13 +25,12 @@ from typing import Any
 
 import pytest
 from checks import PATIENCE, over, until
-from click.testing import CliRunner
 from result_example import example
+from typer.testing import CliRunner
 
 from synbench_fast import arguments
 from synbench_fast.cli import here
 from synbench_fast.cli import main as cli
-from synbench_fast.cli.studies import study
 from synbench_fast.config import ScoreConfig, options
 from synbench_fast.encoders import SOURCES, list_encoders, load_encoder, registry
 from synbench_fast.engine import environment
@@ -252,7 +251,10 @@ def test_values_that_are_not_finite_are_shown_without_an_error(
     assert done.stderr == "warning: builtin:conv: samples: 1024 is few for 256 features\n"
 
 
-COMMANDS = {**cli.app.commands, **{f"study {name}": one for name, one in study.commands.items()}}
+COMMANDS = {
+    **cli.commands.commands,
+    **{f"study {name}": one for name, one in cli.commands.commands["study"].commands.items()},
+}
 VERBS = sorted(set(COMMANDS) - {"bench", "study"})
 
 
@@ -302,7 +304,7 @@ def test_help_has_panels() -> None:
 
 @pytest.mark.parametrize("name", VERBS)
 def test_examples_are_command_lines(name: str) -> None:
-    examples = COMMANDS[name].examples  # type: ignore[attr-defined]
+    examples = COMMANDS[name].epilog.splitlines()
     assert 1 <= len(examples) <= 4
     for line in examples:
         program, *words = shlex.split(line)
@@ -319,7 +321,9 @@ def test_the_first_command_to_try_is_on_one_line(words: list[str]) -> None:
     assert done.stderr.startswith("error: --format")
 
 
-@pytest.mark.parametrize(("words", "verbs"), [([], cli.app.commands), (["study"], study.commands)])
+@pytest.mark.parametrize(
+    ("words", "verbs"), [([], cli.commands.commands), (["study"], cli.commands.commands["study"].commands)]
+)
 def test_the_list_of_commands_is_not_cut_off(words: list[str], verbs: dict[str, Any]) -> None:
     done = CliRunner().invoke(cli.app, words, env={"COLUMNS": "80"})
     assert done.exit_code == 2 and done.stdout == ""
@@ -621,7 +625,7 @@ def test_other_usage_errors() -> None:
     wrong = invoke("rum")
     assert (wrong.exit_code, wrong.stderr) == (
         2,
-        "error: command: expected one of run, compare, report, status, export, study, ls, info, demo, bench, got 'rum', did you mean run?\n",
+        "error: command: expected one of run, compare, report, status, export, ls, info, demo, bench, study, got 'rum', did you mean run?\n",
     )
     wrong = invoke("study", "linear-prob")
     assert (wrong.exit_code, wrong.stderr) == (
@@ -1333,10 +1337,10 @@ def test_a_real_run_stops_at_a_signal_with_whole_files(tmp_path: Path) -> None:
 
 
 def test_every_field_of_the_configuration_is_an_option_of_run() -> None:
-    params = {one.name: one for one in cli.app.commands["run"].params}
+    params = {one.name: one for one in cli.commands.commands["run"].params}
     for name, (about, default) in options().items():
         one = params[name]
-        assert one.panel == about.panel and str(one.help).startswith(about.help)  # type: ignore[attr-defined]
+        assert one.rich_help_panel == about.panel and str(one.help).startswith(about.help)  # type: ignore[attr-defined]
         if not about.kind.is_flag and default is not None:
             assert about.kind.read(f"--{name}", str(one.default)) == default
 

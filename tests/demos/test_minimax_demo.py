@@ -203,11 +203,10 @@ def test_the_command(
 def test_the_commands_defaults_are_those_of_the_function() -> None:
     import inspect
 
-    from synbench_fast.cli.studies import study
     from synbench_fast.demos.minimax import REFERENCES
 
     function = inspect.signature(run_pretraining).parameters
-    command = {one.name: one for one in study.commands["pretrain"].params}
+    command = {one.name: one for one in cli.commands.commands["study"].commands["pretrain"].params}
     for name in ("runs", "seed", "steps", "features", "temperature", "reference"):
         assert str(function[name].default) == command[name].default
     assert command["reference"].metavar == "|".join(REFERENCES)

@@ -104,7 +104,7 @@ def test_one_of_two_encoders_has_to_be_named(tmp_path: Path, case: str) -> None:
 
 def test_one_of_two_encoders_by_every_way(tmp_path: Path) -> None:
     """From Python, the command line and a list; the result says which one it was."""
-    from click.testing import CliRunner
+    from typer.testing import CliRunner
 
     from synbench_fast.cli.main import app
     from synbench_fast.fleet.models import expand

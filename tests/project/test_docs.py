@@ -25,7 +25,6 @@ from synbench_fast import minimax, report
 from synbench_fast.arguments import UsageError
 from synbench_fast.checks import THRESHOLDS
 from synbench_fast.cli import main as cli
-from synbench_fast.cli.studies import study
 from synbench_fast.config import PRESETS
 from synbench_fast.encoders.registry import REGISTRY
 from synbench_fast.ops.dispatch import OPERATIONS
@@ -41,7 +40,10 @@ DOCUMENTS = (
     *(str(p.relative_to(ROOT)) for p in sorted(ROOT.glob("docs/**/*.md"))),
 )
 TEXTS = {name: (ROOT / name).read_text(encoding="utf-8") for name in DOCUMENTS}
-COMMANDS = {**cli.app.commands, **{f"study {name}": one for name, one in study.commands.items()}}
+COMMANDS = {
+    **cli.commands.commands,
+    **{f"study {name}": one for name, one in cli.commands.commands["study"].commands.items()},
+}
 
 
 class Block(NamedTuple):

@@ -19,14 +19,13 @@ from checks import PATIENCE
 
 import synbench_fast
 from synbench_fast.cli import main as cli
-from synbench_fast.cli.studies import study
 from synbench_fast.engine import environment
 
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 COMMANDS = [
-    *([name] for name in sorted(cli.app.commands)),
-    *(["study", name] for name in sorted(study.commands)),
+    *([name] for name in sorted(cli.commands.commands)),
+    *(["study", name] for name in sorted(cli.commands.commands["study"].commands)),
 ]
 HEAVY = ("torch", "numpy", "scipy", "triton", "pandas", "matplotlib", "rich")
 

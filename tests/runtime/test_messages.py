@@ -64,7 +64,7 @@ def test_results_that_find_no_room_are_one_line(tmp_path: Path, command: str) ->
 
 def test_ctrl_c_before_a_command_begins_is_one_line(tmp_path: Path) -> None:
     """While Python imports what the command line is made of; one of its modules is slow here."""
-    (tmp_path / "click.py").write_text("import time\nopen('begun', 'w').close()\ntime.sleep(60)\n")
+    (tmp_path / "typer.py").write_text("import time\nopen('begun', 'w').close()\ntime.sleep(60)\n")
     process = subprocess.Popen(
         [sys.executable, "-m", "synbench_fast", "ls"], cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])},

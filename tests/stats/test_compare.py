@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 import torch
 from checks import Array, refused
-from click.testing import CliRunner
 from result_example import example
 from scipy.stats import norm
 from scipy.stats import t as student
+from typer.testing import CliRunner
 
 import synbench_fast as sb
 from synbench_fast.cli import main as cli

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 from checks import refused
-from click.testing import CliRunner
 from result_example import example
+from typer.testing import CliRunner
 
 import synbench_fast as sb
 from synbench_fast.cli import main as cli
@@ -309,10 +309,9 @@ def test_command_goes_on_after_an_encoder_that_fails() -> None:
 
 
 def test_defaults_of_python_and_of_the_command_are_the_same() -> None:
-    from synbench_fast.cli.studies import study
     from synbench_fast.studies.eps_star import EPS_GRID, EPS_STAR_THRESHOLD
 
-    command = study.commands["eps-star"]
+    command = cli.commands.commands["study"].commands["eps-star"]
     defaults = {one.name: one.default for one in command.params}
     listed = tuple(float(one) for one in defaults["eps"].split(","))
     assert listed == EPS_GRID == tuple(round(0.1 * i, 1) for i in range(9))

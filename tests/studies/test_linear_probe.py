@@ -17,11 +17,11 @@ import numpy as np
 import pytest
 import torch
 from checks import refused
-from click.testing import CliRunner
 from scipy.optimize import minimize
 from scipy.stats import binomtest
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
+from typer.testing import CliRunner
 
 import synbench_fast as sb
 from synbench_fast.cli import main as cli

@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 import torch
 from checks import refused
-from click.testing import CliRunner
 from scipy.stats import chi2
 from torch import Tensor, nn
+from typer.testing import CliRunner
 
 import synbench_fast as sb
 from synbench_fast.cli import main as cli
