@@ -579,6 +579,7 @@ def test_options_that_are_named_exist() -> None:
     known |= {
         "--help",
         "--list",
+        "--cache",
         "--case",
         "--repeat",
         "--part",
