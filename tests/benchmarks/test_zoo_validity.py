@@ -173,4 +173,6 @@ def test_the_page_has_the_tables_of_the_stored_rows(tmp_path, monkeypatch, capsy
     assert len(tables) == 10
     for one in tables:
         assert one in page, one.splitlines()[0]
+    lines = re.findall(r"^python -m zoo (.*)$", page, re.M)
+    assert [command._parser().parse_args(one.split()).what for one in lines] == ["validity"] * 2
     assert figure.read_text(encoding="utf-8").count("<svg") == 1
