@@ -112,13 +112,19 @@ class ClassAccuracy:
         return min(int(i), int(j)), max(int(i), int(j)), float(both[i, j])
 
 
+def _finite(x: Tensor) -> Tensor:
+    if not bool(torch.isfinite(x).all()):
+        raise SynbenchError("features: expected finite values, got NaN or infinity")
+    return x
+
+
 def class_accuracy(x: Tensor, labels: Tensor, ridge: float = RIDGE) -> ClassAccuracy:
     """Left-out accuracy of K classes from features x [N, F] and labels [N], see the module; errors as there.
 
     The standard error takes the classes as given and the samples as independent: sqrt(sum_k p_k (1 - p_k) / (n_k - 1)) / K,
     with each p_k at least one sample away from 0 and 1.
     """
-    x = x.double()
+    x = _finite(x.double())
     deviation = x.std(0)
     live = deviation > ROUNDING * x.abs().amax(0)
     found = left_out_distances(x[:, live] / deviation[live], labels, [ridge])
@@ -149,9 +155,7 @@ def left_out_distances(x: Tensor, labels: Tensor, ridges: Sequence[float]) -> Le
     Raises:
         SynbenchError: a class with fewer than 2 samples, features that are not finite, a ridge that is not positive.
     """
-    x, labels = x.double(), labels.long()
-    if not bool(torch.isfinite(x).all()):
-        raise SynbenchError("features: expected finite values, got NaN or infinity")
+    x, labels = _finite(x.double()), labels.long()
     if any(not 0 < one < float("inf") for one in ridges):
         raise SynbenchError(f"ridges: expected positive numbers, got {list(ridges)}")
     count = torch.bincount(labels)

@@ -408,6 +408,8 @@ def test_other_shell_lines() -> None:
         elif words[:2] == ["pip", "install"]:
             wanted = re.fullmatch(r"(?:\.|synbench-fast)(?:\[(.+)\])?", words[2])
             assert wanted and set((wanted[1] or "timm").split(",")) <= set(extras)
+        elif words[:3] == ["python", "-m", "zoo"]:  # its options: tests/benchmarks/test_zoo_validity.py
+            assert (ROOT / "benchmarks" / "zoo" / "__main__.py").is_file()
         elif words[0] == "python":
             assert (ROOT / words[1]).is_file()
         else:
@@ -581,6 +583,7 @@ def test_options_that_are_named_exist() -> None:
     known |= {
         "--help",
         "--list",
+        "--cache",
         "--case",
         "--repeat",
         "--part",

@@ -130,5 +130,8 @@ def test_refusals() -> None:
         class_accuracy(x[:9], labels[:9])
     with refused("features: expected finite values, got NaN or infinity"):
         left_out_distances(x.index_fill(0, torch.tensor([3]), math.nan), labels, (0.3,))
+    for value in (math.nan, math.inf):  # one feature, which must not pass for a constant one
+        with refused("features: expected finite values, got NaN or infinity"):
+            class_accuracy(x.index_fill(1, torch.tensor([2]), value), labels)
     with refused("ridges: expected positive numbers, got [0.0]"):
         left_out_distances(x, labels, (0.0,))
