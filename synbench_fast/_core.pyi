@@ -90,3 +90,23 @@ def score_auc(
     accuracy: _Array, bound: _Array, thresholds: _Array, grid: bool, threads: int
 ) -> NDArray[np.float64]: ...
 def nuclear_norm(products: _Array, rows: _Array, columns: _Array, threads: int) -> NDArray[np.float64]: ...
+def fields(
+    x: _Array,
+    gain: _Array,
+    mix: _Array,
+    center: float,
+    *,
+    seed: int,
+    purpose: int,
+    stream: int,
+    start: int,
+    threads: int = 0,
+) -> None: ...
+def paint(
+    x: _Array, ground: _Array, strokes: _Array, colours: _Array, outlines: _Array, threads: int = 0
+) -> None: ...
+def random_words(
+    seed: int, purpose: int, stream: int, start: int, count: int, first: int, quads: int
+) -> NDArray[np.uint32]: ...
+def roll(x: _Array, picture: _Array, places: _Array, contrast: _Array, threads: int = 0) -> None: ...
+def view(x: _Array, scene: _Array, maps: _Array, colours: _Array, threads: int = 0) -> None: ...

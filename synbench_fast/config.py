@@ -527,11 +527,11 @@ class ScoreConfig:
         return cls.of(None, document)
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> Self:
-        """From a TOML file whose keys are fields."""
+    def load(cls, path: str | os.PathLike[str], base: ScoreConfig | None = None) -> Self:
+        """From a TOML file whose keys are fields; the others are those of `base`, or the defaults."""
         try:
             with Path(path).open("rb") as file:
-                return cls.from_dict(tomllib.load(file))
+                return cls.of(base, tomllib.load(file))
         except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise SynbenchError(f"config: expected a TOML file, got {os.fspath(path)!r} ({error})") from None
         except SynbenchError as error:

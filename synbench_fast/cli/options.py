@@ -107,7 +107,8 @@ def score_options(*names: str, from_file: bool = False, **defaults: Any) -> Call
             found = {one.name: values.pop(one.name) for one in wanted}
             path = values.pop("config", None)
             with usage_errors():
-                base = made(**defaults) if path is None else made.load(path)
+                base = made(**defaults)
+                base = base if path is None else made.load(path, base)
                 ready = made.of(base, {name: value for name, value in found.items() if given(name)})
             return function(config=ready, **values)
 

@@ -362,7 +362,7 @@ def test_every_option_reaches_score_typed(calls: list[Any], tmp_path: Path) -> N
         eps=(0.0, 0.5), thresholds=(0.7,), estimator="paper", scales=5, samples=64, preset="quick", device="cuda:1",
         dtype="bfloat16", backend="torch", compile=False, batch_size=8, seed=2**64 - 1, prior=0.25, center=0.0,
         integral="grid", average="sampled", input_shape=(3, 32, 32), pool="avg", checkpoint=str(weights),
-        random_init=True, published_preprocessing=True, trust_remote_code=True, threads=1, precision=0.01,
+        random_init=True, published_preprocessing=True, trust_remote_code=True, threads=1, precision=0.01, structure=True,
     )  # fmt: skip
     invoke("run", "a:b", "--mean", "-1,0.5,0.5", "--std", "0.25,0.25,1")
     assert (calls[1][1].mean, calls[1][1].std) == ((-1.0, 0.5, 0.5), (0.25, 0.25, 1.0))
@@ -378,7 +378,7 @@ def test_scales_are_a_count_or_values(calls: list[Any], text: str, value: Any) -
 
 def test_what_is_not_given_is_the_default(calls: list[Any]) -> None:
     invoke("run", "builtin:conv")
-    assert calls[0][1] == ScoreConfig()
+    assert calls[0][1] == ScoreConfig(structure=True)
 
 
 @pytest.mark.parametrize(
@@ -1401,7 +1401,9 @@ def test_a_file_gives_options_and_the_command_line_wins(calls: list[Any], tmp_pa
     )
     done = invoke("run", "a:b", "--config", str(path), "--eps", "0.3", "--no-random-init", "--format", "json")
     assert done.exit_code == 0, done.stderr
-    assert calls[0][1] == ScoreConfig(eps=0.3, preset="quick", thresholds=(0.7,), scales=(1.0, 2.0))
+    assert calls[0][1] == ScoreConfig(
+        eps=0.3, preset="quick", thresholds=(0.7,), scales=(1.0, 2.0), structure=True
+    )
     path.write_text(f"checkpoint = {str(path)!r}\n")
     assert invoke("run", "a:b", "c:d", "--config", str(path)).stderr == (
         "error: --checkpoint: expected a single MODEL to load it into, got 2\n"
