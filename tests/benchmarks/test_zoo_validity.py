@@ -92,6 +92,8 @@ def test_a_predictor_that_some_lack_is_compared_on_the_others():
     assert (value, count) == (pytest.approx(expected), 4)
     assert cell.estimate("structure score", "published score, eps 0")[0] == pytest.approx(1 - expected)
     assert cell.text("published score, eps 0").endswith(", 4 networks")
+    rows[2]["published"]["0"][1] = 0.01
+    assert "| published score known to 0.1 (1) |" in validity.subset_tables(rows)[1]
 
 
 def test_siblings_are_drawn_together():
@@ -170,7 +172,7 @@ def test_the_page_has_the_tables_of_the_stored_rows(tmp_path, monkeypatch, capsy
     command.main()
     page = (ROOT / "docs" / "validity.md").read_text(encoding="utf-8")
     tables = re.findall(r"(?:^\|.*\n)+", capsys.readouterr().out, re.M)
-    assert len(tables) == 10
+    assert len(tables) == 11
     for one in tables:
         assert one in page, one.splitlines()[0]
     lines = re.findall(r"^python -m zoo (.*)$", page, re.M)
