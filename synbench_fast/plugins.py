@@ -31,7 +31,6 @@ from synbench_fast.errors import SynbenchError, first_line
 if TYPE_CHECKING:
     from importlib import metadata
 
-    from synbench_fast.stats.point import CurvePoint
 
 __all__ = ["GROUPS", "Estimator", "Plugin", "listing", "load", "names", "origin", "used_distributions"]
 
@@ -64,7 +63,7 @@ class Estimator:
             `precision` adds samples. Not so for a classifier that gets better with more of them.
     """
 
-    point: Callable[..., CurvePoint]
+    point: Callable[..., Any]  # a stats.point.CurvePoint
     splits: int = 1
     unbiased: bool = False
 
