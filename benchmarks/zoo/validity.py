@@ -265,11 +265,13 @@ def subset_table(rows: Sequence[Row], title: str) -> str:
 
 def subset_tables(rows: Sequence[Row]) -> list[str]:
     """Networks that saw ImageNet, and those whose published score is the most certain."""
-    certain = [row for row in rows if "published" in row and (row["published"]["0"][1] or math.inf) < CERTAIN]
-    return [
-        subset_table([row for row in rows if "ImageNet" in row["trained_for"]], "trained on ImageNet"),
-        subset_table(certain, f"published score known to {CERTAIN:g}"),
-    ]
+    subsets = {
+        "trained on ImageNet": [row for row in rows if "ImageNet" in row["trained_for"]],
+        f"published score known to {CERTAIN:g}": [
+            row for row in rows if "published" in row and (row["published"]["0"][1] or math.inf) < CERTAIN
+        ],
+    }
+    return [subset_table(chosen, title) for title, chosen in subsets.items() if chosen]
 
 
 def twin_table(rows: Sequence[Row]) -> str:
