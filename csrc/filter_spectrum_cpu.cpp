@@ -145,7 +145,7 @@ SYNBENCH_INLINE void any_radix(const Planes<T>& x, const Planes<T>& y, const Sta
     for (i64 k = 0; k < radix; ++k) {
       const float wr = stage.re[radix * p + k], wi = stage.im[radix * p + k];
       for (i64 first = 0; first < stride; first += kSums) {
-        const i64 count = std::min(kSums, stride - first);
+        const i64 left = stride - first, count = left < kSums ? left : kSums;
         const T *xr = x.re + stride * p + first, *xi = x.im + stride * p + first;
         T r[kSums] = {}, i[kSums] = {};
         for (i64 q = 0; q < count; ++q) {
