@@ -229,7 +229,7 @@ def test_mistakes() -> None:
 
 
 def test_gaussian_falls_with_eps_and_paper_need_not() -> None:
-    """The two facts that docs/probe.md states, on a random net where 128 samples are few for 64 features."""
+    """The two facts that docs/linear-probe.md states, on a random net where 128 samples are few for 64 features."""
     options: dict[str, Any] = {
         "input_shape": (1, 8, 8), "eps": (0.0, 0.1, 0.4, 0.8), "thresholds": (0.7,), "scales": 12,
         "device": "cpu",

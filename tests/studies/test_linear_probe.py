@@ -604,8 +604,8 @@ def test_command_and_the_command_it_records(small: str) -> None:
 
 
 def test_example_of_the_document_runs() -> None:
-    """docs/probe.md's offline example, with the encoder and data it names."""
-    text = (Path(__file__).parents[2] / "docs" / "probe.md").read_text(encoding="utf-8")
+    """docs/linear-probe.md's offline example, with the encoder and data it names."""
+    text = (Path(__file__).parents[2] / "docs" / "linear-probe.md").read_text(encoding="utf-8")
     lines = [one for one in text.splitlines() if one.startswith("synbench-fast study linear-probe builtin:")]
     assert lines
     done = invoke(*shlex.split(lines[0])[3:], "--quiet")

@@ -93,7 +93,7 @@ class LinearProbePoint:
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class LinearProbeReport(Report):
-    """Linear probes of one encoder on one data set, one per eps; see docs/probe.md.
+    """Linear probes of one encoder on one data set, one per eps; see docs/linear-probe.md.
 
     `half_distance` is half the smallest distance of two class means of the standardised training features,
     the radius of eps = 1. `command` repeats the run; empty where no shell line can.

@@ -73,7 +73,7 @@ def robust_linear_probe(
     Raises:
         SynbenchError: one line that names the argument, what was expected and what came.
 
-    Source: docs/probe.md.
+    Source: docs/linear-probe.md.
     """
     study = LinearProbe.of(config, arguments)
     with isolated(study.config.threads):
