@@ -235,7 +235,7 @@ def masked(lines: list[str]) -> Iterator[str]:
     for line in lines:
         if "images/s" in line:
             header = line
-        elif line.startswith("score "):
+        elif line.startswith(("score ", "structure:")):
             header = ""
         for column in ("images/s", "seconds", "memory") if header and line != header else ():
             if column in header:
