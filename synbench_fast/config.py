@@ -149,7 +149,11 @@ LEAST_HALF_WIDTH = 1e-4  # a tenth of what the most samples that are drawn give
 
 
 def _half_width(name: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not LEAST_HALF_WIDTH <= float(value) < 1:
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, numbers.Real)
+        or not LEAST_HALF_WIDTH <= float(value) < 1
+    ):
         raise SynbenchError(f"{name}: expected a half-width in [{LEAST_HALF_WIDTH:g}, 1), got {value!r}")
     return float(value)
 
