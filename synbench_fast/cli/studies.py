@@ -185,7 +185,7 @@ def _vary_each(encoders: Sequence[str], request: Any, output: Output) -> tuple[i
 )
 @score_options(
     "eps", "estimator", "scales", "samples", "preset", "seed", *ENCODER,
-    eps=tuple(i / 10 for i in range(9)), estimator="paper",
+    eps=tuple(i / 10 for i in range(9)),
 )  # fmt: skip
 @output_options("table", "json")
 def eps_star(

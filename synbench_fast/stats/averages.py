@@ -31,6 +31,7 @@ Area = Callable[[Tensor, Tensor], Tensor]  # accuracy and bound [J, E] -> mean a
 # Which part of its error an interval may owe to samples that nothing decides, and to a correction that is refuted: the
 # optimism as counted exceeds that of Gaussian margins by more than this. Beyond them it is withheld.
 MOSTLY_UNDECIDED, PARTLY_DOUBTED, REFUTED = 0.55, 0.2, 1.12
+CLEARLY = 2.5  # errors
 FEW_VALUES = 0.75  # share of the samples that repeat the margin of another one: robust accuracy is a step function there
 
 
@@ -274,19 +275,20 @@ def _doubt(points: Sequence[CurvePoint], count: int) -> tuple[Array, bool]:
     """[B] which part of the corrections for finite N is in doubt, |1 - b|, and whether b refutes them.
 
     b is the optimism as counted over that expected, pooled over the scales by least squares. It refutes if that over the
-    `count` first budgets exceeds REFUTED, and 1 by two of its errors, which its residuals at the scales say. 0 and False
-    for estimators that do not correct.
+    `count` first budgets exceeds REFUTED, and 1 by CLEARLY of its errors: counting n samples of which a share p changes
+    sides has the variance p/n; budgets share their samples. 0 and False for estimators that do not correct.
     """
     if any(one.optimism is None for one in points):
         return np.zeros(len(points[0].eps)), False
     counted, expected = np.stack([np.asarray(one.optimism)[:2] for one in points], 1)
-    product, square = counted * expected, np.square(expected)
-    total = square.sum(0)
-    ratio = np.where(total > 0, product.sum(0) / np.where(total > 0, total, 1.0), 1.0)
-    together, weight = product[:, :count].sum(1), square[:, :count].sum(1)
-    pooled = together.sum() / max(float(weight.sum()), 1e-300)
-    error = np.sqrt(np.square(together - pooled * weight).sum()) / max(float(weight.sum()), 1e-300)
-    return np.abs(1 - ratio), bool(pooled > REFUTED and pooled > 1 + 2 * error)
+    total = np.square(expected).sum(0)
+    ratio = np.where(total > 0, (counted * expected).sum(0) / np.where(total > 0, total, 1.0), 1.0)
+    samples = np.array([one.count for one in points])[:, None]
+    weight = float(total[:count].sum())
+    excess = float(((counted - expected) * expected)[:, :count].sum())
+    noise = (expected * np.sqrt(expected.clip(0) / samples))[:, :count].sum(1)
+    clear = CLEARLY * float(np.sqrt(np.square(noise).sum()))
+    return np.abs(1 - ratio), excess > max((REFUTED - 1) * weight, clear)
 
 
 def _unexplained(drift: Array, stderr: Array) -> Array:

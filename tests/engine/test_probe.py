@@ -422,7 +422,7 @@ def test_scales_without_a_signal_are_warned_of_and_have_no_nan(prior: float) -> 
     assert all(math.isfinite(one.score) for one in curve.scores)
     # The bound of next to no signal has next to no limit, and its error even less; an unknown one is NaN.
     for one in curve.scores:
-        if one.threshold < 0.7 and prior == 0.3:
+        if one.threshold <= 0.7 and prior == 0.3:
             assert math.isnan(one.stderr) or one.ci95_low < 0
         else:
             assert math.isfinite(one.stderr)

@@ -504,7 +504,7 @@ def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert cli.main([*words, path, "--format", "json", "--out", str(tmp_path / "out")]) == 0
     suite = SuiteResult.from_json(capsys.readouterr().out)
     assert suite.tasks == ["plain", "low"]
-    stored = [SuiteResult.load(one) for one in (tmp_path / "out").iterdir()]
+    stored = [SuiteResult.load(one) for one in sorted((tmp_path / "out").glob("*.json"))]
     assert [one.to_dict() for one in stored] == [suite.to_dict()]
     assert suite.command.endswith(f"--tasks {path}")
     assert cli.main([*shlex.split(suite.command)[1:], "--quiet", "--format", "json"]) == 0

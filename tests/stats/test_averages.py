@@ -246,24 +246,18 @@ def test_an_area_that_undecided_samples_make_up_is_withheld() -> None:
 
 
 @pytest.mark.parametrize(
-    ("ratio", "noise", "refuted"), [(1.05, 0.0, False), (1.5, 0.0, True), (1.5, 2.0, False)]
+    ("ratio", "samples", "refuted"), [(1.05, 10**6, False), (1.5, 400, True), (1.5, 40, False)]
 )
 def test_a_correction_that_is_refuted_beyond_chance_withholds(
-    ratio: float, noise: float, refuted: bool
+    ratio: float, samples: int, refuted: bool
 ) -> None:
-    """The optimism as counted is `ratio` of that expected, give or take `noise` from scale to scale."""
+    """The error of `ratio` from 8 scales is sqrt(1 / (8 * 0.03 * samples)): 0.10 and 0.32 of 400 and 40 samples."""
     points, expected = points_of(1e-4), np.full(4, 0.03)
-    signs = np.resize([1.0, -1.0], len(points))
-    doubtful = [
-        replace(
-            p,
-            correction=np.full(12, 0.02),
-            optimism=np.stack([(ratio + noise * sign) * expected, expected, expected, expected]),
-        )
-        for p, sign in zip(points, signs, strict=True)
-    ]
-    found = found_of(doubtful, False)
-    assert (len(found.withheld) == 4) == refuted and bool(found.withheld) == refuted
+    optimism = np.stack([ratio * expected, expected, expected, expected])
+    found = found_of(
+        [replace(p, correction=np.full(12, 0.02), optimism=optimism, count=samples) for p in points], False
+    )
+    assert len(found.withheld) == (4 if refuted else 0)
     assert bool(found.robust_withheld) == refuted
 
 

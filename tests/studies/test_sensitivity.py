@@ -454,9 +454,9 @@ def test_json_csv_files_and_the_line_that_repeats_it(tmp_path: Path) -> None:
     assert done.exit_code == 0
     (line,) = done.stdout.splitlines()
     document = Sensitivity.from_json(line)
-    (path,) = tmp_path.iterdir()
+    (path,) = tmp_path.glob("*.json")
     assert f"wrote {path}" in done.stderr
-    assert Sensitivity.from_json(path.read_text(encoding="utf-8")) == document
+    assert Sensitivity.load(path) == document
     words = shlex.split(document.command)
     assert words[:5] == ["synbench-fast", "study", "sensitivity", *FOUR[1:3]]
     again = invoke(*words[3:], "--format", "json", "--quiet")
@@ -503,11 +503,11 @@ def test_ctrl_c_keeps_the_encoders_that_were_finished(monkeypatch: pytest.Monkey
     [
         ([], "ENCODER: expected at least one encoder such as timm:resnet50, got none"),
         (["a:b", "--vary", "sede"], "--vary: expected one of seed, samples, scales, thresholds, dtype, preprocessing, got 'sede', did you mean seed?"),
-        (["a:b", "--vary", "dtype,dtype"], "--vary: expected every factor once, got 'dtype' twice"),
+        (["a:b", "--vary", "dtype,dtype"], "--vary: expected each once, got 'dtype' twice in 'dtype,dtype'"),
         (["a:b", "--seeds", "1"], "--seeds: expected at least 2 to see their spread, got '1'"),
         (["a:b", "--seeds", "x"], "--seeds: expected an integer of at least 1, got 'x'"),
         (["a:b", "--vary", "thresholds", "--thresholds", "0.6"], "--thresholds: expected at least two to vary them, got '0.6'"),
-        (["a:b", "c:d", "--checkpoint", "x"], "--checkpoint: expected a single ENCODER to load it into, got 2"),
+        (["a:b", "c:d", "--checkpoint", __file__], "--checkpoint: expected a single ENCODER to load it into, got 2"),
         (["a:b", "--format", "xml"], "--format: expected one of table, json, csv, got 'xml'"),
         (["a:b", "--dtype", "float23"], "--dtype: expected one of auto, float32, tf32, bfloat16, float16, float64, got 'float23', did you mean float32?"),
     ],
@@ -520,6 +520,6 @@ def test_usage_errors_are_one_line_and_exit_2(arguments: list[str], message: str
 
 
 def test_names_without_torch_are_those_with_it() -> None:
-    from synbench_fast.cli import sensitivity as cli_sensitivity
+    from synbench_fast.cli import studies
 
-    assert cli_sensitivity._FACTORS == FACTORS
+    assert studies.FACTORS == FACTORS
