@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+import typer
 
 import synbench_fast
 from synbench_fast import minimax, report, studies
@@ -581,7 +582,6 @@ def test_options_that_are_named_exist() -> None:
         "--install-completion",
         "--cache",
         "--list",
-        "--cache",
         "--case",
         "--repeat",
         "--part",
