@@ -310,7 +310,9 @@ def test_labels_of_the_batch_are_not_read() -> None:
             Batch(batch.x, 1 - batch.y, *(getattr(batch, k) for k in ("scale_index", "split", "start"))),
             batch.x,
         )
-    assert probes[0].compute() == probes[1].compute()
+    assert repr(probes[0].compute()) == repr(
+        probes[1].compute()
+    )  # where NaN, an error withheld, equals itself
 
 
 # Compilation
@@ -355,7 +357,12 @@ def quiet(action: Callable[[], Any]) -> Any:
 def test_whole_batches_are_compiled_and_the_rest_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
     compiler = Compiler()
     monkeypatch.setattr(torch, "compile", compiler)
-    options: dict[str, Any] = {**SMALL, "scales": (1.0, 3.0), "batch_size": 128}
+    options: dict[str, Any] = {
+        **SMALL,
+        "scales": (1.0, 3.0),
+        "batch_size": 128,
+        "seed": 2,
+    }  # no interval withheld
     result = quiet(lambda: sb.score("builtin:identity", **options, compile=True))
     assert compiler.sizes == [128] * 5  # once to compile, then two of each scale; 44 are left over
     assert result.cost.compiled and result.warnings == []

@@ -420,7 +420,7 @@ def test_run(factories: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert main(words) == 1
     errors = capsys.readouterr().err.replace("\n", " ")
     assert RANDOM in errors and COMPANY in errors
-    (path,) = (tmp_path / "out").iterdir()
+    (path,) = (tmp_path / "out").glob("*.json")
     assert any(one.startswith(COMPANY) for one in Result.load(path).warnings)
 
 

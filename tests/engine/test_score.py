@@ -75,7 +75,7 @@ def test_linear_encoder_scores_its_population_value(prior: float) -> None:
     rng = np.random.default_rng(7)
     weight = rng.standard_normal((10, 24)) * np.linspace(0.2, 2.0, 10)[:, None] + 0.15
     matrix = torch.from_numpy(weight.T)
-    eps, thresholds = (0.0, 0.1, 0.3, 0.6), (0.75, 0.8, 0.9)  # above the commoner class alone
+    eps, thresholds = (0.0, 0.1, 0.3, 0.6), (0.72, 0.8, 0.9)  # above the share of the commoner class
     result = sb.score(
         lambda x: flat(x) @ matrix + 3.0,
         **{**SMALL, "samples": 1500},
@@ -109,14 +109,18 @@ def test_linear_encoder_scores_its_population_value(prior: float) -> None:
 
 
 def test_standard_errors_are_the_spread_over_seeds() -> None:
-    """80 seeds know a spread to 8 %."""
+    """80 seeds know a spread to 8 %. The scores of runs whose interval is withheld, which are few, count as well."""
     options: dict[str, Any] = {**SMALL, "samples": 200, "thresholds": (0.6, 0.7), "threads": 1}
     runs = [sb.score(lambda x: flat(x)[:, :8].relu(), **options, seed=seed) for seed in range(80)]
     scores = np.array([values(one) for one in runs])
-    predicted = np.sqrt(np.mean([values(one, "stderr") ** 2 for one in runs], axis=0))
+    errors = np.array([values(one, "stderr") for one in runs])
+    assert np.all(np.isnan(errors).mean(0) < 0.1)
+    predicted = np.sqrt(np.nanmean(errors**2, axis=0))
     np.testing.assert_allclose(predicted, scores.std(0, ddof=1), rtol=0.3)
     area = [one.robust_area.value for one in runs]
-    predicted_area = np.mean([one.robust_area.stderr for one in runs])
+    area_errors = [one.robust_area.stderr for one in runs]
+    assert np.isnan(area_errors).mean() < 0.1
+    predicted_area = np.nanmean(area_errors)
     assert predicted_area == pytest.approx(np.std(area, ddof=1), rel=0.3)
 
 

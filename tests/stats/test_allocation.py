@@ -161,7 +161,7 @@ def test_what_begins_and_what_is_the_most(monkeypatch: pytest.MonkeyPatch) -> No
     begun = sb.score(LINEAR, precision=0.5, **SMALL)
     assert set(begun.task.samples) == {256}
     assert set(sb.score(LINEAR, precision=0.5, samples=100, **SMALL).task.samples) == {100}
-    monkeypatch.setattr(importlib.import_module("synbench_fast.score"), "MOST_SAMPLES", 512)
+    monkeypatch.setattr(importlib.import_module("synbench_fast.engine.score"), "MOST_SAMPLES", 512)
     capped = sb.score(LINEAR, precision=0.001, **SMALL)
     assert set(capped.task.samples) == {512}
     expected = f"precision: expected half-widths of at most 0.001, got {widest(capped):.2g} with 512 samples at a scale"

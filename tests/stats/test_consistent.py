@@ -162,8 +162,9 @@ def test_a_correction_is_the_gain_of_the_population_over_n_samples() -> None:
     truth = norm.cdf(1.5)
     assert np.mean(counted) < truth - 0.1
     assert abs(np.mean(corrected) - truth) < 3 * np.std(corrected) / math.sqrt(60) + 0.01
-    seen, expected = np.mean(optimism, axis=0)
+    seen, expected, *attacked = np.mean(optimism, axis=0)
     assert seen == pytest.approx(expected, rel=0.15) and seen > 0.1
+    assert attacked == [seen, expected]  # of robust accuracy; at eps 0 that is the accuracy
 
 
 def test_a_sample_that_alone_makes_up_a_direction_decides_nothing_but_itself() -> None:
@@ -177,14 +178,20 @@ def test_a_sample_that_alone_makes_up_a_direction_decides_nothing_but_itself() -
     assert found.accuracy_stderr[0] < 0.005 and found.bound[0] == pytest.approx(1, abs=0.01)
 
 
-def test_a_sample_of_an_undecided_code_counts_half() -> None:
-    """One-hot codes: a code that both classes have as often decides nothing, with or without one of its samples.
+@pytest.mark.parametrize(("ones", "zeros", "right"), [(20, 20, 0.0), (21, 20, 21 / 2), (22, 20, 22.0)])
+def test_a_sample_of_a_code_that_the_others_leave_undecided_counts_half(
+    ones: int, zeros: int, right: float
+) -> None:
+    """One-hot codes: a left-out sample is on the side of most of the others that have its code.
 
-    By hand: of code 0 class 1 has 40 of 50 samples, of code 1 it has 10 of 50, of code 2 it has 20 of 40.
+    By hand: of code 0 class 1 has 40 of 50 samples, of code 1 it has 10 of 50. Of 20 and 20 samples of code 2 each is
+    outvoted by 20 to 19; of 21 and 20 the others of each of the 21 are 20 and 20, and decide nothing. Over random
+    labels of code 2 that is 1/2 on average, which counting half the samples of 20 and 20 would exceed.
     """
-    codes = torch.tensor([0] * 50 + [1] * 50 + [2] * 40)
-    y = torch.tensor(([1] * 40 + [0] * 10) + ([1] * 10 + [0] * 40) + ([1] * 20 + [0] * 20))
+    codes = torch.tensor([0] * 50 + [1] * 50 + [2] * (ones + zeros))
+    y = torch.tensor(([1] * 40 + [0] * 10) + ([1] * 10 + [0] * 40) + ([1] * ones + [0] * zeros))
     x = torch.nn.functional.one_hot(codes).float()
     found = sb.evaluate_features(x, y, eps=0.0, estimator="counted")
-    assert found.accuracy[0] == pytest.approx((40 + 40 + 20 / 2) / 140, abs=1e-12)
-    assert sb.evaluate_features(x, y, eps=0.0).repeated == pytest.approx(1 - 3 / 140)  # margins +v, -v and 0
+    assert found.accuracy[0] == pytest.approx((40 + 40 + right) / len(y), abs=1e-12)
+    if ones == zeros:  # margins +v, -v and 0
+        assert sb.evaluate_features(x, y, eps=0.0).repeated == pytest.approx(1 - 3 / 140)

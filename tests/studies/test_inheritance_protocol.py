@@ -302,7 +302,10 @@ def test_damaged_cells_are_named(original: Classifier, tmp_path: Path) -> None:
         (text.replace("inheritance-cell", "other"), "expected a document of schema"),
         (text.replace('"schema_version": 1', '"schema_version": 7'), "expected schema_version 1, got 7"),
         (text.replace('"lr": 0.05', '"lr": 0.06'), "expected the configuration that the file is named by"),
-        (text.replace('"pretraining_after"', '"pretraining_afer"'), "pretraining_afer"),
+        (
+            text.replace('"pretraining_after"', '"pretraining_afer"'),
+            "pretraining_after: expected a number, got no such field",
+        ),
     ):
         path.write_text(damaged, encoding="utf-8")
         with refused(path.name, words):

@@ -257,7 +257,7 @@ def test_a_preset_is_compared_with_the_mean_over_its_own_scales() -> None:
 def test_rankings_and_which_swaps_are_ties() -> None:
     """Two equally good encoders swap by luck; one that loses its features in bfloat16 swaps in truth."""
     document = sb.studies.measure_sensitivity(
-        [eight, other_eight, four], **{**FLAT, "scales": 8}, vary="seed,dtype", seeds=4
+        [eight, other_eight, four], **{**FLAT, "scales": 8}, vary="seed,dtype", seeds=4, seed=1
     )
     swapped = [one for one in document.rankings if one.swaps]
     assert swapped

@@ -288,7 +288,7 @@ def _rankings(
 
 
 def _ties(runs: Sequence[VariedRuns], eps: float, threshold: float) -> dict[frozenset[str], bool]:
-    """Whether `compare` calls a pair of base scores a tie; nothing for what it cannot compare."""
+    """Whether `compare` calls a pair of base scores a tie; nothing for what it cannot compare, or has no interval for."""
     bases = [one.base for one in runs]
     paired = len({one.task.shape for one in bases}) == 1 and all(one.influence is not None for one in bases)
     try:
@@ -296,4 +296,4 @@ def _ties(runs: Sequence[VariedRuns], eps: float, threshold: float) -> dict[froz
     except SynbenchError:
         return {}
     pairs = combinations((one.label for one in runs), 2)
-    return {frozenset(pair): one.tie for pair, one in zip(pairs, found, strict=True)}
+    return {frozenset(pair): one.tie for pair, one in zip(pairs, found, strict=True) if not one.withheld}

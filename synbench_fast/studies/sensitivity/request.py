@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
 from torch import nn
@@ -43,6 +43,10 @@ class Request(Study):
     """
 
     verb: ClassVar[str] = "sensitivity"
+    # No table or level of the study has the structure score, and the command has no option for it.
+    reads: ClassVar[tuple[str, ...] | None] = tuple(
+        one.name for one in fields(ScoreConfig) if one.name != "structure"
+    )
 
     vary: tuple[str, ...] = option(None, _factors)
     seeds: int = 5
