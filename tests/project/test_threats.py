@@ -788,7 +788,7 @@ def test_workers_are_reached_by_no_port(tmp_path: Path) -> None:
 
 
 def test_no_reader_executes_files() -> None:
-    """No eval, exec, yaml or unsafe pickle anywhere; pickles only between processes that this package starts."""
+    """No eval, exec, yaml or pickle that is read anywhere; what workers send, the executors' pipes unpickle."""
     package = Path(__file__).parents[2] / "synbench_fast"
     forbidden = r"(?<![\w.])(eval|exec)\(|\byaml\b|joblib|dill|shelve|marshal|load_extension|allow_pickle=True|weights_only=False|shell=True|os\.system"
     pickles = set()
@@ -797,4 +797,4 @@ def test_no_reader_executes_files() -> None:
         assert not re.search(forbidden, text.replace("weights_only=False.", "")), path
         if re.search(r"\bpickle\.loads?\(", text):
             pickles.add(path.name)
-    assert pickles == {"reader.py"}
+    assert not pickles
