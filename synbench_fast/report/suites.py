@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import csv
+import math
 from dataclasses import replace
 from typing import TextIO
 
 from synbench_fast.printable import named_cells, print_table, printable
 from synbench_fast.results.records import CSV_COLUMNS, with_error
-from synbench_fast.results.suite import SuiteResult
+from synbench_fast.results.suite import SuiteResult, SuiteScore
 
 __all__ = ["SUITE_CSV_COLUMNS", "SuiteSink", "suite_sink"]
 
@@ -77,11 +78,7 @@ class _Table(SuiteSink):
                 rows.append([title, name, *(with_error(one.score, one.stderr) for one in scores)])
             both = [suite.score(*key) for key in shown]
             rows.append([title, "mean", *(with_error(one.mean, one.mean_stderr) for one in both)])
-            worst = [
-                f"{one.worst_task} {one.worst:.4f} [{one.worst_ci95_low:.4f}, {one.worst_ci95_high:.4f}]"
-                for one in both
-            ]
-            rows.append([title, "worst", *worst])
+            rows.append([title, "worst", *(_worst(one) for one in both)])
         print_table(self._stream, columns, rows, left=2)
         drawn = [count for suite in self._suites for count in suite.results[0].task.samples]
         task = replace(first.task, samples=drawn)
@@ -91,3 +88,9 @@ class _Table(SuiteSink):
             f"{first.estimator}, {task.size()}, {first.cost.dtype} on {first.cost.device}\n"
         )
         self._stream.flush()
+
+
+def _worst(one: SuiteScore) -> str:
+    """The worst task, its score, and the interval of the smallest true score where every task has one."""
+    interval = f" [{one.worst_ci95_low:.4f}, {one.worst_ci95_high:.4f}]"
+    return f"{one.worst_task} {one.worst:.4f}{interval if math.isfinite(one.worst_ci95_low) else ''}"
