@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from checks import refused
-from pipeline_cases import overlapping, with_graphs  # noqa: F401
+from pipeline_cases import with_graphs
 from torch import Tensor, nn
 from torch.nn import functional
 
