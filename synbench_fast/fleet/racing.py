@@ -119,6 +119,14 @@ def outside(scores: Array, errors: Array, rho: Array, best: int, z: Array | floa
     return np.asarray(better.sum(0) >= best)
 
 
+def _outside(
+    results: Sequence[Result], eps: float, threshold: float, best: int, z: float
+) -> NDArray[np.bool_]:
+    """`outside` of results, z widened to Student's t of each pair's degrees of freedom."""
+    scores, errors, rho, degrees = standings(results, eps, threshold)
+    return outside(scores, errors, rho, best, np.array([[widened(z, one) for one in row] for row in degrees]))
+
+
 def race(
     models: Sequence[str | tuple[str, Mapping[str, Any]]],
     folder: str | Path,
@@ -188,10 +196,7 @@ def race(
             eps, threshold = first.eps[0], min(first.thresholds)  # that decide
         dropped: list[int] = []
         if len(alive) > best:
-            seen = [latest[i][1] for i in alive]
-            scores, errors, rho, degrees = standings(seen, eps, threshold)
-            reach = np.array([[widened(z, one) for one in row] for row in degrees])
-            gone = outside(scores, errors, rho, best, reach)
+            gone = _outside([latest[i][1] for i in alive], eps, threshold, best, z)
             dropped = [i for i, out in zip(alive, gone, strict=True) if out]
         out_after |= dict.fromkeys(dropped, half_width)
         stages.append(
