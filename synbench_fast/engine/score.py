@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from synbench_fast.config import ScoreConfig, signature_of
+from synbench_fast.config import ScoreConfig, described, signature_of
 from synbench_fast.encoders import EncoderInfo
 from synbench_fast.engine import environment
 from synbench_fast.engine.curve import Curve
@@ -36,6 +36,7 @@ from synbench_fast.tasks.task import GaussianTask
 __all__ = ["encoder_record", "peak_memory", "result_of", "score", "score_tasks"]
 
 
+@described(signature_of)
 def score(
     encoder: str | nn.Module | Callable[[Tensor], Tensor],
     *,
@@ -272,6 +273,3 @@ def peak_memory(device: torch.device) -> int:
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
-
-
-score.__signature__ = signature_of(score)  # type: ignore[attr-defined]
