@@ -8,11 +8,10 @@ imports torch.
 from __future__ import annotations
 
 import inspect
-import numbers
 import os
 import shlex
 import tomllib
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -46,7 +45,6 @@ __all__ = [
     "described",
     "option_of",
     "options",
-    "shell_text",
     "signature_of",
 ]
 
@@ -106,6 +104,12 @@ SAMPLES, ENCODER, PLACE, SCORE = "What is drawn", "The encoder", "How it runs", 
 @dataclass(frozen=True, kw_only=True)
 class ScoreConfig:
     """The arguments of a score, checked when one is made; sequences become tuples, NumPy and Torch numbers plain ones.
+
+    Scores, suites, studies and fleets take one as `config`. Arguments that are given beside it replace its fields:
+
+        config = sb.ScoreConfig(preset="quick", eps=(0, 0.2), seed=1)
+        first = sb.score("timm:resnet18", config=config)
+        second = sb.score("timm:resnet18", config=config, seed=2)
 
     Fields have in their metadata an `Option`, with what they mean.
 
@@ -431,9 +435,9 @@ class ScoreConfig:
                 continue
             if score_fields is not None and one.name not in score_fields:
                 continue
-            words += _words(one.name, value)
+            words += arguments.shell_words(one.name, value)
         for name, value in further.items():
-            words += _words(name, value)
+            words += arguments.shell_words(name, value)
         return shlex.join(words)
 
 
@@ -477,29 +481,3 @@ def described(signature: Callable[[Any], inspect.Signature]) -> Callable[[_Funct
 
 def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
-
-
-def _words(name: str, value: Any) -> list[str]:
-    """One option of a shell line."""
-    flag = "--" + name.replace("_", "-")
-    if value is None:
-        return []
-    if isinstance(value, bool):
-        return [flag if value else "--no-" + flag.removeprefix("--")]
-    if isinstance(value, Mapping):
-        return [word for key, one in value.items() for word in (flag, f"{key}={one}")]
-    if isinstance(value, Sequence) and not isinstance(value, str) and not value:
-        return [flag, "none"]
-    return [flag, shell_text(value, whole=name != "scales")]
-
-
-def shell_text(value: Any, whole: bool = True) -> str:
-    """A value as the command line takes it. 2.0 is "2", unless that would be read as a count."""
-    if isinstance(value, numbers.Integral):
-        return str(int(value))
-    if isinstance(value, numbers.Real):
-        text = repr(float(value))  # the shortest text that reads back as the same number
-        return text.removesuffix(".0") if whole else text
-    if isinstance(value, Iterable) and not isinstance(value, str | os.PathLike):
-        return ",".join(shell_text(one, whole) for one in value)
-    return str(value)

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any, cast
 
 from synbench_fast import arguments, config
-from synbench_fast.arguments import UsageError
+from synbench_fast.arguments import UsageError, shell_text
 from synbench_fast.cli.parsing import Parameter, Type, choice, directory, file, flag, given, option, panel
-from synbench_fast.config import SCORE, ScoreConfig, option_of, shell_text
+from synbench_fast.config import SCORE, ScoreConfig, option_of
 from synbench_fast.errors import SynbenchError
 from synbench_fast.runtime.messages import fail, print_trace, reason, say
 
