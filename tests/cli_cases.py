@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from synbench_fast.cli import main as cli
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[1]
 
 
 def invoke(*arguments: str) -> Any:
