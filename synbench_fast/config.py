@@ -36,6 +36,7 @@ from synbench_fast.kinds import Kind
 from synbench_fast.scales import spread_scales
 
 __all__ = [
+    "MOVED",
     "PRESETS",
     "SCORE",
     "Kind",
@@ -70,6 +71,7 @@ PRESETS = {
 BACKENDS = ("auto", "torch")
 AVERAGES = ("auto", "sampled", "published")
 INTEGRALS = ("exact", "grid")
+MOVED = {"precision": "half_width"}  # earlier names of fields
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,7 +158,7 @@ class ScoreConfig:
             lambda option, text: arguments.integer(option, text, low=4),
         ),
         help="Draw N samples per scale, for paper per half; the default is the preset's number, or 2 per feature if that is "
-        "more (not for paper). With a precision, every scale begins with N.",
+        "more (not for paper). With a half-width, every scale begins with N.",
         panel=SAMPLES,
         decides="amount",
     )
@@ -181,7 +183,7 @@ class ScoreConfig:
         decides="amount",
         always=True,
     )
-    precision: float | None = _option(
+    half_width: float | None = _option(
         None,
         kind=Kind(
             "H",
@@ -377,6 +379,8 @@ class ScoreConfig:
         """`config`, or the defaults, with the arguments `given` in place of its own; unknown names are errors."""
         known = [one.name for one in fields(cls)]
         for name in given:
+            if name in MOVED:
+                raise SynbenchError(f"options: expected {MOVED[name]!r}, got {name!r}")
             if name not in known:
                 raise SynbenchError(
                     f"options: expected arguments of score(), got {name!r}{suggest(name, known)}"

@@ -16,6 +16,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from synbench_fast import arguments
 from synbench_fast.arguments import UsageError
+from synbench_fast.config import MOVED
 from synbench_fast.errors import SynbenchError, suggest
 
 __all__ = [
@@ -390,6 +391,9 @@ def one_line(error: Any) -> str:
     options = [one for one in params if one.param_type_name == "option"]
     if isinstance(error, errors.NoSuchOption):
         known = [word for one in options for word in one.opts + one.secondary_opts if word.startswith("--")]
+        new = MOVED.get(error.option_name.removeprefix("--").replace("-", "_"), "").replace("_", "-")
+        if f"--{new}" in known:
+            return f"option: expected '--{new}', got {error.option_name!r}"
         near = suggest(error.option_name, known)
         return f"option: expected one that --help lists, got {error.option_name!r}{near}"
     if isinstance(error, errors.BadOptionUsage):

@@ -15,7 +15,7 @@ from synbench_fast.encoders import Encoder
 from synbench_fast.encoders.base import is_out_of_memory
 from synbench_fast.engine.batch_size import BatchSize
 from synbench_fast.engine.prepare import prepare
-from synbench_fast.engine.run import arithmetic, recast
+from synbench_fast.engine.run import in_arithmetic, recast
 from synbench_fast.errors import SynbenchError, first_line
 from synbench_fast.results.records import CONFIDENCE_95
 from synbench_fast.results.structure import FamilyScore, StructureScore
@@ -57,8 +57,8 @@ def structure_score(
         if refusal:
             raise SynbenchError(refusal)
         with loaded.scoring():
-            chosen = prepared.precisions()[-1]
-            with arithmetic(loaded, chosen):
+            chosen = prepared.arithmetics()[-1]
+            with in_arithmetic(loaded, chosen):
                 if not prepared.as_it_is and loaded.dtype != chosen.dtype:
                     recast(loaded, chosen, False)
                 return run_structure(

@@ -37,9 +37,9 @@ from synbench_fast.errors import SynbenchError
 from synbench_fast.results.codec import encode
 from synbench_fast.results.records import (
     CSV_COLUMNS,
-    PrecisionCheck,
-    PrecisionPoint,
-    PrecisionRecord,
+    ArithmeticCheck,
+    ArithmeticPoint,
+    ArithmeticRecord,
     Result,
 )
 from synbench_fast.studies.inheritance.digits_rib import digits_encoder
@@ -184,13 +184,13 @@ def test_the_line_below_a_table_has_the_samples_of_all_encoders(
 
 
 def test_table_shows_what_a_reduced_precision_did(calls: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    point = PrecisionPoint(
+    point = ArithmeticPoint(
         eps=0.2, t_difference=0.02, t_difference_stderr=0.001, t_stderr=0.05, score_difference=0.01
     )
-    check = PrecisionCheck(dtype="tf32", used=True, reason="", scale=2.5, samples=256, points=[point])
-    record = PrecisionRecord(requested="tf32", dtype="tf32", checks=[check])
+    check = ArithmeticCheck(dtype="tf32", used=True, reason="", scale=2.5, samples=256, points=[point])
+    record = ArithmeticRecord(requested="tf32", dtype="tf32", checks=[check])
     module = sys.modules["synbench_fast.engine.score"]
-    monkeypatch.setattr(module, "score", lambda spec, **_: example(spec, precision=record))
+    monkeypatch.setattr(module, "score", lambda spec, **_: example(spec, arithmetic=record))
     last = invoke("run", "builtin:conv").stdout.splitlines()[-1]
     assert last == (
         "builtin:conv: tf32 against float32 at scale 2.5: t differs by +0.02 (0.4 standard errors) at eps 0.2"
@@ -318,7 +318,7 @@ def test_every_option_reaches_score_typed(calls: list[Any], tmp_path: Path) -> N
         "--batch-size", "8", "--seed", "18446744073709551615", "--prior", "0.25", "--input-shape", "3x32x32",
         "--pool", "avg", "--checkpoint", str(weights),
         "--random-init", "--published-preprocessing", "--trust-remote-code", "--threads", "1",
-        "--center", "0", "--integral", "grid", "--precision", "0.01", "--average", "sampled",
+        "--center", "0", "--integral", "grid", "--half-width", "0.01", "--average", "sampled",
         "--format", "json",
     )  # fmt: skip
     assert done.exit_code == 0, done.stderr
@@ -328,7 +328,7 @@ def test_every_option_reaches_score_typed(calls: list[Any], tmp_path: Path) -> N
         eps=(0.0, 0.5), thresholds=(0.7,), estimator="paper", scales=5, samples=64, preset="quick", device="cuda:1",
         dtype="bfloat16", backend="torch", compile=False, batch_size=8, seed=2**64 - 1, prior=0.25, center=0.0,
         integral="grid", average="sampled", input_shape=(3, 32, 32), pool="avg", checkpoint=str(weights),
-        random_init=True, published_preprocessing=True, trust_remote_code=True, threads=1, precision=0.01, structure=True,
+        random_init=True, published_preprocessing=True, trust_remote_code=True, threads=1, half_width=0.01, structure=True,
     )  # fmt: skip
     invoke("run", "a:b", "--mean", "-1,0.5,0.5", "--std", "0.25,0.25,1")
     assert (calls[1][1].mean, calls[1][1].std) == ((-1.0, 0.5, 0.5), (0.25, 0.25, 1.0))

@@ -94,6 +94,7 @@ def test_a_file_gives_options_and_the_command_line_wins(calls: list[Any], tmp_pa
         ("eps = 2", "--config: run.toml: eps: expected values in [0, 1), relative to the half-distance of the classes, got 2"),
         ('preset = "quik"', "--config: run.toml: preset: expected one of ['quick', 'standard', 'paper'], got 'quik', did you mean quick?"),
         ('tasks = "full"', "--config: run.toml: options: expected arguments of score(), got 'tasks'"),
+        ("precision = 0.1", "--config: run.toml: options: expected 'half_width', got 'precision'"),
         ("ep = 0", "--config: run.toml: options: expected arguments of score(), got 'ep', did you mean eps?"),
         ("eps =", "--config: expected a TOML file, got 'run.toml' (Invalid value (at end of document))"),
     ],
@@ -127,3 +128,12 @@ def test_old_spellings_are_answered_with_the_new_ones(old: str, new: str) -> Non
         f"error: command: expected {new!r}, got {old!r}\n",
     )
     assert new in COMMANDS
+
+
+@pytest.mark.parametrize("verb", ["run"])
+def test_old_options_are_answered_with_the_new_ones(verb: str) -> None:
+    for old in ("--precision", "--precision=0.1"):
+        done = invoke(*verb.split(), "a:b", old, "0.1")
+        assert (done.exit_code, done.stdout, done.stderr) == (
+            2, "", "error: option: expected '--half-width', got '--precision'\n",
+        )  # fmt: skip

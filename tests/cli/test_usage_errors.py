@@ -87,7 +87,7 @@ from synbench_fast import arguments
             ["a:b", "--integral", "gird"],
             "--integral: expected one of exact, grid, got 'gird', did you mean grid?",
         ),
-        (["a:b", "--precision", "1"], "--precision: expected a number between 0 and 1, got '1'"),
+        (["a:b", "--half-width", "1"], "--half-width: expected a number between 0 and 1, got '1'"),
         (
             ["a:b", "--average", "publish"],
             "--average: expected one of auto, sampled, published, got 'publish', did you mean published?",

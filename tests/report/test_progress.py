@@ -45,7 +45,7 @@ def test_progress_elsewhere_is_plain_lines_not_too_many() -> None:
     ]
 
 
-def test_progress_goes_on_where_a_precision_asks_for_more_images() -> None:
+def test_progress_goes_on_where_a_half_width_asks_for_more_images() -> None:
     now = 0.0
     stream = io.StringIO()
     with Reporter(stream, every=10.0, clock=lambda: now).encoder("a:b") as advance:
