@@ -94,8 +94,11 @@ def test_a_predictor_that_some_lack_is_compared_on_the_others():
     assert cell.estimate("structure score", "published score, eps 0")[0] == pytest.approx(1 - expected)
     assert cell.text("published score, eps 0").endswith(", 4 networks")
     rows[2]["published"]["0"][1] = 0.01
-    certain = validity.main_cells(rows)["published score known to 0.1 (1), all data"]
-    assert [one["encoder"] for one in certain.rows] == ["nn"]
+    ((title, certain),) = validity.certain_cells(rows).items()
+    assert (title, [one["encoder"] for one in certain.rows]) == (
+        "published score known to 0.1 (1), all data",
+        ["nn"],
+    )
 
 
 def test_siblings_are_drawn_together():
@@ -117,7 +120,7 @@ def test_twins_and_tables():
     assert "| nnn | ImageNet | held-out | 0.300 ± 0.010 | 0.30 | 0.30 | 0.30 | 0.310 | - | 20.0 | 60.0 | 40.0 | 30.0 |" in validity.encoder_table(rows)  # fmt: skip
     up, down = "+1.00 (+1.00 to +1.00)", "-1.00 (-1.00 to -1.00)"
     assert f"| all | structure score | {up} | {down} |" in validity.half_table(rows)
-    assert f"| h | held-out | {up} | - | {down} |\n| d | development | {down} | - | {down} |" in validity.data_table(rows)  # fmt: skip
+    assert f"| h | held-out | {up} | {down} |\n| d | development | {down} | {down} |" in validity.data_table(rows)  # fmt: skip
     cells = {data: validity.Cell(rows, "all", data) for data in validity.HALVES[:2]}
     assert f"| structure score | nothing | {up} | {down} |" in validity.coefficient_table(cells)
     assert "| LogME | +2.00 (+2.00 to +2.00) | +0.00 (+0.00 to +0.00) |" in validity.difference_table(cells)
@@ -189,6 +192,9 @@ def test_the_page_has_the_tables_of_the_stored_rows(tmp_path, monkeypatch, capsy
     rows = validity.load(STORED)
     scores_of = {kind: [row["structure"][0] for row in rows if row["kind"] == kind and "structure" in row] for kind in ("network", "trivial")}  # fmt: skip
     assert f"at most {max(scores_of['trivial']):.3f}, and every pretrained one has at least {min(scores_of['network']):.3f}" in PAGE  # fmt: skip
+    (certain,) = validity.certain_cells(rows).values()
+    own = certain.text("published score, eps 0")
+    assert f"Over the {len(certain.rows)} networks with an error below 0.1 it has {own}." in PAGE
     lines = re.findall(r"^python -m zoo (.*)$", PAGE, re.M)
     assert [command._parser().parse_args(one.split()).what for one in lines] == ["validity"] * 3
     assert figure.read_text(encoding="utf-8").count("<svg") == 1
@@ -197,7 +203,7 @@ def test_the_page_has_the_tables_of_the_stored_rows(tmp_path, monkeypatch, capsy
 def test_details_have_every_cell_and_every_encoder(monkeypatch, capsys):
     """The same estimates as on the page, besides the others."""
     tables = printed(monkeypatch, capsys, "--details")
-    assert len(tables) == 5 + 3 + 3 + 1 + 2 + 1
+    assert len(tables) == 5 + 3 + 3 + 1 + 1 + 2 + 1
     every, encoders = tables[5:8], tables[-1]
     for one in tables[1].splitlines()[2:]:
         half, name, *cells = [cell.strip() for cell in one.strip("|").split("|")]
