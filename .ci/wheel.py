@@ -38,7 +38,8 @@ TESTS = [
             "parallel",
         )
     ),
-    *("cli/test_cli", "project/test_packaging", "engine/test_pipeline", "engine/test_score"),
+    *(f"cli/test_{name}" for name in ("cli", "configuration", "processes", "usage_errors")),
+    *("project/test_packaging", "engine/test_pipeline", "engine/test_score"),
 ]
 NEEDED = (
     "CITATION.cff",

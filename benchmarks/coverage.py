@@ -1,8 +1,9 @@
 """Do 95 % intervals hold the truth in 95 % of the runs? Scores of encoders whose truth is known by large simulation.
 
-    python benchmarks/coverage.py --runs 400 --out rows.jsonl        every cell, cheapest setting first, resumable
-    python benchmarks/coverage.py --table rows.jsonl                 the table of docs/coverage.md
-    python benchmarks/coverage.py --estimators --runs 40             errors of the estimators at one scale, over N
+    python benchmarks/coverage.py --runs 400 --out rows.jsonl        every run, cheapest setting first, resumable
+    python benchmarks/coverage.py --summary rows.jsonl               one row per encoder and setting, to be stored
+    python benchmarks/coverage.py --table benchmarks/results/coverage.jsonl      the tables of docs/coverage.md
+    python benchmarks/coverage.py --estimators --runs 30             errors of the estimators at one scale
 
 The truth of a score: at each of 24 scales the population's means, covariance, classifier, accuracy and reach from 200 000
 samples, interpolated to the published 49 scales. A run is `synbench_fast.score` of one seed.
@@ -30,7 +31,7 @@ THRESHOLDS = (0.6, 0.9)
 SETTINGS: dict[str, dict[str, Any]] = {
     "quick": {"preset": "quick"},
     "standard": {"preset": "standard"},
-    "precision": {"preset": "quick", "precision": 0.02},
+    "precision": {"preset": "quick", "half_width": 0.02},
 }
 TRUTH_SAMPLES = 200_000
 TRUTH_SCALES = np.round(4.9 * np.arange(1, 25) / 24, 4)
@@ -292,60 +293,110 @@ def runs(name: str, encoder: Encoder, setting: str, seeds: range, estimator: str
         }
 
 
+CELLS = (*(f"{e:g} above {t:g}" for e in EPS for t in THRESHOLDS), "robust area")
+GOAL = (93, 97)  # per cent of the intervals that hold the truth
+Summary = dict[str, Any]
+
+
 def _numbers(values: list[Any]) -> np.ndarray:
     """Floats; NaN for null, as an interval that is withheld has."""
     return np.array(values, dtype=float)
 
 
-def _cell(off: np.ndarray, error: np.ndarray, digits: int) -> str:
-    """Coverage, bias, root mean square error and mean stated error of one cell; withheld intervals are counted apart."""
+def _cell(off: np.ndarray, error: np.ndarray) -> dict[str, float | None]:
+    """Of errors and stated errors [runs]: runs with an interval and how many of these hold the truth, and the sizes."""
     known = np.isfinite(error)
-    root = np.sqrt(np.square(off).mean())
-    numbers = f"{off.mean():+.{digits}f}, {root:.{digits}f}"
-    if not known.any():
-        return f"withheld ({numbers})"
-    inside = 100 * np.mean(np.abs(off[known]) <= 1.96 * error[known] + 1e-12)
-    text = f"{inside:.0f} ({numbers}, {error[known].mean():.{digits}f})"
-    return text if known.all() else f"withheld {100 * (1 - known.mean()):.0f} %, rest {text}"
+    return {
+        "intervals": int(known.sum()),
+        "hold": int((np.abs(off[known]) <= 1.96 * error[known] + 1e-12).sum()),
+        "bias": round(float(off.mean()), 6),
+        "rmse": round(float(np.sqrt(np.square(off).mean())), 6),
+        "stated": round(float(error[known].mean()), 6) if known.any() else None,
+    }
 
 
-def table(rows: list[dict[str, Any]], truths: dict[str, Any]) -> Iterator[str]:
-    """Coverage in % of the intervals, bias and root mean square error of the estimates, per cell."""
-    keys = dict.fromkeys((row["encoder"], row["setting"], row["estimator"]) for row in rows)
-    for key in keys:
+def summaries(rows: list[dict[str, Any]], truths: dict[str, Any]) -> Iterator[Summary]:
+    """One row per encoder, setting and estimator: what each cell of the table is made of."""
+    for key in dict.fromkeys((row["encoder"], row["setting"], row["estimator"]) for row in rows):
         mine = [row for row in rows if (row["encoder"], row["setting"], row["estimator"]) == key]
-        right = truths[key[0]]
-        off = _numbers([row["scores"] for row in mine]) - np.array(right["scores"])
-        error, area = _numbers([row["errors"] for row in mine]), _numbers([row["area"] for row in mine])
-        cells = [
-            _cell(off[:, e, a], error[:, e, a], 3) for e in range(len(EPS)) for a in range(len(THRESHOLDS))
-        ]
-        cells.append(_cell(area[:, 0] - right["area"], area[:, 1], 4))
-        yield f"| {' | '.join(key)} | {len(mine)} | " + " | ".join(cells) + " |"
+        scores, errors = (_numbers([row[one] for row in mine]).reshape(len(mine), -1) for one in ("scores", "errors"))  # fmt: skip
+        area = _numbers([row["area"] for row in mine])
+        off = np.c_[scores, area[:, 0]] - np.r_[np.ravel(truths[key[0]]["scores"]), truths[key[0]]["area"]]
+        error = np.c_[errors, area[:, 1]]
+        cells = {name: _cell(off[:, i], error[:, i]) for i, name in enumerate(CELLS)}
+        names = dict(zip(("encoder", "setting", "estimator"), key, strict=True))
+        yield {**names, "runs": len(mine), "cells": cells}
 
 
-def estimators_table(name: str, encoder: Encoder, scale: float, runs: int) -> Iterator[str]:
-    """Root mean square errors of the accuracy at one scale, by N and budget: consistent, gaussian, counted."""
-    right = population(encoder, scale)[0]
-    for count in (128, 512, 2048):
-        found: dict[str, list[Any]] = {one: [] for one in ("consistent", "gaussian", "counted")}
-        stated, features_dim = [], 0
-        for seed in range(runs):
-            h, y = features(encoder, scale, count, 1000 + seed)
-            features_dim = h.shape[1]
-            for one, values in found.items():
-                point = sb.evaluate_features(h, y, eps=EPS, estimator=one)
-                values.append(point.accuracy)
-                if one == "consistent":
-                    stated.append(point.accuracy_stderr)
-        off = {one: np.sqrt(np.square(np.array(values) - right).mean(0)) for one, values in found.items()}
-        for e in (0, 2):
-            least = min(off["gaussian"][e], off["counted"][e])
-            yield (
-                f"| {name} | {count} | {features_dim / count:.2f} | {EPS[e]:g} | {right[e]:.3f} | "
-                + " | ".join(f"{off[one][e]:.4f}" for one in found)
-                + f" | {off['consistent'][e] / least:.2f} | {np.mean(stated, 0)[e]:.4f} |"
-            )
+def _coverage(cell: dict[str, Any]) -> int | None:
+    """Per cent of the intervals that hold the truth; None where all are withheld."""
+    return round(100 * cell["hold"] / cell["intervals"]) if cell["intervals"] else None
+
+
+def _text(cell: dict[str, Any], runs: int) -> str:
+    """Coverage, bold below the goal and italic above it; in brackets the per cent of the runs without an interval."""
+    coverage = _coverage(cell)
+    if coverage is None:
+        return "withheld"
+    mark = "**" if coverage < GOAL[0] else "*" if coverage > GOAL[1] else ""
+    withheld = 100 * (1 - cell["intervals"] / runs)
+    return f"{mark}{coverage}{mark}" + (f" ({min(max(withheld, 1), 99):.0f})" if withheld else "")
+
+
+def _miss(name: str, cell: dict[str, Any], runs: int) -> str:
+    digits = 4 if name == CELLS[-1] else 3
+    sizes = ", ".join(
+        f"{cell[key]:{sign}.{digits}f}" for key, sign in (("bias", "+"), ("rmse", ""), ("stated", ""))
+    )
+    share = "" if cell["intervals"] == runs else f" of {cell['intervals']}"
+    return f"{name}: {_coverage(cell)} %{share} ({sizes})"
+
+
+def tables(found: list[Summary]) -> Iterator[str]:
+    """For each setting and estimator: the table, how many cells reach the goal, and the list of those below it."""
+    for setting, estimator in dict.fromkeys((row["setting"], row["estimator"]) for row in found):
+        mine = [row for row in found if (row["setting"], row["estimator"]) == (setting, estimator)]
+        counts = sorted({row["runs"] for row in mine})
+        yield f"`{setting}`, `{estimator}`, {' to '.join(map(str, counts[:1] + counts[1:][-1:]))} runs of each encoder:\n"
+        yield f"| encoder | {' | '.join(CELLS)} |"
+        yield "| --- |" + " --- |" * len(CELLS)
+        for row in mine:
+            yield f"| {row['encoder']} | {' | '.join(_text(row['cells'][one], row['runs']) for one in CELLS)} |"
+        known = [_coverage(cell) for row in mine for cell in row["cells"].values()]
+        below = sum(one is not None and one < GOAL[0] for one in known)
+        above = sum(one is not None and one > GOAL[1] for one in known)
+        none = known.count(None)
+        yield (
+            f"\nOf {len(known)} cells, {len(known) - below - above - none} lie in {GOAL[0]} to {GOAL[1]} %, {above} above, "
+            f"{below} below, and {none} are withheld. Those below, "
+            "with bias, root mean square error and mean stated error in brackets, are:\n"
+        )
+        for row in mine:
+            missed = [(name, cell) for name, cell in row["cells"].items() if (_coverage(cell) or 0) < GOAL[0] and cell["intervals"]]  # fmt: skip
+            if missed:
+                yield f"- *{row['encoder']}*, " + "; ".join(_miss(*one, row["runs"]) for one in missed)
+
+
+ONE_SCALE = 1.6333
+ONE_SCALE_HEAD = "| encoder | F | truth | `consistent` | `gaussian` | `counted` | stated, `consistent` |"
+
+
+def estimators_row(name: str, encoder: Encoder, count: int, runs: int) -> str:
+    """Root mean square errors of the accuracy at eps 0 from `count` samples of one scale; the mean error stated."""
+    right = population(encoder, ONE_SCALE)[0][0]
+    found: dict[str, list[float]] = {one: [] for one in ("consistent", "gaussian", "counted")}
+    stated, features_dim = [], 0
+    for seed in range(runs):
+        h, y = features(encoder, ONE_SCALE, count, 1000 + seed)
+        features_dim = h.shape[1]
+        for one, values in found.items():
+            point = sb.evaluate_features(h, y, eps=(0.0,), estimator=one)
+            values.append(point.accuracy[0])
+            if one == "consistent":
+                stated.append(point.accuracy_stderr[0])
+    off = [np.sqrt(np.square(np.array(values) - right).mean()) for values in found.values()]
+    cells = [f"{one:.4f}" for one in (*off, float(np.mean(stated)))]
+    return f"| {name} | {features_dim} | {right:.3f} | {' | '.join(cells)} |"
 
 
 def complete(path: Path) -> list[dict[str, Any]]:
@@ -366,11 +417,16 @@ def main() -> None:
     parser.add_argument("--encoders", default="", help="parts of names, comma separated; default all")
     parser.add_argument("--estimator", default="consistent")
     parser.add_argument("--out", type=Path, default=Path("coverage.jsonl"))
-    parser.add_argument("--table", type=Path)
+    parser.add_argument("--summary", type=Path, help="print a summary of these runs")
+    parser.add_argument("--table", type=Path, help="print the tables of this summary")
     parser.add_argument("--estimators", action="store_true")
+    parser.add_argument("--samples", type=int, default=512, help="of --estimators")
     parser.add_argument("--truths", type=Path, default=Path("coverage-truths"))
     arguments = parser.parse_args()
     torch.set_num_threads(1)
+    if arguments.table is not None:
+        print(*tables(complete(arguments.table)), sep="\n")
+        return
     arguments.truths.mkdir(exist_ok=True, parents=True)
     wanted = [one for one in arguments.encoders.split(",") if one]
     known = {
@@ -379,16 +435,17 @@ def main() -> None:
         if not wanted or any(one in name for one in wanted)
     }
     if arguments.estimators:
+        print(ONE_SCALE_HEAD, "|" + " --- |" * 7, sep="\n")
         for name, encoder in known.items():
-            print(*estimators_table(name, encoder, 1.6333, arguments.runs), sep="\n", flush=True)
+            print(estimators_row(name, encoder, arguments.samples, arguments.runs), flush=True)
         return
-    if arguments.table is not None:
-        rows = [row for row in complete(arguments.table) if row["encoder"] in known]
+    if arguments.summary is not None:
+        rows = [row for row in complete(arguments.summary) if row["encoder"] in known]
         truths = {
             name: truth(name, known[name], arguments.truths)
             for name in dict.fromkeys(r["encoder"] for r in rows)
         }
-        print(*table(rows, truths), sep="\n")
+        print(*map(json.dumps, summaries(rows, truths)), sep="\n")
         return
     done: dict[tuple[str, str, str], int] = {}
     if arguments.out.exists():

@@ -16,6 +16,7 @@ from synbench_fast.lazy import attach
 
 if TYPE_CHECKING:
     from synbench_fast import minimax, report, studies
+    from synbench_fast.config import ScoreConfig
     from synbench_fast.encoders import list_encoders, load_encoder
     from synbench_fast.engine.features import auc_ratio, evaluate_features
     from synbench_fast.engine.probe import Probe
@@ -38,6 +39,7 @@ __all__ = [
     "GaussianTask",
     "Probe",
     "Result",
+    "ScoreConfig",
     "Suite",
     "SuiteResult",
     "SynbenchError",
@@ -63,6 +65,7 @@ _HOMES = {
     "GaussianTask": "tasks.task",
     "Probe": "engine.probe",
     "Result": "results.records",
+    "ScoreConfig": "config",
     "Suite": "tasks.suites",
     "SuiteResult": "results.suite",
     "SynbenchError": "errors",

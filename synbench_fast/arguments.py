@@ -1,13 +1,15 @@
-"""Values of command-line options: text in, typed value out, or one line that says what was expected."""
+"""Values of command-line options: text in, typed value out, or one line that says what was expected; and values as text."""
 
 from __future__ import annotations
 
 import math
+import numbers as number_types
 import os
 import re
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from synbench_fast.errors import SynbenchError, suggest
 from synbench_fast.runtime.local_files import split_checkpoint
@@ -27,6 +29,8 @@ __all__ = [
     "number",
     "numbers",
     "shape",
+    "shell_text",
+    "shell_words",
 ]
 
 ESTIMATORS = ("consistent", "gaussian", "counted", "paper")  # the first is the default everywhere
@@ -167,3 +171,29 @@ def decimal(text: str) -> float | None:
         return None
     value = float(text)
     return value if math.isfinite(value) else None
+
+
+def shell_words(name: str, value: Any) -> list[str]:
+    """One option of a shell line."""
+    flag = "--" + name.replace("_", "-")
+    if value is None:
+        return []
+    if isinstance(value, bool):
+        return [flag if value else "--no-" + flag.removeprefix("--")]
+    if isinstance(value, Mapping):
+        return [word for key, one in value.items() for word in (flag, f"{key}={one}")]
+    if isinstance(value, Sequence) and not isinstance(value, str) and not value:
+        return [flag, "none"]
+    return [flag, shell_text(value, whole=name != "scales")]
+
+
+def shell_text(value: Any, whole: bool = True) -> str:
+    """A value as the command line takes it. 2.0 is "2", unless that would be read as a count."""
+    if isinstance(value, number_types.Integral):
+        return str(int(value))
+    if isinstance(value, number_types.Real):
+        text = repr(float(value))  # the shortest text that reads back as the same number
+        return text.removesuffix(".0") if whole else text
+    if isinstance(value, Iterable) and not isinstance(value, str | os.PathLike):
+        return ",".join(shell_text(one, whole) for one in value)
+    return str(value)

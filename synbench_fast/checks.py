@@ -17,18 +17,22 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ESTIMATORS",
+    "POOLS",
     "THRESHOLDS",
     "as_numbers",
     "check_eps",
     "check_estimator",
     "check_integer",
     "check_plain",
+    "check_pool",
     "check_seed",
+    "check_shape",
     "check_threads",
     "check_thresholds",
     "plugin_estimator",
 ]
 
+POOLS = ("default", "avg", "max", "cls", "flatten")
 THRESHOLDS = (0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 0.99)  # the paper's
 
 
@@ -116,6 +120,26 @@ def _unlike_plain(torch: Any, value: Any) -> str:
     return ""
 
 
+def check_shape(value: Any, name: str = "input_shape") -> tuple[int, ...]:
+    """The shape of one input as a tuple; SynbenchError unless it is positive integers."""
+    try:
+        sizes = tuple(value)
+    except TypeError:
+        sizes = ()
+    if not sizes or not all(isinstance(n, int) and not isinstance(n, bool) and 0 < n < 2**63 for n in sizes):
+        raise SynbenchError(f"{name}: expected positive integers such as (3, 224, 224), got {value!r}")
+    return sizes
+
+
+def check_pool(value: Any, name: str = "pool") -> str:
+    """The pooling's name; SynbenchError with the nearest one."""
+    if value not in POOLS:
+        raise SynbenchError(
+            f"{name}: expected one of {', '.join(POOLS)}, got {value!r}{suggest(str(value), POOLS)}"
+        )
+    return str(value)
+
+
 def check_eps(eps: Sequence[float] | float) -> tuple[float, ...]:
     """The budgets as floats; SynbenchError unless there is one and all are in [0, 1)."""
     values = as_numbers(eps, "eps")
@@ -129,9 +153,9 @@ def check_eps(eps: Sequence[float] | float) -> tuple[float, ...]:
     return values
 
 
-def check_integer(name: str, value: int, low: int, expected: str, high: float = math.inf) -> int:
+def check_integer(name: str, value: Any, low: int, expected: str, high: float = math.inf) -> int:
     """`value`, also a NumPy integer, as int; SynbenchError unless low <= value < high."""
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or not low <= value < high:
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or not low <= int(value) < high:
         raise SynbenchError(f"{name}: expected {expected}, got {value!r}")
     return int(value)
 

@@ -8,40 +8,44 @@ imports torch.
 from __future__ import annotations
 
 import inspect
-import numbers
 import os
 import shlex
 import tomllib
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, TypeVar
 
-from synbench_fast import arguments
+from synbench_fast import arguments, kinds
 from synbench_fast.arguments import ESTIMATORS
 from synbench_fast.checks import (
+    POOLS,
     THRESHOLDS,
     as_numbers,
     check_eps,
     check_estimator,
     check_integer,
+    check_pool,
     check_seed,
+    check_shape,
     check_threads,
     check_thresholds,
 )
 from synbench_fast.errors import SynbenchError, suggest
+from synbench_fast.kinds import Kind
 from synbench_fast.scales import spread_scales
 
 __all__ = [
+    "MOVED",
     "PRESETS",
     "SCORE",
     "Kind",
     "Option",
     "Preset",
     "ScoreConfig",
+    "described",
     "option_of",
     "options",
-    "shell_text",
     "signature_of",
 ]
 
@@ -64,34 +68,10 @@ PRESETS = {
     "standard": Preset(scales=25, samples=1024, average="published"),
     "paper": Preset(scales=49, samples=2048, average="sampled"),
 }
-POOLS = ("default", "avg", "max", "cls", "flatten")
 BACKENDS = ("auto", "torch")
 AVERAGES = ("auto", "sampled", "published")
 INTEGRALS = ("exact", "grid")
-DTYPES = ("auto", "float32", "tf32", "bfloat16", "float16", "float64")
-DTYPE_SYNONYMS = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16", "fp64": "float64"}
-
-
-@dataclass(frozen=True)
-class Kind:
-    """What values an argument takes.
-
-    Attributes:
-        metavar: how help shows them.
-        check: from (name of the argument, value of Python) to the value that is kept, or a SynbenchError.
-        read: from (name of the option, text of a command line) to the same, or a UsageError.
-        words: what a shell can complete it to; without any, to names of files.
-    """
-
-    metavar: str
-    check: Callable[[str, Any], Any]
-    read: Callable[[str, str], Any]
-    words: Callable[[], Iterable[str]] = tuple
-
-    @property
-    def is_flag(self) -> bool:
-        """Whether the option takes no value: it is given, or given as --no-OPTION."""
-        return not self.metavar
+MOVED = {"precision": "half_width"}  # earlier names of fields
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,127 +95,6 @@ class Option:
     always: bool = False
 
 
-def _optional(check: Callable[[str, Any], Any]) -> Callable[[str, Any], Any]:
-    return lambda name, value: None if value is None else check(name, value)
-
-
-def _word(name: str, value: Any, words: Sequence[str]) -> str:
-    if not isinstance(value, str) or value not in words:
-        raise SynbenchError(
-            f"{name}: expected one of {list(words)}, got {value!r}{suggest(str(value), words)}"
-        )
-    return value
-
-
-def _choice(words: tuple[str, ...]) -> Kind:
-    return Kind(
-        metavar="|".join(words),
-        check=lambda name, value: _word(name, value, words),
-        read=lambda option, text: arguments.choice(option, text, words),
-        words=lambda: words,
-    )
-
-
-def _dtype(name: str, value: Any) -> str:
-    """Its one name, from a name, a synonym such as fp32, or a torch dtype."""
-    word = str(value).removeprefix("torch.")
-    word = DTYPE_SYNONYMS.get(word, word)
-    if word not in DTYPES:
-        raise SynbenchError(
-            f"{name}: expected one of {list(DTYPES)}, got {word!r}{suggest(word, [*DTYPES, *DTYPE_SYNONYMS])}"
-        )
-    return word
-
-
-def _plain_number(name: str, value: Any) -> Any:
-    """A float where it is a number; what it may be, the task says, for which suites have further values."""
-    return float(value) if isinstance(value, numbers.Real) and not isinstance(value, bool) else value
-
-
-def _scales(name: str, value: Any) -> int | tuple[float, ...]:
-    if isinstance(value, numbers.Integral) and not isinstance(value, bool):
-        spread_scales(int(value))
-        return int(value)
-    if isinstance(value, numbers.Real | str):
-        raise SynbenchError(f"{name}: expected their number or a sequence of values, got {value!r}")
-    return as_numbers(value, name)
-
-
-LEAST_HALF_WIDTH = 1e-4  # a tenth of what the most samples that are drawn give
-
-
-def _half_width(name: str, value: Any) -> float:
-    if (
-        isinstance(value, bool)
-        or not isinstance(value, numbers.Real)
-        or not LEAST_HALF_WIDTH <= float(value) < 1
-    ):
-        raise SynbenchError(f"{name}: expected a half-width in [{LEAST_HALF_WIDTH:g}, 1), got {value!r}")
-    return float(value)
-
-
-def _batch_size(name: str, value: Any) -> int | str:
-    if value == "auto":
-        return "auto"
-    if isinstance(value, str):
-        raise SynbenchError(f"{name}: expected 'auto' or a positive integer, got {value!r}")
-    return check_integer(name, value, 1, "'auto' or a positive integer")
-
-
-def _device(name: str, value: Any) -> str:
-    """Its text; whether there is such a device, the engine says."""
-    if value is None or isinstance(value, bool | int | float):
-        raise SynbenchError(f"{name}: expected 'auto', 'cpu', 'cuda' or 'cuda:N', got {value!r}")
-    return str(value)
-
-
-def _compile(name: str, value: Any) -> bool | str:
-    if value is True or value is False or value == "auto":
-        return bool(value) if isinstance(value, bool) else "auto"
-    raise SynbenchError(f"{name}: expected True, False or 'auto', got {value!r}")
-
-
-def _shape(name: str, value: Any) -> tuple[int, ...]:
-    try:
-        sizes = tuple(value)
-    except TypeError:
-        sizes = ()
-    if not sizes or not all(isinstance(n, int) and not isinstance(n, bool) and 0 < n < 2**63 for n in sizes):
-        raise SynbenchError(f"{name}: expected positive integers such as (3, 224, 224), got {value!r}")
-    return sizes
-
-
-def _path(name: str, value: Any) -> str:
-    if not isinstance(value, str | os.PathLike):
-        raise SynbenchError(f"{name}: expected a path, got {value!r}")
-    return os.fspath(value) if isinstance(value, str) else str(value)
-
-
-def _estimator(option: str, text: str) -> str:
-    """Names of other packages are looked for if one that is not built in is asked for."""
-    if text in ESTIMATORS:
-        return text
-    return arguments.choice(option, text, _estimators())
-
-
-def _estimators() -> list[str]:
-    from synbench_fast import plugins
-
-    return [*ESTIMATORS, *plugins.names("estimators")]
-
-
-def _flag(default_metavar: str = "") -> Kind:
-    return Kind(default_metavar, lambda name, value: bool(value), lambda option, text: text == "true")
-
-
-def _between(low: float, below: float, metavar: str, check: Callable[[Any], tuple[float, ...]]) -> Kind:
-    return Kind(
-        metavar,
-        lambda name, value: check(value),
-        lambda option, text: arguments.numbers(option, text, low=low, below=below, distinct=True),
-    )
-
-
 def _option(default: Any, **given: Any) -> Any:
     return field(default=default, metadata={"option": Option(**given)})
 
@@ -248,6 +107,12 @@ SAMPLES, ENCODER, PLACE, SCORE = "What is drawn", "The encoder", "How it runs", 
 class ScoreConfig:
     """The arguments of a score, checked when one is made; sequences become tuples, NumPy and Torch numbers plain ones.
 
+    Scores, suites, studies and fleets take one as `config`. Arguments that are given beside it replace its fields:
+
+        config = sb.ScoreConfig(preset="quick", eps=(0, 0.2), seed=1)
+        first = sb.score("timm:resnet18", config=config)
+        second = sb.score("timm:resnet18", config=config, seed=2)
+
     Fields have in their metadata an `Option`, with what they mean.
 
     Raises:
@@ -256,21 +121,21 @@ class ScoreConfig:
 
     input_shape: tuple[int, ...] | None = _option(
         None,
-        kind=Kind("C,H,W", _optional(_shape), arguments.shape),
+        kind=Kind("C,H,W", kinds.optional(lambda name, value: check_shape(value, name)), arguments.shape),
         help="Set the shape of one input, without the batch; the default is the encoder's own.",
         panel=ENCODER,
         decides="encoder",
     )
     eps: tuple[float, ...] = _option(
         (0.0, 0.2),
-        kind=_between(0, 1, "E,...", check_eps),
+        kind=kinds.between(0, 1, "E,...", check_eps),
         help="Set the robustness budgets in [0, 1), in units of half the distance of the classes.",
         panel=SCORE,
         always=True,
     )
     thresholds: tuple[float, ...] = _option(
         THRESHOLDS,
-        kind=_between(0, 1, "A,...", check_thresholds),
+        kind=kinds.between(0, 1, "A,...", check_thresholds),
         help="Set the threshold accuracies a_t in [0, 1); the table shows the lowest of the default ones, and all that are "
         "given.",
         panel=SCORE,
@@ -278,7 +143,7 @@ class ScoreConfig:
     )
     scales: int | tuple[float, ...] | None = _option(
         None,
-        kind=Kind("N|S,...", _optional(_scales), arguments.count_or_numbers),
+        kind=Kind("N|S,...", kinds.optional(kinds.scales), arguments.count_or_numbers),
         help="Set the number of scales up to 4.9, or their values (2 is a number, 2.0 a value); the default is the preset's.",
         panel=SAMPLES,
         decides="amount",
@@ -287,20 +152,23 @@ class ScoreConfig:
         None,
         kind=Kind(
             "N",
-            _optional(
+            kinds.optional(
                 lambda name, value: check_integer(name, value, 4, "an integer of at least 4 per scale", 2**63)
             ),
             lambda option, text: arguments.integer(option, text, low=4),
         ),
         help="Draw N samples per scale, for paper per half; the default is the preset's number, or 2 per feature if that is "
-        "more (not for paper). With a precision, every scale begins with N.",
+        "more (not for paper). With a half-width, every scale begins with N.",
         panel=SAMPLES,
         decides="amount",
     )
     estimator: str = _option(
         ESTIMATORS[0],
         kind=Kind(
-            "|".join(ESTIMATORS), lambda name, value: check_estimator(value), _estimator, words=_estimators
+            "|".join(ESTIMATORS),
+            lambda name, value: check_estimator(value),
+            kinds.estimator,
+            words=kinds.estimators,
         ),
         help="Choose how accuracies are estimated: consistent counts left-out samples and removes the bias of few, gaussian is "
         "for Gaussian margins, counted scores the classifier of so many samples, paper is the published protocol.",
@@ -309,17 +177,17 @@ class ScoreConfig:
     )
     preset: str = _option(
         "standard",
-        kind=_choice(tuple(PRESETS)),
+        kind=kinds.choice(tuple(PRESETS)),
         help="Choose scales x samples: quick 12 x 512, standard 25 x 1024, paper 49 x 2048; the estimator is chosen apart.",
         panel=SAMPLES,
         decides="amount",
         always=True,
     )
-    precision: float | None = _option(
+    half_width: float | None = _option(
         None,
         kind=Kind(
             "H",
-            _optional(_half_width),
+            kinds.optional(kinds.half_width),
             lambda option, text: arguments.number(option, text, above=0, below=1),
         ),
         help="Add samples until no 95 % interval of a score reaches further than H from it, such as 0.01; not for paper.",
@@ -328,7 +196,7 @@ class ScoreConfig:
     )
     average: str = _option(
         "auto",
-        kind=_choice(AVERAGES),
+        kind=kinds.choice(AVERAGES),
         help="Average over the sampled scales, or over the published 49 by a smooth fit, as the presets quick and standard "
         "do.",
         panel=SCORE,
@@ -336,14 +204,14 @@ class ScoreConfig:
     )
     integral: Literal["exact", "grid"] = _option(
         "exact",
-        kind=_choice(INTEGRALS),
+        kind=kinds.choice(INTEGRALS),
         help="Choose the integral over the thresholds; grid is the published script's sum.",
         panel=SCORE,
         decides="amount",
     )
     structure: bool = _option(
         False,
-        kind=_flag(),
+        kind=kinds.flag(),
         help="Also compute the structure score of an encoder of images: classes that no linear map of the pixels separates. "
         "The command run does; in Python it is asked for.",
         panel=SCORE,
@@ -352,14 +220,16 @@ class ScoreConfig:
     )
     prior: float = _option(
         0.5,
-        kind=Kind("P", _plain_number, lambda option, text: arguments.number(option, text, above=0, below=1)),
+        kind=Kind(
+            "P", kinds.plain_number, lambda option, text: arguments.number(option, text, above=0, below=1)
+        ),
         help="Set the probability of class 1.",
         panel=SAMPLES,
         always=True,
     )
     center: float = _option(
         0.5,
-        kind=Kind("C", _plain_number, arguments.number),
+        kind=Kind("C", kinds.plain_number, arguments.number),
         help="Set the mean of every input element before normalisation; 0.5 is mid grey.",
         panel=SAMPLES,
     )
@@ -378,7 +248,7 @@ class ScoreConfig:
         "auto",
         kind=Kind(
             "auto|cpu|cuda[:N]",
-            _device,
+            kinds.device,
             arguments.device,
             words=lambda: ("auto", "cpu", "cuda"),
         ),
@@ -390,10 +260,12 @@ class ScoreConfig:
     dtype: str = _option(
         "auto",
         kind=Kind(
-            "|".join(DTYPES),
-            _dtype,
-            lambda option, text: DTYPE_SYNONYMS.get(text) or arguments.choice(option, text, DTYPES),
-            words=lambda: DTYPES,
+            "|".join(kinds.DTYPES),
+            kinds.dtype,
+            lambda option, text: (
+                kinds.DTYPE_SYNONYMS.get(text) or arguments.choice(option, text, kinds.DTYPES)
+            ),
+            words=lambda: kinds.DTYPES,
         ),
         help="Choose the arithmetic of the forward pass; fp32, bf16, fp16 and fp64 are other names. auto leaves a Module as it "
         "is, takes float32 on a CPU, and on a GPU the fastest that measurably changes nothing.",
@@ -402,7 +274,7 @@ class ScoreConfig:
     )
     backend: str = _option(
         "auto",
-        kind=_choice(BACKENDS),
+        kind=kinds.choice(BACKENDS),
         help="Choose the backend of the operations; torch is the slow float64 specification, which runs anywhere.",
         panel=PLACE,
     )
@@ -410,7 +282,7 @@ class ScoreConfig:
         "auto",
         kind=Kind(
             "auto|N",
-            _batch_size,
+            kinds.batch_size,
             lambda option, text: (
                 text if text == "auto" else arguments.integer(option, text, low=1, or_word="auto")
             ),
@@ -421,13 +293,13 @@ class ScoreConfig:
     )
     compile: bool | str = _option(
         "auto",
-        kind=Kind("", _compile, lambda option, text: text == "true"),
+        kind=Kind("", kinds.compile, lambda option, text: text == "true"),
         help="Use torch.compile; the default is to use it where it repays itself.",
         panel=PLACE,
     )
     mean: tuple[float, ...] | None = _option(
         None,
-        kind=Kind("M,...", _optional(lambda name, value: as_numbers(value, name)), arguments.numbers),
+        kind=Kind("M,...", kinds.optional(lambda name, value: as_numbers(value, name)), arguments.numbers),
         help="Normalise with this mean per channel, or one for all; the default is the encoder's, none for a Module.",
         panel=ENCODER,
         decides="encoder",
@@ -436,7 +308,7 @@ class ScoreConfig:
         None,
         kind=Kind(
             "S,...",
-            _optional(lambda name, value: as_numbers(value, name)),
+            kinds.optional(lambda name, value: as_numbers(value, name)),
             lambda option, text: arguments.numbers(option, text, above=0),
         ),
         help="Normalise with this deviation per channel, or one for all; the default is as for the mean.",
@@ -445,7 +317,7 @@ class ScoreConfig:
     )
     published_preprocessing: bool = _option(
         False,
-        kind=_flag(),
+        kind=kinds.flag(),
         help="Normalise every encoder with the published script's ImageNet mean and deviation.",
         panel=ENCODER,
     )
@@ -453,15 +325,7 @@ class ScoreConfig:
         None,
         kind=Kind(
             "|".join(POOLS),
-            _optional(
-                lambda name, value: (
-                    value
-                    if value in POOLS
-                    else _refused(
-                        f"{name}: expected one of {', '.join(POOLS)}, got {value!r}{suggest(str(value), POOLS)}"
-                    )
-                )
-            ),
+            kinds.optional(lambda name, value: check_pool(value, name)),
             lambda option, text: arguments.choice(option, text, POOLS),
             words=lambda: POOLS,
         ),
@@ -471,21 +335,21 @@ class ScoreConfig:
     )
     checkpoint: str | None = _option(
         None,
-        kind=Kind("FILE[#KEY]", _optional(_path), arguments.checkpoint),
+        kind=Kind("FILE[#KEY]", kinds.optional(kinds.path), arguments.checkpoint),
         help="Load local weights into the one encoder, without executing code; KEY chooses one of several in a file.",
         panel=ENCODER,
         decides="encoder",
     )
     random_init: bool = _option(
         False,
-        kind=_flag(),
+        kind=kinds.flag(),
         help="Draw untrained weights from the seed; nothing is downloaded.",
         panel=ENCODER,
         decides="encoder",
     )
     trust_remote_code: bool = _option(
         False,
-        kind=_flag(),
+        kind=kinds.flag(),
         help="Run the code of a hub model, or a TorchScript archive.",
         panel=ENCODER,
         decides="encoder",
@@ -511,23 +375,25 @@ class ScoreConfig:
             )
 
     @classmethod
-    def of(cls, config: ScoreConfig | None, given: Mapping[str, Any]) -> Self:
+    def of(cls, config: ScoreConfig | None, given: Mapping[str, Any]) -> ScoreConfig:
         """`config`, or the defaults, with the arguments `given` in place of its own; unknown names are errors."""
         known = [one.name for one in fields(cls)]
         for name in given:
+            if name in MOVED:
+                raise SynbenchError(f"options: expected {MOVED[name]!r}, got {name!r}")
             if name not in known:
                 raise SynbenchError(
                     f"options: expected arguments of score(), got {name!r}{suggest(name, known)}"
                 )
-        return cls(**given) if config is None else replace(config, **given)  # type: ignore[return-value]
+        return cls(**given) if config is None else replace(config, **given)
 
     @classmethod
-    def from_dict(cls, document: Mapping[str, Any]) -> Self:
+    def from_dict(cls, document: Mapping[str, Any]) -> ScoreConfig:
         """From JSON or TOML values, as `to_dict` gives them."""
         return cls.of(None, document)
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str], base: ScoreConfig | None = None) -> Self:
+    def load(cls, path: str | os.PathLike[str], base: ScoreConfig | None = None) -> ScoreConfig:
         """From a TOML file whose keys are fields; the others are those of `base`, or the defaults."""
         try:
             with Path(path).open("rb") as file:
@@ -540,11 +406,6 @@ class ScoreConfig:
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values of every field."""
         return {one.name: _plain(getattr(self, one.name)) for one in fields(self)}
-
-    def deciding(self, *kinds: str) -> dict[str, Any]:
-        """`to_dict` of the fields whose Option.decides is among `kinds`: what a cache key is made of."""
-        plain = self.to_dict()
-        return {one.name: plain[one.name] for one in fields(self) if option_of(one).decides in kinds}
 
     @property
     def scale_values(self) -> tuple[float, ...]:
@@ -578,14 +439,10 @@ class ScoreConfig:
                 continue
             if score_fields is not None and one.name not in score_fields:
                 continue
-            words += _words(one.name, value)
+            words += arguments.shell_words(one.name, value)
         for name, value in further.items():
-            words += _words(name, value)
+            words += arguments.shell_words(name, value)
         return shlex.join(words)
-
-
-def _refused(message: str) -> Any:
-    raise SynbenchError(message)
 
 
 def option_of(one: Field[Any]) -> Option:
@@ -613,31 +470,18 @@ def signature_of(function: Callable[..., Any]) -> inspect.Signature:
     return found.replace(parameters=[*own, *further])
 
 
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+
+def described(signature: Callable[[Any], inspect.Signature]) -> Callable[[_Function], _Function]:
+    """A decorator that shows help and editors `signature(function)` where the function has `**arguments`."""
+
+    def decorate(function: _Function) -> _Function:
+        vars(function)["__signature__"] = signature(function)
+        return function
+
+    return decorate
+
+
 def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
-
-
-def _words(name: str, value: Any) -> list[str]:
-    """One option of a shell line."""
-    flag = "--" + name.replace("_", "-")
-    if value is None:
-        return []
-    if isinstance(value, bool):
-        return [flag if value else "--no-" + flag.removeprefix("--")]
-    if isinstance(value, Mapping):
-        return [word for key, one in value.items() for word in (flag, f"{key}={one}")]
-    if isinstance(value, Sequence) and not isinstance(value, str) and not value:
-        return [flag, "none"]
-    return [flag, shell_text(value, whole=name != "scales")]
-
-
-def shell_text(value: Any, whole: bool = True) -> str:
-    """A value as the command line takes it. 2.0 is "2", unless that would be read as a count."""
-    if isinstance(value, numbers.Integral):
-        return str(int(value))
-    if isinstance(value, numbers.Real):
-        text = repr(float(value))  # the shortest text that reads back as the same number
-        return text.removesuffix(".0") if whole else text
-    if isinstance(value, Iterable) and not isinstance(value, str | os.PathLike):
-        return ",".join(shell_text(one, whole) for one in value)
-    return str(value)

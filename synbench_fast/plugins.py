@@ -60,7 +60,7 @@ class Estimator:
         splits: 1, or 2 where a test half is to be drawn as well.
         unbiased: whether its points are on average the same for any number of samples. Then those of several blocks of
             samples may be averaged, each counting by its samples, with errors of independent estimates; that is how
-            `precision` adds samples. Not so for a classifier that gets better with more of them.
+            `half_width` adds samples. Not so for a classifier that gets better with more of them.
     """
 
     point: Callable[..., Any]  # a stats.point.CurvePoint

@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from cli_fixtures import calls  # noqa: F401
 from emulation import emulator, emulator_library  # noqa: F401
 from hypothesis import settings
+from pipeline_fixtures import overlapping  # noqa: F401
 
 # What a run of CI tries is the same every time; elsewhere every run tries something else.
 settings.register_profile("ci", derandomize=True, deadline=None, database=None)

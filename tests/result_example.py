@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 
 from synbench_fast.results.records import (
+    ArithmeticRecord,
     Cost,
     EncoderRecord,
     Environment,
     Gpu,
     Influence,
-    PrecisionRecord,
     Preprocessing,
     Result,
     RobustArea,
@@ -90,7 +90,7 @@ def example(spec: str = "builtin:conv", **changes: Any) -> Result:
         fits=None,
         dropped=[0] * len(scales),
         half_width=None,
-        precision=PrecisionRecord(requested="auto", dtype="float32", checks=[]),
+        arithmetic=ArithmeticRecord(requested="auto", dtype="float32", checks=[]),
         cost=Cost(
             images=2048,
             seconds={"sample": 0.5, "encode": 3.0, "statistics": 0.25, "solve": 0.125, "total": 4.0},

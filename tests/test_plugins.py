@@ -197,10 +197,10 @@ def test_estimators(installed: Path) -> None:
     with refused("estimator nopoint: expected a CurvePoint with 10 budgets, got NoneType"):
         sb.score("builtin:identity", estimator="nopoint", **options)
     with refused(
-        "precision: expected estimator consistent or gaussian, got onehalf, which does not declare itself unbiased; "
+        "half_width: expected estimator consistent or gaussian, got onehalf, which does not declare itself unbiased; "
         "samples sets their number"
     ):
-        sb.score("builtin:identity", estimator="onehalf", precision=0.1, input_shape=(8,))
+        sb.score("builtin:identity", estimator="onehalf", half_width=0.1, input_shape=(8,))
     with refused("extend: expected estimator consistent or gaussian, got onehalf"):
         sb.Probe(sb.GaussianTask((4,), scales=(1.0,)), estimator="onehalf").extend(0, 8)
 
@@ -222,17 +222,17 @@ def test_fewer_samples_than_features_in_a_coarse_precision(installed: Path) -> N
     """What the arithmetic does is measured with classifiers that these samples allow."""
     options = {"input_shape": (1, 4, 4), "scales": (2.0,), "samples": 16, "estimator": "few", "seed": 1}
     result = sb.score("builtin:linear?dim=24", dtype="bfloat16", **options)
-    (check,) = result.precision.checks
+    (check,) = result.arithmetic.checks
     assert check.dtype == "bfloat16" and check.largest is not None
 
 
 def test_blocks_of_an_unbiased_estimator(installed: Path) -> None:
     options = {"input_shape": (8,), "scales": 6, "eps": (0.0, 0.2), "thresholds": (0.6, 0.9), "seed": 2}
-    result = sb.score("builtin:linear?dim=6", estimator="nobias", precision=0.03, **options)
+    result = sb.score("builtin:linear?dim=6", estimator="nobias", half_width=0.03, **options)
     assert max(one.ci95_high - one.score for one in result.scores) <= 0.03
     assert min(result.task.samples) < max(result.task.samples)
     assert result.half_width == 0.03 and result.cost.images == sum(result.task.samples)
-    own = sb.score("builtin:linear?dim=6", precision=0.03, average="sampled", **options)
+    own = sb.score("builtin:linear?dim=6", half_width=0.03, average="sampled", **options)
     for mine, other in zip(result.scores, own.scores, strict=True):
         assert abs(mine.score - other.score) < 3 * np.hypot(mine.stderr, other.stderr)
 

@@ -30,6 +30,9 @@ def _parser() -> argparse.ArgumentParser:
         "--rows", type=Path, help="validity: one row per encoder; written with --cache, else read"
     )
     parser.add_argument(
+        "--details", action="store_true", help="validity: also print every cell, the choice and every encoder"
+    )
+    parser.add_argument(
         "--figure", type=Path, help="validity: draw score against accuracy into this SVG file"
     )
     return parser
@@ -56,6 +59,8 @@ def main() -> None:
         if given.rows:
             validity.save(found, given.rows)
     print(validity.report(found))
+    if given.details:
+        print("\n" + validity.details(found))
     if given.figure:
         draw(found, given.figure)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
@@ -158,7 +158,7 @@ def alpha_req(features: Array) -> float | None:
 
 
 @torch.no_grad()
-def features_of(encoder: object, images: Tensor, batch: int = 64) -> Array:
+def features_of(encoder: Callable[[Tensor], Tensor], images: Tensor, batch: int = 64) -> Array:
     """Features [n, F] as float32."""
-    made = [encoder(part).float() for part in images.split(batch)]  # type: ignore[operator]
+    made = [encoder(part).float() for part in images.split(batch)]
     return torch.cat(made).numpy()

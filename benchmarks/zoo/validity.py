@@ -230,53 +230,65 @@ def encoder_table(rows: Sequence[Row]) -> str:
     return _table([*head, *(f"accuracy, {one} data" for one in HALVES), "twin's"], lines)
 
 
-def correlation_table(rows: Sequence[Row], half: str) -> str:
-    cells = [Cell(rows, half, data) for data in HALVES]
-    lines = [[name, sees, *(cell.text(name) for cell in cells)] for name, (sees, _) in PREDICTORS.items()]
-    head = f"{half} encoders ({len(cells[0].rows)})"
-    return _table([head, "sees", *(f"{one} data" for one in HALVES)], lines)
+def coefficient_table(cells: dict[str, Cell]) -> str:
+    """Every predictor's coefficient in each of the cells, by title."""
+    lines = [[name, sees, *(cell.text(name) for cell in cells.values())] for name, (sees, _) in PREDICTORS.items()]  # fmt: skip
+    return _table(["predictor", "sees", *cells], lines)
 
 
-def difference_table(rows: Sequence[Row]) -> str:
+def difference_table(cells: dict[str, Cell]) -> str:
     """The structure score's coefficient less that of each other predictor, on the same networks."""
-    cells = [Cell(rows, half, data) for half in HALVES for data in HALVES]
-    lines = [
-        [cell.half, cell.data, *(cell.text("structure score", name) for name in BASELINES)] for cell in cells
-    ]
-    return _table(["encoders", "data", *(f"less {one}" for one in BASELINES)], lines)
+    lines = [[name, *(cell.text("structure score", name) for cell in cells.values())] for name in BASELINES]
+    return _table(["structure score less", *cells], lines)
+
+
+def half_table(rows: Sequence[Row]) -> str:
+    """The structure score and LogME on every half of encoders and data."""
+    lines = []
+    for half in HALVES:
+        cells = [Cell(rows, half, data) for data in HALVES]
+        lines += [[half, name, *(cell.text(name) for cell in cells)] for name in ("structure score", "LogME")]
+    return _table(["encoders", "predictor", *(f"{one} data" for one in HALVES)], lines)
 
 
 def data_table(rows: Sequence[Row]) -> str:
-    """Each data set by itself."""
-    sets = sorted(rows[0]["data"].items(), key=lambda one: (one[1]["half"] != HELD_OUT, one[0]))
-    lines = []
-    for name, one in sets:
-        cells = [Cell(rows, half, name) for half in HALVES]
-        lines.append([name, one["half"], *(cell.text("structure score") for cell in cells), *(cells[-1].text(other) for other in ("published score, eps 0", "nearest neighbours", "LogME"))])  # fmt: skip
-    head = ["data", "half", *(f"structure score, {half} encoders" for half in HALVES)]
-    return _table([*head, "published, all", "nearest neighbours, all", "LogME, all"], lines)
+    """Each data set by itself, all encoders."""
+    names = ("structure score", "LogME")
+    lines = [
+        [name, half, *(Cell(rows, ALL, name).text(one) for one in names)] for name, half in data_sets(rows)
+    ]
+    return _table(["data", "half", *names], lines)
 
 
-def subset_table(rows: Sequence[Row], title: str) -> str:
-    cells = [Cell(rows, ALL, data) for data in HALVES]
-    lines = [[name, *(cell.text(name) for cell in cells)] for name in PREDICTORS]
-    return _table([f"{title} ({len(cells[0].rows)})", *(f"{one} data" for one in HALVES)], lines)
+def data_sets(rows: Sequence[Row]) -> list[tuple[str, str]]:
+    """Name and half of every data set, the held-out ones first."""
+    found = [(name, one["half"]) for name, one in rows[0]["data"].items()]
+    return sorted(found, key=lambda one: (one[1] != HELD_OUT, one[0]))
 
 
-def subset_tables(rows: Sequence[Row]) -> list[str]:
-    """Networks that saw ImageNet, and those whose published score is the most certain."""
-    subsets = {
-        "trained on ImageNet": [row for row in rows if "ImageNet" in row["trained_for"]],
-        f"published score known to {CERTAIN:g}": [
-            row for row in rows if "published" in row and (row["published"]["0"][1] or math.inf) < CERTAIN
-        ],
+def main_cells(rows: Sequence[Row]) -> dict[str, Cell]:
+    """What is reported: both halves held out, everything, networks that saw ImageNet."""
+    image_net = [row for row in rows if "ImageNet" in row["trained_for"]]
+    chosen = {
+        "held-out encoders": (rows, HELD_OUT),
+        "all encoders": (rows, ALL),
+        "trained on ImageNet": (image_net, ALL),
     }
-    return [subset_table(chosen, title) for title, chosen in subsets.items() if chosen]
+    return titled({title: Cell(some, half, half) for title, (some, half) in chosen.items() if some})
+
+
+def certain_cells(rows: Sequence[Row]) -> dict[str, Cell]:
+    """Networks whose published score has a small standard error."""
+    known = [row for row in rows if "published" in row and (row["published"]["0"][1] or math.inf) < CERTAIN]
+    return titled({f"published score known to {CERTAIN:g}": Cell(known, ALL, ALL)}) if known else {}
+
+
+def titled(cells: dict[str, Cell]) -> dict[str, Cell]:
+    return {f"{title} ({len(one.rows)}), {one.data} data": one for title, one in cells.items()}
 
 
 def twin_table(rows: Sequence[Row]) -> str:
     lines = []
-    trivial = [row["structure"][0] for row in rows if row["kind"] == "trivial" and "structure" in row]
     for half in HALVES:
         pairs = [one for one in twins(rows) if half in (ALL, one[0]["half"])]
         everyone = [
@@ -287,11 +299,9 @@ def twin_table(rows: Sequence[Row]) -> str:
         lines.append([
             half, str(len(pairs)), str(sum(z > 0 for *_, z in pairs)), str(sum(z > 2 for *_, z in pairs)),
             ", ".join(a["encoder"] for a, _, z in pairs if z <= 2) or "none", str(probe),
-            f"{max(trivial, default=math.nan):.3f}",
-            f"{min((a['structure'][0] for a, *_ in pairs), default=math.nan):.3f}",
             f"{float(spearman(x, y, np.ones(len(x)))):+.2f}",
         ])  # fmt: skip
-    head = ["encoders", "pairs", "score above the twin's", "by more than 2 errors", "not by 2 errors", "accuracy above the twin's", "largest trivial score", "smallest network's", "Spearman with twins and trivial ones"]  # fmt: skip
+    head = ["encoders", "pairs", "score above the twin's", "by more than 2 errors", "not by 2 errors", "accuracy above the twin's", "Spearman with twins and trivial ones"]  # fmt: skip
     return _table(head, lines)
 
 
@@ -370,15 +380,38 @@ def choice_tables(rows: Sequence[Row]) -> list[str]:
     return [f"{len(choice.rows)} networks.", single_table(choice), mean_table(choice, other)]
 
 
-def report(rows: Sequence[Row]) -> str:
-    """Every table, with titles."""
-    parts = {
-        "Spearman's coefficient with accuracy": [correlation_table(rows, half) for half in HALVES],
-        "The structure score's coefficient less another's": [difference_table(rows)],
-        "Data sets one by one": [data_table(rows)],
-        "Some networks": subset_tables(rows),
-        "Twins and trivial encoders": [twin_table(rows)],
-        "How it was chosen": choice_tables(rows),
-        "Encoders": [encoder_table(rows)],
-    }
+def _text(parts: dict[str, list[str]]) -> str:
     return "\n\n".join("\n\n".join([f"## {title}", *tables]) for title, tables in parts.items())
+
+
+def report(rows: Sequence[Row]) -> str:
+    """The tables of the page, with titles."""
+    cells = main_cells(rows)
+    both = dict(list(cells.items())[:2])
+    return _text(
+        {
+            "Spearman's coefficient with accuracy": [coefficient_table(cells)],
+            "Halves of encoders and data": [half_table(rows)],
+            "The structure score's coefficient less another's": [difference_table(both)],
+            "Data sets one by one": [data_table(rows)],
+            "Twins and trivial encoders": [twin_table(rows)],
+        }
+    )
+
+
+def details(rows: Sequence[Row]) -> str:
+    """Every cell, what the score was chosen from, and every encoder."""
+    halves = {
+        half: {f"{half} encoders, {data} data": Cell(rows, half, data) for data in HALVES} for half in HALVES
+    }
+    sets = {name: Cell(rows, ALL, name) for name, _ in data_sets(rows)}
+    return _text(
+        {
+            "Every half of encoders and data": [coefficient_table(cells) for cells in halves.values()],
+            "Differences there": [difference_table(cells) for cells in halves.values()],
+            "Every data set": [coefficient_table(sets)],
+            "Networks with a certain published score": [coefficient_table(certain_cells(rows))],
+            "How it was chosen": choice_tables(rows),
+            "Encoders": [encoder_table(rows)],
+        }
+    )

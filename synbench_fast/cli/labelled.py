@@ -10,7 +10,7 @@ from synbench_fast.arguments import UsageError
 from synbench_fast.cli.completion import encoder_names, suite_names
 from synbench_fast.cli.options import OUTPUT, Output, output_options, score_options, values_of
 from synbench_fast.cli.parsing import (
-    Option,
+    Parameter,
     Type,
     argument,
     choice,
@@ -47,7 +47,7 @@ INHERITED = ("device", "threads", "checkpoint", "random_init")
 DEMO: dict[str, Any] = {"zoo_epochs": 0.5, "scales": 6, "steps": 5, "targets": 2, "linf": (), "threads": 1}
 
 
-def _probe_options(l2: str, steps: str, targets: str) -> tuple[Option, ...]:
+def _probe_options(l2: str, steps: str, targets: str) -> tuple[Parameter, ...]:
     """Options of attacked linear probes, with the defaults of a study."""
     return (
         option("--l2", norms(), "Attack inputs in [0, 1] in these l2 budgets.", l2),

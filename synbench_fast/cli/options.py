@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any, cast
 
 from synbench_fast import arguments, config
-from synbench_fast.arguments import UsageError
-from synbench_fast.cli.parsing import Option, Type, choice, directory, file, flag, given, option, panel
-from synbench_fast.config import SCORE, ScoreConfig, option_of, shell_text
+from synbench_fast.arguments import UsageError, shell_text
+from synbench_fast.cli.parsing import Parameter, Type, choice, directory, file, flag, given, option, panel
+from synbench_fast.config import SCORE, ScoreConfig, option_of
 from synbench_fast.errors import SynbenchError
 from synbench_fast.runtime.messages import fail, print_trace, reason, say
 
@@ -94,7 +94,7 @@ def score_options(*names: str, from_file: bool = False, **defaults: Any) -> Call
     made = config.ScoreConfig
     known = {one.name: one for one in fields(made)}
     wanted = [known[name] for name in names or known]
-    panels: dict[str, list[Option]] = {}
+    panels: dict[str, list[Parameter]] = {}
     if from_file:
         panels[SCORE] = [option("--config", file("FILE.toml", exists=True), _CONFIG_HELP)]
     for one in wanted:
@@ -119,7 +119,7 @@ def score_options(*names: str, from_file: bool = False, **defaults: Any) -> Call
     return decorate
 
 
-def _score_option(one: Field[Any], default: Any) -> Option:
+def _score_option(one: Field[Any], default: Any) -> Parameter:
     """The option of a field."""
     kind, help = option_of(one).kind, option_of(one).help
     name = "--" + one.name.replace("_", "-")

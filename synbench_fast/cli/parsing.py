@@ -16,13 +16,14 @@ from typer.core import TyperCommand, TyperGroup
 
 from synbench_fast import arguments
 from synbench_fast.arguments import UsageError
+from synbench_fast.config import MOVED
 from synbench_fast.errors import SynbenchError, suggest
 
 __all__ = [
     "VARIABLE",
     "Command",
     "Group",
-    "Option",
+    "Parameter",
     "Type",
     "add",
     "argument",
@@ -86,7 +87,7 @@ def _before_colon() -> str:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Option:
+class Parameter:
     """An option or argument of a command, from which the signature that typer reads is made.
 
     `wanted` is what a message says is missing where it is required, "" where it is not; `words` are as on the command line.
@@ -210,7 +211,7 @@ def norms() -> Type:
 
 def option(
     names: str, type: Type, help: str, default: str | None = None, wanted: str = "", multiple: bool = False
-) -> Option:
+) -> Parameter:
     """An option with a value, such as option("--seeds", integer(1), "Run N seeds.", "5").
 
     Args:
@@ -223,13 +224,15 @@ def option(
     if default is not None:
         help = f"{help} [default: {default}]"
     name, words = _split(names)
-    return Option(name=name, words=words, type=type, help=help, default=default, wanted=wanted, many=multiple)
+    return Parameter(
+        name=name, words=words, type=type, help=help, default=default, wanted=wanted, many=multiple
+    )
 
 
-def flag(names: str, help: str, default: bool | None = False) -> Option:
+def flag(names: str, help: str, default: bool | None = False) -> Parameter:
     """An option without a value, such as flag("--quiet -q", "Show no progress.") or flag("--attack/--no-attack", ...)."""
     name, words = _split(names)
-    return Option(name=name, words=words, help=help, default=default)
+    return Parameter(name=name, words=words, help=help, default=default)
 
 
 def _split(names: str) -> tuple[str, tuple[str, ...]]:
@@ -238,7 +241,7 @@ def _split(names: str) -> tuple[str, tuple[str, ...]]:
     return (named or [words[0].partition("/")[0].strip("-").replace("-", "_")])[0], words
 
 
-def panel(title: str, *options: Option) -> Callable[[Any], Any]:
+def panel(title: str, *options: Parameter) -> Callable[[Any], Any]:
     """A decorator that gives a command these options, under a heading of their own in help."""
 
     def decorate(function: Any) -> Any:
@@ -251,7 +254,7 @@ def panel(title: str, *options: Option) -> Callable[[Any], Any]:
 
 def argument(name: str, type: Type, help: str, wanted: str = "", many: bool = False) -> Callable[[Any], Any]:
     """A decorator that gives a command an argument; `type.metavar` is how the usage line shows it, such as `[MODEL...]`."""
-    return panel("Arguments", Option(name=name, words=(), type=type, help=help, wanted=wanted, many=many))
+    return panel("Arguments", Parameter(name=name, words=(), type=type, help=help, wanted=wanted, many=many))
 
 
 def given(name: str) -> bool:
@@ -276,7 +279,7 @@ def add(app: typer.Typer, *functions: Any) -> None:
 
 
 def _signed(function: Any) -> Callable[..., Any]:
-    parameters: tuple[Option, ...] = function.parameters
+    parameters: tuple[Parameter, ...] = function.parameters
 
     def verb(context: typer.Context, **values: Any) -> Any:
         for one in parameters:
@@ -291,7 +294,7 @@ def _signed(function: Any) -> Callable[..., Any]:
     first = inspect.Parameter("context", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context)
     signature = inspect.Signature([first, *(one.parameter() for one in parameters)])
     verb.__name__, verb.__doc__ = function.__name__, function.__doc__
-    verb.__signature__ = signature  # type: ignore[attr-defined]
+    vars(verb)["__signature__"] = signature
     verb.__annotations__ = {name: one.annotation for name, one in signature.parameters.items()}
     return verb
 
@@ -388,6 +391,9 @@ def one_line(error: Any) -> str:
     options = [one for one in params if one.param_type_name == "option"]
     if isinstance(error, errors.NoSuchOption):
         known = [word for one in options for word in one.opts + one.secondary_opts if word.startswith("--")]
+        new = MOVED.get(error.option_name.removeprefix("--").replace("-", "_"), "").replace("_", "-")
+        if f"--{new}" in known:
+            return f"option: expected '--{new}', got {error.option_name!r}"
         near = suggest(error.option_name, known)
         return f"option: expected one that --help lists, got {error.option_name!r}{near}"
     if isinstance(error, errors.BadOptionUsage):

@@ -82,7 +82,7 @@ def _workers(name: str, text: str) -> int:
     option("--executor", text("NAME"), "Let an executor of another package do it; see docs/harnesses.md."),
     option("--journal", choice(*JOURNALS), "Choose the store's journal; a network file system needs delete."),
     option(
-        "--best", integer(1, metavar="K"), "Find the best K, to --precision; the others get fewer samples."
+        "--best", integer(1, metavar="K"), "Find the best K, to --half-width; the others get fewer samples."
     ),
 )
 @output_options(
@@ -151,8 +151,8 @@ def _check_many(
     if many["best"] is not None:
         if tasks is not None:
             raise UsageError(f"--best: expected one task, got --tasks {tasks}")
-        if config.precision is None:
-            raise UsageError("--best: expected --precision beside it, at which scoring ends")
+        if config.half_width is None:
+            raise UsageError("--best: expected --half-width beside it, at which scoring ends")
 
 
 def _check_tasks(tasks: str) -> None:

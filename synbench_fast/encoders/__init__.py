@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING
 from synbench_fast.lazy import attach
 
 if TYPE_CHECKING:
-    from synbench_fast.encoders.base import POOLS, Encoder, EncoderInfo
+    from synbench_fast.encoders.base import Encoder, EncoderInfo
     from synbench_fast.encoders.load import load_encoder
     from synbench_fast.encoders.registry import SOURCES, installed, list_encoders
 
-__all__ = ["POOLS", "SOURCES", "Encoder", "EncoderInfo", "installed", "list_encoders", "load_encoder"]
+__all__ = ["SOURCES", "Encoder", "EncoderInfo", "installed", "list_encoders", "load_encoder"]
 
 _HOMES = {
-    "POOLS": "base",
     "SOURCES": "registry",
     "Encoder": "base",
     "EncoderInfo": "base",

@@ -10,12 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from synbench_fast.errors import SynbenchError, first_line, suggest
+from synbench_fast.checks import POOLS
+from synbench_fast.errors import SynbenchError, first_line
 from synbench_fast.runtime.global_state import kept_state, known_state
 
-__all__ = ["POOLS", "Encoder", "EncoderInfo", "Layout", "Loaded", "Request", "pool_features"]
-
-POOLS = ("default", "avg", "max", "cls", "flatten")
+__all__ = ["Encoder", "EncoderInfo", "Layout", "Loaded", "Request", "pool_features"]
 
 
 @dataclass(frozen=True)
@@ -112,17 +111,6 @@ def class_tokens(module: nn.Module) -> int:
         if name.rpartition(".")[2] in _CLASS_TOKENS:
             return parameter.numel() // parameter.shape[-1]
     return 0
-
-
-def check_pool(pool: str | None) -> str:
-    """The pooling's name, or an error with the nearest one."""
-    if pool is None:
-        return "default"
-    if pool not in POOLS:
-        raise SynbenchError(
-            f"pool: expected one of {', '.join(POOLS)}, got {pool!r}{suggest(str(pool), POOLS)}"
-        )
-    return pool
 
 
 def checked_device(device: torch.device | str) -> torch.device:
@@ -252,6 +240,14 @@ class Encoder:
         elif self.module is not None:
             _cast(self.module, self.device, self.dtype)
         return self
+
+    def normalised(self, x: Tensor) -> Tensor:
+        """Images [B, *input_shape] in pixel units as the encoder expects them: (x - mean) / std, in x's dtype and place."""
+        channels = (-1, *[1] * (len(self.info.input_shape) - 1))
+        for values, step in ((self.info.mean, torch.sub), (self.info.std, torch.div)):
+            if values is not None:
+                x = step(x, torch.tensor(values, dtype=x.dtype, device=x.device).view(channels))
+        return x
 
     @property
     def borrowed(self) -> bool:

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from synbench_fast import plugins
-from synbench_fast.checks import as_numbers
+from synbench_fast.checks import as_numbers, check_pool, check_shape
 from synbench_fast.encoders import registry
-from synbench_fast.encoders.base import Encoder, EncoderInfo, Loaded, Request, check_pool
+from synbench_fast.encoders.base import Encoder, EncoderInfo, Loaded, Request
 from synbench_fast.encoders.weights import module_sha256, parameter_count
 from synbench_fast.errors import SynbenchError, suggest
 from synbench_fast.runtime.global_state import known_state, seeded
@@ -61,8 +61,8 @@ def load_encoder(
         SynbenchError: one line for every mistake in these arguments, for weights that cannot be fetched, and for
             an encoder whose output is not [B, F].
     """
-    shape = _shape(input_shape)
-    pooling = check_pool(pool)
+    shape = None if input_shape is None else check_shape(input_shape)
+    pooling = "default" if pool is None else check_pool(pool)
     if checkpoint is not None and random_init:
         raise SynbenchError(
             f"checkpoint: expected either checkpoint or random_init, got {checkpoint} and random_init"
@@ -90,39 +90,9 @@ def load_encoder(
             f"got None; pass --input-shape (input_shape=), such as {loaded.shape_hint}"
         )
     means, stds = _normalisation(mean, std, loaded, shape, request.spec)
-    module = loaded.module
-    sha = loaded.weights_sha256
-    if sha is None:
-        sha = module_sha256(module) if module is not None else ""
-    info = EncoderInfo(
-        spec=request.spec,
-        source=prefix,
-        name=loaded.name,
-        revision=loaded.revision,
-        weights_sha256=sha,
-        parameters=parameter_count(module)
-        if module is not None and loaded.parameters is None
-        else loaded.parameters,
-        feature_dim=None,
-        input_shape=shape,
-        mean=means,
-        std=stds,
-        pool=pooling,
-        random_init=loaded.random_init,
-        checkpoint=request.checkpoint,
-    )
-    here = (
-        next((t for t in module.parameters() if t.is_floating_point()), None)
-        if module is not None and loaded.borrowed
-        else None
-    )
-    result = Encoder(
-        loaded,
-        info,
-        here.device if here is not None else torch.device("cpu"),
-        here.dtype if here is not None else torch.float32,
-    ).to(device, dtype)
-    if module is not None or loaded.place is not None:
+    info = _info(request, prefix, loaded, shape, means, stds)
+    result = Encoder(loaded, info, *_home(loaded)).to(device, dtype)
+    if loaded.module is not None or loaded.place is not None:
         with seeded(seed):  # layers may draw their weights in the first forward pass
             result.dry_run()
     return result
@@ -215,18 +185,6 @@ def _options(query: str, usage: str, spec: str) -> dict[str, str]:
     return options
 
 
-def _shape(shape: Sequence[int] | None) -> tuple[int, ...] | None:
-    if shape is None:
-        return None
-    try:
-        sizes = tuple(shape)
-    except TypeError:
-        sizes = ()
-    if not sizes or not all(isinstance(n, int) and not isinstance(n, bool) and 0 < n < 2**63 for n in sizes):
-        raise SynbenchError(f"input_shape: expected positive integers such as (3, 224, 224), got {shape!r}")
-    return sizes
-
-
 def _normalisation(
     mean: Sequence[float] | None,
     std: Sequence[float] | None,
@@ -260,3 +218,43 @@ def _channels(argument: str, values: Sequence[float], shape: tuple[int, ...]) ->
     if argument == "std" and min(numbers) <= 0:
         raise SynbenchError(f"std: expected positive values, got {values!r}")
     return numbers * shape[0] if len(numbers) == 1 and len(shape) > 1 else numbers
+
+
+def _info(
+    request: Request,
+    source: str,
+    loaded: Loaded,
+    shape: tuple[int, ...],
+    mean: tuple[float, ...] | None,
+    std: tuple[float, ...] | None,
+) -> EncoderInfo:
+    """What was loaded."""
+    module, sha = loaded.module, loaded.weights_sha256
+    if sha is None:
+        sha = module_sha256(module) if module is not None else ""
+    return EncoderInfo(
+        spec=request.spec,
+        source=source,
+        name=loaded.name,
+        revision=loaded.revision,
+        weights_sha256=sha,
+        parameters=parameter_count(module)
+        if module is not None and loaded.parameters is None
+        else loaded.parameters,
+        feature_dim=None,
+        input_shape=shape,
+        mean=mean,
+        std=std,
+        pool=request.pool,
+        random_init=loaded.random_init,
+        checkpoint=request.checkpoint,
+    )
+
+
+def _home(loaded: Loaded) -> tuple[torch.device, torch.dtype]:
+    """Where a caller's module is and what it computes in; the CPU and float32 for all else."""
+    if loaded.module is not None and loaded.borrowed:
+        for one in loaded.module.parameters():
+            if one.is_floating_point():
+                return one.device, one.dtype
+    return torch.device("cpu"), torch.float32

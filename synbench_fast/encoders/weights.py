@@ -398,24 +398,7 @@ def load_checkpoint(
     needed = {name for name in expected if name in parameters and not is_optional(name)} or set(expected)
     candidate = _choose(found, split_checkpoint(path)[1], needed, expected, path, spec)
     prefix, chosen = candidate.prefix, candidate.chosen
-    first: dict[int, str] = {}
-    for name, value in chosen.items():
-        if value.shape != expected[name].shape:
-            raise SynbenchError(
-                f"checkpoint: expected {prefix}{name} of shape {list(expected[name].shape)} for {spec}, "
-                f"got {list(value.shape)} in {path}"
-            )
-        if _kind(value) != _kind(expected[name]) and not name.endswith(_COUNT):
-            raise SynbenchError(
-                f"checkpoint: expected {prefix}{name} of {_kind(expected[name])} values for {spec}, "
-                f"got {value.dtype} in {path}"
-            )
-        same = first.setdefault(id(expected[name]), name)
-        if same != name and not torch.equal(chosen[same], value):
-            raise SynbenchError(
-                f"checkpoint: expected equal {prefix}{same} and {prefix}{name}, which are one weight of {spec}, got two "
-                f"that differ in {path}"
-            )
+    _check_values(candidate, expected, path, spec)
     missing = sorted(name for name in expected if name not in chosen and not name.endswith(_COUNT))
     complete = not any(map(is_optional, missing))
     missing = [name for name in missing if not is_optional(name)]
@@ -438,3 +421,26 @@ def load_checkpoint(
     except RuntimeError as error:
         raise SynbenchError(f"checkpoint: loading {path} into {spec} failed ({first_line(error)})") from error
     return complete
+
+
+def _check_values(candidate: _Candidate, expected: dict[str, Tensor], path: str, spec: str) -> None:
+    """SynbenchError unless shapes and kinds of values fit, and names of one weight have equal values."""
+    prefix, chosen = candidate.prefix, candidate.chosen
+    first: dict[int, str] = {}
+    for name, value in chosen.items():
+        if value.shape != expected[name].shape:
+            raise SynbenchError(
+                f"checkpoint: expected {prefix}{name} of shape {list(expected[name].shape)} for {spec}, "
+                f"got {list(value.shape)} in {path}"
+            )
+        if _kind(value) != _kind(expected[name]) and not name.endswith(_COUNT):
+            raise SynbenchError(
+                f"checkpoint: expected {prefix}{name} of {_kind(expected[name])} values for {spec}, "
+                f"got {value.dtype} in {path}"
+            )
+        same = first.setdefault(id(expected[name]), name)
+        if same != name and not torch.equal(chosen[same], value):
+            raise SynbenchError(
+                f"checkpoint: expected equal {prefix}{same} and {prefix}{name}, which are one weight of {spec}, got two "
+                f"that differ in {path}"
+            )

@@ -21,17 +21,17 @@ from torch import Tensor
 from synbench_fast.errors import SynbenchError
 from synbench_fast.ops.feature_stats import FeatureStats
 from synbench_fast.ops.robust_solve import robust_solve
-from synbench_fast.results.records import PrecisionCheck, PrecisionPoint
+from synbench_fast.results.records import ArithmeticCheck, ArithmeticPoint
 from synbench_fast.stats import gaussian
 from synbench_fast.stats.point import CurvePoint
 
 __all__ = [
     "DTYPES",
-    "Precision",
+    "Arithmetic",
+    "arithmetic_of",
     "candidates",
     "compare",
     "margin_ratio",
-    "precision_of",
 ]
 
 CHECKED = 256  # samples that run in float32 as well
@@ -39,7 +39,7 @@ TENSOR_CORES = (8, 0)  # compute capability from which GPUs have bfloat16 and TF
 
 
 @dataclass(frozen=True)
-class Precision:
+class Arithmetic:
     """Name, dtype of weights and samples, and whether products of float32 may be rounded to TF32."""
 
     name: str
@@ -55,28 +55,28 @@ class Precision:
 DTYPES = {
     one.name: one
     for one in (
-        Precision("float32", torch.float32),
-        Precision("tf32", torch.float32, tf32=True),
-        Precision("bfloat16", torch.bfloat16),
-        Precision("float16", torch.float16),
-        Precision("float64", torch.float64),
+        Arithmetic("float32", torch.float32),
+        Arithmetic("tf32", torch.float32, tf32=True),
+        Arithmetic("bfloat16", torch.bfloat16),
+        Arithmetic("float16", torch.float16),
+        Arithmetic("float64", torch.float64),
     )
 }
 
 
-def precision_of(dtype: torch.dtype) -> Precision:
-    """The precision of an encoder that owns its dtype, such as a Module that is left as it is."""
+def arithmetic_of(dtype: torch.dtype) -> Arithmetic:
+    """The arithmetic of an encoder that owns its dtype, such as a Module that is left as it is."""
     name = str(dtype).removeprefix("torch.")
-    return DTYPES.get(name) or Precision(name, dtype)
+    return DTYPES.get(name) or Arithmetic(name, dtype)
 
 
 def candidates(
     wanted: str, own: torch.dtype | None, castable: bool, device: torch.device, capability: tuple[int, int]
-) -> list[Precision]:
+) -> list[Arithmetic]:
     """What to run in, best first; all but the last have to show that they are accurate enough.
 
     Args:
-        wanted: as `check_precision` returns it.
+        wanted: the dtype of `ScoreConfig`.
         own: dtype of a caller's encoder, which "auto" keeps; None for one that was loaded from a spec.
         castable: whether the encoder has weights that can be converted.
         device: where it runs.
@@ -97,7 +97,7 @@ def candidates(
     if wanted != "auto":
         return [DTYPES[wanted]]
     if own is not None:
-        return [precision_of(own)]
+        return [arithmetic_of(own)]
     if there and castable:
         return [DTYPES["bfloat16"], DTYPES["tf32"], DTYPES["float32"]]
     return [DTYPES["float32"]]
@@ -123,7 +123,7 @@ def margin_ratio(margins: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def compare(
-    precision: Precision,
+    arithmetic: Arithmetic,
     stats: FeatureStats,
     point: CurvePoint,
     features: Tensor,
@@ -137,23 +137,23 @@ def compare(
     threshold: float,
     raw_terms: Sequence[float],
     backend: str = "auto",
-) -> PrecisionCheck:
-    """How far the features of one scale in `precision` are from float32, in t and in the scale's part of the score.
+) -> ArithmeticCheck:
+    """How far the features of one scale in `arithmetic` are from float32, in t and in the scale's part of the score.
 
     It is accurate enough if |difference| <= stderr(t) / sqrt(scales) at every eps, and the difference is known
     to that: a systematic difference adds up over the scales, while their sampling errors average out.
 
     Args:
-        stats: moments of the scale in `precision` (for the paper's estimator its training half).
+        stats: moments of the scale in `arithmetic` (for the paper's estimator its training half).
         point: what the estimator made of them; its first budgets are `eps`.
-        features, reference: [n, F] of the same samples, in `precision` and in float32.
+        features, reference: [n, F] of the same samples, in `arithmetic` and in float32.
         y: [n] their labels.
         scales: S, how many scales the run has.
         threshold: a_t of the score whose difference is reported.
         raw_terms: per eps bound * max(0, accuracy - a_t) of the raw data at this scale.
 
     Returns:
-        PrecisionCheck, `used` if accurate enough, with one PrecisionPoint per eps. Its score_difference is what
+        ArithmeticCheck, `used` if accurate enough, with one ArithmeticPoint per eps. Its score_difference is what
         a run of scales like this one would have: (h(t) - h(t - difference)) / h(raw) with
         h(t) = bound(t) max(0, accuracy(t) - a_t); NaN where the raw data do not exceed a_t.
     """
@@ -185,14 +185,14 @@ def compare(
         reason = f"t of float32 is unknown: {len(y)} samples do not hold both classes"
     elif bool((difference.abs() <= limit).all()):
         reason = "the difference of t to float32 is not known to stderr(t) / sqrt(number of scales)"
-    return PrecisionCheck(
-        dtype=precision.name,
+    return ArithmeticCheck(
+        dtype=arithmetic.name,
         used=accurate,
         reason="" if accurate else reason,
         scale=scale,
         samples=len(y),
         points=[
-            PrecisionPoint(
+            ArithmeticPoint(
                 eps=one,
                 t_difference=float(difference[e]),
                 t_difference_stderr=float(error[e]),

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from synbench_fast.encoders import Encoder
-from synbench_fast.engine.arithmetic import Precision
+from synbench_fast.engine.arithmetic import Arithmetic
 from synbench_fast.errors import SynbenchError, first_line
 
 __all__ = [
@@ -29,14 +29,14 @@ GRAPH_BATCHES = 20  # fewer do not repay the capture, which runs the encoder abo
 
 
 def wants_channels_last(
-    module: nn.Module | None, input_shape: Sequence[int], precision: Precision, device: torch.device
+    module: nn.Module | None, input_shape: Sequence[int], arithmetic: Arithmetic, device: torch.device
 ) -> bool:
     """Whether images go channels last: on a GPU, in an arithmetic of its tensor cores, for convolutional encoders.
 
     An encoder is convolutional if more than half of its parameters are in 2-D convolutions with a kernel
     larger than one pixel that is not laid out as patches (stride as large as the kernel).
     """
-    if module is None or device.type != "cuda" or not precision.reduced or len(input_shape) != 3:
+    if module is None or device.type != "cuda" or not arithmetic.reduced or len(input_shape) != 3:
         return False
     total = sum(one.numel() for one in module.parameters())
     spatial = sum(

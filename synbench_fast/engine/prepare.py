@@ -13,7 +13,7 @@ from synbench_fast.checks import ESTIMATORS
 from synbench_fast.config import PRESETS, ScoreConfig
 from synbench_fast.encoders import Encoder, EncoderInfo, load_encoder
 from synbench_fast.encoders.base import is_out_of_memory
-from synbench_fast.engine.arithmetic import DTYPES, Precision, candidates
+from synbench_fast.engine.arithmetic import DTYPES, Arithmetic, candidates
 from synbench_fast.engine.curve import check_average
 from synbench_fast.engine.devices import capability, check_capability, find_device
 from synbench_fast.engine.probe import Probe
@@ -37,13 +37,13 @@ def check_with_estimator(config: ScoreConfig) -> None:
     """What the estimator does not allow, as one SynbenchError: its objects, and those of other packages, need torch."""
     if config.average != "auto":
         check_average(config.average, config.estimator, len(config.scale_values), config.prior)
-    if config.precision is None or find_estimator(config.estimator).unbiased:
+    if config.half_width is None or find_estimator(config.estimator).unbiased:
         return
     why = "whose number of samples is its protocol"
     if config.estimator not in ESTIMATORS:
         why = "which does not declare itself unbiased; samples sets their number"
     raise SynbenchError(
-        f"precision: expected estimator consistent or gaussian, got {config.estimator}, {why}"
+        f"half_width: expected estimator consistent or gaussian, got {config.estimator}, {why}"
     )
 
 
@@ -93,12 +93,12 @@ class Prepared:
         config = self.config
         if config.samples is not None:
             return config.samples
-        first = PRESETS[config.preset].samples if config.precision is None else FIRST_SAMPLES
+        first = PRESETS[config.preset].samples if config.half_width is None else FIRST_SAMPLES
         wide = self.encoder.info.feature_dim or 0
         least = 0 if config.estimator == "paper" else 2 * wide
         return max(first, least)
 
-    def precisions(self) -> list[Precision]:
+    def arithmetics(self) -> list[Arithmetic]:
         """What to run in, best first."""
         encoder = self.encoder
         own = None if self.owned else encoder.dtype
@@ -199,8 +199,8 @@ def _loading_dtype(wanted: str, owned: bool) -> torch.dtype | None:
     """The dtype to load in: float32 if weights are to be compared with it, None for an encoder's own."""
     if wanted == "auto":
         return torch.float32 if owned else None
-    precision = DTYPES[wanted]
-    return torch.float32 if owned and precision.reduced else precision.dtype
+    arithmetic = DTYPES[wanted]
+    return torch.float32 if owned and arithmetic.reduced else arithmetic.dtype
 
 
 def _published(info: EncoderInfo) -> EncoderInfo:

@@ -1,4 +1,4 @@
-"""One encoder through all scales, in the first precision that is accurate enough."""
+"""One encoder through all scales, in the first arithmetic that is accurate enough."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from synbench_fast.encoders import Encoder
 from synbench_fast.encoders.base import is_out_of_memory
-from synbench_fast.engine.arithmetic import CHECKED, Precision, compare
+from synbench_fast.engine.arithmetic import CHECKED, Arithmetic, compare
 from synbench_fast.engine.batch_size import BatchSize
 from synbench_fast.engine.curve import Curve
 from synbench_fast.engine.forward import Compile, wants_channels_last
@@ -20,11 +20,11 @@ from synbench_fast.engine.pipeline import Pipeline, Progress, batch_size
 from synbench_fast.engine.probe import Probe
 from synbench_fast.errors import SynbenchError, first_line
 from synbench_fast.ops.streams import on_device
-from synbench_fast.results.records import PrecisionCheck
+from synbench_fast.results.records import ArithmeticCheck
 from synbench_fast.runtime.global_state import tf32_allowed
 from synbench_fast.stats.blocks import Block
 
-__all__ = ["Run", "Settled", "arithmetic", "recast", "run_encoder", "settle", "too_wide"]
+__all__ = ["Run", "Settled", "in_arithmetic", "recast", "run_encoder", "settle", "too_wide"]
 
 MakeProbe = Callable[[torch.dtype, bool], Probe]  # (dtype of the samples, channels_last)
 
@@ -35,8 +35,8 @@ class Run:
 
     probe: Probe
     curve: Curve
-    precision: Precision
-    checks: list[PrecisionCheck]
+    arithmetic: Arithmetic
+    checks: list[ArithmeticCheck]
     warnings: list[str]
     seconds: dict[str, float]  # as in results.Cost, without "load" and "total"
     elapsed: float  # of the samples that count, overlaps taken into account
@@ -47,15 +47,15 @@ class Run:
 
 @dataclass
 class Settled:
-    """An encoder in the precision that it is run in, and what was done to find that out.
+    """An encoder in the arithmetic that it is run in, and what was done to find that out.
 
     `left` are the probe's blocks that have not been run, `worked` the seconds of those that have.
     """
 
     probe: Probe
     pipeline: Pipeline
-    precision: Precision
-    checks: list[PrecisionCheck]
+    arithmetic: Arithmetic
+    checks: list[ArithmeticCheck]
     warnings: list[str]
     left: list[Block]
     worked: float
@@ -64,52 +64,52 @@ class Settled:
 def settle(
     encoder: Encoder,
     make_probe: MakeProbe,
-    precisions: Sequence[Precision],
+    arithmetics: Sequence[Arithmetic],
     *,
     as_it_is: bool = False,
     size: int | None = None,
     compile: Compile = "auto",
     progress: Progress | None = None,
 ) -> Settled:
-    """Put the encoder into the first of `precisions` that is accurate enough; the last one is taken in any case.
+    """Put the encoder into the first of `arithmetics` that is accurate enough; the last one is taken in any case.
 
-    A precision below float32 runs the middle block first and is compared with float32 there (see
-    `precision`); if it is not accurate enough, or cannot run this encoder, that block is done again in the
-    next one. What a precision does to the encoder's weights starts from the weights as they were loaded.
+    An arithmetic below float32 runs the middle block first and is compared with float32 there (see
+    `engine.arithmetic`); if it is not accurate enough, or cannot run this encoder, that block is done again in the
+    next one. What an arithmetic does to the encoder's weights starts from the weights as they were loaded.
 
     Args: see `run_encoder`.
     """
     report = _never_falling(progress or (lambda done, total, phase: None))
-    checks: list[PrecisionCheck] = []
+    checks: list[ArithmeticCheck] = []
     warnings: list[str] = []
-    for number, precision in enumerate(precisions, 1):
-        last = number == len(precisions)
+    for number, arithmetic in enumerate(arithmetics, 1):
+        last = number == len(arithmetics)
         layout = not as_it_is and wants_channels_last(
-            encoder.module, encoder.info.input_shape, precision, encoder.device
+            encoder.module, encoder.info.input_shape, arithmetic, encoder.device
         )
-        probe = make_probe(precision.dtype, layout)
+        probe = make_probe(arithmetic.dtype, layout)
         blocks = probe.blocks
         if number == 1:
             report(0, probe.images, "encode")
         worked = 0.0
-        with arithmetic(encoder, precision):
+        with in_arithmetic(encoder, arithmetic):
             try:
-                if not as_it_is and (checks or layout or encoder.dtype != precision.dtype):
-                    recast(encoder, precision, layout)
+                if not as_it_is and (checks or layout or encoder.dtype != arithmetic.dtype):
+                    recast(encoder, arithmetic, layout)
                 pipeline = Pipeline(
                     probe,
                     encoder,
                     batch_size(probe, size),
                     compile=compile,
-                    tf32=precision.tf32,
+                    tf32=arithmetic.tf32,
                     progress=report,
                 )
-                if precision.reduced and encoder.module is not None:
+                if arithmetic.reduced and encoder.module is not None:
                     middle = blocks.pop(len(blocks) // 2)
                     probe.keep_features(middle)
                     worked += _timed(pipeline, [middle])
                     check = _check(
-                        encoder, make_probe, probe, precision, middle.scale_index, pipeline.size.next()
+                        encoder, make_probe, probe, arithmetic, middle.scale_index, pipeline.size.next()
                     )
                     if last:
                         check = replace(check, used=True)
@@ -121,28 +121,28 @@ def settle(
                 if last:
                     raise
                 scale = probe.task.scale_values[len(probe.task.scale_values) // 2]
-                checks.append(_unmeasured(precision, scale, f"it does not run: {_words(error)}"))
+                checks.append(_unmeasured(arithmetic, scale, f"it does not run: {_words(error)}"))
                 continue
-            if precision.reduced and encoder.module is None:
+            if arithmetic.reduced and encoder.module is None:
                 warnings.append(
-                    f"{precision.name}: the difference to float32 is unknown, the arithmetic of a callable is its own"
+                    f"{arithmetic.name}: the difference to float32 is unknown, the arithmetic of a callable is its own"
                 )
             encoder.drop_loaded()
         break
-    return Settled(probe, pipeline, precision, checks, warnings, blocks, worked)
+    return Settled(probe, pipeline, arithmetic, checks, warnings, blocks, worked)
 
 
 @contextmanager
-def arithmetic(encoder: Encoder, precision: Precision) -> Iterator[None]:
-    """Forward passes inside run on the encoder's device, with the products of `precision`."""
-    with on_device(encoder.device), tf32_allowed(encoder.device, precision.tf32):
+def in_arithmetic(encoder: Encoder, arithmetic: Arithmetic) -> Iterator[None]:
+    """Forward passes inside run on the encoder's device, with the products of `arithmetic`."""
+    with on_device(encoder.device), tf32_allowed(encoder.device, arithmetic.tf32):
         yield
 
 
 def run_encoder(
     encoder: Encoder,
     make_probe: MakeProbe,
-    precisions: Sequence[Precision],
+    arithmetics: Sequence[Arithmetic],
     *,
     as_it_is: bool = False,
     size: int | None = None,
@@ -151,7 +151,7 @@ def run_encoder(
     most: int = 0,
     progress: Progress | None = None,
 ) -> Run:
-    """All scales in the precision that `settle` finds.
+    """All scales in the arithmetic that `settle` finds.
 
     Args:
         encoder: inside its `scoring()`.
@@ -162,10 +162,10 @@ def run_encoder(
     """
     begun = time.perf_counter()
     settled = settle(
-        encoder, make_probe, precisions, as_it_is=as_it_is, size=size, compile=compile, progress=progress
+        encoder, make_probe, arithmetics, as_it_is=as_it_is, size=size, compile=compile, progress=progress
     )
     probe, pipeline, worked = settled.probe, settled.pipeline, settled.worked
-    with arithmetic(encoder, settled.precision):
+    with in_arithmetic(encoder, settled.arithmetic):
         worked += _timed(pipeline, settled.left)
         if half_width is not None:
             worked += _refine(pipeline, half_width, most, settled.warnings)
@@ -179,7 +179,7 @@ def run_encoder(
     return Run(
         probe=probe,
         curve=curve,
-        precision=settled.precision,
+        arithmetic=settled.arithmetic,
         checks=settled.checks,
         warnings=settled.warnings + pipeline.warnings,
         seconds=seconds,
@@ -190,16 +190,16 @@ def run_encoder(
     )
 
 
-def recast(encoder: Encoder, precision: Precision, channels_last: bool) -> None:
+def recast(encoder: Encoder, arithmetic: Arithmetic, channels_last: bool) -> None:
     """Convert the encoder's weights, and see that it runs."""
     try:
-        encoder.recast(precision.dtype, channels_last=channels_last)
+        encoder.recast(arithmetic.dtype, channels_last=channels_last)
         encoder.dry_run()
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
         raise SynbenchError(
-            f"memory: expected room for the encoder in float32 and in {precision.name}, got {first_line(error)}"
+            f"memory: expected room for the encoder in float32 and in {arithmetic.name}, got {first_line(error)}"
         ) from None
 
 
@@ -226,9 +226,9 @@ def _refine(pipeline: Pipeline, half_width: float, most: int, warnings: list[str
 
 
 def too_wide(probe: Probe, half_width: float, widest: float) -> str:
-    """The warning that the precision asked for was not reached."""
+    """The warning that the half-width asked for was not reached."""
     return (
-        f"precision: expected half-widths of at most {half_width:g}, got {widest:.2g} with "
+        f"half_width: expected half-widths of at most {half_width:g}, got {widest:.2g} with "
         f"{max(probe.samples_drawn)} samples at a scale, the most that are drawn"
     )
 
@@ -246,8 +246,8 @@ def _never_falling(progress: Progress) -> Progress:
 
 
 def _check(
-    encoder: Encoder, make_probe: MakeProbe, probe: Probe, precision: Precision, scale_index: int, size: int
-) -> PrecisionCheck:
+    encoder: Encoder, make_probe: MakeProbe, probe: Probe, arithmetic: Arithmetic, scale_index: int, size: int
+) -> ArithmeticCheck:
     """The scale that `probe` kept against float32, on its first samples (of the test half, if there is one)."""
     point, stats, features, y = probe.kept()
     count = min(probe.samples, CHECKED)
@@ -255,11 +255,11 @@ def _check(
     try:
         reference = _float32_features(encoder, make_probe(torch.float32, False), scale_index, count, size)
     except Exception as error:
-        return _unmeasured(precision, scale, f"float32 does not run: {_words(error)}")
+        return _unmeasured(arithmetic, scale, f"float32 does not run: {_words(error)}")
     threshold = min(probe.thresholds)
     accuracy, _, bound = (one[scale_index] for one in probe.task.raw(probe.eps))
     return compare(
-        precision,
+        arithmetic,
         stats,
         point,
         features[:count],
@@ -298,12 +298,14 @@ def _words(error: Exception) -> str:
     return str(error) if isinstance(error, SynbenchError) else first_line(error)
 
 
-def _unmeasured(precision: Precision, scale: float, reason: str) -> PrecisionCheck:
-    return PrecisionCheck(dtype=precision.name, used=False, reason=reason, scale=scale, samples=0, points=[])
+def _unmeasured(arithmetic: Arithmetic, scale: float, reason: str) -> ArithmeticCheck:
+    return ArithmeticCheck(
+        dtype=arithmetic.name, used=False, reason=reason, scale=scale, samples=0, points=[]
+    )
 
 
-def _check_warnings(check: PrecisionCheck) -> list[str]:
-    """Of a precision that is used: a difference above one standard error, or none measured."""
+def _check_warnings(check: ArithmeticCheck) -> list[str]:
+    """Of an arithmetic that is used: a difference above one standard error, or none measured."""
     worst = check.largest
     if worst is None:
         return [check.summary()] if check.reason else []

@@ -10,20 +10,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from synbench_fast.config import ScoreConfig, signature_of
+from synbench_fast.config import ScoreConfig, described, signature_of
 from synbench_fast.encoders import EncoderInfo
 from synbench_fast.engine import environment
 from synbench_fast.engine.curve import Curve
 from synbench_fast.engine.pipeline import Progress
 from synbench_fast.engine.prepare import MOST_SAMPLES, MakeTasks, Prepared, prepare
 from synbench_fast.engine.probe import Probe
-from synbench_fast.engine.run import arithmetic, run_encoder
+from synbench_fast.engine.run import in_arithmetic, run_encoder
 from synbench_fast.engine.structure import run_structure
 from synbench_fast.results.records import (
+    ArithmeticRecord,
     Cost,
     EncoderRecord,
     Environment,
-    PrecisionRecord,
     Preprocessing,
     Result,
     TaskRecord,
@@ -36,6 +36,7 @@ from synbench_fast.tasks.task import GaussianTask
 __all__ = ["encoder_record", "peak_memory", "result_of", "score", "score_tasks"]
 
 
+@described(signature_of)
 def score(
     encoder: str | nn.Module | Callable[[Tensor], Tensor],
     *,
@@ -94,7 +95,7 @@ def _score(
     command = config.command(encoder, tasks=suite) if named else ""
     loaded = prepared.encoder
     tasks = prepared.tasks(make_tasks)
-    loaded.keeps_loaded = len(tasks) > 1  # each task chooses its precision for itself
+    loaded.keeps_loaded = len(tasks) > 1  # each task chooses its arithmetic for itself
     results: list[Result] = []
     structure: list[StructureScore] = []  # of the encoder, whatever the task
     with loaded.scoring():
@@ -136,18 +137,18 @@ def _score_task(
     done = run_encoder(
         prepared.encoder,
         lambda dtype, channels_last: prepared.probe(task, dtype, channels_last),
-        prepared.precisions(),
+        prepared.arithmetics(),
         as_it_is=prepared.as_it_is,
         size=None if isinstance(config.batch_size, str) else config.batch_size,
         compile=config.compile,
-        half_width=config.precision,
+        half_width=config.half_width,
         most=MOST_SAMPLES,
         progress=progress,
     )
     probe, curve = done.probe, done.curve
     wanted = config.structure and not STRUCTURE.refusal(prepared.encoder.info.input_shape)
     if wanted and not structure:
-        with arithmetic(prepared.encoder, done.precision):
+        with in_arithmetic(prepared.encoder, done.arithmetic):
             structure.append(
                 run_structure(
                     prepared.encoder,
@@ -165,14 +166,14 @@ def _score_task(
         probe,
         curve,
         encoder=encoder_record(prepared.encoder.info, probe.feature_dim or 0),
-        precision=PrecisionRecord(requested=config.dtype, dtype=done.precision.name, checks=done.checks),
+        arithmetic=ArithmeticRecord(requested=config.dtype, dtype=done.arithmetic.name, checks=done.checks),
         cost=Cost(
             images=probe.images,
             seconds=seconds,
             images_per_second=probe.images / done.elapsed,
             peak_memory_bytes=peak_memory(place),
             device=str(place),
-            dtype=done.precision.name,
+            dtype=done.arithmetic.name,
             batch_size=done.batch_size,
             threads=torch.get_num_threads(),
             channels_last=probe.channels_last,
@@ -193,7 +194,7 @@ def result_of(
     curve: Curve,
     *,
     encoder: EncoderRecord,
-    precision: PrecisionRecord,
+    arithmetic: ArithmeticRecord,
     cost: Cost,
     environment: Environment,
     backends: dict[str, str],
@@ -221,8 +222,8 @@ def result_of(
         robust_area=curve.robust_area,
         fits=curve.fits,
         dropped=curve.dropped,
-        half_width=config.precision,
-        precision=precision,
+        half_width=config.half_width,
+        arithmetic=arithmetic,
         cost=cost,
         environment=environment,
         backends=backends,
@@ -272,6 +273,3 @@ def peak_memory(device: torch.device) -> int:
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
-
-
-score.__signature__ = signature_of(score)  # type: ignore[attr-defined]

@@ -10,12 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from synbench_fast.config import ScoreConfig, signature_of
+from synbench_fast.config import ScoreConfig, described, signature_of
 from synbench_fast.encoders import Encoder
 from synbench_fast.encoders.base import is_out_of_memory
 from synbench_fast.engine.batch_size import BatchSize
 from synbench_fast.engine.prepare import prepare
-from synbench_fast.engine.run import arithmetic, recast
+from synbench_fast.engine.run import in_arithmetic, recast
 from synbench_fast.errors import SynbenchError, first_line
 from synbench_fast.results.records import CONFIDENCE_95
 from synbench_fast.results.structure import FamilyScore, StructureScore
@@ -29,6 +29,7 @@ __all__ = ["run_structure", "structure_score"]
 BATCH = 64
 
 
+@described(signature_of)
 def structure_score(
     encoder: str | nn.Module | Callable[[Tensor], Tensor],
     *,
@@ -56,8 +57,8 @@ def structure_score(
         if refusal:
             raise SynbenchError(refusal)
         with loaded.scoring():
-            chosen = prepared.precisions()[-1]
-            with arithmetic(loaded, chosen):
+            chosen = prepared.arithmetics()[-1]
+            with in_arithmetic(loaded, chosen):
                 if not prepared.as_it_is and loaded.dtype != chosen.dtype:
                     recast(loaded, chosen, False)
                 return run_structure(
@@ -111,6 +112,7 @@ def run_structure(
 def _family_score(family: Family, found: list[ClassAccuracy]) -> FamilyScore:
     """The mean over blocks, which are independent given the classes."""
     count = len(found)
+    both = np.mean([one.pairs for one in found], axis=0)
     return FamilyScore(
         family=family.name,
         level=family.level,
@@ -119,7 +121,7 @@ def _family_score(family: Family, found: list[ClassAccuracy]) -> FamilyScore:
         stderr=math.sqrt(sum(one.skill_stderr**2 for one in found)) / count,
         accuracy=sum(one.accuracy for one in found) / count,
         pair_accuracy=sum(one.pair_accuracy for one in found) / count,
-        worst_pair=sum(one.worst_pair[2] for one in found) / count,
+        worst_pair=float(np.nanmin(both + both.T)) / 2,
     )
 
 
@@ -133,15 +135,11 @@ def _features(
     channels_last: bool,
 ) -> tuple[Tensor, Tensor]:
     """Features [K n, F] of one block, class after class, and their labels."""
-    info, first, each = encoder.info, task.first(seed, block), task.images
+    first, each = task.first(seed, block), task.images
     total, parts, at = family.classes * each, [], 0
     while at < total:
         wanted = min(batches.next(), total - at)
-        x = _images(family, info.input_shape, task.seed, first, each, at, wanted)
-        for values, sign in ((info.mean, -1), (info.std, 1)):
-            if values is not None:
-                column = torch.tensor(values).reshape(-1, *([1] * (x.ndim - 2)))
-                x = x + sign * column if sign < 0 else x / column
+        x = encoder.normalised(_images(family, encoder.info.input_shape, task.seed, first, each, at, wanted))
         layout = torch.channels_last if channels_last else torch.contiguous_format
         try:
             made = encoder(x.to(encoder.device, encoder.dtype, memory_format=layout))
@@ -167,6 +165,3 @@ def _images(
         family.draw(shape, seed, class_, first + inside, here, out=x[filled : filled + here])
         filled += here
     return x
-
-
-structure_score.__signature__ = signature_of(structure_score)  # type: ignore[attr-defined]

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from synbench_fast.config import ScoreConfig, signature_of
+from synbench_fast.config import ScoreConfig, described, signature_of
 from synbench_fast.engine.pipeline import Progress
 from synbench_fast.engine.score import score_tasks
 from synbench_fast.results.records import Result
@@ -19,6 +19,7 @@ from synbench_fast.tasks.task import GaussianTask
 __all__ = ["collect", "score_suite"]
 
 
+@described(signature_of)
 def score_suite(
     encoder: str | nn.Module | Callable[[Tensor], Tensor],
     *,
@@ -90,6 +91,3 @@ def collect(suite: Suite, made: Sequence[GaussianTask], results: list[Result]) -
         warnings=warnings,
         command=results[0].command,
     )
-
-
-score_suite.__signature__ = signature_of(score_suite)  # type: ignore[attr-defined]

@@ -165,15 +165,7 @@ def run_fleet(
         requests.append(make_request(spec, ScoreConfig.of(config, own), suite))
     path = Path(folder)
     threads = requests[0]["options"]["threads"] if requests else FLEET_THREADS
-    if executor is not None and ray is not None:
-        raise SynbenchError(f"executor: expected it without ray, got both: {executor!r} and {ray!r}")
-    name = executor if isinstance(executor, str) else ""
-    make = find_executor(name) if isinstance(executor, str) else None
-    placed = place_workers(devices, workers, threads) if executor is None and ray is None else []
-    if ray is not None:
-        from synbench_fast.fleet.ray_executor import RayExecutor, check_ray
-
-        check_ray()
+    started = _starter(executor, ray, devices, workers, threads=threads, logs=path / "logs")
     store = Store(path, journal=journal, lease_seconds=lease_seconds)
     try:
         run = store.begin()
@@ -183,25 +175,12 @@ def run_fleet(
         states = {id: store.job(id).state for id in ids}
         before = {id for id, state in states.items() if state == "done"}
         if any(state not in ("done", "failed") for state in states.values()):
-            if make is not None:
-                executor = make(
-                    devices, workers, threads=threads, logs=path / "logs", label=f"run-{run}-worker"
-                )
-                if not hasattr(executor, "slots"):
-                    got = type(executor).__name__
-                    raise SynbenchError(f"executor: expected an Executor from {name!r}, got {got}")
             # Processes of this machine find in memory what another one has read.
-            here = executor is None and ray is None
-            if executor is None and ray is not None:
-                executor = RayExecutor(ray, devices, workers, threads=threads)
-            elif executor is None:
-                executor = Local(placed, path / "logs", label=f"run-{run}-worker")
-            assert executor is not None and not isinstance(executor, str)
-            reader = ReadAhead() if here else None
+            reader = ReadAhead() if executor is None and ray is None else None
             try:
                 Fleet(
                     store,
-                    executor,
+                    started(f"run-{run}-worker"),
                     ids,
                     timeout=timeout,
                     retries=retries,
@@ -217,3 +196,38 @@ def run_fleet(
         return [replace(store.job(id), before=id in before) for id in ids]
     finally:
         store.close()
+
+
+def _starter(
+    executor: Executor | str | None,
+    ray: str | None,
+    devices: str,
+    workers: int | None,
+    *,
+    threads: int,
+    logs: Path,
+) -> Callable[[str], Executor]:
+    """What makes the executor, from the label of its logs; what can be wrong with the arguments is found now."""
+    if executor is not None and ray is not None:
+        raise SynbenchError(f"executor: expected it without ray, got both: {executor!r} and {ray!r}")
+    if isinstance(executor, str):
+        name, make = executor, find_executor(executor)
+
+        def made(label: str) -> Executor:
+            found = make(devices, workers, threads=threads, logs=logs, label=label)
+            if not hasattr(found, "slots"):
+                got = type(found).__name__
+                raise SynbenchError(f"executor: expected an Executor from {name!r}, got {got}")
+            return found
+
+        return made
+    if executor is not None:
+        given = executor
+        return lambda label: given
+    if ray is not None:
+        from synbench_fast.fleet.ray_executor import RayExecutor, check_ray
+
+        check_ray()
+        return lambda label: RayExecutor(ray, devices, workers, threads=threads)
+    placed = place_workers(devices, workers, threads)
+    return lambda label: Local(placed, logs, label=label)

@@ -102,7 +102,7 @@ class Race:
         verdict = (
             f"the best {self.best} {place}"
             if self.settled
-            else f"{left} encoders left for {self.best} places {place}: a smaller --precision may tell them apart"
+            else f"{left} encoders left for {self.best} places {place}: a smaller --half-width may tell them apart"
             if left > self.best
             else f"{left} encoders for {self.best} places {place}"
         )
@@ -119,6 +119,14 @@ def outside(scores: Array, errors: Array, rho: Array, best: int, z: Array | floa
     return np.asarray(better.sum(0) >= best)
 
 
+def _outside(
+    results: Sequence[Result], eps: float, threshold: float, best: int, z: float
+) -> NDArray[np.bool_]:
+    """`outside` of results, z widened to Student's t of each pair's degrees of freedom."""
+    scores, errors, rho, degrees = standings(results, eps, threshold)
+    return outside(scores, errors, rho, best, np.array([[widened(z, one) for one in row] for row in degrees]))
+
+
 def race(
     models: Sequence[str | tuple[str, Mapping[str, Any]]],
     folder: str | Path,
@@ -133,18 +141,18 @@ def race(
     Args:
         models, folder: as for `run_fleet`. Interrupted, the same call goes on where it was.
         best: K.
-        config: arguments of the scores, with `precision`, the half-width at which scoring ends, and an estimator whose
+        config: arguments of the scores, with `half_width`, that at which scoring ends, and an estimator whose
             results hold influences.
         said: called with a line after each stage.
         fleet: other arguments of `run_fleet`.
 
     Raises:
-        SynbenchError: no precision, another estimator, K that is no positive number, and what `run_fleet` raises.
+        SynbenchError: no half-width, another estimator, K that is no positive number, and what `run_fleet` raises.
     """
     best = check_integer("best", best, 1, "a positive integer")
-    last = config.precision
+    last = config.half_width
     if last is None:
-        raise SynbenchError("precision: expected the half-width at which scoring ends, got none")
+        raise SynbenchError("half_width: expected the half-width at which scoring ends, got none")
     estimator = config.estimator
     if not find_estimator(estimator).unbiased:  # its scores depend on the number of samples
         raise SynbenchError(f"estimator: expected consistent or gaussian for the best K, got {estimator}")
@@ -163,7 +171,7 @@ def race(
         jobs = run_fleet(
             [running[i] for i in places],
             folder,
-            config=replace(config, precision=half_width),
+            config=replace(config, half_width=half_width),
             said=said,
             **fleet,
         )
@@ -188,10 +196,7 @@ def race(
             eps, threshold = first.eps[0], min(first.thresholds)  # that decide
         dropped: list[int] = []
         if len(alive) > best:
-            seen = [latest[i][1] for i in alive]
-            scores, errors, rho, degrees = standings(seen, eps, threshold)
-            reach = np.array([[widened(z, one) for one in row] for row in degrees])
-            gone = outside(scores, errors, rho, best, reach)
+            gone = _outside([latest[i][1] for i in alive], eps, threshold, best, z)
             dropped = [i for i, out in zip(alive, gone, strict=True) if out]
         out_after |= dict.fromkeys(dropped, half_width)
         stages.append(

@@ -20,13 +20,13 @@ from synbench_fast.checks import ESTIMATORS
 from synbench_fast.config import ScoreConfig
 from synbench_fast.encoders.registry import REGISTRY
 from synbench_fast.engine import environment
-from synbench_fast.engine.arithmetic import DTYPES, Precision
+from synbench_fast.engine.arithmetic import DTYPES, Arithmetic
 from synbench_fast.engine.batch_size import BatchSize
 from synbench_fast.engine.forward import compile_repays
 from synbench_fast.engine.pipeline import Pipeline, batch_size
 from synbench_fast.engine.prepare import MOST_SAMPLES, Prepared, average_of, prepare
 from synbench_fast.engine.probe import Probe
-from synbench_fast.engine.run import arithmetic, recast, settle, too_wide
+from synbench_fast.engine.run import in_arithmetic, recast, settle, too_wide
 from synbench_fast.engine.score import encoder_record, peak_memory, result_of
 from synbench_fast.engine.structure import run_structure
 from synbench_fast.engine.suite import collect
@@ -36,11 +36,11 @@ from synbench_fast.fleet.payload import decode_point, encode_point
 from synbench_fast.fleet.tasks import OutOfMemory
 from synbench_fast.results.codec import decode, encode
 from synbench_fast.results.records import (
+    ArithmeticCheck,
+    ArithmeticRecord,
     Cost,
     EncoderRecord,
     Environment,
-    PrecisionCheck,
-    PrecisionRecord,
     Result,
 )
 from synbench_fast.results.structure import StructureScore
@@ -68,7 +68,7 @@ class _Decided(BatchSize):
 class _Loaded:
     ready: Prepared
     tasks: list[GaussianTask]
-    precision: Precision
+    arithmetic: Arithmetic
     decision: dict[str, Any]
     pipelines: dict[Any, Pipeline] = field(default_factory=dict)  # by task and blocks
     done: set[Any] = field(default_factory=set)  # (that, block): a probe takes every block once
@@ -98,7 +98,7 @@ class EncoderWorker:
         self._stack.enter_context(ready.encoder.scoring())
         seconds = {"load": time.perf_counter() - begun}
         begun = time.perf_counter()
-        checks: list[PrecisionCheck] = []
+        checks: list[ArithmeticCheck] = []
         warnings = list(ready.notes)
         if prepared is None:
             decision, checks, more = self._decide(ready, tasks[0])
@@ -108,13 +108,13 @@ class EncoderWorker:
         else:
             decision, warnings = prepared["decision"], prepared["warnings"]
             structure = prepared["structure"]
-            checks = [decode(PrecisionCheck, one) for one in prepared["checks"]]
-        precision = DTYPES[decision["dtype"]]
-        if prepared is not None and (ready.encoder.dtype != precision.dtype or decision["channels_last"]):
-            with arithmetic(ready.encoder, precision):
-                recast(ready.encoder, precision, decision["channels_last"])
+            checks = [decode(ArithmeticCheck, one) for one in prepared["checks"]]
+        arithmetic = DTYPES[decision["dtype"]]
+        if prepared is not None and (ready.encoder.dtype != arithmetic.dtype or decision["channels_last"]):
+            with in_arithmetic(ready.encoder, arithmetic):
+                recast(ready.encoder, arithmetic, decision["channels_last"])
             ready.encoder.drop_loaded()
-        self._loaded = _Loaded(ready, tasks, precision, decision)
+        self._loaded = _Loaded(ready, tasks, arithmetic, decision)
         width = ready.encoder.info.feature_dim or 0
         record = encode(encoder_record(ready.encoder.info, width))
         samples = ready.samples
@@ -152,10 +152,10 @@ class EncoderWorker:
 
     def _decide(
         self, ready: Prepared, task: GaussianTask
-    ) -> tuple[dict[str, Any], list[PrecisionCheck], list[str]]:
+    ) -> tuple[dict[str, Any], list[ArithmeticCheck], list[str]]:
         """Arithmetic, batch size, layout and compilation for all workers on this kind of device.
 
-        Off a GPU and above float32's precision they follow from the arguments and the input's shape. Elsewhere
+        Off a GPU and in float32 or finer they follow from the arguments and the input's shape. Elsewhere
         the middle block of the first task is run to find out; it is not kept, because its batches were not cut
         as those of the other workers will be.
         """
@@ -164,19 +164,19 @@ class EncoderWorker:
         settled = settle(
             ready.encoder,
             lambda dtype, channels_last: ready.probe(task, dtype, channels_last),
-            ready.precisions(),
+            ready.arithmetics(),
             size=size,
             compile=False,
         )
         pipeline, probe = settled.pipeline, settled.probe
         if self.device.type == "cuda" and not settled.worked:
-            with arithmetic(ready.encoder, settled.precision):
+            with in_arithmetic(ready.encoder, settled.arithmetic):
                 pipeline.run([settled.left[len(settled.left) // 2]])
                 probe.finish()
         each = pipeline.size.seconds_per_image
         decision = {
             "kind": self.kind,
-            "dtype": settled.precision.name,
+            "dtype": settled.arithmetic.name,
             "batch_size": pipeline.size.next(),
             "asked": size is not None,
             "channels_last": probe.channels_last,
@@ -189,7 +189,7 @@ class EncoderWorker:
         """The structure score, where it is asked for and the inputs are images."""
         if not ready.config.structure or STRUCTURE.refusal(ready.encoder.info.input_shape):
             return None
-        with arithmetic(ready.encoder, DTYPES[decision["dtype"]]):
+        with in_arithmetic(ready.encoder, DTYPES[decision["dtype"]]):
             return encode(
                 run_structure(
                     ready.encoder,
@@ -215,7 +215,7 @@ class EncoderWorker:
         before = probe.seconds
         begun = time.perf_counter()
         try:
-            with arithmetic(loaded.ready.encoder, loaded.precision):
+            with in_arithmetic(loaded.ready.encoder, loaded.arithmetic):
                 pipeline.run([block])
                 probe.finish()
         except BaseException:
@@ -237,14 +237,14 @@ class EncoderWorker:
     def _pipeline(loaded: _Loaded, task: int, blocks: Any) -> Pipeline:
         decision, ready = loaded.decision, loaded.ready
         probe = ready.probe(
-            loaded.tasks[task], loaded.precision.dtype, decision["channels_last"], samples=blocks[0][0][1]
+            loaded.tasks[task], loaded.arithmetic.dtype, decision["channels_last"], samples=blocks[0][0][1]
         )
         _extend(probe, blocks)
         wanted = batch_size(probe, decision["batch_size"])
         size = _Decided(wanted.next(), largest=probe.samples, fixed=True, measured=not wanted.settled)
         # Where it was found to repay itself, an encoder that cannot be compiled runs as it is.
         compile = True if ready.config.compile is True else "decided" if decision["compile"] else False
-        return Pipeline(probe, ready.encoder, size, compile=compile, tf32=loaded.precision.tf32)
+        return Pipeline(probe, ready.encoder, size, compile=compile, tf32=loaded.arithmetic.tf32)
 
     @known_state()
     def assemble(
@@ -261,11 +261,11 @@ class EncoderWorker:
             probe = _filled(config, planned, own)
             probes.append(probe)
             note: list[str] = []
-            if config.precision is not None:
-                widest, further = probe.further_samples(config.precision, MOST_SAMPLES)
+            if config.half_width is not None:
+                widest, further = probe.further_samples(config.half_width, MOST_SAMPLES)
                 more.append(further)
-                if widest > config.precision:
-                    note.append(too_wide(probe, config.precision, widest))
+                if widest > config.half_width:
+                    note.append(too_wide(probe, config.half_width, widest))
             notes.append(note)
         if any(any(further) for further in more):
             return {"more": more}
@@ -419,10 +419,10 @@ def _result(
         probe,
         curve,
         encoder=encoder,
-        precision=PrecisionRecord(
+        arithmetic=ArithmeticRecord(
             requested=config.dtype,
             dtype=decision["dtype"],
-            checks=[decode(PrecisionCheck, one) for one in prepared["checks"]],
+            checks=[decode(ArithmeticCheck, one) for one in prepared["checks"]],
         ),
         cost=Cost(
             images=probe.images,

@@ -24,7 +24,7 @@ from synbench_fast.engine.probe import Probe
 from synbench_fast.engine.purity import check_purity
 from synbench_fast.errors import SynbenchError, suggest
 from synbench_fast.integrations import missing
-from synbench_fast.integrations.monitor import MONITORED, SAMPLES, undisturbed
+from synbench_fast.integrations.monitor import MONITORED, SAMPLES, batch_size_of, undisturbed
 from synbench_fast.report.tables import point_name
 from synbench_fast.runtime.global_state import kept_state
 from synbench_fast.stats.point import CurvePoint
@@ -48,9 +48,8 @@ POOLS = ("mean", "last")
 _COLUMNS = 4096  # token ids whose embeddings are looked up at a time
 
 
-# The fields of ScoreConfig that the task reads, with its defaults.
+# The fields of ScoreConfig that the task reads; its defaults are those of a monitor.
 READ = ("scales", "samples", "eps", "thresholds", "seed", "batch_size")
-DEFAULTS = MONITORED
 
 
 @dataclass(frozen=True)
@@ -65,7 +64,7 @@ class Settings:
 
     tokens: int = 16
     pool: str = "mean"
-    config: ScoreConfig = DEFAULTS
+    config: ScoreConfig = MONITORED
 
     @classmethod
     def of(cls, given: object) -> Settings:
@@ -83,8 +82,8 @@ class Settings:
         pool = given.get("pool", cls.pool)
         if pool not in POOLS:
             raise SynbenchError(f"pool: expected one of {list(POOLS)}, got {pool!r}")
-        config = ScoreConfig.of(DEFAULTS, {key: value for key, value in given.items() if key in READ})
-        check_integer("batch_size", config.batch_size, 1, "a positive integer")  # type: ignore[arg-type]
+        config = ScoreConfig.of(MONITORED, {key: value for key, value in given.items() if key in READ})
+        batch_size_of(config)
         GaussianTask((1,), config.scale_values)
         tokens = check_integer("tokens", given.get("tokens", cls.tokens), 1, "a positive integer")
         return cls(tokens, pool, config)
@@ -250,7 +249,7 @@ def _answer(self: Any, requests: list[Instance]) -> list[_Answer]:
                 made[text] = encoder, _probe(encoder, settings)
             if (text, number) not in answers:  # processes with fewer requests repeat their last one
                 encoder, probe = made[text]
-                block, size = probe.blocks[number], int(settings.config.batch_size)
+                block, size = probe.blocks[number], batch_size_of(settings.config)
                 for start in range(block.start, block.stop, size):
                     batch = probe.batch(number, 0, start, min(size, block.stop - start))
                     probe.update(batch, encoder(batch.x))
@@ -282,7 +281,7 @@ def _probe(encoder: EmbeddingEncoder, settings: Settings) -> Probe:
     for line in check_purity(
         encoder,
         lambda count: probe.batch(0, 0, 0, count).x,
-        int(settings.config.batch_size),
+        batch_size_of(settings.config),
         spec=encoder.name,
         dtype=encoder.dtype,
         tf32=False,

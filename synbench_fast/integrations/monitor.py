@@ -23,13 +23,13 @@ from synbench_fast.runtime.global_state import kept_state, known_state, seeded
 from synbench_fast.stats.smooth import FEWEST_SCALES
 from synbench_fast.tasks.task import GaussianTask
 
-__all__ = ["Monitor", "undisturbed"]
+__all__ = ["MONITORED", "SAMPLES", "Monitor", "batch_size_of", "undisturbed"]
 
 logger = logging.getLogger("synbench_fast")
 
 SAMPLES = 256  # per scale, if 2 F is no more
 READ = ("eps", "thresholds", "scales", "samples", "estimator", "seed", "mean", "std", "center", "batch_size")
-MONITORED = ScoreConfig(scales=12, thresholds=0.6, batch_size=64)  # type: ignore[arg-type]
+MONITORED = ScoreConfig(scales=12, thresholds=(0.6,), batch_size=64)
 Find = Callable[[Any], Callable[[Tensor], Any]]
 
 
@@ -86,7 +86,7 @@ class Monitor:
         self.config = ScoreConfig.of(config or MONITORED, arguments)
         values = self.config.scale_values
         self.task = GaussianTask(tuple(input_shape), values, center=self.config.center)
-        check_integer("batch_size", self.config.batch_size, 1, "a positive integer")  # type: ignore[arg-type]
+        self.batch_size = batch_size_of(self.config)
         fitted = not isinstance(self.config.scales, tuple) and len(values) >= FEWEST_SCALES
         self.average = "published" if fitted and self.config.estimator in ESTIMATORS else "sampled"
         self.history: list[tuple[int, Curve]] = []
@@ -145,17 +145,16 @@ class Monitor:
                 dtype=like.dtype,
                 device=like.device,
             )
-            size = int(config.batch_size)
             for line in check_purity(
                 lambda x: _features(encode, x),
                 lambda count: probe.batch(0, 0, 0, count).x,
-                size,
+                self.batch_size,
                 spec=type(encode).__name__,
                 dtype=like.dtype,
                 tf32=False,
             ):
                 logger.warning("synbench: %s", line)
-            for batch in probe.batches(size):
+            for batch in probe.batches(self.batch_size):
                 probe.update(batch, _features(encode, batch.x))
             return probe.compute()
 
@@ -177,6 +176,11 @@ class Monitor:
         if not callable(found):
             raise SynbenchError(f"encoder: expected a Module or a callable, got {type(found).__name__}")
         return found  # type: ignore[no-any-return]
+
+
+def batch_size_of(config: ScoreConfig) -> int:
+    """The images per forward pass; they are a number here, because no run could find out how many are fast."""
+    return check_integer("batch_size", config.batch_size, 1, "a positive integer")
 
 
 def _features(encode: Callable[[Tensor], Any], x: Tensor) -> Tensor:

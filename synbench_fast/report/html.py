@@ -253,7 +253,7 @@ def _setup(result: Result) -> str:
         "Estimator": result.estimator,
         "Threshold integral": result.integral,
         "Seed": str(result.seed),
-        "Precision": f"{cost.dtype} (asked for: {result.precision.requested})",
+        "Arithmetic": f"{cost.dtype} (asked for: {result.arithmetic.requested})",
         "Device": ", ".join([cost.device, *gpus]),
         "Batch size": str(cost.batch_size),
         "Forward pass": ", ".join(flags) or "plain",

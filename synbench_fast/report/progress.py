@@ -12,7 +12,7 @@ from synbench_fast.printable import printable
 __all__ = ["Advance", "Reporter"]
 
 Advance = Callable[[int, int, str], None]
-"""advance(done, total, phase), in images; `done` never falls, `total` grows where a precision asks for more."""
+"""advance(done, total, phase), in images; `done` never falls, `total` grows where a half-width asks for more."""
 
 
 class Reporter:

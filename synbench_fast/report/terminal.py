@@ -164,7 +164,7 @@ class _Table:
             f"{task.size()}, {first.cost.dtype} on {first.cost.device}\n"
         )
         for one in self._results:
-            for check in one.precision.checks:
+            for check in one.arithmetic.checks:
                 if check.used:
                     self._stream.write(printable(f"{one.encoder.title}: {check.summary()}") + "\n")
         self._stream.flush()

@@ -29,14 +29,14 @@ __all__ = [
     "SCHEMA",
     "SCHEMA_VERSION",
     "WITHHELD",
+    "ArithmeticCheck",
+    "ArithmeticPoint",
+    "ArithmeticRecord",
     "Cost",
     "EncoderRecord",
     "Environment",
     "Gpu",
     "Influence",
-    "PrecisionCheck",
-    "PrecisionPoint",
-    "PrecisionRecord",
     "Preprocessing",
     "Result",
     "RobustArea",
@@ -49,7 +49,7 @@ __all__ = [
 ]
 
 SCHEMA = "synbench-fast/result"
-SCHEMA_VERSION = 6
+SCHEMA_VERSION = 7
 CONFIDENCE_95 = 1.959963984540054  # a 95 % interval is the estimate +- so many errors
 WITHHELD = "interval withheld"  # how the warnings begin that say which scores have no interval, and why
 NON_GAUSSIAN = "the margins are not Gaussian"  # how the warning begins that comparisons repeat
@@ -214,10 +214,10 @@ class RobustArea:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PrecisionPoint:
-    """What a precision did to one scale at one budget, against float32 on the same samples.
+class ArithmeticPoint:
+    """What an arithmetic did to one scale at one budget, against float32 on the same samples.
 
-    `t_difference` is t in the precision minus t in float32 and has an error of its own, `t_stderr` is the
+    `t_difference` is t in the arithmetic minus t in float32 and has an error of its own, `t_stderr` is the
     standard error of t at that scale, and `score_difference` what the score would move by if every scale moved
     alike.
     """
@@ -230,18 +230,18 @@ class PrecisionPoint:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PrecisionCheck:
-    """One precision that ran the first scale: used, or the reason why not; no points if nothing was measured."""
+class ArithmeticCheck:
+    """One arithmetic that ran the first scale: used, or the reason why not; no points if nothing was measured."""
 
     dtype: str
     used: bool
     reason: str
     scale: float
     samples: int
-    points: list[PrecisionPoint]
+    points: list[ArithmeticPoint]
 
     @property
-    def largest(self) -> PrecisionPoint | None:
+    def largest(self) -> ArithmeticPoint | None:
         """The point whose difference is largest in standard errors."""
         known = [one for one in self.points if math.isfinite(one.t_difference) and one.t_stderr > 0]
         return max(known, key=lambda one: abs(one.t_difference) / one.t_stderr, default=None)
@@ -259,12 +259,12 @@ class PrecisionCheck:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PrecisionRecord:
+class ArithmeticRecord:
     """The dtype asked for, the one that ran, and what was measured of each one tried."""
 
     requested: str
     dtype: str
-    checks: list[PrecisionCheck]
+    checks: list[ArithmeticCheck]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -272,7 +272,7 @@ class Cost:
     """What the run took.
 
     `seconds` per phase: "load", "sample", "encode" and "statistics" of the samples that count, "check" (time
-    spent on the comparison with float32 and on precisions that were given up), and "total", which has the
+    spent on the comparison with float32 and on arithmetics that were given up), and "total", which has the
     rest, too. On a GPU the phases overlap: each is the time between its first and last instruction on its own
     stream, so that their sum may exceed the total. `images_per_second` leaves "load" and "check" out.
     `channels_last`, `compiled` and `cuda_graph` say how the forward passes were run.
@@ -345,7 +345,7 @@ class Result(Document):
     fits: list[ScaleFit] | None
     dropped: list[int]
     half_width: float | None
-    precision: PrecisionRecord
+    arithmetic: ArithmeticRecord
     cost: Cost
     environment: Environment
     backends: dict[str, str]
@@ -417,7 +417,7 @@ class Result(Document):
         scores = (self.score(eps) for eps in self.eps)
         parts = [f"eps {one.eps:g}: {with_error(one.score, one.stderr)}" for one in scores]
         area, cost, task = self.robust_area, self.cost, self.task
-        checked = [f"  {one.summary()}" for one in self.precision.checks if one.used]
+        checked = [f"  {one.summary()}" for one in self.arithmetic.checks if one.used]
         structure = [] if self.structure is None else [f"  {self.structure.summary()}"]
         return "\n".join(
             [

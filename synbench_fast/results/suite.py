@@ -21,7 +21,7 @@ from synbench_fast.results.records import EncoderRecord, Result, with_error
 __all__ = ["SUITE_SCHEMA", "SUITE_SCHEMA_VERSION", "SuiteResult", "SuiteScore", "combine"]
 
 SUITE_SCHEMA = "synbench-fast/suite"
-SUITE_SCHEMA_VERSION = 2
+SUITE_SCHEMA_VERSION = 3
 _TAIL = 0.025  # of each end of a 95 % interval
 
 

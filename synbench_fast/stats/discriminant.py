@@ -40,29 +40,18 @@ class LeftOut:
 
     Attributes:
         distances: float64 [G, N, K] for every ridge; the smallest is the class.
-        fitted: float64 [G, N, K] the same of samples that were not left out.
         labels: int64 [N].
     """
 
     distances: Tensor
-    fitted: Tensor
     labels: Tensor
 
     @property
     def right(self) -> Tensor:
         """float64 [G, N]: 1 where the nearest class is the sample's own, its share where several are as near."""
-        return _right(self.distances, self.labels)
-
-    @property
-    def fitted_right(self) -> Tensor:
-        """`right` of samples that were not left out."""
-        return _right(self.fitted, self.labels)
-
-
-def _right(distances: Tensor, labels: Tensor) -> Tensor:
-    nearest = distances == distances.min(-1, keepdim=True).values
-    own = nearest.gather(-1, labels[None, :, None].expand(len(distances), -1, 1))[..., 0]
-    return own.double() / nearest.sum(-1)
+        nearest = self.distances == self.distances.min(-1, keepdim=True).values
+        own = nearest.gather(-1, self.labels[None, :, None].expand(len(nearest), -1, 1))[..., 0]
+        return own.double() / nearest.sum(-1)
 
 
 @dataclass(frozen=True)
@@ -168,7 +157,7 @@ def left_out_distances(x: Tensor, labels: Tensor, ridges: Sequence[float]) -> Le
     scale = centred.square().sum() / (n - classes) / x.shape[1]  # tr(S)/F
     if not float(scale) > 0:
         zero = _squared(x, means)[None].expand(len(ridges), -1, -1)
-        return LeftOut(zero, zero, labels)
+        return LeftOut(zero, labels)
     variances, basis = _spectrum(centred, n - classes)
     # Coordinates along the directions that vary; what is left of a vector has P = 1 / ridge.
     samples, middles = x @ basis, means @ basis
@@ -176,7 +165,7 @@ def left_out_distances(x: Tensor, labels: Tensor, ridges: Sequence[float]) -> Le
     own = count[labels].double()
     share = own / ((own - 1) * (n - classes))
     here = torch.arange(n, device=x.device)
-    left, fitted = [], []
+    left = []
     for ridge in ridges:
         weight = 1 / (variances + ridge * scale)
         turned, centres = samples * weight.sqrt(), middles * weight.sqrt()
@@ -188,8 +177,7 @@ def left_out_distances(x: Tensor, labels: Tensor, ridges: Sequence[float]) -> Le
         out = distance + (share / down)[:, None] * cross.square()
         out[here, labels] = (own / (own - 1)).square() * leverage / down
         left.append(out)
-        fitted.append(distance)
-    return LeftOut(torch.stack(left), torch.stack(fitted), labels)
+    return LeftOut(torch.stack(left), labels)
 
 
 def _squared(a: Tensor, b: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ import dataclasses
 import inspect
 import io
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
@@ -218,12 +219,12 @@ class Table:
     left: int = 1
 
 
-class Report(Document):
+class Report(Document, ABC):
     """What a study measured. A subclass writes `rows`, and `tables` where a person should see something else."""
 
+    @abstractmethod
     def rows(self) -> list[dict[str, Any]]:
         """Flat rows for CSV, all with the same names; None where a value is not known."""
-        raise NotImplementedError
 
     def tables(self) -> Iterable[Table | str]:
         """What a person reads, in order: tables, and lines of text between them."""

@@ -24,6 +24,7 @@ from zoo import scores, trivial, validity
 
 ROOT = Path(__file__).parents[2]
 STORED = ROOT / "benchmarks" / "results" / "validity-64.jsonl"
+PAGE = (ROOT / "docs" / "validity.md").read_text(encoding="utf-8")
 RNG = np.random.default_rng(3)
 
 
@@ -93,7 +94,11 @@ def test_a_predictor_that_some_lack_is_compared_on_the_others():
     assert cell.estimate("structure score", "published score, eps 0")[0] == pytest.approx(1 - expected)
     assert cell.text("published score, eps 0").endswith(", 4 networks")
     rows[2]["published"]["0"][1] = 0.01
-    assert "| published score known to 0.1 (1) |" in validity.subset_tables(rows)[1]
+    ((title, certain),) = validity.certain_cells(rows).items()
+    assert (title, [one["encoder"] for one in certain.rows]) == (
+        "published score known to 0.1 (1), all data",
+        ["nn"],
+    )
 
 
 def test_siblings_are_drawn_together():
@@ -111,10 +116,15 @@ def test_twins_and_tables():
     found = validity.twins(rows)
     assert [round(z, 6) for *_, z in found] == [round((0.1 * k - 0.31) / math.hypot(0.01, 0.01), 6) for k in range(1, 7)]  # fmt: skip
     text = validity.twin_table(rows)
-    assert "| all | 6 | 3 | 3 | n, nn, nnn | 6 | 0.020 | 0.100 |" in text
+    assert "| all | 6 | 3 | 3 | n, nn, nnn | 6 | " in text
     assert "| nnn | ImageNet | held-out | 0.300 ± 0.010 | 0.30 | 0.30 | 0.30 | 0.310 | - | 20.0 | 60.0 | 40.0 | 30.0 |" in validity.encoder_table(rows)  # fmt: skip
-    assert "| structure score | nothing | +1.00 (+1.00 to +1.00) | -1.00 (-1.00 to -1.00) |" in validity.correlation_table(rows, "all")  # fmt: skip
-    assert "Not measured" in validity.report(rows)
+    up, down = "+1.00 (+1.00 to +1.00)", "-1.00 (-1.00 to -1.00)"
+    assert f"| all | structure score | {up} | {down} |" in validity.half_table(rows)
+    assert f"| h | held-out | {up} | {down} |\n| d | development | {down} | {down} |" in validity.data_table(rows)  # fmt: skip
+    cells = {data: validity.Cell(rows, "all", data) for data in validity.HALVES[:2]}
+    assert f"| structure score | nothing | {up} | {down} |" in validity.coefficient_table(cells)
+    assert "| LogME | +2.00 (+2.00 to +2.00) | +0.00 (+0.00 to +0.00) |" in validity.difference_table(cells)
+    assert "Not measured" in validity.details(rows) and "| all encoders (6), all data |" in validity.report(rows)  # fmt: skip
 
 
 def test_the_choice_is_the_mean_with_the_largest_coefficient():
@@ -165,16 +175,39 @@ def test_scores_are_measured_once_and_joined(tmp_path, monkeypatch, capsys):
     json.loads((tmp_path / "rows.jsonl").read_text(), parse_constant=pytest.fail)
 
 
+def printed(monkeypatch, capsys, *options):
+    """The tables that the command makes of the stored rows."""
+    monkeypatch.setattr(sys, "argv", ["zoo", "validity", "--rows", str(STORED), *options])
+    command.main()
+    return re.findall(r"(?:^\|.*\n)+", capsys.readouterr().out, re.M)
+
+
 def test_the_page_has_the_tables_of_the_stored_rows(tmp_path, monkeypatch, capsys):
     pytest.importorskip("matplotlib")
     figure = tmp_path / "figure.svg"
-    monkeypatch.setattr(sys, "argv", ["zoo", "validity", "--rows", str(STORED), "--figure", str(figure)])
-    command.main()
-    page = (ROOT / "docs" / "validity.md").read_text(encoding="utf-8")
-    tables = re.findall(r"(?:^\|.*\n)+", capsys.readouterr().out, re.M)
-    assert len(tables) == 11
+    tables = printed(monkeypatch, capsys, "--figure", str(figure))
+    assert len(tables) == 5
     for one in tables:
-        assert one in page, one.splitlines()[0]
-    lines = re.findall(r"^python -m zoo (.*)$", page, re.M)
-    assert [command._parser().parse_args(one.split()).what for one in lines] == ["validity"] * 2
+        assert one in PAGE, one.splitlines()[0]
+    rows = validity.load(STORED)
+    scores_of = {kind: [row["structure"][0] for row in rows if row["kind"] == kind and "structure" in row] for kind in ("network", "trivial")}  # fmt: skip
+    assert f"at most {max(scores_of['trivial']):.3f}, and every pretrained one has at least {min(scores_of['network']):.3f}" in PAGE  # fmt: skip
+    (certain,) = validity.certain_cells(rows).values()
+    own = certain.text("published score, eps 0")
+    assert f"Over the {len(certain.rows)} networks with an error below 0.1 it has {own}." in PAGE
+    lines = re.findall(r"^python -m zoo (.*)$", PAGE, re.M)
+    assert [command._parser().parse_args(one.split()).what for one in lines] == ["validity"] * 3
     assert figure.read_text(encoding="utf-8").count("<svg") == 1
+
+
+def test_details_have_every_cell_and_every_encoder(monkeypatch, capsys):
+    """The same estimates as on the page, besides the others."""
+    tables = printed(monkeypatch, capsys, "--details")
+    assert len(tables) == 5 + 3 + 3 + 1 + 1 + 2 + 1
+    every, encoders = tables[5:8], tables[-1]
+    for one in tables[1].splitlines()[2:]:
+        half, name, *cells = [cell.strip() for cell in one.strip("|").split("|")]
+        own = every[validity.HALVES.index(half)]
+        assert re.search(rf"^\| {name} \| \w+ \| {re.escape(' | '.join(cells))} \|$", own, re.M)
+    names = {row["encoder"] for row in validity.load(STORED) if row["kind"] != "twin"}
+    assert {one.split(" | ")[0].strip("| ") for one in encoders.splitlines()[2:]} == names

@@ -47,7 +47,7 @@ def completed(line: str) -> list[str]:
         ("synbench-fast st", ["status", "study"]),
         ("synbench-fast study ", list(cli.commands.commands["study"].commands)),
         ("synbench-fast study in", ["inherit"]),
-        ("synbench-fast run --pre", ["--preset", "--precision"]),
+        ("synbench-fast run --pre", ["--preset"]),
         ("synbench-fast run a:b --no-ran", ["--no-random-init"]),
         ("synbench-fast run --preset ", list(PRESETS)),
         ("synbench-fast run --preset=q", ["quick"]),

@@ -1,4 +1,4 @@
-"""Which precision a run takes: names, candidates, switches, and the measured difference to float32."""
+"""Which arithmetic a run takes: names, candidates, switches, and the measured difference to float32."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from synbench_fast.config import ScoreConfig
 from synbench_fast.encoders import Encoder, load_encoder
 from synbench_fast.engine.arithmetic import (
     DTYPES,
-    Precision,
+    Arithmetic,
     candidates,
     compare,
     margin_ratio,
@@ -64,7 +64,7 @@ def test_reduced_is_what_is_coarser_than_float32() -> None:
     assert [name for name, one in DTYPES.items() if one.reduced] == ["tf32", "bfloat16", "float16"]
 
 
-def names(found: list[Precision]) -> list[str]:
+def names(found: list[Arithmetic]) -> list[str]:
     return [one.name for one in found]
 
 
@@ -203,7 +203,7 @@ def test_samples_of_one_class_tell_nothing() -> None:
 # Runs
 
 
-def run_in(model: nn.Module | str, *precisions: str, estimator: str = "consistent", **options: Any) -> Run:
+def run_in(model: nn.Module | str, *arithmetics: str, estimator: str = "consistent", **options: Any) -> Run:
     """`run_encoder` with these candidates, as on a GPU."""
     encoder = load_encoder(model, input_shape=SMALL["input_shape"])
     task = sb.GaussianTask(SMALL["input_shape"], SMALL["scales"])
@@ -214,34 +214,34 @@ def run_in(model: nn.Module | str, *precisions: str, estimator: str = "consisten
         )
 
     with encoder.scoring():
-        return run_encoder(encoder, make_probe, [DTYPES[one] for one in precisions], **options)
+        return run_encoder(encoder, make_probe, [DTYPES[one] for one in arithmetics], **options)
 
 
 @pytest.mark.parametrize("estimator", ["consistent", "paper"])
-def test_the_first_precision_that_is_accurate_enough_is_taken(estimator: str) -> None:
+def test_the_first_arithmetic_that_is_accurate_enough_is_taken(estimator: str) -> None:
     plain = run_in(Offset(0.0), "bfloat16", "tf32", "float32", estimator=estimator)
-    assert plain.precision.name == "bfloat16"
+    assert plain.arithmetic.name == "bfloat16"
     assert [(one.dtype, one.used, one.scale, one.samples) for one in plain.checks] == [
         ("bfloat16", True, 2.0, 256)
     ]
     assert plain.curve == run_in(Offset(0.0), "bfloat16", estimator=estimator).curve
 
     far = run_in(Offset(1000.0), "bfloat16", "float32", estimator=estimator)
-    assert far.precision.name == "float32"
+    assert far.arithmetic.name == "float32"
     assert [(one.dtype, one.used) for one in far.checks] == [("bfloat16", False)]
     assert far.checks[0].reason and len(far.checks[0].points) == 2
     assert far.curve == run_in(Offset(1000.0), "float32", estimator=estimator).curve  # from exact weights
     assert far.seconds["check"] > 0 and far.warnings == []
 
 
-def test_an_exact_precision_differs_by_nothing() -> None:
+def test_an_exact_arithmetic_differs_by_nothing() -> None:
     """TF32 is float32 on a CPU: same samples, same weights, same batches."""
     done = run_in(Offset(3.0), "tf32", "float32", size=256)
-    assert done.precision.name == "tf32"
+    assert done.arithmetic.name == "tf32"
     assert [one.t_difference for one in done.checks[0].points] == [0.0, 0.0]
 
 
-def test_a_precision_that_does_not_run_is_passed_over() -> None:
+def test_an_arithmetic_that_does_not_run_is_passed_over() -> None:
     class Strict(Offset):
         def forward(self, x: Tensor) -> Tensor:
             if x.dtype != torch.float32:
@@ -249,7 +249,7 @@ def test_a_precision_that_does_not_run_is_passed_over() -> None:
             return super().forward(x)
 
     done = run_in(Strict(0.0), "bfloat16", "float32")
-    assert done.precision.name == "float32"
+    assert done.arithmetic.name == "float32"
     assert done.checks[0].points == []
     reason = done.checks[0].reason
     assert reason.startswith("it does not run: encoder module:Strict: forward failed") and "\n" not in reason
@@ -260,7 +260,7 @@ def test_a_precision_that_does_not_run_is_passed_over() -> None:
 
 def test_overflow_in_float16_is_passed_over() -> None:
     done = run_in(Offset(70_000.0), "float16", "float32")
-    assert done.precision.name == "float32"
+    assert done.arithmetic.name == "float32"
     assert "features: expected finite values, got inf" in done.checks[0].reason
 
 
@@ -279,8 +279,8 @@ def test_images_are_counted_without_falling_back() -> None:
 def test_a_module_is_given_back_as_it_was() -> None:
     model = Offset(2.0)
     before = {name: (value, value.clone(), value.data_ptr()) for name, value in model.state_dict().items()}
-    for precisions in (("bfloat16",), ("bfloat16", "tf32", "float32")):
-        run_in(model, *precisions)
+    for arithmetics in (("bfloat16",), ("bfloat16", "tf32", "float32")):
+        run_in(model, *arithmetics)
         for name, value in model.state_dict().items():
             _, copy, address = before[name]
             assert value.dtype == torch.float32 and value.data_ptr() == address and torch.equal(value, copy)
@@ -292,8 +292,8 @@ def test_a_module_is_given_back_as_it_was() -> None:
 @pytest.mark.parametrize("name", ["bf16", "bfloat16", torch.bfloat16])
 def test_a_dtype_that_was_asked_for_is_measured_and_kept(name: Any) -> None:
     result = sb.score("builtin:conv?dim=16", **SMALL, dtype=name)
-    assert result.precision.requested == result.precision.dtype == result.cost.dtype == "bfloat16"
-    check = result.precision.checks[0]
+    assert result.arithmetic.requested == result.arithmetic.dtype == result.cost.dtype == "bfloat16"
+    check = result.arithmetic.checks[0]
     assert (check.used, check.scale, check.samples) == (True, 2.0, 256)
     assert [one.eps for one in check.points] == [0.0, 0.2]
     assert all(0 < abs(one.t_difference) < one.t_stderr for one in check.points)
@@ -309,7 +309,7 @@ def test_a_difference_above_one_standard_error_is_warned_of(own: bool) -> None:
     if own:
         model.bfloat16()
     result = sb.score(model, **SMALL, dtype="auto" if own else "bfloat16")
-    assert result.precision.dtype == "bfloat16"
+    assert result.arithmetic.dtype == "bfloat16"
     assert len(result.warnings) >= 1
     assert result.warnings[0].startswith("bfloat16 against float32 at scale 2: t differs by ")
     assert result.warnings[0].endswith("more than one standard error")
@@ -318,13 +318,15 @@ def test_a_difference_above_one_standard_error_is_warned_of(own: bool) -> None:
 def test_float32_and_finer_need_no_comparison() -> None:
     for dtype in ("auto", "float32", "float64"):
         result = sb.score("builtin:conv?dim=16", **SMALL, dtype=dtype)
-        assert result.precision.checks == [] and "check" not in result.cost.seconds
-        assert result.precision.dtype == result.cost.dtype == ("float64" if dtype == "float64" else "float32")
+        assert result.arithmetic.checks == [] and "check" not in result.cost.seconds
+        assert (
+            result.arithmetic.dtype == result.cost.dtype == ("float64" if dtype == "float64" else "float32")
+        )
 
 
 def test_a_callable_cannot_be_compared() -> None:
     result = sb.score(lambda x: x.flatten(1).float()[:, :20], **SMALL, dtype="float16")
-    assert result.precision.checks == []
+    assert result.arithmetic.checks == []
     unknown, *others = result.warnings
     assert unknown == "float16: the difference to float32 is unknown, the arithmetic of a callable is its own"
     assert all(one.startswith(WITHHELD) for one in others)
@@ -336,7 +338,7 @@ def test_a_module_that_float32_breaks_is_scored_with_a_warning() -> None:
             return x.flatten(1).bfloat16() @ self.weight.T
 
     result = sb.score(Half(0.0).bfloat16(), **SMALL)
-    assert result.precision.dtype == "bfloat16"
+    assert result.arithmetic.dtype == "bfloat16"
     assert result.warnings[0].startswith(
         "bfloat16 against float32 at scale 2: float32 does not run: RuntimeError"
     )
@@ -361,7 +363,7 @@ def test_weights_that_fit_in_half_precision_only(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(Encoder, "to", limited)
     monkeypatch.setattr(Encoder, "in_float32", in_float32)
     result = sb.score("builtin:conv?dim=16", **SMALL, dtype="bf16", device="cpu")
-    assert full == [False] and result.precision.dtype == "bfloat16"
+    assert full == [False] and result.arithmetic.dtype == "bfloat16"
     assert result.warnings == [
         "bfloat16 against float32 at scale 2: float32 does not run: OutOfMemoryError: CUDA out of memory. "
         "Tried to allocate 20.00 GiB"

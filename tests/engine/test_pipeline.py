@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 from checks import refused
-from pipeline_cases import Graph, overlapping, with_graphs  # noqa: F401
+from pipeline_cases import with_graphs
 from torch import Tensor, nn
 
 import synbench_fast as sb

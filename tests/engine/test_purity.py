@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from checks import refused
-from pipeline_cases import overlapping, with_graphs  # noqa: F401
+from pipeline_cases import with_graphs
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -356,7 +356,7 @@ def test_inputs_that_are_kept_or_changed_score_as_others(
 def test_the_comparison_with_float32_has_the_features_of_every_batch(kind: type[nn.Module]) -> None:
     """Of 256 samples, 200 here, in batches of 64."""
     plain: nn.Module = nn.Sequential(nn.Flatten(), nn.Linear(192, 8))
-    (expected,) = sb.score(plain, **OPTIONS, dtype="bfloat16", batch_size=64).precision.checks
+    (expected,) = sb.score(plain, **OPTIONS, dtype="bfloat16", batch_size=64).arithmetic.checks
 
     class Wrapped(nn.Module):
         def __init__(self) -> None:
@@ -372,7 +372,7 @@ def test_the_comparison_with_float32_has_the_features_of_every_batch(kind: type[
                 self.buffer = torch.empty(4096, 8, dtype=made.dtype)
             return self.buffer[: len(x)].copy_(made)  # type: ignore[no-any-return]
 
-    (check,) = sb.score(Wrapped(), **OPTIONS, dtype="bfloat16", batch_size=64).precision.checks
+    (check,) = sb.score(Wrapped(), **OPTIONS, dtype="bfloat16", batch_size=64).arithmetic.checks
     assert check.points == expected.points
 
 

@@ -240,15 +240,15 @@ def test_the_encoder_is_loaded_once_and_progress_runs_through() -> None:
     assert [one.cost.seconds["load"] > 0 for one in suite.results] == [True, False]
     again = sb.score_suite(module, tasks=TASKS[1:2], dtype="bfloat16", **{**SMALL, "samples": 200})
     assert again.results[0].scores == suite.results[1].scores
-    assert again.results[0].precision == suite.results[1].precision
+    assert again.results[0].arithmetic == suite.results[1].arithmetic
 
 
-def test_progress_of_several_tasks_never_falls_with_a_precision() -> None:
+def test_progress_of_several_tasks_never_falls_with_a_half_width() -> None:
     seen: list[tuple[int, int]] = []
     suite = sb.score_suite(
         features,
         tasks=TASKS[:2],
-        precision=0.05,
+        half_width=0.05,
         progress=lambda done, total, phase: seen.append((done, total)),
         **{**SMALL, "samples": 64},
     )
@@ -273,11 +273,11 @@ def test_weights_are_rounded_for_each_task_from_those_that_were_loaded() -> None
     suite = sb.score_suite(spec, tasks=TASKS[:2], **options)
     alone = sb.score_suite(spec, tasks=TASKS[1:2], **options)
     assert suite.results[1].scores == alone.results[0].scores
-    assert suite.results[1].precision == alone.results[0].precision
-    assert suite.results[1].precision.checks[0].samples == 200  # compared with float32, not with itself
-    assert suite.results[1].precision.checks[0].points[0].t_difference != 0
+    assert suite.results[1].arithmetic == alone.results[0].arithmetic
+    assert suite.results[1].arithmetic.checks[0].samples == 200  # compared with float32, not with itself
+    assert suite.results[1].arithmetic.checks[0].points[0].t_difference != 0
     own = sb.score_suite(Half(), tasks=TASKS[:2], **options)
-    assert own.results[1].precision.checks[0].points[0].t_difference != 0
+    assert own.results[1].arithmetic.checks[0].points[0].t_difference != 0
 
 
 @pytest.mark.parametrize("name", ["full", "priors", "classes:3"])
@@ -409,7 +409,7 @@ def test_the_document(tmp_path: Path) -> None:
     assert again.to_dict() == suite.to_dict()
     assert again.scores[:3] == suite.scores[:3] and math.isnan(again.scores[3].worst)
     document = json.loads(suite.to_json())
-    assert (document["schema"], document["schema_version"]) == ("synbench-fast/suite", 2)
+    assert (document["schema"], document["schema_version"]) == ("synbench-fast/suite", 3)
     assert document["scores"]["mean"][3] is None
     assert suite.file_name().startswith("builtin_conv-suite-")
     assert suite.score(threshold=0.7) == suite.scores[1]
@@ -421,8 +421,8 @@ def test_the_document(tmp_path: Path) -> None:
     ("change", "parts"),
     [
         ({"schema": "synbench-fast/result"}, ["suite: schema: expected 'synbench-fast/suite', got"]),
-        ({"schema_version": 3}, ["suite: schema_version: expected 2, got 3; a newer synbench-fast wrote it"]),
-        ({"schema_version": True}, ["suite: schema_version: expected 2, got True"]),
+        ({"schema_version": 4}, ["suite: schema_version: expected 3, got 4; a newer synbench-fast wrote it"]),
+        ({"schema_version": True}, ["suite: schema_version: expected 3, got True"]),
         ({"results": []}, ["suite: results: expected one per task and at least one, got 0 for 2 tasks"]),
         ({"results": 3}, ["suite: results: expected an array, got 3"]),
         ({"results": [{}]}, ["suite: results[0].schema: expected 'synbench-fast/result', got None"]),

@@ -49,7 +49,7 @@ def run(folder: Path, models: list[str], executor: Any = None, **options: Any) -
 
 def same(a: Result, b: Result) -> None:
     one, other = a.to_dict(), b.to_dict()  # where NaN is null, which equals itself
-    for name in ("encoder", "task", "scores", "curve", "score_covariance", "influence", "robust_area", "fits", "half_width", "precision",
+    for name in ("encoder", "task", "scores", "curve", "score_covariance", "influence", "robust_area", "fits", "half_width", "arithmetic",
                  "backends", "environment", "estimator", "eps", "thresholds", "seed", "command"):  # fmt: skip
         assert one[name] == other[name], name
     assert (a.cost.images, a.cost.batch_size, a.cost.dtype) == (
@@ -106,17 +106,17 @@ def test_more_samples_only_add_units(tmp_path: Path) -> None:
     assert [one.t for one in again.curve] == [one.t for one in more.curve][2:]
 
 
-def test_precision_on_demand(tmp_path: Path) -> None:
+def test_half_width_on_demand(tmp_path: Path) -> None:
     """Samples are added where score() adds them, whoever evaluates them, and kept for the next run."""
     models = ["builtin:conv?dim=8", "builtin:linear?dim=8"]
-    wanted: dict[str, Any] = {"precision": 0.06, "samples": None}
+    wanted: dict[str, Any] = {"half_width": 0.06, "samples": None}
     found = run(tmp_path, models, **wanted)
     for spec, result in zip(models, found, strict=True):
         same(result, sb.score(spec, threads=1, device="cpu", **{**OPTIONS, **wanted}))
         assert len(set(result.task.samples)) > 1
         assert max(one.ci95_high - one.score for one in result.scores) <= 0.06
     before = contents(tmp_path)
-    finer = run(tmp_path, models, precision=0.05, samples=None)
+    finer = run(tmp_path, models, half_width=0.05, samples=None)
     assert before.items() <= contents(tmp_path).items()
     assert finer[0].cost.images > found[0].cost.images
 

@@ -43,7 +43,7 @@ def in_process(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, float]]:
             if "broken" in spec:
                 state, reason = "failed", "features: expected finite values, got nan"
             else:
-                scored.append((spec, config.precision))
+                scored.append((spec, config.half_width))
                 result = sb.score(spec, config=config, **own)
                 name = result.file_name()
                 result.save(results / name)
@@ -57,7 +57,7 @@ def in_process(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, float]]:
 def test_those_that_are_out_are_not_scored_again(in_process: list[tuple[str, float]], tmp_path: Path) -> None:
     lines: list[str] = []
     found = race(
-        MODELS, tmp_path, best=2, config=ScoreConfig(**{**OPTIONS, "precision": 0.02}), said=lines.append
+        MODELS, tmp_path, best=2, config=ScoreConfig(**{**OPTIONS, "half_width": 0.02}), said=lines.append
     )
     assert [stage.half_width for stage in found.stages] == [0.16, 0.08, 0.04, 0.02]
     assert found.stages[0].encoders == len(MODELS)
@@ -65,7 +65,7 @@ def test_those_that_are_out_are_not_scored_again(in_process: list[tuple[str, flo
     assert {"builtin:linear?dim=1", "builtin:linear?dim=2", "builtin:linear?dim=3"} <= set(out)
     for spec, half_width in out.items():
         assert min(width for name, width in in_process if name == spec) == half_width
-    full = [sb.score(spec, **OPTIONS, precision=0.02) for spec in MODELS]
+    full = [sb.score(spec, **OPTIONS, half_width=0.02) for spec in MODELS]
     best = sorted(full, key=lambda one: -one.score().score)[:2]
     assert {one.encoder.spec for one in best} <= {one.encoder for one in found.left}
     assert found.settled == (len(found.left) == 2)
@@ -92,17 +92,17 @@ def test_those_that_are_out_are_not_scored_again(in_process: list[tuple[str, flo
 
 def test_failures_leave_the_others_in_the_race(in_process: list[tuple[str, float]], tmp_path: Path) -> None:
     models = [MODELS[0], "builtin:broken", MODELS[-1]]
-    found = race(models, tmp_path, best=1, config=ScoreConfig(**{**OPTIONS, "precision": 0.05}))
+    found = race(models, tmp_path, best=1, config=ScoreConfig(**{**OPTIONS, "half_width": 0.05}))
     assert found.failures == {"builtin:broken": "features: expected finite values, got nan"}
     assert [one.encoder for one in found.left] == [MODELS[-1]]
     assert found.settled and found.lines()[-1] == "the best 1 at eps 0, above accuracy 0.6"
 
 
 def test_as_many_places_as_encoders(in_process: list[tuple[str, float]], tmp_path: Path) -> None:
-    found = race(MODELS[:2], tmp_path, best=3, config=ScoreConfig(**{**OPTIONS, "precision": 0.1}))
+    found = race(MODELS[:2], tmp_path, best=3, config=ScoreConfig(**{**OPTIONS, "half_width": 0.1}))
     assert len(found.left) == 2 and not any(stage.out for stage in found.stages)
     assert found.lines()[-1] == "2 encoders for 3 places at eps 0, above accuracy 0.6"
-    twins = race([MODELS[5]] * 3, tmp_path, best=1, config=ScoreConfig(**{**OPTIONS, "precision": 0.1}))
+    twins = race([MODELS[5]] * 3, tmp_path, best=1, config=ScoreConfig(**{**OPTIONS, "half_width": 0.1}))
     assert len(twins.left) == 3 and not twins.settled
     assert twins.lines()[-1].startswith(
         "3 encoders left for 1 places at eps 0, above accuracy 0.6: a smaller"
@@ -110,7 +110,7 @@ def test_as_many_places_as_encoders(in_process: list[tuple[str, float]], tmp_pat
 
 
 def test_nothing_that_can_be_scored(in_process: list[tuple[str, float]], tmp_path: Path) -> None:
-    found = race(["builtin:broken"], tmp_path, best=1, config=ScoreConfig(**{**OPTIONS, "precision": 0.1}))
+    found = race(["builtin:broken"], tmp_path, best=1, config=ScoreConfig(**{**OPTIONS, "half_width": 0.1}))
     assert isinstance(found, Race) and found.standings == [] and len(found.failures) == 1
     assert found.lines()[-1] == "nothing could be scored" and "nan" not in "".join(found.lines())
 
@@ -122,13 +122,13 @@ def test_the_last_one_left_fails(
     run = racing.run_fleet
 
     def crash(models: Sequence[Any], folder: Path, **rest: Any) -> list[Job]:
-        if rest["config"].precision < 0.1 and MODELS[-1] in models:
+        if rest["config"].half_width < 0.1 and MODELS[-1] in models:
             models = [one.replace("linear", "broken") for one in models]
         return list(run(models, folder, **rest))
 
     monkeypatch.setattr(racing, "run_fleet", crash)
     found = race(
-        [MODELS[0], MODELS[-1]], tmp_path, best=1, config=ScoreConfig(**{**OPTIONS, "precision": 0.02})
+        [MODELS[0], MODELS[-1]], tmp_path, best=1, config=ScoreConfig(**{**OPTIONS, "half_width": 0.02})
     )
     assert [(one.encoder, one.out_after) for one in found.standings] == [(MODELS[0], 0.16)]
     assert found.left == [] and len(found.failures) == 1
@@ -177,7 +177,7 @@ def test_equal_representations_are_not_outside_by_rounding() -> None:
 def test_gaussian_races_and_what_stores_no_influences_does_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    options = {**OPTIONS, "precision": 0.1, "estimator": "gaussian"}
+    options = {**OPTIONS, "half_width": 0.1, "estimator": "gaussian"}
     found = race(MODELS[:2], tmp_path, best=1, config=ScoreConfig(**options))
     assert {one.encoder for one in found.standings} == set(MODELS[:2])
     load = Result.load
@@ -215,7 +215,7 @@ def test_standings_pair_what_saw_the_same_samples() -> None:
     ("best", "changes", "message"),
     [
         (0, {}, "best: expected a positive integer, got 0"),
-        (1, {"precision": None}, "precision: expected the half-width at which scoring ends, got none"),
+        (1, {"half_width": None}, "half_width: expected the half-width at which scoring ends, got none"),
         (1, {"estimator": "paper"}, "estimator: expected consistent or gaussian for the best K, got paper"),
         (
             1,
@@ -226,7 +226,7 @@ def test_standings_pair_what_saw_the_same_samples() -> None:
 )
 def test_races_that_cannot_be(tmp_path: Path, best: int, changes: dict[str, Any], message: str) -> None:
     with refused(message):
-        race(MODELS, tmp_path, best=best, config=ScoreConfig(**{**OPTIONS, "precision": 0.1, **changes}))
+        race(MODELS, tmp_path, best=best, config=ScoreConfig(**{**OPTIONS, "half_width": 0.1, **changes}))
 
 
 @pytest.mark.parametrize(
@@ -236,10 +236,10 @@ def test_races_that_cannot_be(tmp_path: Path, best: int, changes: dict[str, Any]
         (["--models", "builtin:conv", "--best", "0"], "--best: expected an integer of at least 1, got '0'"),
         (
             ["--models", "builtin:conv", "--best", "2"],
-            "--best: expected --precision beside it, at which scoring ends",
+            "--best: expected --half-width beside it, at which scoring ends",
         ),
         (
-            ["--models", "builtin:conv", "--best", "2", "--precision", "0.1", "--tasks", "full"],
+            ["--models", "builtin:conv", "--best", "2", "--half-width", "0.1", "--tasks", "full"],
             "--best: expected one task, got --tasks full",
         ),
     ],
@@ -267,7 +267,7 @@ def test_fifty_encoders_from_the_command_line(tmp_path: Path, capsys: pytest.Cap
         "0.6",
         "--eps",
         "0",
-        "--precision",
+        "--half-width",
         "0.01",
     ]
     command = ["run", "--models", str(listed), *common, "--devices", "cpu:2", "--format", "json"]
@@ -281,7 +281,7 @@ def test_fifty_encoders_from_the_command_line(tmp_path: Path, capsys: pytest.Cap
         "preset": "quick",
         "thresholds": (0.6,),
         "eps": (0.0,),
-        "precision": 0.01,
+        "half_width": 0.01,
     }
     jobs = run_fleet(specs, tmp_path / "full", config=ScoreConfig(**options), devices="cpu:2")
     full = [Result.load(tmp_path / "full" / "results" / str(job.result)) for job in jobs]
@@ -338,7 +338,7 @@ def test_what_a_race_tells() -> None:
 
 def test_the_point_that_decides(in_process: list[tuple[str, float]], tmp_path: Path) -> None:
     """The first budget that was asked for, the lowest threshold."""
-    options = {**OPTIONS, "eps": (0.3, 0.0), "thresholds": (0.8, 0.6), "precision": 0.4}
+    options = {**OPTIONS, "eps": (0.3, 0.0), "thresholds": (0.8, 0.6), "half_width": 0.4}
     found = race(MODELS[-2:], tmp_path, best=1, config=ScoreConfig(**options))
     assert (found.eps, found.threshold) == (0.3, 0.6)
     scores = {one.encoder: one.score for one in found.standings}
@@ -356,8 +356,8 @@ def test_levels_hold_for_all_pairs_and_stages(
         return real(pairs, level)
 
     monkeypatch.setattr(racing, "_reach", reach)
-    race(MODELS[:5], tmp_path, best=1, config=ScoreConfig(**{**OPTIONS, "precision": 0.2}))
-    race(MODELS[:1], tmp_path, best=1, config=ScoreConfig(**{**OPTIONS, "precision": 0.2}))
+    race(MODELS[:5], tmp_path, best=1, config=ScoreConfig(**{**OPTIONS, "half_width": 0.2}))
+    race(MODELS[:1], tmp_path, best=1, config=ScoreConfig(**{**OPTIONS, "half_width": 0.2}))
     assert asked == [(10, 0.05 / 4), (1, 0.05 / 4)]
     # No half-width beyond a half is asked for.
     assert [width for spec, width in in_process if spec == MODELS[0]][-4:] == [0.5, 0.5, 0.4, 0.2]

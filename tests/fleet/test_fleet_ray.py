@@ -36,6 +36,7 @@ import ray
 from ray.cluster_utils import Cluster
 from fleet_fakes import FAKE, fakes, run_fakes
 from checks import refused
+from synbench_fast.config import ScoreConfig
 from synbench_fast.fleet.launch import run_fleet
 from synbench_fast.fleet.ray_executor import RayExecutor
 from synbench_fast.fleet.store import Store, read_summary

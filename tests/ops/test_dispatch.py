@@ -65,7 +65,8 @@ def test_only_the_table_names_backends_functions():
     found = {
         path.relative_to(package).as_posix(): pattern.findall(path.read_text(encoding="utf-8"))
         for path in package.rglob("*.py")
-        if path.parent.name != "ops"
+        if path.parent.name
+        not in ("ops", "_benchmarks")  # the benchmarks, which a wheel holds, time single backends
     }
     assert {path for path, lines in found.items() if lines} == {
         "engine/environment.py",  # the instruction set

@@ -215,7 +215,7 @@ def compare(paths: list[str]) -> float:
 
 def suite(name: str) -> sb.SuiteResult:
     suite: sb.Suite = sb.load_suite(name)
-    return sb.score_suite("builtin:conv", tasks=suite)
+    return sb.score_suite("builtin:conv", tasks=suite, config=sb.ScoreConfig(preset="quick"))
 
 
 names: list[str] = sb.list_encoders()
@@ -223,12 +223,12 @@ version: str = sb.__version__
 others = (sb.CurvePoint, sb.studies.EpsStar, sb.GaussianTask, sb.studies.InheritanceReport, sb.Probe, sb.studies.LinearProbeReport, sb.studies.Sensitivity, sb.TaskDefinition)
 reports = (sb.studies.ValidityReport, sb.minimax.TaskRobustLoss, sb.report.frame)
 functions = (sb.auc_ratio, sb.studies.find_eps_star, sb.evaluate_features, sb.studies.inherit, sb.load_encoder, sb.studies.robust_linear_probe)
-more = (sb.studies.measure_sensitivity, sb.studies.validate)
+more = (sb.studies.measure_sensitivity, sb.studies.validate, sb.structure_score)
 """
 MISTAKES = """
 import synbench_fast as sb
 
-sb.score("builtin:conv", preset=3)
+sb.score("builtin:conv", config=sb.ScoreConfig(preset=3))
 sb.score("builtin:conv").nothing
 sb.no_such_name
 """
@@ -260,6 +260,6 @@ def test_users_files_are_checked_strictly(tmp_path: Path) -> None:
     used = set(re.findall(r"\bsb\.(\w+)", USER))
     assert used == set(synbench_fast.__all__)
     found = "\n".join(check(MISTAKES))
-    assert 'Argument "preset" to "score" has incompatible type "int"' in found
+    assert 'Argument "preset" to "ScoreConfig" has incompatible type "int"' in found
     assert '"Result" has no attribute "nothing"' in found
     assert 'Module has no attribute "no_such_name"' in found

@@ -33,9 +33,9 @@ from synbench_fast.results.files import remove_leftovers, replacing, write_atomi
 from synbench_fast.results.records import (
     CSV_COLUMNS,
     SCHEMA_VERSION,
-    PrecisionCheck,
-    PrecisionPoint,
-    PrecisionRecord,
+    ArithmeticCheck,
+    ArithmeticPoint,
+    ArithmeticRecord,
     Result,
     RobustArea,
 )
@@ -224,25 +224,25 @@ def test_samples_per_scale_in_words() -> None:
     assert example(task=dataclasses.replace(task, samples=[256, 4096])).rows()[0]["samples"] == 4096
 
 
-def check(**changes: Any) -> PrecisionCheck:
+def check(**changes: Any) -> ArithmeticCheck:
     points = [
-        PrecisionPoint(eps=0.0, t_difference=-0.01, t_difference_stderr=0.001, t_stderr=0.04, score_difference=math.nan),
-        PrecisionPoint(eps=0.2, t_difference=0.02, t_difference_stderr=0.001, t_stderr=0.05, score_difference=0.01),
+        ArithmeticPoint(eps=0.0, t_difference=-0.01, t_difference_stderr=0.001, t_stderr=0.04, score_difference=math.nan),
+        ArithmeticPoint(eps=0.2, t_difference=0.02, t_difference_stderr=0.001, t_stderr=0.05, score_difference=0.01),
     ]  # fmt: skip
     values: dict[str, Any] = {
         "dtype": "bfloat16", "used": True, "reason": "", "scale": 2.5, "samples": 256, "points": points,
     }  # fmt: skip
-    return PrecisionCheck(**{**values, **changes})
+    return ArithmeticCheck(**{**values, **changes})
 
 
 def test_summary_of_a_comparison_names_the_worst() -> None:
     text = "bfloat16 against float32 at scale 2.5: "
     assert check().summary() == text + "t differs by +0.02 (0.4 standard errors) at eps 0.2"
     assert check(points=[], reason="it does not run").summary() == text + "it does not run"
-    record = PrecisionRecord(
+    record = ArithmeticRecord(
         requested="auto", dtype="bfloat16", checks=[check(used=False, dtype="tf32"), check()]
     )
-    result = example(precision=record)
+    result = example(arithmetic=record)
     assert [line for line in result.summary().splitlines() if "against float32" in line] == [
         "  " + check().summary()
     ]
@@ -679,4 +679,4 @@ def test_a_task_without_samples_has_none() -> None:
 def test_the_version_that_is_written() -> None:
     """It changes with what the numbers mean: documents of another version are refused."""
     document = example().to_dict()
-    assert (document["schema"], document["schema_version"]) == ("synbench-fast/result", 6)
+    assert (document["schema"], document["schema_version"]) == ("synbench-fast/result", 7)

@@ -96,21 +96,21 @@ def widest(result: Result) -> float:
 @pytest.mark.parametrize("estimator", ["consistent", "gaussian"])
 @pytest.mark.parametrize("half_width", [0.03, 0.015])
 def test_every_interval_is_as_narrow_as_asked(estimator: str, half_width: float) -> None:
-    result = sb.score(LINEAR, precision=half_width, estimator=estimator, **SMALL)
+    result = sb.score(LINEAR, half_width=half_width, estimator=estimator, **SMALL)
     assert 0.6 * half_width < widest(result) <= half_width
     assert result.half_width == half_width
     assert result.cost.images == sum(result.task.samples)
     assert min(result.task.samples) < max(result.task.samples)
     assert all(count % GRANULE == 0 for count in result.task.samples)
-    assert f"--precision {half_width}" in result.command
-    assert not any("precision" in text for text in result.warnings)
+    assert f"--half-width {half_width}" in result.command
+    assert not any("half_width" in text for text in result.warnings)
 
 
 @pytest.mark.parametrize(
     "changes",
     [
-        {"input_shape": (300,), "dim": 150, "estimator": "gaussian", "scales": 6, "precision": 0.02},
-        {"prior": 0.006, "samples": 366, "scales": (2.0, 3.0, 4.0), "thresholds": 0.9985, "precision": 0.2},
+        {"input_shape": (300,), "dim": 150, "estimator": "gaussian", "scales": 6, "half_width": 0.02},
+        {"prior": 0.006, "samples": 366, "scales": (2.0, 3.0, 4.0), "thresholds": 0.9985, "half_width": 0.2},
     ],
     ids=["many features", "few of one class"],
 )
@@ -119,12 +119,12 @@ def test_a_further_block_can_be_evaluated(changes: dict[str, Any]) -> None:
     dim = changes.pop("dim", 4)
     options = {"input_shape": (12,), "eps": 0.0, "thresholds": 0.6, **changes}
     result = sb.score(f"builtin:linear?dim={dim}", **options)
-    assert widest(result) <= options["precision"]
+    assert widest(result) <= options["half_width"]
     assert max(result.task.samples) > 366  # more than it began with
 
 
 def test_samples_are_only_appended_and_the_batch_size_changes_nothing() -> None:
-    loose, tight = (sb.score(LINEAR, precision=h, **SMALL) for h in (0.05, 0.01))
+    loose, tight = (sb.score(LINEAR, half_width=h, **SMALL) for h in (0.05, 0.01))
     assert all(a <= b for a, b in zip(loose.task.samples, tight.task.samples, strict=True))
     assert sum(tight.task.samples) > 4 * sum(loose.task.samples)
 
@@ -132,7 +132,7 @@ def test_samples_are_only_appended_and_the_batch_size_changes_nothing() -> None:
         return torch.stack([row[:3] * torch.arange(1, 4) + row.mean() for row in x])
 
     runs = [
-        sb.score(by_sample, input_shape=(6,), preset="quick", precision=0.05, batch_size=size, seed=2)
+        sb.score(by_sample, input_shape=(6,), preset="quick", half_width=0.05, batch_size=size, seed=2)
         for size in (64, 1000)
     ]
     assert runs[0].scores == runs[1].scores and runs[0].task.samples == runs[1].task.samples
@@ -145,7 +145,7 @@ def test_intervals_of_adapted_runs_hold() -> None:
         return x @ MATRIX
 
     truth = sb.score(linear, **{**SMALL, "input_shape": (16,)}, samples=40_000, seed=1000)
-    runs = [sb.score(linear, precision=0.04, seed=seed, **SMALL) for seed in range(15)]
+    runs = [sb.score(linear, half_width=0.04, seed=seed, **SMALL) for seed in range(15)]
     held = [
         abs(one.score - exact.score) <= 1.96 * one.stderr
         for run in runs
@@ -158,13 +158,13 @@ MATRIX = torch.from_numpy(np.random.default_rng(3).standard_normal((16, 5)) + 0.
 
 
 def test_what_begins_and_what_is_the_most(monkeypatch: pytest.MonkeyPatch) -> None:
-    begun = sb.score(LINEAR, precision=0.5, **SMALL)
+    begun = sb.score(LINEAR, half_width=0.5, **SMALL)
     assert set(begun.task.samples) == {256}
-    assert set(sb.score(LINEAR, precision=0.5, samples=100, **SMALL).task.samples) == {100}
+    assert set(sb.score(LINEAR, half_width=0.5, samples=100, **SMALL).task.samples) == {100}
     monkeypatch.setattr(importlib.import_module("synbench_fast.engine.score"), "MOST_SAMPLES", 512)
-    capped = sb.score(LINEAR, precision=0.001, **SMALL)
+    capped = sb.score(LINEAR, half_width=0.001, **SMALL)
     assert set(capped.task.samples) == {512}
-    expected = f"precision: expected half-widths of at most 0.001, got {widest(capped):.2g} with 512 samples at a scale"
+    expected = f"half_width: expected half-widths of at most 0.001, got {widest(capped):.2g} with 512 samples at a scale"
     assert any(text.startswith(expected) for text in capped.warnings)
 
 
@@ -176,7 +176,7 @@ def test_scores_without_an_error_do_not_keep_a_run_going() -> None:
         scales=(0.5, 1.0),
         thresholds=(0.6, 0.99),
         eps=0.0,
-        precision=0.05,
+        half_width=0.05,
     )
     assert math.isnan(result.score(threshold=0.99).stderr)
     assert result.score(threshold=0.6).ci95_high - result.score(threshold=0.6).score <= 0.05
@@ -185,7 +185,7 @@ def test_scores_without_an_error_do_not_keep_a_run_going() -> None:
 def test_progress_reaches_what_was_drawn() -> None:
     seen: list[tuple[int, int]] = []
     result = sb.score(
-        LINEAR, precision=0.03, progress=lambda done, total, phase: seen.append((done, total)), **SMALL
+        LINEAR, half_width=0.03, progress=lambda done, total, phase: seen.append((done, total)), **SMALL
     )
     assert seen[-1] == (result.cost.images, result.cost.images)
     assert [done for done, _ in seen] == sorted(done for done, _ in seen)
@@ -193,11 +193,11 @@ def test_progress_reaches_what_was_drawn() -> None:
 
 @pytest.mark.parametrize("value", [0, 1, -0.1, math.nan, True, "0.01"])
 def test_half_widths_that_cannot_be(value: Any) -> None:
-    with refused(f"precision: expected a half-width in [0.0001, 1), got {value!r}"):
-        sb.score(LINEAR, precision=value, **SMALL)
+    with refused(f"half_width: expected a half-width in [0.0001, 1), got {value!r}"):
+        sb.score(LINEAR, half_width=value, **SMALL)
 
 
 def test_estimators_whose_points_depend_on_the_number_of_samples_keep_it() -> None:
     for name in ("paper", "counted"):
-        with refused(f"precision: expected estimator consistent or gaussian, got {name}"):
-            sb.score(LINEAR, precision=0.01, estimator=name, **SMALL)
+        with refused(f"half_width: expected estimator consistent or gaussian, got {name}"):
+            sb.score(LINEAR, half_width=0.01, estimator=name, **SMALL)

@@ -43,9 +43,9 @@ class Method(abc.ABC):
     def fine_tune(self, bench: Bench) -> tuple[Classifier, TrainingSummary]:
         """Fine-tune a copy of `bench.original` on `bench.part`."""
 
-    # Not abstract: most methods need nothing.
-    def check(self, original: Classifier, suite: DataSuite) -> None:  # noqa: B027
-        """SynbenchError if something is missing that fine-tuning needs; asked before any method trains."""
+    def check(self, original: Classifier, suite: DataSuite) -> None:
+        """SynbenchError if something is missing that fine-tuning needs; asked before any method trains. Most need nothing."""
+        return None
 
 
 class Bench:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from synbench_fast.config import ScoreConfig
+from synbench_fast.config import ScoreConfig, described
 from synbench_fast.engine import environment
 from synbench_fast.engine.devices import find_device
 from synbench_fast.errors import SynbenchError, suggest
@@ -31,6 +31,7 @@ __all__ = ["SUITES", "inherit"]
 SUITES = (DIGITS, IMAGENET, FOLDERS)
 
 
+@described(Inheritance.signature)
 def inherit(
     encoders: str | Classifier | Sequence[str | Classifier] = ("digits:standard",),
     suite: str | DataSuite = DIGITS,
@@ -98,9 +99,6 @@ def inherit(
         if isinstance(suite, DataSuite) or not all(isinstance(one, str) for one in several)
         else study.command(*named, "--suite", suite),
     )
-
-
-inherit.__signature__ = Inheritance.signature(inherit)  # type: ignore[attr-defined]
 
 
 @dataclass

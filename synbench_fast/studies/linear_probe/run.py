@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from importlib import metadata
@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from synbench_fast.config import ScoreConfig
+from synbench_fast.config import ScoreConfig, described
 from synbench_fast.encoders import Encoder
 from synbench_fast.engine import environment
 from synbench_fast.engine.pipeline import Progress
@@ -45,6 +45,7 @@ from synbench_fast.studies.linear_probe.solver import (
 __all__ = ["features_of", "pixels_to_features", "robust_linear_probe"]
 
 
+@described(LinearProbe.signature)
 def robust_linear_probe(
     encoder: EncoderLike,
     data: str | Path | tuple[Any, Any],
@@ -78,9 +79,6 @@ def robust_linear_probe(
     study = LinearProbe.of(config, arguments)
     with isolated(study.config.threads):
         return _report(encoder, data, study, progress or (lambda done, total, phase: None))
-
-
-robust_linear_probe.__signature__ = LinearProbe.signature(robust_linear_probe)  # type: ignore[attr-defined]
 
 
 @dataclass
@@ -255,7 +253,10 @@ def _attack(bench: _Bench, correct: Tensor, logits: Callable[[Tensor], Tensor]) 
     check_differentiable(logits, bench.test_x[:1], bench.loaded.info.spec)
     found = []
     for norm, sizes in bench.budgets.items():
-        before = bench.done
+
+        def tell(count: int, before: int = bench.done) -> None:
+            bench.progress(before + images * count, bench.total, "attack")
+
         kept = survivors(
             logits,
             bench.test_x,
@@ -268,9 +269,7 @@ def _attack(bench: _Bench, correct: Tensor, logits: Callable[[Tensor], Tensor]) 
             targets=study.targets,
             batch_size=study.batch_size,
             seed=study.config.seed,
-            progress=lambda count, before=before: bench.progress(  # type: ignore[misc]
-                before + images * count, bench.total, "attack"
-            ),
+            progress=tell,
         )
         bench.done += images * len(sizes)
         found += [
@@ -298,23 +297,10 @@ def _frozen(module: nn.Module | None) -> Iterator[None]:
 
 def pixels_to_features(encoder: Encoder) -> Callable[[Tensor], Tensor]:
     """Inputs [n, *input_shape] in [0, 1], before normalisation, to features [n, F]; differentiable."""
-    info = encoder.info
-    channels = (-1, *[1] * (len(info.input_shape) - 1))
-
-    def constant(values: Sequence[float] | None) -> Tensor | None:
-        if values is None:
-            return None
-        return torch.tensor(values, dtype=encoder.dtype, device=encoder.device).view(channels)
-
-    mean, std = constant(info.mean), constant(info.std)
 
     def features(x: Tensor) -> Tensor:
         x = x.to(encoder.device, encoder.dtype, copy=True)  # data that the encoder may not change
-        if mean is not None:
-            x = x - mean
-        if std is not None:
-            x = x / std
-        return encoder.differentiable(x)
+        return encoder.differentiable(encoder.normalised(x))
 
     return features
 

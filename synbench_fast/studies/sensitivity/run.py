@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from synbench_fast.config import ScoreConfig
+from synbench_fast.config import ScoreConfig, described
 from synbench_fast.engine.pipeline import Progress
 from synbench_fast.studies.sensitivity.analysis import assemble
 from synbench_fast.studies.sensitivity.levels import VariedRuns, failure_reason, vary_encoder
@@ -18,6 +18,7 @@ from synbench_fast.studies.sensitivity.request import Request, check_request, la
 __all__ = ["measure_sensitivity"]
 
 
+@described(Request.signature)
 def measure_sensitivity(
     encoders: str | nn.Module | Callable[[Tensor], Tensor] | Sequence[Any],
     *,
@@ -71,6 +72,3 @@ def measure_sensitivity(
     if first is not None and not runs:
         raise first
     return assemble(listed, request, runs, missing)
-
-
-measure_sensitivity.__signature__ = Request.signature(measure_sensitivity)  # type: ignore[attr-defined]

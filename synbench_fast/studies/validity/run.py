@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from synbench_fast.config import ScoreConfig
+from synbench_fast.config import ScoreConfig, described
 from synbench_fast.errors import SynbenchError
 from synbench_fast.studies.base import EncoderLike, Say, isolated, named_encoders
 from synbench_fast.studies.validity.analysis import analyse
@@ -25,6 +25,7 @@ __all__ = ["validate"]
 _ZOO = "zoo:"
 
 
+@described(Validity.signature)
 def validate(
     encoders: Sequence[EncoderLike] | Mapping[str, EncoderLike],
     data: DataSource | Sequence[DataSource] | Mapping[str, DataSource] = ("digits",),
@@ -83,9 +84,6 @@ def validate(
         begun=begun,
         command=_command(encoders, data, study),
     )
-
-
-validate.__signature__ = Validity.signature(validate)  # type: ignore[attr-defined]
 
 
 def _open(data: Any, study: Validity) -> list[DataSet]:

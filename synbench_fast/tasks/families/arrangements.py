@@ -7,6 +7,7 @@ with the level, with white noise of deviation 0.02 + 0.06 level. Their optimum's
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import ClassVar
@@ -58,8 +59,9 @@ class _Painted(Family):
         colours = ground[:, None] + contrast * (draws.uniform(_CLUTTER, channels) - ground[:, None])
         return ground, (strokes, flat(colours))
 
+    @abstractmethod
     def _things(self, call: Call, draws: Draws, ground: Floats) -> tuple[Layer, Floats | None]:
-        raise NotImplementedError
+        """The strokes of the objects on the ground and their colours, and the outlines that they refer to, if any."""
 
 
 def distinct(draws: Draws, ground: Floats, number: int) -> Floats:

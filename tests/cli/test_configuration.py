@@ -1,0 +1,139 @@
+"""Fields of ScoreConfig as options, files of options, and spellings of earlier versions."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from checks import PATIENCE
+from cli_cases import COMMANDS, ROOT, invoke
+
+from synbench_fast.cli import main as cli
+from synbench_fast.config import ScoreConfig, options
+
+
+def test_every_field_of_the_configuration_is_an_option_of_run() -> None:
+    params = {one.name: one for one in cli.commands.commands["run"].params}
+    for name, (about, default) in options().items():
+        one = params[name]
+        assert one.rich_help_panel == about.panel and str(one.help).startswith(about.help)  # type: ignore[attr-defined]
+        if not about.kind.is_flag and default is not None:
+            assert about.kind.read(f"--{name}", str(one.default)) == default
+
+
+FURTHER = """
+import dataclasses, sys, types
+sys.path.insert(0, {tests!r})
+from result_example import example
+from synbench_fast import arguments, config
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Further(config.ScoreConfig):
+    trial_number: int = dataclasses.field(default=3, metadata={{"option": config.Option(
+        kind=config.Kind("T", lambda name, value: int(value), lambda o, t: arguments.integer(o, t, low=1), lambda: ("7",)),
+        help="Try this number.", panel="Trials",
+    )}})
+
+config.ScoreConfig = Further
+module = types.ModuleType("synbench_fast.engine.score")
+def score(spec, *, config, progress):
+    print("config", config.trial_number, config.command(spec), file=sys.stderr)
+    return example(spec)
+module.score = score
+sys.modules["synbench_fast.engine.score"] = module
+from synbench_fast.cli.main import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def further(*words: str) -> subprocess.CompletedProcess[str]:
+    """The command line of a package whose ScoreConfig has one more field."""
+    return subprocess.run(
+        [sys.executable, "-c", FURTHER.format(tests=str(ROOT / "tests")), *words], text=True, capture_output=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}, check=False, timeout=PATIENCE,
+    )  # fmt: skip
+
+
+def test_a_further_field_is_an_option_at_once(tmp_path: Path) -> None:
+    shown = further("run", "--help").stdout
+    assert re.search(r"^Trials:\n  --trial-number T  Try this number. \[default: 3\]$", shown, re.M)
+    line = "config 7 synbench-fast run a:b .*--trial-number 7"
+    assert re.search(line, further("run", "a:b", "--trial-number", "7").stderr)
+    (tmp_path / "run.toml").write_text("trial_number = 7\n")
+    assert re.search(line, further("run", "a:b", "--config", str(tmp_path / "run.toml")).stderr)
+    wrong = further("run", "a:b", "--trial-number", "0")
+    assert (wrong.returncode, wrong.stderr) == (
+        2, "error: --trial-number: expected an integer of at least 1, got '0'\n",
+    )  # fmt: skip
+
+
+def test_a_file_gives_options_and_the_command_line_wins(calls: list[Any], tmp_path: Path) -> None:
+    path = tmp_path / "run.toml"
+    path.write_text(
+        'eps = [0, 0.1]\npreset = "quick"\nrandom_init = true\nthresholds = 0.7\nscales = [1.0, 2.0]\n'
+    )
+    done = invoke("run", "a:b", "--config", str(path), "--eps", "0.3", "--no-random-init", "--format", "json")
+    assert done.exit_code == 0, done.stderr
+    assert calls[0][1] == ScoreConfig(
+        eps=0.3, preset="quick", thresholds=(0.7,), scales=(1.0, 2.0), structure=True
+    )
+    path.write_text(f"checkpoint = {str(path)!r}\n")
+    assert invoke("run", "a:b", "c:d", "--config", str(path)).stderr == (
+        "error: --checkpoint: expected a single MODEL to load it into, got 2\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("eps = 2", "--config: run.toml: eps: expected values in [0, 1), relative to the half-distance of the classes, got 2"),
+        ('preset = "quik"', "--config: run.toml: preset: expected one of ['quick', 'standard', 'paper'], got 'quik', did you mean quick?"),
+        ('tasks = "full"', "--config: run.toml: options: expected arguments of score(), got 'tasks'"),
+        ("precision = 0.1", "--config: run.toml: options: expected 'half_width', got 'precision'"),
+        ("ep = 0", "--config: run.toml: options: expected arguments of score(), got 'ep', did you mean eps?"),
+        ("eps =", "--config: expected a TOML file, got 'run.toml' (Invalid value (at end of document))"),
+    ],
+)  # fmt: skip
+def test_mistakes_in_a_file_of_options(
+    text: str, message: str, calls: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("run.toml").write_text(text)
+    done = invoke("run", "a:b", "--config", "run.toml")
+    assert (done.exit_code, done.stdout, done.stderr) == (2, "", f"error: {message}\n")
+    assert calls == []
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("eps-star", "study eps-star"),
+        ("sensitivity", "study sensitivity"),
+        ("probe", "study linear-probe"),
+        ("validate", "study validate"),
+        ("inherit", "study inherit"),
+        ("pretrain", "study pretrain"),
+    ],
+)
+def test_old_spellings_are_answered_with_the_new_ones(old: str, new: str) -> None:
+    done = invoke(old, "a:b", "--data", "digits")
+    assert (done.exit_code, done.stdout, done.stderr) == (
+        2,
+        "",
+        f"error: command: expected {new!r}, got {old!r}\n",
+    )
+    assert new in COMMANDS
+
+
+@pytest.mark.parametrize("verb", ["run"])
+def test_old_options_are_answered_with_the_new_ones(verb: str) -> None:
+    for old in ("--precision", "--precision=0.1"):
+        done = invoke(*verb.split(), "a:b", old, "0.1")
+        assert (done.exit_code, done.stdout, done.stderr) == (
+            2, "", "error: option: expected '--half-width', got '--precision'\n",
+        )  # fmt: skip
