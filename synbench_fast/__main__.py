@@ -20,7 +20,7 @@ def main() -> int:
     if ours:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     code = cli.main()
-    if ours:
+    if ours and signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # as a supervised run does at its end
         signal.signal(signal.SIGINT, _interrupted)
     return code
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
-import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from checks import PATIENCE
 from typer.testing import CliRunner
 
 from synbench_fast.cli import main as cli
@@ -38,59 +38,10 @@ def interruptible() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-ENDINGS = """
-import atexit, ctypes, os, sys
-from torch import nn
-
-class Ends(nn.Module):
-    input_shape = (3, 4, 4)
-
-    def __init__(self, end):
-        super().__init__()
-        self.layer, self.end, self.calls = nn.Linear(48, 8), end, 0
-
-    def forward(self, x):
-        self.calls += 1
-        if self.calls > 2:
-            self.end()
-        return self.layer(x.flatten(1))
-
-def python():
-    return Ends(lambda: os._exit(0))
-
-def library():
-    return Ends(lambda: ctypes.CDLL(None).exit(0))
-
-def other_code():
-    return Ends(lambda: os._exit(130))
-
-def factory():
-    os._exit(0)
-
-def later():
-    atexit.register(os._exit, 0)
-    return Ends(lambda: 1 / 0)
-
-def background():
-    if os.fork() == 0:
-        os.closerange(0, 3)
-        os.execvp("sleep", ["sleep", "5"])
-    return Ends(lambda: os._exit(0))
-
-def killed():
-    return Ends(lambda: os.kill(os.getpid(), 9))
-
-def copies():
-    os.fork()
-    return Ends(os.fork)
-"""
-
-
-def console(tmp_path: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """The installed command, as a shell runs it, on the encoders of ENDINGS."""
-    (tmp_path / "endings.py").write_text(ENDINGS, encoding="utf-8")
-    return subprocess.run(
-        [sys.executable, "-m", "synbench_fast", *arguments],
-        cwd=tmp_path, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}, capture_output=True, text=True,
-        timeout=120, check=False,
-    )  # fmt: skip
+def interrupted(process: subprocess.Popen[str], ready: Path) -> tuple[str, str]:
+    """Both streams of a process that gets SIGINT once the file `ready` is there, which its encoder makes."""
+    while not ready.exists():
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    return process.communicate(timeout=PATIENCE)

@@ -58,8 +58,8 @@ def supervised() -> Callable[[int], None]:
     end_with(parent)
 
     def tell(code: int) -> None:
-        # The same Ctrl-C, from the parent, comes too late.
-        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+        # The same Ctrl-C, from the parent, comes too late. A mask would leave it to torch's threads.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
         os.write(writer, str(code).encode())
 
     return tell

@@ -11,10 +11,8 @@ import os
 import platform
 import re
 import shlex
-import signal
 import subprocess
 import sys
-import time
 import types
 from collections.abc import Callable
 from importlib import metadata
@@ -23,8 +21,9 @@ from typing import Any
 
 import pytest
 from checks import PATIENCE
-from cli_cases import COMMANDS, ROOT, interruptible, invoke
+from cli_cases import COMMANDS, ROOT, interrupted, interruptible, invoke
 from result_example import example
+from typer.core import TyperArgument, TyperOption
 from typer.testing import CliRunner
 
 from synbench_fast import arguments
@@ -228,7 +227,8 @@ VERBS = sorted(set(COMMANDS) - {"bench", "study"})
 def test_help_explains_every_option(name: str) -> None:
     """In sentences: a verb in the imperative, and a full stop (a default may follow)."""
     for one in COMMANDS[name].params:
-        help = one.help  # type: ignore[attr-defined]
+        assert isinstance(one, TyperArgument | TyperOption) and one.help
+        help = one.help
         first, *_ = help.split()
         assert re.fullmatch("[A-Z][a-z-]+", first) and first not in ("Of", "The", "With", "Default", "By"), (
             help
@@ -474,8 +474,8 @@ def test_demo_prints_its_report_and_tells_its_steps_on_standard_error(
         return f"{out.name}, seed {seed}"
 
     module = types.ModuleType("synbench_fast.demos.digits")
-    module.run_demo = run_demo  # type: ignore[attr-defined]
-    module.render = lambda report, console: console.print(report + " " + "x" * 90)  # type: ignore[attr-defined]
+    vars(module)["run_demo"] = run_demo
+    vars(module)["render"] = lambda report, console: console.print(report + " " + "x" * 90)
     monkeypatch.setitem(sys.modules, "synbench_fast.demos.digits", module)
     done = invoke("demo", "--out", str(tmp_path / "here"), "--seed", "5")
     assert (done.exit_code, done.stdout) == (0, "here, seed 5 " + "x" * 90 + "\n")
@@ -662,11 +662,7 @@ def test_a_real_run_stops_at_a_signal_with_whole_files(tmp_path: Path) -> None:
     process = real(
         tmp_path, "builtin:linear?dim=4", "python:slow_encoder:make", "--out", "out", "--batch-size", "1"
     )
-    while not (tmp_path / "ready").exists():
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.01)
-    process.send_signal(signal.SIGINT)
-    out, errors = process.communicate(timeout=PATIENCE)
+    out, errors = interrupted(process, tmp_path / "ready")
     assert process.returncode == 130
     assert Result.from_json(out).encoder.spec == "builtin:linear?dim=4"
     assert "Traceback" not in errors

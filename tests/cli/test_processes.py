@@ -14,12 +14,10 @@ from typing import Any
 
 import pytest
 from checks import PATIENCE, over, until
-from cli_cases import ROOT, console, interruptible, invoke
+from cli_cases import ROOT, interrupted, interruptible, invoke
 from result_example import example
 
-from synbench_fast.results.records import (
-    Result,
-)
+from synbench_fast.results.records import Result
 
 FAKE = """
 import ctypes, os, pathlib, sys, time, types
@@ -72,17 +70,71 @@ def test_nothing_but_the_result_reaches_standard_output(tmp_path: Path) -> None:
 def test_a_signal_leaves_whole_files_and_exit_code_130(tmp_path: Path) -> None:
     folder = tmp_path / "out"
     process = start(tmp_path, "run", "builtin:conv", "slow:x", "--format", "json", "--out", str(folder))
-    while not (tmp_path / "ready").exists():
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.01)
-    process.send_signal(signal.SIGINT)
-    out, errors = process.communicate(timeout=PATIENCE)
+    out, errors = interrupted(process, tmp_path / "ready")
     assert process.returncode == 130
     assert json.loads(out)["encoder"]["spec"] == "builtin:conv"
     assert "interrupted: what was finished is kept" in errors.splitlines()
     assert "Traceback" not in errors
     (written,) = folder.glob("*.json")
     assert Result.load(written).encoder.spec == "builtin:conv"
+
+
+ENDINGS = """
+import atexit, ctypes, os, sys
+from torch import nn
+
+class Ends(nn.Module):
+    input_shape = (3, 4, 4)
+
+    def __init__(self, end):
+        super().__init__()
+        self.layer, self.end, self.calls = nn.Linear(48, 8), end, 0
+
+    def forward(self, x):
+        self.calls += 1
+        if self.calls > 2:
+            self.end()
+        return self.layer(x.flatten(1))
+
+def python():
+    return Ends(lambda: os._exit(0))
+
+def library():
+    return Ends(lambda: ctypes.CDLL(None).exit(0))
+
+def other_code():
+    return Ends(lambda: os._exit(130))
+
+def factory():
+    os._exit(0)
+
+def later():
+    atexit.register(os._exit, 0)
+    return Ends(lambda: 1 / 0)
+
+def background():
+    if os.fork() == 0:
+        os.closerange(0, 3)
+        os.execvp("sleep", ["sleep", "5"])
+    return Ends(lambda: os._exit(0))
+
+def killed():
+    return Ends(lambda: os.kill(os.getpid(), 9))
+
+def copies():
+    os.fork()
+    return Ends(os.fork)
+"""
+
+
+def console(tmp_path: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """The installed command, as a shell runs it, on the encoders of ENDINGS."""
+    (tmp_path / "endings.py").write_text(ENDINGS, encoding="utf-8")
+    return subprocess.run(
+        [sys.executable, "-m", "synbench_fast", *arguments],
+        cwd=tmp_path, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}, capture_output=True, text=True,
+        timeout=120, check=False,
+    )  # fmt: skip
 
 
 ENDED = "error: an encoder, or a library of it, ended the process before the results were complete"
@@ -172,6 +224,35 @@ def test_a_signal_to_the_command_reaches_the_run(tmp_path: Path, number: int, gr
     else:
         assert (process.returncode, errors) == (-number, "")
     assert until(lambda: over(int((tmp_path / "child").read_text())))
+
+
+LATE = """
+import os, signal, sys, threading, time
+from synbench_fast import __main__ as command
+from synbench_fast.cli import main, supervision
+
+def run():
+    tell = supervision.supervised()
+    threading.Thread(target=time.sleep, args=(5,), daemon=True).start()
+    tell(0)
+    return 0
+
+main.main = run
+code = command.main()
+os.kill(os.getpid(), signal.SIGINT)
+time.sleep(0.2)
+sys.exit(code)
+"""
+
+
+def test_an_interrupt_after_the_end_changes_nothing() -> None:
+    """Also where another thread takes it, such as one of torch's: the parent hands on a Ctrl-C that the child has had."""
+    with interruptible():
+        done = subprocess.run(
+            [sys.executable, "-c", LATE], env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+            capture_output=True, text=True, timeout=PATIENCE, check=False,
+        )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_a_reader_that_goes_away_is_no_traceback(tmp_path: Path) -> None:
