@@ -241,13 +241,23 @@ class Encoder:
             _cast(self.module, self.device, self.dtype)
         return self
 
-    def normalised(self, x: Tensor) -> Tensor:
-        """Images [B, *input_shape] in pixel units as the encoder expects them: (x - mean) / std, in x's dtype and place."""
+    def normalisation(self, dtype: torch.dtype, device: torch.device | str) -> Callable[[Tensor], Tensor]:
+        """A function of inputs [B, *input_shape] before normalisation to (x - mean) / std, for this dtype and device.
+
+        The constants are made here, because a copy to a GPU would make every call wait for it.
+        """
         channels = (-1, *[1] * (len(self.info.input_shape) - 1))
-        for values, step in ((self.info.mean, torch.sub), (self.info.std, torch.div)):
-            if values is not None:
-                x = step(x, torch.tensor(values, dtype=x.dtype, device=x.device).view(channels))
-        return x
+
+        def constant(values: Sequence[float] | None) -> Tensor | None:
+            return None if values is None else torch.tensor(values, dtype=dtype, device=device).view(channels)
+
+        mean, std = constant(self.info.mean), constant(self.info.std)
+
+        def normalised(x: Tensor) -> Tensor:
+            x = x if mean is None else x - mean
+            return x if std is None else x / std
+
+        return normalised
 
     @property
     def borrowed(self) -> bool:

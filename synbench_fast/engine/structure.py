@@ -20,7 +20,7 @@ from synbench_fast.errors import SynbenchError, first_line
 from synbench_fast.results.records import CONFIDENCE_95
 from synbench_fast.results.structure import FamilyScore, StructureScore
 from synbench_fast.runtime.global_state import known_state, own_registrations
-from synbench_fast.stats.discriminant import ClassAccuracy, class_accuracy
+from synbench_fast.stats.discriminant import ClassAccuracy, class_accuracy, worst_pair
 from synbench_fast.tasks.families import Family
 from synbench_fast.tasks.structure import STRUCTURE, StructureTask
 
@@ -112,7 +112,6 @@ def run_structure(
 def _family_score(family: Family, found: list[ClassAccuracy]) -> FamilyScore:
     """The mean over blocks, which are independent given the classes."""
     count = len(found)
-    both = np.mean([one.pairs for one in found], axis=0)
     return FamilyScore(
         family=family.name,
         level=family.level,
@@ -121,7 +120,7 @@ def _family_score(family: Family, found: list[ClassAccuracy]) -> FamilyScore:
         stderr=math.sqrt(sum(one.skill_stderr**2 for one in found)) / count,
         accuracy=sum(one.accuracy for one in found) / count,
         pair_accuracy=sum(one.pair_accuracy for one in found) / count,
-        worst_pair=float(np.nanmin(both + both.T)) / 2,
+        worst_pair=worst_pair(np.mean([one.pairs for one in found], axis=0))[2],
     )
 
 
@@ -137,9 +136,10 @@ def _features(
     """Features [K n, F] of one block, class after class, and their labels."""
     first, each = task.first(seed, block), task.images
     total, parts, at = family.classes * each, [], 0
+    normalised = encoder.normalisation(torch.float32, "cpu")  # of the images as they are drawn
     while at < total:
         wanted = min(batches.next(), total - at)
-        x = encoder.normalised(_images(family, encoder.info.input_shape, task.seed, first, each, at, wanted))
+        x = normalised(_images(family, encoder.info.input_shape, task.seed, first, each, at, wanted))
         layout = torch.channels_last if channels_last else torch.contiguous_format
         try:
             made = encoder(x.to(encoder.device, encoder.dtype, memory_format=layout))

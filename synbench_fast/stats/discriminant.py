@@ -28,7 +28,7 @@ from torch import Tensor
 
 from synbench_fast.errors import SynbenchError
 
-__all__ = ["RIDGE", "ClassAccuracy", "LeftOut", "class_accuracy", "left_out_distances"]
+__all__ = ["RIDGE", "ClassAccuracy", "LeftOut", "class_accuracy", "left_out_distances", "worst_pair"]
 
 RIDGE = 0.3
 ROUNDING = 1e-6  # of a float32 feature: one that varies less beside its size is taken for constant
@@ -93,12 +93,15 @@ class ClassAccuracy:
         """Mean accuracy over the K (K - 1) / 2 pairs of classes."""
         return float(np.nanmean(self.pairs))
 
-    @property
-    def worst_pair(self) -> tuple[int, int, float]:
-        """The pair of classes that is told apart worst, and its accuracy."""
-        both = (self.pairs + self.pairs.T) / 2
-        i, j = np.unravel_index(int(np.nanargmin(both)), both.shape)
-        return min(int(i), int(j)), max(int(i), int(j)), float(both[i, j])
+
+def worst_pair(pairs: NDArray[np.float64]) -> tuple[int, int, float]:
+    """The pair of classes that is told apart worst, and its accuracy, from `ClassAccuracy.pairs` or a mean of them.
+
+    It is the smallest of many estimates, so it lies below the accuracy of that pair on other samples.
+    """
+    both = (pairs + pairs.T) / 2
+    i, j = np.unravel_index(int(np.nanargmin(both)), both.shape)
+    return min(int(i), int(j)), max(int(i), int(j)), float(both[i, j])
 
 
 def _finite(x: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ import torch
 from checks import refused
 from torch import Tensor
 
-from synbench_fast.stats.discriminant import class_accuracy, left_out_distances
+from synbench_fast.stats.discriminant import class_accuracy, left_out_distances, worst_pair
 
 
 def drawn(
@@ -95,7 +95,7 @@ def test_stated_error_is_the_spread_over_samples() -> None:
 def test_separate_classes_and_no_classes() -> None:
     x, labels, _ = drawn(4, 10, 6)
     apart = class_accuracy(x + 100.0 * torch.nn.functional.one_hot(labels, 6), labels)
-    assert apart.accuracy == 1 and apart.skill == 1 and apart.worst_pair[2] == 1 and apart.stderr > 0
+    assert apart.accuracy == 1 and apart.skill == 1 and worst_pair(apart.pairs)[2] == 1 and apart.stderr > 0
     same = class_accuracy(torch.ones(40, 3), labels)
     assert same.accuracy == pytest.approx(0.25) and same.skill == pytest.approx(0)
     assert same.pair_accuracy == pytest.approx(0.5)
@@ -105,11 +105,11 @@ def test_pairs() -> None:
     """With two classes the pair is all there is; the worst of several is found."""
     x, labels, _ = drawn(2, 30, 4, 1.0)
     two = class_accuracy(x, labels)
-    assert two.pair_accuracy == pytest.approx(two.accuracy) and two.worst_pair[:2] == (0, 1)
+    assert two.pair_accuracy == pytest.approx(two.accuracy) and worst_pair(two.pairs)[:2] == (0, 1)
     x, labels, means = drawn(4, 30, 6, 2.0)
     x = x - means[labels] + torch.where(labels == 3, 2, labels)[:, None] * 10.0
     found = class_accuracy(x, labels)
-    assert found.worst_pair[:2] == (2, 3) and found.worst_pair[2] < 0.7
+    assert worst_pair(found.pairs)[:2] == (2, 3) and worst_pair(found.pairs)[2] < 0.7
     assert np.isnan(np.diag(found.pairs)).all() and found.pairs[0, 1] == 1
 
 

@@ -297,10 +297,11 @@ def _frozen(module: nn.Module | None) -> Iterator[None]:
 
 def pixels_to_features(encoder: Encoder) -> Callable[[Tensor], Tensor]:
     """Inputs [n, *input_shape] in [0, 1], before normalisation, to features [n, F]; differentiable."""
+    normalised = encoder.normalisation(encoder.dtype, encoder.device)
 
     def features(x: Tensor) -> Tensor:
         x = x.to(encoder.device, encoder.dtype, copy=True)  # data that the encoder may not change
-        return encoder.differentiable(encoder.normalised(x))
+        return encoder.differentiable(normalised(x))
 
     return features
 
