@@ -277,8 +277,8 @@ def test_zeros_but_for_rounding_are_no_dependence() -> None:
     def encode(x: Tensor) -> Tensor:
         return torch.cat([reordered(x), reordered(x) - 30 - flat(x)], 1)
 
-    x = torch.rand(8, *SHAPE)
-    assert not torch.equal(encode(x)[:3, 8:], encode(x[:3])[:, 8:])
+    x = torch.rand(64, *SHAPE, generator=torch.Generator().manual_seed(0))
+    assert not torch.equal(encode(x)[:33, 8:], encode(x[:33])[:, 8:])
     assert scored(encode)[1] == []
 
 
