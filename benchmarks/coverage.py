@@ -31,7 +31,7 @@ THRESHOLDS = (0.6, 0.9)
 SETTINGS: dict[str, dict[str, Any]] = {
     "quick": {"preset": "quick"},
     "standard": {"preset": "standard"},
-    "precision": {"preset": "quick", "half_width": 0.02},
+    "half-width": {"preset": "quick", "half_width": 0.02},
 }
 TRUTH_SAMPLES = 200_000
 TRUTH_SCALES = np.round(4.9 * np.arange(1, 25) / 24, 4)

@@ -61,10 +61,11 @@ class Kind:
 
 
 def optional(check: Callable[[str, Any], Any]) -> Callable[[str, Any], Any]:
+    """`check`, but for None, which stays None."""
     return lambda name, value: None if value is None else check(name, value)
 
 
-def word(name: str, value: Any, words: Sequence[str]) -> str:
+def _word(name: str, value: Any, words: Sequence[str]) -> str:
     if not isinstance(value, str) or value not in words:
         raise SynbenchError(
             f"{name}: expected one of {list(words)}, got {value!r}{suggest(str(value), words)}"
@@ -73,9 +74,10 @@ def word(name: str, value: Any, words: Sequence[str]) -> str:
 
 
 def choice(words: tuple[str, ...]) -> Kind:
+    """One of these words."""
     return Kind(
         metavar="|".join(words),
-        check=lambda name, value: word(name, value, words),
+        check=lambda name, value: _word(name, value, words),
         read=lambda option, text: arguments.choice(option, text, words),
         words=lambda: words,
     )
@@ -98,6 +100,7 @@ def plain_number(name: str, value: Any) -> Any:
 
 
 def scales(name: str, value: Any) -> int | tuple[float, ...]:
+    """How many scales, as an int, or their values."""
     if isinstance(value, numbers.Integral) and not isinstance(value, bool):
         spread_scales(int(value))
         return int(value)
@@ -110,6 +113,7 @@ LEAST_HALF_WIDTH = 1e-4  # a tenth of what the most samples that are drawn give
 
 
 def half_width(name: str, value: Any) -> float:
+    """A number from LEAST_HALF_WIDTH to 1, 1 excluded."""
     if (
         isinstance(value, bool)
         or not isinstance(value, numbers.Real)
@@ -120,6 +124,7 @@ def half_width(name: str, value: Any) -> float:
 
 
 def batch_size(name: str, value: Any) -> int | str:
+    """The word auto or a positive integer."""
     if value == "auto":
         return "auto"
     if isinstance(value, str):
@@ -135,12 +140,14 @@ def device(name: str, value: Any) -> str:
 
 
 def compile(name: str, value: Any) -> bool | str:
+    """True, False or the word auto."""
     if value is True or value is False or value == "auto":
         return bool(value) if isinstance(value, bool) else "auto"
     raise SynbenchError(f"{name}: expected True, False or 'auto', got {value!r}")
 
 
 def path(name: str, value: Any) -> str:
+    """A path as text."""
     if not isinstance(value, str | os.PathLike):
         raise SynbenchError(f"{name}: expected a path, got {value!r}")
     return os.fspath(value) if isinstance(value, str) else str(value)
@@ -154,16 +161,19 @@ def estimator(option: str, text: str) -> str:
 
 
 def estimators() -> list[str]:
+    """Names of the estimators, with those of other packages."""
     from synbench_fast import plugins
 
     return [*ESTIMATORS, *plugins.names("estimators")]
 
 
 def flag() -> Kind:
+    """True or False."""
     return Kind("", lambda name, value: bool(value), lambda option, text: text == "true")
 
 
 def between(low: float, below: float, metavar: str, check: Callable[[Any], tuple[float, ...]]) -> Kind:
+    """Distinct numbers, `low` included and `below` not."""
     return Kind(
         metavar,
         lambda name, value: check(value),

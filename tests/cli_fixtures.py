@@ -11,9 +11,7 @@ from result_example import example
 
 from synbench_fast.config import ScoreConfig
 from synbench_fast.errors import SynbenchError
-from synbench_fast.results.records import (
-    Result,
-)
+from synbench_fast.results.records import Result
 
 
 @pytest.fixture
@@ -33,6 +31,6 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ScoreConfig]]:
         return example(spec, eps=list(config.eps), warnings=[])
 
     module = types.ModuleType("synbench_fast.engine.score")
-    module.score = score  # type: ignore[attr-defined]
+    vars(module)["score"] = score
     monkeypatch.setitem(sys.modules, "synbench_fast.engine.score", module)
     return seen

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from cli_fixtures import calls  # noqa: F401
-from emulation import emulator, emulator_library  # noqa: F401
 from hypothesis import settings
-from pipeline_fixtures import overlapping  # noqa: F401
+
+# Fixtures of several files, each in a module beside what it is about.
+pytest_plugins = ["cli_fixtures", "emulation", "pipeline_fixtures"]
 
 # What a run of CI tries is the same every time; elsewhere every run tries something else.
 settings.register_profile("ci", derandomize=True, deadline=None, database=None)

@@ -9,7 +9,7 @@ on t, stored in the results, times the derivatives of the score in t of each sca
 and V the squared standard errors of the scores. Intervals and p-values of several differences hold together: they
 come from the distribution of the largest |difference| / error of all pairs under these correlations (the
 studentised range of correlated normals), simulated with a fixed seed. Where samples are few, so are the groups that rho
-is known from, and normal quantiles become those of Student's t with as many degrees of freedom as there are groups.
+is known from, and normal quantiles become those of Student's t with the degrees of freedom that `freedom` finds.
 """
 
 from __future__ import annotations

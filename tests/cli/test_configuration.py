@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from checks import PATIENCE
 from cli_cases import COMMANDS, ROOT, invoke
+from typer.core import TyperOption
 
 from synbench_fast.cli import main as cli
 from synbench_fast.config import ScoreConfig, options
@@ -21,7 +22,8 @@ def test_every_field_of_the_configuration_is_an_option_of_run() -> None:
     params = {one.name: one for one in cli.commands.commands["run"].params}
     for name, (about, default) in options().items():
         one = params[name]
-        assert one.rich_help_panel == about.panel and str(one.help).startswith(about.help)  # type: ignore[attr-defined]
+        assert isinstance(one, TyperOption)
+        assert one.rich_help_panel == about.panel and str(one.help).startswith(about.help)
         if not about.kind.is_flag and default is not None:
             assert about.kind.read(f"--{name}", str(one.default)) == default
 
