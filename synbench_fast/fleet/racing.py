@@ -150,12 +150,7 @@ def race(
         SynbenchError: no half-width, another estimator, K that is no positive number, and what `run_fleet` raises.
     """
     best = check_integer("best", best, 1, "a positive integer")
-    last = config.half_width
-    if last is None:
-        raise SynbenchError("half_width: expected the half-width at which scoring ends, got none")
-    estimator = config.estimator
-    if not find_estimator(estimator).unbiased:  # its scores depend on the number of samples
-        raise SynbenchError(f"estimator: expected consistent or gaussian for the best K, got {estimator}")
+    last = _last_half_width(config)
     pairs = len(models) * (len(models) - 1) // 2
     z = _reach(max(1, pairs), LEVEL / len(STAGES))
     running: list[str | tuple[str, Mapping[str, Any]]] = list(models)
@@ -185,7 +180,7 @@ def race(
                 if latest[i][1].influence is None:  # one of another package
                     raise SynbenchError(
                         "estimator: expected one whose points have influences of the samples for the best K, got "
-                        f"{estimator}"
+                        f"{config.estimator}"
                     )
                 alive.append(i)
             else:
@@ -207,7 +202,18 @@ def race(
         places = [i for i in alive if i not in out_after]
     for path in superseded - {Path(folder) / "results" / str(job.result) for job, _ in latest.values()}:
         remove_files(path)  # its units stay in the store
-    return _told(best, eps, threshold, float(last), stages, latest, out_after, failures)
+    return _told(best, eps, threshold, last, stages, latest, out_after, failures)
+
+
+def _last_half_width(config: ScoreConfig) -> float:
+    """The half-width at which scoring ends; SynbenchError without one, or where scores depend on the number of samples."""
+    if config.half_width is None:
+        raise SynbenchError("half_width: expected the half-width at which scoring ends, got none")
+    if not find_estimator(config.estimator).unbiased:
+        raise SynbenchError(
+            f"estimator: expected consistent or gaussian for the best K, got {config.estimator}"
+        )
+    return config.half_width
 
 
 def _reach(pairs: int, level: float) -> float:
