@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 from result_example import example
 
+from synbench_fast.results.records import Result
+from synbench_fast.results.structure import FamilyScore, StructureScore
 from synbench_fast.results.suite import SuiteResult, combine
 
 HOSTILE = "</script><img src=x onerror=alert(1)>"
@@ -29,3 +32,20 @@ def suite(spec: str = "builtin:conv", shift: float = 0.0) -> SuiteResult:
     return SuiteResult(
         suite="two", tasks=["a", "b"], scores=scores, results=results, warnings=["b: few"], command="run"
     )
+
+
+def structured(one: Result, score: float, stderr: float = 0.01) -> Result:
+    """The result with this structure score, of one family."""
+    return dataclasses.replace(one, structure=StructureScore(**_family_fields(score, stderr)))
+
+
+def _family_fields(score: float, stderr: float) -> dict[str, Any]:
+    one = FamilyScore(
+        family="texture", level=0.33, score=score, stderr=stderr, accuracy=0.05 + 0.95 * score, pair_accuracy=0.75,
+        worst_pair=0.5, classes=20,
+    )  # fmt: skip
+    half = 1.959964 * stderr
+    return {
+        "score": score, "stderr": stderr, "ci95_low": score - half, "ci95_high": score + half, "families": [one],
+        "images": 520, "seconds": 1.0,
+    }  # fmt: skip

@@ -102,7 +102,7 @@ def _deliver_best(found: Any, stream: Any, folder: Path, every: bool, output: Ou
     from synbench_fast.report.terminal import sink
     from synbench_fast.results.records import Result
 
-    results = sink(output.format, stream, every_threshold=every)
+    results = sink(output.format, stream, every_threshold=every, ordered=False)
     for one in found.left:
         result = Result.load(folder / "results" / one.result, own=True)
         for warning in result.warnings:

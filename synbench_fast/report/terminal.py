@@ -8,17 +8,27 @@ import io
 import math
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout, suppress
 from dataclasses import replace
-from typing import Any, Protocol, TextIO
+from itertools import pairwise
+from typing import Any, Protocol, TextIO, TypeVar
 
 from synbench_fast.errors import SynbenchError
 from synbench_fast.printable import PrintableStream, named_cells, print_table, printable
 from synbench_fast.results.records import CSV_COLUMNS, Result, with_error
 from synbench_fast.runtime.messages import NO_ROOM
 
-__all__ = ["FORMATS", "Sink", "result_stream", "sink"]
+__all__ = [
+    "FORMATS",
+    "Sink",
+    "by_structure",
+    "result_stream",
+    "sink",
+    "structure_cell",
+    "structure_notes",
+    "structure_of",
+]
 
 FORMATS = ("table", "json", "csv")
 
@@ -73,10 +83,13 @@ class Sink(Protocol):
     def close(self) -> None: ...
 
 
-def sink(kind: str, stream: TextIO, *, every_threshold: bool = False) -> Sink:
-    """The sink of one of FORMATS. A table shows the lowest threshold, or every one."""
+def sink(kind: str, stream: TextIO, *, every_threshold: bool = False, ordered: bool = True) -> Sink:
+    """The sink of one of FORMATS. A table shows the lowest threshold, or every one, the best structure score first.
+
+    `ordered`: False for a table of results in the order in which they come.
+    """
     if kind == "table":
-        return _Table(stream, every_threshold)
+        return _Table(stream, every_threshold, ordered)
     return _Lines(stream) if kind == "json" else _Csv(stream)
 
 
@@ -116,9 +129,10 @@ class _Csv:
 class _Table:
     """One row per encoder, printed at the end because its columns are only then as wide as they must be."""
 
-    def __init__(self, stream: TextIO, every_threshold: bool) -> None:
+    def __init__(self, stream: TextIO, every_threshold: bool, ordered: bool) -> None:
         self._stream = stream
         self._every_threshold = every_threshold
+        self._ordered = ordered
         self._results: list[Result] = []
 
     def add(self, result: Result) -> None:
@@ -127,6 +141,8 @@ class _Table:
     def close(self) -> None:
         if not self._results:
             return
+        if self._ordered:
+            self._results = by_structure(self._results, structure_of)
         first = self._results[0]
         thresholds = first.thresholds if self._every_threshold else [min(first.thresholds)]
         shown = [(eps, threshold) for eps in first.eps for threshold in thresholds]
@@ -141,7 +157,7 @@ class _Table:
             rows.append(
                 [
                     one.encoder.title,
-                    *([_structure(one)] if structured else []),
+                    *([structure_cell(one)] if structured else []),
                     one.width,
                     "-" if one.encoder.parameters is None else str(one.encoder.parameters),
                     *(with_error(score.score, score.stderr) for score in scores),
@@ -151,11 +167,8 @@ class _Table:
                 ]
             )
         print_table(self._stream, columns, rows, left=1)
-        if structured:
-            images = max(one.structure.images for one in self._results if one.structure is not None)
-            self._stream.write(
-                f"structure: classes that no linear map of the pixels separates, 0 chance, 1 no error; {images} images\n"
-            )
+        for line in structure_notes(self._results, self._ordered) if structured else ():
+            self._stream.write(line + "\n")
         above = "" if len(thresholds) > 1 else f" above accuracy {thresholds[0]:g}"
         drawn = [count for one in self._results for count in one.task.samples]
         task = replace(first.task, samples=drawn)  # wide encoders draw more
@@ -170,6 +183,43 @@ class _Table:
         self._stream.flush()
 
 
-def _structure(result: Result) -> str:
+_Scored = TypeVar("_Scored")
+
+
+def by_structure(scored: Sequence[_Scored], score: Callable[[_Scored], float]) -> list[_Scored]:
+    """The largest structure score first, as `score` gives it; what has none, NaN, comes last, as it came."""
+
+    def key(one: _Scored) -> float:
+        found = score(one)
+        return math.inf if math.isnan(found) else -found
+
+    return sorted(scored, key=key)
+
+
+def structure_of(result: Result) -> float:
+    """The structure score; NaN where there is none."""
+    return math.nan if result.structure is None else result.structure.score
+
+
+def structure_cell(result: Result) -> str:
+    """The structure score with its standard error."""
     found = result.structure
     return "-" if found is None else with_error(found.score, found.stderr)
+
+
+def structure_notes(results: Sequence[Result], ordered: bool) -> list[str]:
+    """Lines under a table: what the column `structure` is, whether its intervals overlap, and who has none and why."""
+    found = [one.structure for one in results if one.structure is not None]
+    images = max((one.images for one in found), default=0)
+    lines = [
+        f"structure: classes that no linear map of the pixels separates, 0 chance, 1 no error; {images} images"
+    ]
+    if ordered and len(found) > 1:
+        overlapping = sum(not one.ci95_low > other.ci95_high for one, other in pairwise(found))
+        lines.append(
+            f"ordered by structure; neighbouring 95 % intervals overlap in {overlapping} of {len(found) - 1} cases"
+        )
+    for one in results:
+        if one.structure is None:
+            lines.append(printable(f"structure: {one.encoder.title} has none: {one.structure_missing}"))
+    return lines

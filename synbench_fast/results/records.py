@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from synbench_fast.errors import SynbenchError
 from synbench_fast.results.codec import STORED, TABLE, Mismatch, encode, inf_field, nan_field
 from synbench_fast.results.documents import Document
-from synbench_fast.results.structure import StructureScore
+from synbench_fast.results.structure import StructureScore, are_images
 
 __all__ = [
     "CONFIDENCE_95",
@@ -406,6 +406,15 @@ class Result(Document):
                 if place in places.split(", "):
                     return reason
         return ""
+
+    @property
+    def structure_missing(self) -> str:
+        """Why there is no structure score; empty if there is one."""
+        if self.structure is not None:
+            return ""
+        if are_images(self.task.shape):
+            return "it was not asked for"
+        return "its inputs are not images of 1 or 3 channels, sides from 8 to 4096 and 2^22 elements at most"
 
     @property
     def width(self) -> str:

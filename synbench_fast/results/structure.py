@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-__all__ = ["FamilyScore", "StructureScore"]
+__all__ = ["FamilyScore", "StructureScore", "are_images"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,3 +42,9 @@ class StructureScore:
         """One line: the score, its error, and the profile over families."""
         profile = ", ".join(f"{one.family} {one.score:.2f}" for one in self.families)
         return f"structure: {self.score:.4f} ± {self.stderr:.4f} ({profile}; {self.images} images)"
+
+
+def are_images(shape: Sequence[int]) -> bool:
+    """Whether inputs of this shape have a structure score: `STRUCTURE.refusal` without its import of torch."""
+    sides = len(shape) == 3 and shape[0] in (1, 3) and min(shape[1:]) >= 8 and max(shape) <= 4096
+    return sides and math.prod(shape) <= 2**22

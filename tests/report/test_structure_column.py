@@ -1,0 +1,62 @@
+"""The structure score in tables of the terminal: order, intervals, and why one is missing."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import itertools
+
+import pytest
+from report_cases import structured
+from result_example import example
+
+from synbench_fast.report.terminal import sink
+from synbench_fast.results.records import Result
+
+
+def printed(results: list[Result], ordered: bool = True, kind: str = "table") -> list[str]:
+    stream = io.StringIO()
+    to = sink(kind, stream, ordered=ordered)
+    for one in results:
+        to.add(one)
+    to.close()
+    return stream.getvalue().splitlines()
+
+
+def vector(spec: str) -> Result:
+    """A result without a structure score, because its inputs are vectors."""
+    one = example(spec)
+    return dataclasses.replace(one, task=dataclasses.replace(one.task, shape=(24,)))
+
+
+SCORES = {"builtin:a": 0.02, "builtin:b": 0.40, "builtin:c": 0.05}
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(SCORES)))
+def test_a_table_lists_the_largest_structure_score_first(order: tuple[str, ...]) -> None:
+    results = [structured(example(name), SCORES[name]) for name in order]
+    lines = printed([*results, vector("builtin:d")])
+    assert [line.split()[0] for line in lines[1:5]] == ["builtin:b", "builtin:c", "builtin:a", "builtin:d"]
+    assert lines[4].split()[1] == "-"
+    # 0.02 and 0.05 +- 1.96 x 0.01 overlap, 0.05 and 0.40 do not
+    assert "ordered by structure; neighbouring 95 % intervals overlap in 1 of 2 cases" in lines
+    (reason,) = (line for line in lines if "has none" in line)
+    assert reason.startswith("structure: builtin:d has none: its inputs are not images")
+    as_they_came = printed(results, ordered=False)
+    assert [line.split()[0] for line in as_they_came[1:4]] == list(order)
+    assert not any("ordered" in line for line in as_they_came)
+
+
+def test_rows_for_programs_keep_their_order() -> None:
+    results = [structured(example(name), score) for name, score in SCORES.items()]
+    assert [line.split(",")[0] for line in printed(results, kind="csv")[1:]] == [
+        one for one in SCORES for _ in range(4)
+    ]
+
+
+def test_without_structure_scores_nothing_changes() -> None:
+    lines = printed([vector("builtin:b"), example("builtin:a")])
+    assert [line.split()[0] for line in lines[1:3]] == ["builtin:b", "builtin:a"]
+    assert not any("structure" in line for line in lines)
+    assert example().structure_missing == "it was not asked for"
+    assert structured(example(), 0.1).structure_missing == ""
