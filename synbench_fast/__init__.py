@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from synbench_fast.results.suite import SuiteResult
     from synbench_fast.stats.compare import Comparison, compare
     from synbench_fast.stats.point import CurvePoint
+    from synbench_fast.tasks.structure import FamilyDefinition
     from synbench_fast.tasks.suites import Suite, TaskDefinition, load_suite
     from synbench_fast.tasks.task import GaussianTask
 
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Comparison",
     "CurvePoint",
+    "FamilyDefinition",
     "GaussianTask",
     "Probe",
     "Result",
@@ -62,6 +64,7 @@ __all__ = [
 _HOMES = {
     "Comparison": "stats.compare",
     "CurvePoint": "stats.point",
+    "FamilyDefinition": "tasks.structure",
     "GaussianTask": "tasks.task",
     "Probe": "engine.probe",
     "Result": "results.records",

@@ -8,7 +8,7 @@ from typing import Any
 from result_example import example
 
 from synbench_fast.results.records import Result
-from synbench_fast.results.structure import FamilyScore, StructureScore
+from synbench_fast.results.structure import FamilyResult, FamilyScore, StructureScore
 from synbench_fast.results.suite import SuiteResult, combine
 
 HOSTILE = "</script><img src=x onerror=alert(1)>"
@@ -37,6 +37,11 @@ def suite(spec: str = "builtin:conv", shift: float = 0.0) -> SuiteResult:
 def structured(one: Result, score: float, stderr: float = 0.01) -> Result:
     """The result with this structure score, of one family."""
     return dataclasses.replace(one, structure=StructureScore(**_family_fields(score, stderr)))
+
+
+def family(task: str, score: float, optimum: float) -> FamilyResult:
+    """A task of a family with made-up numbers."""
+    return FamilyResult(**_family_fields(score, 0.01), task=task, samples=26, optimum=optimum)
 
 
 def _family_fields(score: float, stderr: float) -> dict[str, Any]:

@@ -14,6 +14,7 @@ SUITES = (
     "covariances",
     "priors",
     "full",
+    "structure",
 )  # as in tasks/suites.py, which imports torch
 
 

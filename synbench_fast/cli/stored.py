@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = ["compare", "export", "report", "status"]
 
-COLUMNS = ("score", "rank", "worst")
+COLUMNS = ("score", "structure", "rank", "worst")
 TO = ("mlflow", "wandb", "model-card")
 _OWNERS = {  # where each option of export means something
     "uri": ("mlflow",), "name": ("model-card",), "offline": ("wandb",), "out": ("wandb", "model-card"),
@@ -95,7 +95,7 @@ def compare(*, files: Sequence[str], output: Output, **wanted: Any) -> None:
     option(
         "--sort",
         text("COLUMN", lambda: COLUMNS),
-        "Sort by score, rank, worst or a column of the CSV.",
+        "Sort by score, structure, rank, worst or a column of the CSV.",
         "score",
     ),
     flag("--reverse", "Sort the other way round."),

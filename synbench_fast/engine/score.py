@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -18,7 +19,7 @@ from synbench_fast.engine.pipeline import Progress
 from synbench_fast.engine.prepare import MOST_SAMPLES, MakeTasks, Prepared, prepare
 from synbench_fast.engine.probe import Probe
 from synbench_fast.engine.run import in_arithmetic, run_encoder
-from synbench_fast.engine.structure import run_structure
+from synbench_fast.engine.structure import run_families
 from synbench_fast.results.records import (
     ArithmeticRecord,
     Cost,
@@ -28,9 +29,9 @@ from synbench_fast.results.records import (
     Result,
     TaskRecord,
 )
-from synbench_fast.results.structure import StructureScore
+from synbench_fast.results.structure import FamilyResult, StructureScore
 from synbench_fast.runtime.global_state import known_state, own_registrations
-from synbench_fast.tasks.structure import STRUCTURE
+from synbench_fast.tasks.structure import FamilyDefinition
 from synbench_fast.tasks.task import GaussianTask
 
 __all__ = ["encoder_record", "peak_memory", "result_of", "score", "score_tasks"]
@@ -68,7 +69,7 @@ def score(
 
     Source: SynBench (Ko et al.); deviations in docs/method.md.
     """
-    return score_tasks(encoder, ScoreConfig.of(config, arguments), progress)[0]
+    return score_tasks(encoder, ScoreConfig.of(config, arguments), progress)[0][0]
 
 
 def score_tasks(
@@ -76,19 +77,35 @@ def score_tasks(
     config: ScoreConfig,
     progress: Progress | None,
     tasks: MakeTasks | None = None,
+    families: Sequence[FamilyDefinition] = (),
     suite: str | None = None,
-) -> list[Result]:
-    """One result per task of `tasks`, in order, the encoder loaded once; None: the task of `config`.
+) -> tuple[list[Result], list[FamilyResult]]:
+    """One result per task of `tasks` and per task of `families`, in order, the encoder loaded once.
 
-    `suite`: how the command line names the tasks, None where it cannot.
+    `tasks`: None for the task of `config`. `suite`: how the command line names the tasks, None where it cannot.
     """
     with own_registrations(), known_state(config.threads):
-        return _score(encoder, config, progress or (lambda done, total, phase: None), tasks, suite)
+        return _score(encoder, config, progress or (lambda done, total, phase: None), tasks, families, suite)
+
+
+@dataclass
+class _Families:
+    """What is scored by K classes of one sample, once for an encoder, after its first task has settled the arithmetic."""
+
+    definitions: Sequence[FamilyDefinition]
+    done: bool = False
+    structure: StructureScore | None = None
+    results: list[FamilyResult] = field(default_factory=list)
 
 
 def _score(
-    encoder: Any, config: ScoreConfig, progress: Progress, make_tasks: MakeTasks | None, suite: str | None
-) -> list[Result]:
+    encoder: Any,
+    config: ScoreConfig,
+    progress: Progress,
+    make_tasks: MakeTasks | None,
+    definitions: Sequence[FamilyDefinition],
+    suite: str | None,
+) -> tuple[list[Result], list[FamilyResult]]:
     begun = time.perf_counter()
     prepared = prepare(encoder, config)
     named = isinstance(encoder, str) and (make_tasks is None or suite is not None)
@@ -97,7 +114,7 @@ def _score(
     tasks = prepared.tasks(make_tasks)
     loaded.keeps_loaded = len(tasks) > 1  # each task chooses its arithmetic for itself
     results: list[Result] = []
-    structure: list[StructureScore] = []  # of the encoder, whatever the task
+    families = _Families(definitions)
     with loaded.scoring():
         for number, task in enumerate(tasks):
             seconds = {"load": time.perf_counter() - begun if number == 0 else 0.0}
@@ -109,11 +126,11 @@ def _score(
                     part,
                     seconds,
                     command,
-                    structure,
+                    families,
                     begun=begun if number == 0 else time.perf_counter(),
                 )
             )
-    return results
+    return results, families.results
 
 
 def _part_of(progress: Progress, before: int, left: int) -> Progress:
@@ -127,7 +144,7 @@ def _score_task(
     progress: Progress,
     seconds: dict[str, float],
     command: str,
-    structure: list[StructureScore],
+    families: _Families,
     *,
     begun: float,
 ) -> Result:
@@ -146,19 +163,21 @@ def _score_task(
         progress=progress,
     )
     probe, curve = done.probe, done.curve
-    wanted = config.structure and not STRUCTURE.refusal(prepared.encoder.info.input_shape)
-    if wanted and not structure:
+    if not families.done:
         with in_arithmetic(prepared.encoder, done.arithmetic):
-            structure.append(
-                run_structure(
-                    prepared.encoder,
-                    config,
-                    size=done.batch_size,
-                    channels_last=probe.channels_last,
-                    progress=lambda images, total: progress(images, total, "structure"),
-                )
+            families.structure, families.results = run_families(
+                prepared.encoder,
+                config,
+                families.definitions,
+                size=done.batch_size,
+                channels_last=probe.channels_last,
+                progress=lambda images, total: progress(images, total, "structure"),
             )
-        seconds["structure"] = structure[0].seconds
+        families.done = True
+        if families.structure is not None:
+            seconds["structure"] = families.structure.seconds
+        if families.results:
+            seconds["families"] = sum(one.seconds for one in families.results)
     seconds |= done.seconds
     seconds["total"] = time.perf_counter() - begun
     return result_of(
@@ -184,7 +203,7 @@ def _score_task(
         backends=environment.chosen_backends(place.type, config.backend),
         warnings=[*prepared.notes, *done.warnings],
         command=command,
-        structure=structure[0] if structure else None,
+        structure=families.structure,
     )
 
 

@@ -1,10 +1,14 @@
-"""The structure score of a loaded encoder: how far it makes classes linear that no linear map of the pixels separates."""
+"""The structure score of a loaded encoder: how far it makes classes linear that no linear map of the pixels separates.
+
+Tasks of suites whose classes are a family's are scored in the same way.
+"""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -18,13 +22,16 @@ from synbench_fast.engine.prepare import prepare
 from synbench_fast.engine.run import in_arithmetic, recast
 from synbench_fast.errors import SynbenchError, first_line
 from synbench_fast.results.records import CONFIDENCE_95
-from synbench_fast.results.structure import FamilyScore, StructureScore
+from synbench_fast.results.structure import FamilyResult, FamilyScore, StructureScore, mean_score
 from synbench_fast.runtime.global_state import known_state, own_registrations
 from synbench_fast.stats.discriminant import ClassAccuracy, class_accuracy, worst_pair
 from synbench_fast.tasks.families import Family
-from synbench_fast.tasks.structure import STRUCTURE, StructureTask
+from synbench_fast.tasks.structure import STRUCTURE, FamilyDefinition, StructureTask
 
-__all__ = ["run_structure", "structure_score"]
+__all__ = ["run_families", "run_structure", "structure_score"]
+
+Known = dict[tuple[Family, int], FamilyScore]  # by the family and the number of samples of each class
+Progress = Callable[[int, int], None]
 
 BATCH = 64
 
@@ -74,8 +81,9 @@ def run_structure(
     *,
     size: int | None = None,
     channels_last: bool = False,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
     task: StructureTask = STRUCTURE,
+    known: Known | None = None,
 ) -> StructureScore:
     """The score of an encoder inside its `scoring()`, in the arithmetic that it is in.
 
@@ -83,21 +91,24 @@ def run_structure(
         size: images per forward pass; None for 64. It is halved when memory is short.
         channels_last: memory layout of the images.
         progress: called with (images done, images in all).
+        known: scores of families that this encoder has already under `config`; those found here are added.
     """
+    known = {} if known is None else known
     begun, total, done = time.perf_counter(), task.size(config.preset), 0
     batches = BatchSize(size or BATCH, largest=task.images * max(one.classes for one in task.families))
     scores = []
     for family in task.families:
-        found = []
-        for block in range(task.blocks[config.preset]):
+        key, found = (family, task.images), []
+        for block in range(0 if key in known else task.blocks[config.preset]):
             x, labels = _features(encoder, family, task, config.seed, block, batches, channels_last)
             found.append(class_accuracy(x, labels))
             done += len(labels)
             if progress is not None:
                 progress(done, total)
-        scores.append(_family_score(family, found))
-    score = float(np.mean([one.score for one in scores]))
-    stderr = math.sqrt(sum(one.stderr**2 for one in scores)) / len(scores)
+        if found:
+            known[key] = _family_score(family, found)
+        scores.append(known[key])
+    score, stderr = mean_score(scores)
     return StructureScore(
         score=score,
         stderr=stderr,
@@ -107,6 +118,63 @@ def run_structure(
         seconds=time.perf_counter() - begun,
         families=scores,
     )
+
+
+def run_families(
+    encoder: Encoder,
+    config: ScoreConfig,
+    definitions: Sequence[FamilyDefinition],
+    *,
+    size: int | None = None,
+    channels_last: bool = False,
+    progress: Progress | None = None,
+) -> tuple[StructureScore | None, list[FamilyResult]]:
+    """The structure score, where it is asked for and the inputs have one, and the results of tasks of one family.
+
+    Arguments are those of `run_structure`. A family that several of them have is drawn once.
+    """
+    shape = encoder.info.input_shape
+    wanted: list[StructureTask] = [one.task() for one in definitions]
+    if config.structure and not STRUCTURE.refusal(shape):
+        wanted.insert(0, STRUCTURE)
+    known: Known = {}
+    total = sum(one.size(config.preset) for one in wanted)
+    found: list[StructureScore] = []
+    for task in wanted:
+        before = sum(one.images for one in found)
+        found.append(
+            run_structure(
+                encoder,
+                config,
+                size=size,
+                channels_last=channels_last,
+                progress=_after(progress, before, total),
+                task=task,
+                known=known,
+            )
+        )
+    structure = found.pop(0) if len(found) > len(definitions) else None
+    return structure, [_family_result(*one, shape) for one in zip(definitions, found, strict=True)]
+
+
+def _after(progress: Progress | None, before: int, total: int) -> Progress | None:
+    """The progress of a part that follows `before` images of `total`."""
+    return None if progress is None else lambda done, _: progress(before + done, total)
+
+
+def _family_result(
+    definition: FamilyDefinition, found: StructureScore, shape: tuple[int, ...]
+) -> FamilyResult:
+    optima = [_optimum(family, shape) for family in definition.task().families]
+    return FamilyResult(
+        **vars(found), task=definition.name, samples=definition.samples, optimum=float(np.mean(optima))
+    )
+
+
+@lru_cache(maxsize=64)
+def _optimum(family: Family, shape: tuple[int, ...]) -> float:
+    """Kept, because the encoders of one process have the same tasks."""
+    return family.pair_optimum(shape, STRUCTURE.seed)
 
 
 def _family_score(family: Family, found: list[ClassAccuracy]) -> FamilyScore:

@@ -12,7 +12,9 @@ from synbench_fast.config import ScoreConfig, described, signature_of
 from synbench_fast.engine.pipeline import Progress
 from synbench_fast.engine.score import score_tasks
 from synbench_fast.results.records import Result
+from synbench_fast.results.structure import FamilyResult
 from synbench_fast.results.suite import SuiteResult, combine
+from synbench_fast.tasks.structure import FamilyDefinition
 from synbench_fast.tasks.suites import Suite, TaskDefinition, load_suite
 from synbench_fast.tasks.task import GaussianTask
 
@@ -23,7 +25,7 @@ __all__ = ["collect", "score_suite"]
 def score_suite(
     encoder: str | nn.Module | Callable[[Tensor], Tensor],
     *,
-    tasks: str | Suite | Sequence[TaskDefinition] = "full",
+    tasks: str | Suite | Sequence[TaskDefinition | FamilyDefinition] = "full",
     config: ScoreConfig | None = None,
     progress: Progress | None = None,
     **arguments: Any,
@@ -32,7 +34,7 @@ def score_suite(
 
     The encoder is loaded once. Tasks draw noise of their own, except for those that differ in prior, centre or
     scales alone; the errors of the mean and of the worst score take that into account, see
-    `suite_results.combine`.
+    `results.suite.combine`.
 
     Args:
         encoder: as in `score`.
@@ -42,7 +44,8 @@ def score_suite(
         arguments: fields of `ScoreConfig` in place of those of `config`.
 
     Returns:
-        SuiteResult: mean and worst over (eps, threshold), and the Result of every task.
+        SuiteResult: mean and worst over (eps, threshold) of the tasks of two Gaussian classes, the Result of each of
+        them, and the FamilyResult of each task whose classes are those of a family.
 
     Raises:
         SynbenchError: one line that names the argument, or the suite, the task and the key.
@@ -62,12 +65,14 @@ def score_suite(
         return made
 
     name = str(tasks) if isinstance(tasks, str | Path) else None
-    return collect(suite, made, score_tasks(encoder, config, progress, build, name))
+    return collect(suite, made, *score_tasks(encoder, config, progress, build, suite.families, name))
 
 
-def collect(suite: Suite, made: Sequence[GaussianTask], results: list[Result]) -> SuiteResult:
+def collect(
+    suite: Suite, made: Sequence[GaussianTask], results: list[Result], families: list[FamilyResult]
+) -> SuiteResult:
     """The mean and worst score over the tasks of a suite, `made` from it, from the result of each."""
-    names = [one.name for one in suite.tasks]
+    names = [one.name for one in suite.gaussian]
     noise = [one.noise_word for one in made]
     scores = [
         combine(
@@ -88,6 +93,7 @@ def collect(suite: Suite, made: Sequence[GaussianTask], results: list[Result]) -
         tasks=names,
         scores=scores,
         results=results,
+        families=families,
         warnings=warnings,
         command=results[0].command,
     )

@@ -28,7 +28,7 @@ from synbench_fast.engine.prepare import MOST_SAMPLES, Prepared, average_of, pre
 from synbench_fast.engine.probe import Probe
 from synbench_fast.engine.run import in_arithmetic, recast, settle, too_wide
 from synbench_fast.engine.score import encoder_record, peak_memory, result_of
-from synbench_fast.engine.structure import run_structure
+from synbench_fast.engine.structure import run_families
 from synbench_fast.engine.suite import collect
 from synbench_fast.errors import SynbenchError
 from synbench_fast.fleet.configuration import library_of, series_of, source_of
@@ -43,11 +43,11 @@ from synbench_fast.results.records import (
     Environment,
     Result,
 )
-from synbench_fast.results.structure import StructureScore
+from synbench_fast.results.structure import FamilyResult, StructureScore
 from synbench_fast.runtime.global_state import known_state, own_registrations
 from synbench_fast.stats.blocks import Block
 from synbench_fast.stats.estimators import find_estimator
-from synbench_fast.tasks.structure import STRUCTURE
+from synbench_fast.tasks.structure import FamilyDefinition
 from synbench_fast.tasks.suites import Suite, TaskDefinition
 from synbench_fast.tasks.task import GaussianTask
 
@@ -103,11 +103,11 @@ class EncoderWorker:
         if prepared is None:
             decision, checks, more = self._decide(ready, tasks[0])
             warnings += more
-            structure = self._structure(ready, decision)
+            structure, families = self._families(ready, decision, suite)
             seconds["check"] = time.perf_counter() - begun
         else:
             decision, warnings = prepared["decision"], prepared["warnings"]
-            structure = prepared["structure"]
+            structure, families = prepared["structure"], prepared.get("families", [])
             checks = [decode(ArithmeticCheck, one) for one in prepared["checks"]]
         arithmetic = DTYPES[decision["dtype"]]
         if prepared is not None and (ready.encoder.dtype != arithmetic.dtype or decision["channels_last"]):
@@ -137,6 +137,7 @@ class EncoderWorker:
             "tasks": planned,
             "checks": [encode(one) for one in checks],
             "structure": structure,
+            "families": families,
             "warnings": warnings,
             "environment": _environment(),
             "backends": environment.chosen_backends(self.device.type, config.backend),
@@ -185,19 +186,19 @@ class EncoderWorker:
         return decision, settled.checks, settled.warnings
 
     @staticmethod
-    def _structure(ready: Prepared, decision: dict[str, Any]) -> dict[str, Any] | None:
-        """The structure score, where it is asked for and the inputs are images."""
-        if not ready.config.structure or STRUCTURE.refusal(ready.encoder.info.input_shape):
-            return None
+    def _families(
+        ready: Prepared, decision: dict[str, Any], suite: Suite | None
+    ) -> tuple[dict[str, Any] | None, list[dict[str, Any]]]:
+        """The structure score, where it is asked for and the inputs are images, and the tasks of families of a suite."""
         with in_arithmetic(ready.encoder, DTYPES[decision["dtype"]]):
-            return encode(
-                run_structure(
-                    ready.encoder,
-                    ready.config,
-                    size=decision["batch_size"],
-                    channels_last=decision["channels_last"],
-                )
+            structure, families = run_families(
+                ready.encoder,
+                ready.config,
+                () if suite is None else suite.families,
+                size=decision["batch_size"],
+                channels_last=decision["channels_last"],
             )
+        return None if structure is None else encode(structure), [encode(one) for one in families]
 
     def run(self, unit: dict[str, Any]) -> tuple[bytes, int, dict[str, Any]]:
         loaded = self._loaded
@@ -278,7 +279,8 @@ class EncoderWorker:
         if suite is None:
             result: Any = results[0]
         else:
-            result = collect(suite, tasks, results)
+            families = [decode(FamilyResult, one) for one in prepared.get("families", [])]
+            result = collect(suite, tasks, results, families)
         header, arrays = result.to_files()
         return {"file": result.file_name(), "header": header, "arrays": arrays}
 
@@ -300,10 +302,10 @@ def _config(request: dict[str, Any], device: str) -> ScoreConfig:
 def _suite(request: dict[str, Any]) -> Suite | None:
     if request["tasks"] is None:
         return None
-    definitions = []
+    definitions: list[TaskDefinition | FamilyDefinition] = []
     for one in request["tasks"]["definitions"]:
         given: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in one.items()}
-        definitions.append(TaskDefinition(**given))
+        definitions.append(FamilyDefinition(**given) if "family" in given else TaskDefinition(**given))
     return Suite(request["tasks"]["suite"], tuple(definitions))
 
 

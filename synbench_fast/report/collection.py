@@ -185,7 +185,11 @@ def boards(items: Sequence[Item]) -> list[Board]:
     for one in items:
         key: Any = tuple(_task_key(result) for result in one.results)
         if one.suite is not None:
-            key = (one.suite.suite, tuple(one.tasks), key)
+            families = [
+                (family.task, family.family, *family.levels, family.classes, family.samples)
+                for family in one.suite.families
+            ]
+            key = (one.suite.suite, tuple(one.tasks), tuple(families), key)
         groups.setdefault(key, []).append(one)
     ordered = sorted(groups.values(), key=lambda group: (group[0].suite is not None, -len(group)))
     return [
@@ -199,7 +203,7 @@ def _title(item: Item) -> str:
     task = first.task
     shape = "x".join(str(one) for one in task.shape)
     if item.suite is not None:
-        what = f"suite {item.suite.suite}, {len(item.tasks)} tasks"
+        what = f"suite {item.suite.suite}, {len(item.tasks) + len(item.suite.families)} tasks"
     else:
         what = f"pattern {task.pattern}, {task.covariance} noise"
         if task.prior != 0.5:

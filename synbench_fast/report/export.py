@@ -110,6 +110,13 @@ def _tidy(item: Item) -> list[dict[str, Any]]:
         for one in result.scores:
             numbers = {what: _finite(getattr(one, what)) for what in _SCORE}
             rows.append({**facts, "eps": one.eps, "threshold": one.threshold, **numbers})
+    if item.suite is not None:
+        empty = dict.fromkeys(FRAME_COLUMNS)
+        for row in item.suite.family_rows():
+            named = {name: value for name, value in row.items() if name in FRAME_COLUMNS}
+            samples = row.get("samples")
+            facts = {"suite": item.suite.suite, "samples": None if samples is None else str(samples)}
+            rows.append({**empty, **named, **facts, "command": item.document.command})
     return rows
 
 
@@ -186,6 +193,16 @@ def _metrics(item: Item) -> dict[str, float]:
         found[f"{before}images_per_second"] = result.cost.images_per_second
         found[f"{before}seconds"] = result.cost.seconds.get("total")
         found[f"{before}peak_memory_bytes"] = float(result.cost.peak_memory_bytes)
+    if item.first.structure is not None:
+        found["structure"], found["structure_stderr"] = (
+            item.first.structure.score,
+            item.first.structure.stderr,
+        )
+    for family in item.suite.families if item.suite is not None else []:
+        found[f"{_plain(family.task)}/score"], found[f"{_plain(family.task)}/stderr"] = (
+            family.score,
+            family.stderr,
+        )
     for both in item.suite.scores if item.suite is not None else []:
         point = point_name(both.eps, both.threshold)
         found[f"mean_{point}"], found[f"worst_{point}"] = both.mean, both.worst
@@ -208,7 +225,8 @@ def _parameters(item: Item) -> dict[str, Any]:
         "random_init": item.first.encoder.random_init,
     }
     if item.suite is not None:
-        found |= {"suite": item.suite.suite, "tasks": ",".join(item.tasks)}
+        tasks = [*item.tasks, *(one.task for one in item.suite.families)]
+        found |= {"suite": item.suite.suite, "tasks": ",".join(tasks)}
     else:
         found |= {"pattern": facts["pattern"], "covariance": facts["covariance"]}
     return {key: value for key, value in found.items() if value is not None}
@@ -391,6 +409,15 @@ def _card_metrics(result: Result) -> list[tuple[str, str, float]]:
             error = f", standard error {one.stderr:.2g}" if math.isfinite(one.stderr) else ""
             label = f"SynBench score, eps {eps:g}, above accuracy {threshold:g}{error}"
             found.append((_CARD_TYPE, label, round(one.score, 6)))
+    if result.structure is not None:
+        error = (
+            f", standard error {result.structure.stderr:.2g}"
+            if math.isfinite(result.structure.stderr)
+            else ""
+        )
+        found.append(
+            ("synbench-structure", f"SynBench structure score{error}", round(result.structure.score, 6))
+        )
     if math.isfinite(area := result.robust_area.value):
         found.append(("synbench-robust-area", "SynBench robust area", round(area, 6)))
     return found

@@ -22,7 +22,9 @@ __all__ = ["Leaderboard", "Table", "leaderboard", "write_csv", "write_markdown",
 Cell = str | int | float | None
 
 # Sorted from the largest down; the others from the smallest up.
-_MORE_IS_BETTER = ("score", "mean", "worst", "ci95", "robust_area", "images_per_second")
+_MORE_IS_BETTER = (
+    "score", "mean", "worst", "ci95", "structure", "family_", "robust_area", "images_per_second",
+)  # fmt: skip
 _METHODS = {
     "pairs": "ranks hold together with 95 % (simulated over all pairs)",
     "bound": "ranks hold together with at least 95 % (all pairs, Sidak's bound)",
@@ -46,7 +48,9 @@ class Table:
         methods = list(dict.fromkeys(_METHODS[one.method] for one in self.rankings))
         notes = list(dict.fromkeys(one.note for one in self.rankings if one.note))
         what = "mean over the tasks" if self.board.suite else "score"
-        return "; ".join([f"{what} ± one standard error", *methods, *notes])
+        missing = dict.fromkeys(one.first.structure_missing for one in self.board.members)
+        none = [f"structure -: {one}" for one in missing if one and "" in missing]  # some have one
+        return "; ".join([f"{what} ± one standard error", *methods, *notes, *none])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,6 +182,9 @@ def _rows(
             name = point_name(eps, threshold)
             cells |= {f"{key}_{name}": value for key, value in _numbers(item, eps, threshold).items()}
             cells[f"best_rank_{name}"], cells[f"worst_rank_{name}"] = ranking.ranks[i] or (None, None)
+        for family in item.suite.families if item.suite is not None else ():
+            cells[f"family_{family.task}"] = _finite(family.score)
+            cells[f"family_{family.task}_stderr"] = _finite(family.stderr)
         cells |= _costs(item)
         rows.append(cells)
     return rows
@@ -287,17 +294,22 @@ def _shown(table: Table) -> tuple[list[str], list[list[str]]]:
 
     configured = any(table.board.configurations)
     single = len({a for _, a in table.points}) == 1
-    columns = ["encoder", *(["configuration"] if configured else [])]
+    structured = any(row["structure"] is not None for row in table.rows)
+    families = [] if table.board.members[0].suite is None else table.board.members[0].suite.families
+    columns = ["encoder", *(["configuration"] if configured else []), *(["structure"] if structured else [])]
     for eps, threshold in table.points:
         at = f"eps={eps:g}" + ("" if single else f" a={threshold:g}")
         columns += [f"rank {at}", f"{'mean' if table.board.suite else 'score'} {at}"]
         if table.board.suite:
             columns.append(f"worst {at}")
+    columns += [one.task for one in families]
     columns += ["robust area", "images/s", "seconds", "parameters", "F", "memory", "warnings"]
     rows = []
     for i in table.order:
         row = table.rows[i]
         cells = [str(row["encoder"]), *([str(row["configuration"])] if configured else [])]
+        if structured:
+            cells.append(_error(row["structure"], row["structure_stderr"], with_error))
         for point in table.points:
             name = point_name(*point)
             low, high = row[f"best_rank_{name}"], row[f"worst_rank_{name}"]
@@ -306,6 +318,9 @@ def _shown(table: Table) -> tuple[list[str], list[list[str]]]:
             if table.board.suite:
                 worst = row[f"worst_{name}"]
                 cells.append("-" if worst is None else f"{worst:.4f} {row[f'worst_task_{name}']}")
+        for one in families:
+            name = f"family_{one.task}"
+            cells.append(_error(row[name], row[f"{name}_stderr"], with_error))
         seconds, memory = row["seconds"], row["peak_memory_bytes"]
         features, dropped = row["feature_dim"], row["dropped"]
         assert isinstance(features, int) and isinstance(dropped, int)

@@ -1,12 +1,17 @@
-"""What a result says of the structure score."""
+"""What a result says of the structure score, and a suite of its tasks of one family."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
-__all__ = ["FamilyScore", "StructureScore", "are_images"]
+import numpy as np
+
+from synbench_fast.results.codec import nan_field
+
+__all__ = ["FamilyResult", "FamilyScore", "StructureScore", "are_images", "mean_score"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +47,55 @@ class StructureScore:
         """One line: the score, its error, and the profile over families."""
         profile = ", ".join(f"{one.family} {one.score:.2f}" for one in self.families)
         return f"structure: {self.score:.4f} ± {self.stderr:.4f} ({profile}; {self.images} images)"
+
+
+@dataclass(frozen=True, kw_only=True)
+class FamilyResult(StructureScore):
+    """A task of a suite whose classes are those of a family: the mean over its levels, each an entry of `families`.
+
+    `samples` are those of each class in a block. `optimum` is the accuracy of the best possible classifier of two classes,
+    the mean over the levels, to be compared with `pair_accuracy`; NaN where it is not known, see `Family.pair_optimum`.
+    """
+
+    task: str
+    samples: int
+    optimum: float = nan_field()
+
+    @property
+    def family(self) -> str:
+        """The name of the family."""
+        return self.families[0].family
+
+    @property
+    def classes(self) -> int:
+        """K."""
+        return self.families[0].classes
+
+    @property
+    def levels(self) -> list[float]:
+        """The levels of the family."""
+        return [one.level for one in self.families]
+
+    @property
+    def accuracy(self) -> float:
+        """Of K classes, the mean over the levels."""
+        return fmean(one.accuracy for one in self.families)
+
+    @property
+    def pair_accuracy(self) -> float:
+        """The mean over all pairs of classes and over the levels."""
+        return fmean(one.pair_accuracy for one in self.families)
+
+    @property
+    def worst_pair(self) -> float:
+        """The pair accuracy of the pair that is told apart worst at any level."""
+        return min(one.worst_pair for one in self.families)
+
+
+def mean_score(scores: Sequence[FamilyScore | StructureScore]) -> tuple[float, float]:
+    """The mean of scores whose samples are independent given the classes, and its standard error."""
+    score = float(np.mean([one.score for one in scores]))
+    return score, math.sqrt(sum(one.stderr**2 for one in scores)) / len(scores)
 
 
 def are_images(shape: Sequence[int]) -> bool:

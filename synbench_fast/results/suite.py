@@ -9,6 +9,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from statistics import NormalDist
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,12 +17,17 @@ from numpy.typing import NDArray
 from synbench_fast.errors import SynbenchError, suggest
 from synbench_fast.results.codec import TABLE, Mismatch, nan_field
 from synbench_fast.results.documents import Document
-from synbench_fast.results.records import EncoderRecord, Result, with_error
+from synbench_fast.results.records import CONFIDENCE_95, EncoderRecord, Result, with_error
+from synbench_fast.results.structure import FamilyResult, mean_score
 
-__all__ = ["SUITE_SCHEMA", "SUITE_SCHEMA_VERSION", "SuiteResult", "SuiteScore", "combine"]
+__all__ = ["SUITE_COLUMNS", "SUITE_SCHEMA", "SUITE_SCHEMA_VERSION", "SuiteResult", "SuiteScore", "combine"]
 
 SUITE_SCHEMA = "synbench-fast/suite"
 SUITE_SCHEMA_VERSION = 3
+SUITE_COLUMNS = (
+    "task", "pattern", "covariance", "family", "level", "classes", "accuracy", "pair_accuracy", "worst_pair", "optimum",
+)  # fmt: skip
+"""Columns in front of those of a result: what tells tasks apart, and what only tasks of families have."""
 _TAIL = 0.025  # of each end of a 95 % interval
 
 
@@ -104,7 +110,11 @@ def combine(
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class SuiteResult(Document):
-    """Scores of one encoder on a suite of tasks. `tasks` are the names, `results` the results in that order."""
+    """Scores of one encoder on a suite of tasks.
+
+    `tasks` are the names of those of two Gaussian classes, `results` their results in that order, and `scores` the mean
+    and the worst of them. `families` are the results of the tasks whose classes are those of a family.
+    """
 
     schema: str = SUITE_SCHEMA
     schema_version: int = SUITE_SCHEMA_VERSION
@@ -112,6 +122,7 @@ class SuiteResult(Document):
     tasks: list[str]
     scores: list[SuiteScore] = field(metadata=TABLE)
     results: list[Result]
+    families: list[FamilyResult] = field(default_factory=list)
     warnings: list[str]
     command: str
 
@@ -130,6 +141,9 @@ class SuiteResult(Document):
                 result.check()
             except Mismatch as error:
                 raise error.inside(f"results[{place}]") from None
+        for place, one in enumerate(self.families):
+            if not one.families:
+                raise Mismatch(f"families[{place}].families", "at least one level", "none")
         first = self.results[0]
         grid = [(eps, threshold) for eps in first.eps for threshold in first.thresholds]
         if [(one.eps, one.threshold) for one in self.scores] != grid:
@@ -140,8 +154,16 @@ class SuiteResult(Document):
         """The encoder, the same in all results."""
         return self.results[0].encoder
 
+    @property
+    def family_mean(self) -> tuple[float, float]:
+        """Mean score of the tasks of families, with its standard error; of the suite `structure` the structure score.
+
+        Families and levels draw samples of their own, so that the errors add in quadrature. NaN without such tasks.
+        """
+        return mean_score(self.families) if self.families else (math.nan, math.nan)
+
     def result(self, task: str) -> Result:
-        """The result of one task, by its name."""
+        """The result of one task of two Gaussian classes, by its name."""
         if task not in self.tasks:
             raise SynbenchError(
                 f"task: expected one of {', '.join(self.tasks)}, got {task!r}{suggest(str(task), self.tasks)}"
@@ -172,15 +194,31 @@ class SuiteResult(Document):
                 f"  eps {eps:g}: mean {with_error(one.mean, one.mean_stderr)}, worst {one.worst:.4f} "
                 f"({one.worst_task}), 95 % interval {one.worst_ci95_low:.4f} to {one.worst_ci95_high:.4f}"
             )
+        for family in self.families:
+            known = "" if math.isnan(family.optimum) else f" (the optimum's {family.optimum:.4f})"
+            lines.append(
+                f"  {family.task}: {with_error(family.score, family.stderr)}, accuracy of {family.classes} classes "
+                f"{family.accuracy:.4f}, of pairs {family.pair_accuracy:.4f}{known}, of the worst {family.worst_pair:.4f}"
+            )
+        if self.families:
+            lines.append(f"  families: mean {with_error(*self.family_mean)}")
         return "\n".join(lines)
 
     def rows(self) -> list[dict[str, str | int | float | None]]:
-        """The rows of all results, with `task`, `pattern` and `covariance` in front of the columns of each.
+        """The rows of all results, with the columns SUITE_COLUMNS in front of the columns of each.
 
-        Two more tasks follow: `mean`, and `worst` with the pattern and covariance of the one that is.
+        Two more tasks follow: `mean`, and `worst` with the pattern and covariance of the one that is. Then come the tasks
+        of families and their mean, `families`, which have no budget and no threshold.
         """
+        empty = dict.fromkeys(SUITE_COLUMNS)
         rows: list[dict[str, str | int | float | None]] = [
-            {"task": name, "pattern": result.task.pattern, "covariance": result.task.covariance, **row}
+            {
+                **empty,
+                "task": name,
+                "pattern": result.task.pattern,
+                "covariance": result.task.covariance,
+                **row,
+            }
             for name, result in zip(self.tasks, self.results, strict=True)
             for row in result.rows()
         ]
@@ -205,11 +243,47 @@ class SuiteResult(Document):
                         **{key: value if math.isfinite(value) else None for key, value in values.items()},
                     }
                 )
-        return rows
+        empty = dict.fromkeys(rows[0])
+        return [*rows, *({**empty, **row} for row in self.family_rows())]
+
+    def family_rows(self) -> list[dict[str, str | int | float | None]]:
+        """A row for each task of a family, and one for their mean; without the columns that these do not have."""
+        rows: list[dict[str, str | int | float | None]] = []
+        if not self.families:
+            return rows
+        for one in self.families:
+            row: dict[str, str | int | float | None] = {
+                "task": one.task,
+                "family": one.family,
+                "level": ",".join(f"{level:g}" for level in one.levels),
+                "classes": one.classes,
+                "accuracy": one.accuracy,
+                "pair_accuracy": one.pair_accuracy,
+                "worst_pair": one.worst_pair,
+                "optimum": None if math.isnan(one.optimum) else one.optimum,
+                "samples": one.samples,
+                "images": one.images,
+                "seconds": one.seconds,
+            }
+            rows.append({**row, **_interval(one.score, one.stderr)})
+        rows.append({"task": "families", **_interval(*self.family_mean)})
+        return [{"encoder": self.encoder.spec, "seed": self.results[0].seed, **row} for row in rows]
 
     def file_name(self) -> str:
         """File name of this encoder, suite and configuration: a readable spec, then a hash of the rest."""
-        text = json.dumps([self.suite, self.tasks, [one.file_name() for one in self.results]])
+        parts: list[Any] = [self.suite, self.tasks, [one.file_name() for one in self.results]]
+        if self.families:
+            parts.append(
+                [[one.task, one.family, one.levels, one.classes, one.samples] for one in self.families]
+            )
+        text = json.dumps(parts)
         digest = hashlib.sha256(text.encode()).hexdigest()[:12]
         readable = re.sub(r"[^A-Za-z0-9._-]+", "_", self.encoder.spec).strip("._")[:100]
         return f"{readable or 'encoder'}-suite-{digest}.json"
+
+
+def _interval(score: float, stderr: float) -> dict[str, float | None]:
+    """The columns of a score; an unknown error is None."""
+    half = CONFIDENCE_95 * stderr
+    values = {"score": score, "stderr": stderr, "ci95_low": score - half, "ci95_high": score + half}
+    return {key: value if math.isfinite(value) else None for key, value in values.items()}

@@ -14,16 +14,18 @@ from synbench_fast.errors import SynbenchError, suggest
 from synbench_fast.scales import spread_scales
 from synbench_fast.tasks.covariances import parse_covariance
 from synbench_fast.tasks.patterns import parse_pattern
+from synbench_fast.tasks.structure import STRUCTURE, FamilyDefinition
 from synbench_fast.tasks.task import GaussianTask
 
 __all__ = ["SUITES", "Suite", "TaskDefinition", "load_suite"]
 
 _MOST_CLASSES = 50
+_TAKEN = ("mean", "worst", "families", "structure")  # rows of tables beside those of tasks
 
 
 @dataclass(frozen=True)
 class TaskDefinition:
-    """A task before the encoder's input shape is known.
+    """A task of two Gaussian classes before the encoder's input shape is known.
 
     Args:
         name: how results name it.
@@ -41,10 +43,6 @@ class TaskDefinition:
 
     def check(self) -> None:
         """SynbenchError for what is wrong whatever the input shape."""
-        if not isinstance(self.name, str) or not self.name.strip():
-            raise SynbenchError(f"name: expected some text, got {self.name!r}")
-        if self.name in ("mean", "worst"):
-            raise SynbenchError(f"name: expected another than mean and worst, got {self.name!r}")
         parse_pattern(self.pattern)
         parse_covariance(self.covariance)
         for key, value in (("prior", self.prior), ("center", self.center)):
@@ -85,24 +83,63 @@ class TaskDefinition:
         return spread_scales(self.scales) if isinstance(self.scales, int) else self.scales
 
 
+Definition = TaskDefinition | FamilyDefinition
+
+
+def _in_task(source: str, label: str, task: Definition) -> None:
+    """SynbenchError that names the task for what is wrong with it."""
+    try:
+        if not isinstance(task.name, str) or not task.name.strip():
+            raise SynbenchError(f"name: expected some text, got {task.name!r}")
+        if task.name in _TAKEN:
+            raise SynbenchError(f"name: expected another than {', '.join(_TAKEN)}, got {task.name!r}")
+        task.check()
+    except SynbenchError as error:
+        raise SynbenchError(f"{source}: task {label}: {error}") from None
+
+
 @dataclass(frozen=True)
 class Suite:
-    """Tasks of different names, at least one."""
+    """Tasks of different names, at least one of two Gaussian classes, which the budgets and thresholds are for."""
 
     name: str
-    tasks: tuple[TaskDefinition, ...]
+    tasks: tuple[Definition, ...]
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "tasks", tuple(self.tasks))
         if not self.tasks:
             raise SynbenchError(f"{self.name}: expected at least one task, got none")
-        names = set()
+        names: set[str] = set()
+        levels: dict[tuple[str, float], str] = {}
         for one in self.tasks:
+            where = f"{self.name}: task {one.name!r}"
             if one.name in names:
-                raise SynbenchError(
-                    f"{self.name}: task {one.name!r}: name: expected another one, got it twice"
-                )
+                raise SynbenchError(f"{where}: name: expected another one, got it twice")
             names.add(one.name)
+            if isinstance(one, TaskDefinition):
+                continue
+            _in_task(self.name, repr(one.name), one)
+            for level in one.levels:
+                other = levels.setdefault((one.family, level), one.name)
+                if other != one.name:
+                    raise SynbenchError(
+                        f"{where}: level: expected one that {other!r} has not, got {level:g} of {one.family} again"
+                    )
+        if not self.gaussian:
+            raise SynbenchError(
+                f"{self.name}: expected a task of two Gaussian classes beside those of families, such as the published "
+                f'one, name = "published", got none'
+            )
+
+    @property
+    def gaussian(self) -> tuple[TaskDefinition, ...]:
+        """The tasks of two Gaussian classes."""
+        return tuple(one for one in self.tasks if isinstance(one, TaskDefinition))
+
+    @property
+    def families(self) -> tuple[FamilyDefinition, ...]:
+        """The tasks whose classes are those of a family."""
+        return tuple(one for one in self.tasks if isinstance(one, FamilyDefinition))
 
     def build(
         self,
@@ -114,15 +151,19 @@ class Suite:
         eps: tuple[float, ...],
         threshold: float,
     ) -> list[GaussianTask]:
-        """The tasks for inputs of this shape.
+        """The tasks of two Gaussian classes for inputs of this shape.
 
         Raises:
             SynbenchError: a task that this shape does not have, that is another one again, or whose raw
                 accuracy exceeds `threshold`, the lowest, at no scale for one of the budgets.
         """
+        for family in self.families:
+            refusal = family.task().refusal(shape)
+            if refusal:
+                raise SynbenchError(f"{self.name}: task {family.name!r}: {refusal}{self._way_out(shape)}")
         tasks: list[GaussianTask] = []
         made: dict[GaussianTask, str] = {}
-        for one in self.tasks:
+        for one in self.gaussian:
             where = f"{self.name}: task {one.name!r}"
             try:
                 task = one.task(shape, scales=scales, prior=prior, center=center)
@@ -147,7 +188,7 @@ class Suite:
         """What to do where a suite of this package has a task that inputs of this shape do not have."""
         if self.name not in SUITES:
             return ""
-        others = [one.name for one in self.tasks if one.fits(shape)]
+        others = [one.name for one in self.gaussian if one.fits(shape)]
         return (
             f"; a .toml file of tasks (docs/tasks.md) can hold the others: {', '.join(others)}"
             if others
@@ -163,6 +204,15 @@ _PATCH = TaskDefinition("patch", pattern="patch")
 _CORRELATED = TaskDefinition("correlated", pattern="channel:0", covariance="channel:0.5")
 _NATURAL = TaskDefinition("natural", pattern="patch", covariance="power:2")
 _RARER = TaskDefinition("prior-0.4", prior=0.4)
+
+
+def _structure() -> list[FamilyDefinition]:
+    """The families of the structure score, whose mean it is."""
+    return [
+        FamilyDefinition(one.name, one.name, one.level, one.classes, STRUCTURE.images)
+        for one in STRUCTURE.families
+    ]
+
 
 SUITES = {
     one.name: one
@@ -186,6 +236,7 @@ SUITES = {
             (TaskDefinition("prior-0.5", prior=0.5), _RARER, TaskDefinition("prior-0.6", prior=0.6)),
         ),
         Suite("full", (_PUBLISHED, _CHANNEL, _LOW, _HIGH, _PATCH, _CORRELATED, _NATURAL, _RARER)),
+        Suite("structure", (_PUBLISHED, *_structure())),
     )
 }
 
@@ -199,10 +250,11 @@ def _classes(count: int) -> Suite:
     )
 
 
-def load_suite(tasks: str | Suite | Sequence[TaskDefinition]) -> Suite:
+def load_suite(tasks: str | Suite | Sequence[Definition]) -> Suite:
     """A suite by name, of this package or of another (see `plugins`), "classes:K" for all pairs of K classes, the path of a TOML file, or definitions.
 
-    The file is a list of tables [[task]] with the keys of `TaskDefinition`; see docs/tasks.md.
+    The file is a list of tables [[task]] with the keys of `TaskDefinition`, or of `FamilyDefinition` where a table has
+    the key `family`; see docs/tasks.md.
 
     Raises:
         SynbenchError: one line that names the file, the task and the key.
@@ -212,9 +264,11 @@ def load_suite(tasks: str | Suite | Sequence[TaskDefinition]) -> Suite:
     if not isinstance(tasks, str | Path):
         listed = tuple(tasks)
         for one in listed:
-            if not isinstance(one, TaskDefinition):
-                raise SynbenchError(f"tasks: expected TaskDefinition in a sequence, got {type(one).__name__}")
-            _in_task("tasks", repr(one.name), one.check)
+            if not isinstance(one, Definition):
+                raise SynbenchError(
+                    f"tasks: expected TaskDefinition or FamilyDefinition in a sequence, got {type(one).__name__}"
+                )
+            _in_task("tasks", repr(one.name), one)
         return Suite("tasks", listed)
     text = str(tasks)
     if text in SUITES:
@@ -230,7 +284,7 @@ def load_suite(tasks: str | Suite | Sequence[TaskDefinition]) -> Suite:
     if other is not None:
         listed = other.tasks if isinstance(other, Suite) else other
         for one in listed:
-            _in_task(text, repr(one.name), one.check)
+            _in_task(text, repr(one.name), one)
         return Suite(text, tuple(listed))
     known = list(dict.fromkeys([*SUITES, *plugins.names("tasks")]))
     raise SynbenchError(
@@ -243,15 +297,8 @@ def _is_suite(value: object) -> bool:
     return isinstance(value, Suite) or (
         isinstance(value, list | tuple)
         and len(value) > 0
-        and all(isinstance(one, TaskDefinition) for one in value)
+        and all(isinstance(one, Definition) for one in value)
     )
-
-
-def _in_task(source: str, label: str, step: Callable[[], None]) -> None:
-    try:
-        step()
-    except SynbenchError as error:
-        raise SynbenchError(f"{source}: task {label}: {error}") from None
 
 
 def _read(path: Path) -> Suite:
@@ -277,30 +324,26 @@ def _read(path: Path) -> Suite:
     return Suite(str(path), tuple(_definition(path, number, one) for number, one in enumerate(tables, 1)))
 
 
-def _definition(path: Path, number: int, table: dict[str, Any]) -> TaskDefinition:
+def _definition(path: Path, number: int, table: dict[str, Any]) -> Definition:
     label = f"{number} ({table['name']!r})" if isinstance(table.get("name"), str) else f"{number}"
+    kind: type[Definition] = FamilyDefinition if "family" in table else TaskDefinition
 
     def wrong(key: str, expected: str, got: str) -> SynbenchError:
         return SynbenchError(f"{path}: task {label}: {key}: expected {expected}, got {got}")
 
-    keys = [one.name for one in fields(TaskDefinition)]
+    keys = [one.name for one in fields(kind)]
     for key, value in table.items():
         if key not in keys:
-            raise wrong(key, f"one of {', '.join(keys)}", f"another key{suggest(key, keys)}")
-        if key in ("name", "pattern", "covariance") and not isinstance(value, str):
-            raise wrong(key, "text", repr(value))
-        if key in ("prior", "center") and not _is_number(value):
-            raise wrong(key, "a number", _shown(value))
-        if key == "scales" and not (
-            (isinstance(value, int) and _is_number(value))
-            or (isinstance(value, list) and all(_is_number(one) for one in value))
-        ):
-            raise wrong(key, "their number or a list of values", _shown(value))
+            known = list(dict.fromkeys([*keys, "family"]))
+            raise wrong(key, f"one of {', '.join(known)}", f"another key{suggest(key, known)}")
+        expected, fits = _KEYS[key]
+        if not fits(value):
+            raise wrong(key, expected, _shown(value))
     if "name" not in table:
         raise wrong("name", "some text", "none")
-    scales = table.get("scales")
-    definition = TaskDefinition(**{**table, "scales": tuple(scales) if isinstance(scales, list) else scales})
-    _in_task(str(path), label, definition.check)
+    several = {key: tuple(value) for key, value in table.items() if isinstance(value, list)}
+    definition = kind(**{**table, **several})
+    _in_task(str(path), label, definition)
     return definition
 
 
@@ -315,3 +358,26 @@ def _shown(value: object) -> str:
 def _is_number(value: object) -> bool:
     # TOML's integers have any length; those beyond any float compare, but neither convert nor print.
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and _is_number(value)
+
+
+def _one_or_several(one: Callable[[object], bool]) -> Callable[[object], bool]:
+    """A test for a value that `one` takes, or a list of numbers."""
+    return lambda value: one(value) or (isinstance(value, list) and all(_is_number(part) for part in value))
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
+
+
+# What the values of a file have to be; `check` says the rest.
+_KEYS: dict[str, tuple[str, Callable[[object], bool]]] = {
+    **dict.fromkeys(("name", "pattern", "covariance", "family"), ("text", _is_text)),
+    **dict.fromkeys(("prior", "center"), ("a number", _is_number)),
+    "scales": ("their number or a list of values", _one_or_several(_is_count)),
+    "level": ("a number or a list of numbers", _one_or_several(_is_number)),
+    **dict.fromkeys(("classes", "samples"), ("an integer", _is_count)),
+}

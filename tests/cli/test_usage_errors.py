@@ -146,7 +146,7 @@ from synbench_fast import arguments
         (["a:b", "--config", "none.toml"], "--config: expected an existing file, got 'none.toml'"),
         (
             ["a:b", "--tasks", "ful"],
-            "--tasks: expected one of published, patterns, covariances, priors, full, classes:K or the path of a .toml file, got 'ful', "
+            "--tasks: expected one of published, patterns, covariances, priors, full, structure, classes:K or the path of a .toml file, got 'ful', "
             "did you mean full?",
         ),
     ],

@@ -49,12 +49,12 @@ def toml(tmp_path: Path, text: str) -> str:
 
 
 def test_named_suites() -> None:
-    assert list(SUITES) == ["published", "patterns", "covariances", "priors", "full"]
+    assert list(SUITES) == ["published", "patterns", "covariances", "priors", "full", "structure"]
     assert SUITES["published"].tasks == (sb.TaskDefinition("published"),)
     assert len(SUITES["full"].tasks) == 8
     for suite in SUITES.values():
         built = suite.build(SHAPE, scales=(1.0,), prior=0.5, center=0.5, eps=(0.0,), threshold=0.6)
-        assert [one.shape for one in built] == [SHAPE] * len(suite.tasks)
+        assert [one.shape for one in built] == [SHAPE] * len(suite.gaussian)
     pairs = sb.load_suite("classes:4").tasks
     assert [one.name for one in pairs] == ["0-1", "0-2", "1-2", "0-3", "1-3", "2-3"]
     assert pairs[3].pattern == "classes:4:0:3"
@@ -98,7 +98,10 @@ def test_a_task_file_says_what_a_definition_says(tmp_path: Path) -> None:
         ("[[task]\n", ["tasks.toml: expected TOML, got: "]),
         ("[[task]]\npattern = 'low'", ["tasks.toml: task 1: name: expected some text, got none"]),
         ("[[task]]\nname = ' '", ["tasks.toml: task 1 (' '): name: expected some text"]),
-        ("[[task]]\nname = 'worst'", ["name: expected another than mean and worst, got 'worst'"]),
+        (
+            "[[task]]\nname = 'worst'",
+            ["name: expected another than mean, worst, families, structure, got 'worst'"],
+        ),
         ("[[task]]\nname = 3", ["tasks.toml: task 1: name: expected text, got 3"]),
         (
             "[[task]]\nname = 'a'\n[[task]]\nname = 'b'\npatern = 'low'",
@@ -138,7 +141,7 @@ def test_mistakes_in_a_choice_of_tasks(tmp_path: Path) -> None:
         sb.load_suite("missing.toml")
     with refused("tasks: expected classes:K with K from 2 to 50, got 'classes:1'"):
         sb.load_suite("classes:1")
-    with refused("tasks: expected TaskDefinition in a sequence, got str"):
+    with refused("tasks: expected TaskDefinition or FamilyDefinition in a sequence, got str"):
         sb.load_suite(["full"])  # type: ignore[list-item]
     with refused("tasks: expected at least one task, got none"):
         sb.load_suite([])

@@ -178,7 +178,7 @@ _SUITE = {
         "mean_ci95_low": [0.3] * 4, "mean_ci95_high": [0.7] * 4, "worst": [0.5] * 4, "worst_task": ["published"] * 4,
         "worst_stderr": [0.1] * 4, "worst_ci95_low": [0.3] * 4, "worst_ci95_high": [None] * 4,
     },
-    "results": [example().to_dict()], "warnings": [], "command": "",
+    "results": [example().to_dict()], "families": [], "warnings": [], "command": "",
 }  # fmt: skip
 
 DOCUMENTS: dict[str, Any] = {
@@ -240,6 +240,7 @@ def seeds() -> dict[str, list[bytes]]:
     found["arrays"].append(influential().to_files()[1])
     found["tasks"].append(
         b'[[task]]\nname = "a"\npattern = "patch"\ncovariance = "power:2"\nprior = 0.4\nscales = [0.5, 1]\n'
+        b'[[task]]\nname = "b"\nfamily = "texture"\nlevel = [0.3, 1]\nclasses = 5\nsamples = 9\n'
     )
     found["models"].append(
         b"builtin:conv?dim=8 --input-shape 3,8,8 --mean=0.5 --random-init # one\nbuiltin:linear\n"

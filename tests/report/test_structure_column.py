@@ -1,15 +1,18 @@
-"""The structure score in tables of the terminal: order, intervals, and why one is missing."""
+"""The structure score in tables of the terminal and in leaderboards: order, intervals, and why one is missing."""
 
 from __future__ import annotations
 
 import dataclasses
 import io
 import itertools
+from pathlib import Path
 
 import pytest
 from report_cases import structured
 from result_example import example
 
+from synbench_fast.report.collection import load_results
+from synbench_fast.report.tables import leaderboard, print_tables
 from synbench_fast.report.terminal import sink
 from synbench_fast.results.records import Result
 
@@ -60,3 +63,19 @@ def test_without_structure_scores_nothing_changes() -> None:
     assert not any("structure" in line for line in lines)
     assert example().structure_missing == "it was not asked for"
     assert structured(example(), 0.1).structure_missing == ""
+
+
+def test_a_leaderboard_has_the_column_and_the_reason(tmp_path: Path) -> None:
+    for name, score in SCORES.items():
+        structured(example(name), score).save(tmp_path / f"{name[-1]}.json")
+    example("builtin:d").save(tmp_path / "d.json")
+    for reverse, expected in ((False, [0.40, 0.05, 0.02, None]), (True, [0.02, 0.05, 0.40, None])):
+        board = leaderboard(load_results(tmp_path), sort="structure", reverse=reverse)
+        assert [row["structure"] for row in board.rows()] == expected
+    stream = io.StringIO()
+    print_tables(stream, board)
+    lines = stream.getvalue().splitlines()
+    assert lines[1].split()[:2] == ["encoder", "structure"]
+    assert lines[2].split()[:4] == ["builtin:a", "0.0200", "\u00b1", "0.0100"]
+    assert lines[5].split()[:2] == ["builtin:d", "-"]
+    assert lines[6].endswith("structure -: it was not asked for")

@@ -238,6 +238,13 @@ class Family(ABC):
             self._render(out.detach().numpy(), call)
         return out
 
+    def pair_optimum(self, shape: tuple[int, ...], seed: int = 0) -> float:
+        """Accuracy of the best possible classifier of two classes with equal priors, the mean over pairs of classes.
+
+        NaN where the family does not know it exactly, or only after long computation.
+        """
+        return math.nan
+
     @abstractmethod
     def _render(self, x: NDArray[np.float32], call: Call) -> None:
         """Writes the samples of `call` to x [count, *shape]."""
