@@ -121,6 +121,7 @@ def _board(table: Table, problems: list[str]) -> dict[str, Any]:
     }
     if board.suite:
         data |= _means(board, tasks)
+    data["families"] = _families(board)
     return data
 
 
@@ -145,6 +146,24 @@ def _means(board: Board, tasks: Sequence[str]) -> dict[str, Any]:
                 row[at] = attrgetter(*_SUITE_SCORE)(found)
                 which[at] = tasks.index(found.worst_task) if found.worst_task in tasks else -1
     return {"means": _packed(means), "worst": worst.tolist()}
+
+
+def _families(board: Board) -> list[dict[str, Any]]:
+    """Of each task of a family: its name, and [score, standard error, pair accuracy, optimum] of every member."""
+    listed = [[] if one.suite is None else one.suite.families for one in board.members]
+    return [
+        {
+            "name": own[0].task,
+            "numbers": [
+                [
+                    _short(v) if math.isfinite(v) else None
+                    for v in (f.score, f.stderr, f.pair_accuracy, f.optimum)
+                ]
+                for f in own
+            ],
+        }
+        for own in zip(*listed, strict=True)
+    ]
 
 
 def _scores(board: Board, results: Sequence[Result]) -> NDArray[np.float64]:
@@ -197,6 +216,8 @@ def _members(table: Table, setups: dict[str, int]) -> dict[str, Any]:
     """Columns of the members; what many share (how it was run, where) is kept once, in `setups`."""
     members = table.board.members
     names = (
+        "structure",
+        "structure_stderr",
         "robust_area",
         "robust_area_stderr",
         "robust_area_ratio",
@@ -212,6 +233,11 @@ def _members(table: Table, setups: dict[str, int]) -> dict[str, Any]:
     firsts = [one.first for one in members]
     columns |= {
         "spec": [one.encoder.spec for one in firsts],
+        "structure_missing": [one.structure_missing for one in firsts],
+        "structure_profile": [
+            [] if one.structure is None else [[f.family, _short(f.score)] for f in one.structure.families]
+            for one in firsts
+        ],
         "configuration": table.board.configurations,
         "sha": [one.encoder.weights_sha256 for one in firsts],
         "revision": [one.encoder.revision for one in firsts],

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from report_cases import HOSTILE, suite
+from report_cases import HOSTILE, family, structured, suite
 from result_example import example
 
 from synbench_fast.report.collection import Failure, load_results
@@ -159,6 +159,65 @@ def test_every_heading_sorts_both_ways(browser: Any, six: Path) -> None:
     browser.find_element("css selector", 'button[data-sort="parameters"]').click()
     parameters = [varied(int(one[-4:])).encoder.parameters for one in names(browser)]
     assert parameters == sorted(parameters)  # type: ignore[type-var]
+
+
+def test_structure_scores_have_a_column_that_sorts_and_says_what_is_missing(
+    browser: Any, tmp_path: Path
+) -> None:
+    for place, score in enumerate((0.05, 0.4, None, 0.1)):
+        one = varied(place)
+        (one if score is None else structured(one, score)).save(tmp_path / f"{place}.json")
+    opened(browser, tmp_path)
+    button = browser.find_element("css selector", 'button[data-sort="structure"]')
+    assert "Structure" in button.text
+    button.click()
+    assert names(browser) == [f"timm:net_{place:04d}" for place in (1, 3, 0, 2)]
+    assert cells(browser, "structure")[:2] == ["0.400 \u00b1\u202f0.020", "0.100 \u00b1\u202f0.020"]
+    clipped = browser.execute_script(
+        "const at = columns().findIndex((one) => one.key === 'structure');"
+        "return [...document.querySelectorAll('#leaderboard tbody tr[data-index]')]"
+        ".filter((one) => one.cells[at].scrollWidth > one.cells[at].clientWidth).length"
+    )
+    assert clipped == 0
+    assert cells(browser, "structure")[3].startswith(DASH)
+    hints = browser.execute_script(
+        "const at = columns().findIndex((one) => one.key === 'structure');"
+        "return [...document.querySelectorAll('#leaderboard tbody tr[data-index]')]"
+        ".map((one) => one.cells[at].firstElementChild.title)"
+    )
+    assert hints == ["texture 0.40", "texture 0.10", "texture 0.05", "None: it was not asked for"]
+    browser.find_element("css selector", 'button[data-sort="structure"]').click()
+    assert names(browser) == [f"timm:net_{place:04d}" for place in (0, 3, 1, 2)]
+    for at, part in (
+        (0, "0.0500 \u00b1\u202f0.0196"),
+        (0, "texture 0.0500"),
+        (3, "none: it was not asked for"),
+    ):
+        browser.find_elements("css selector", "#leaderboard .name")[at].click()
+        assert part in browser.find_element("css selector", "#detail").text
+        browser.find_element("css selector", "#close").click()
+    meanings = browser.execute_script(
+        "return [...document.querySelectorAll('.meaning dt')].map((o) => o.textContent)"
+    )
+    assert "Structure" in meanings
+    assert browser.get_log("browser") == []
+
+
+def test_tasks_of_families_are_beside_the_others(browser: Any, tmp_path: Path) -> None:
+    for place in range(2):
+        families = [family("textures", 0.3 - place / 10, 0.93), family("things", 0.2, math.nan)]
+        dataclasses.replace(suite(f"builtin:s{place}", 0.1 * place), families=families).save(
+            tmp_path / f"{place}.json"
+        )
+    opened(browser, tmp_path)
+    rows = browser.execute_script(
+        "return [...document.querySelectorAll('#matrix tr')].map((o) => [...o.cells].map((c) => [c.innerText, c.title]))"
+    )
+    assert [text for text, _ in rows[0]][-4:] == ["a", "b", "textures", "things"]
+    assert [row[-2][0] for row in rows[1:]] == ["0.300", "0.200"]
+    hint = "textures: 0.3000 \u00b1 0.0100 (one standard error); accuracy of pairs of classes 0.7500, the optimum's 0.9300"
+    assert rows[1][-2][1] == hint and "optimum" not in rows[1][-1][1]
+    assert browser.get_log("browser") == []
 
 
 def test_filter_keeps_rows_with_every_word(browser: Any, six: Path) -> None:

@@ -244,7 +244,7 @@ function drawMatrix() {
   section.hidden = !b.suite;
   if (!b.suite) return;
   const table = document.getElementById("matrix");
-  const head = el("tr", {}, el("th", { scope: "col" }, "Encoder"), ...["Mean", "Worst", ...b.tasks.map((one) => one.name)].map((one) => el("th", { scope: "col" }, one)));
+  const head = el("tr", {}, el("th", { scope: "col" }, "Encoder"), ...["Mean", "Worst", ...b.tasks.map((one) => one.name), ...b.families.map((one) => one.name)].map((one) => el("th", { scope: "col" }, one)));
   const rows = chosen().map((i) => {
     const numbers = suiteNumbers(b, i), worst = worstTask(b, i);
     const interval = (k) => [fixed(numbers[k], 3), el("span", { class: "dim" }, ` ${fixed(numbers[k + 2], 3)} to ${fixed(numbers[k + 3], 3)}`)];
@@ -256,9 +256,16 @@ function drawMatrix() {
       cell.style.background = `color-mix(in srgb, var(--accent) ${strength}%, var(--card))`;
       return cell;
     });
-    return el("tr", {}, el("th", { scope: "row", title: b.labels[i] }, b.labels[i]), el("td", {}, ...interval(0)), el("td", {}, ...interval(4)), ...cells);
+    return el("tr", {}, el("th", { scope: "row", title: b.labels[i] }, b.labels[i]), el("td", {}, ...interval(0)), el("td", {}, ...interval(4)), ...cells, ...b.families.map((one) => familyCell(one, i)));
   });
   table.replaceChildren(el("thead", {}, head), el("tbody", {}, ...rows));
+}
+
+// A task of a family: its score, and in the hint how well pairs of classes are told apart.
+function familyCell(family, i) {
+  const [value, stderr, pairs, optimum] = family.numbers[i].map(nan);
+  const best = Number.isFinite(optimum) ? `, the optimum's ${fixed(optimum, 4)}` : "";
+  return el("td", { title: `${family.name}: ${fixed(value, 4)} ± ${fixed(stderr, 4)} (one standard error); accuracy of pairs of classes ${fixed(pairs, 4)}${best}` }, fixed(value, 3));
 }
 
 function drawLegend() {

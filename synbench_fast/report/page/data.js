@@ -14,6 +14,7 @@ const BOARDS = DATA.boards.map((raw) => {
   return {
     ...raw,
     size: members.spec.length,
+    structured: members.structure.some((one) => one !== null),
     numbers: floats(raw.numbers),
     means: raw.suite ? floats(raw.means) : null,
     ranks: raw.ranks.map((one) => ({ ...one, values: floats(one.values) })),

@@ -13,6 +13,8 @@ function showDetail(i) {
   const [value, stderr, low, high] = scoreOf(b, i);
   const parts = [facts([
     ["Score", `${fixed(value, 4)} ± ${fixed(stderr, 4)} (one standard error), 95 % interval ${fixed(low, 4)} to ${fixed(high, 4)}, at eps ${b.eps[state.e]}, above accuracy ${b.thresholds[state.a]}`],
+    ["Structure score", m.structure_missing[i] ? `none: ${m.structure_missing[i]}` : `${structureText(b, i, 4)} (half the 95 % interval)`],
+    ["Structure by family", m.structure_profile[i].map(([name, score]) => `${name} ${fixed(score, 4)}`).join(", ")],
     ["Configuration", m.configuration[i]],
   ])];
   if (m.warnings[i].length) parts.push(el("h3", {}, "Warnings"), el("ul", { class: "warnings" }, ...m.warnings[i].map((one) => el("li", {}, one))));

@@ -15,6 +15,7 @@ const COLUMNS = [
       return low === high ? `${low}` : `${low}–${high}`;
     } },
   { key: "encoder", label: "Encoder", left: true, up: true, value: (b, i) => b.labels[i].toLowerCase(), cell: nameCell },
+  { key: "structure", label: "Structure", width: 120, structured: true, title: "Structure score, half its 95 % interval", value: field("structure"), cell: structureCell },
   { key: "score", label: "Score", width: 250, left: true, title: "Score, half its 95 % interval, and the interval drawn", value: (b, i) => scoreOf(b, i)[0], cell: scoreCell },
   { key: "worst", label: "Worst task", width: 136, left: true, suite: true, value: (b, i) => suiteNumbers(b, i)[4],
     text: (b, i) => { const task = worstTask(b, i); return task < 0 ? "–" : `${fixed(suiteNumbers(b, i)[4], 3)} ${b.tasks[task].name}`; } },
@@ -43,7 +44,19 @@ const body = document.querySelector("#leaderboard tbody");
 const top_ = el("tr", { class: "spacer", "aria-hidden": "true" }, el("td"));
 const bottom = el("tr", { class: "spacer", "aria-hidden": "true" }, el("td"));
 
-const columns = () => COLUMNS.filter((one) => !one.suite || board().suite);
+const columns = () => COLUMNS.filter((one) => (!one.suite || board().suite) && (!one.structured || board().structured));
+
+function structureText(b, i, digits) {
+  const value = nan(b.members.structure[i]), half = 1.959964 * nan(b.members.structure_stderr[i]);
+  return fixed(value, digits) + (Number.isFinite(half) ? ` ±\u202f${fixed(half, digits)}` : "");
+}
+
+function structureCell(b, i) {
+  const missing = b.members.structure_missing[i];
+  const profile = b.members.structure_profile[i].map(([name, score]) => `${name} ${fixed(score, 2)}`).join(", ");
+  return el("span", { title: missing ? `None: ${missing}` : profile }, missing ? "–" : structureText(b, i, 3),
+    missing ? el("span", { class: "hidden" }, ` none: ${missing}`) : "");
+}
 
 function nameCell(b, i) {
   const configuration = b.members.configuration[i];
