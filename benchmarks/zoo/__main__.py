@@ -1,5 +1,6 @@
 """python -m zoo --cache FOLDER: fetch everything that is missing, measure it, print the tables.
 
+specs       how `synbench-fast run` names the encoders, a line each; fetches and measures nothing, see factories.py
 accuracies  linear probes of every encoder on every data set
 validity    that, then scores of every encoder, and whether they go with the accuracies; --rows FILE prints the tables
             of stored rows and measures nothing
@@ -13,6 +14,7 @@ from pathlib import Path
 import torch
 
 from zoo import SIZE, data, encoders, scores, validity
+from zoo.factories import cache_folder, spec
 from zoo.figure import draw
 from zoo.measure import measure, rows, table
 
@@ -21,7 +23,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="zoo", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", nargs="?", choices=("accuracies", "validity"), default="accuracies")
+    parser.add_argument("what", nargs="?", choices=("specs", "accuracies", "validity"), default="accuracies")
     parser.add_argument("--cache", type=Path, help="folder for files, features and what was measured")
     parser.add_argument("--size", type=int, default=SIZE, help="height and width of the images")
     parser.add_argument("--only", nargs="*", help="names of encoders")
@@ -41,8 +43,12 @@ def _parser() -> argparse.ArgumentParser:
 def main() -> None:
     parser = _parser()
     given = parser.parse_args()
+    if given.what == "specs":
+        wanted = [one.name for one in encoders(cache_folder()) if not given.only or one.name in given.only]
+        print("\n".join(map(spec, wanted)))
+        return
     if given.cache is None and not (given.what == "validity" and given.rows):
-        parser.error("--cache is required, but for validity with --rows")
+        parser.error("--cache is required, but for specs and for validity with --rows")
     torch.set_num_threads(1)
     if given.cache is not None:
         chosen = [one for one in encoders(given.cache) if not given.only or one.name in given.only]

@@ -21,13 +21,16 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from synbench_fast import load_encoder
+
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
 pytest.importorskip("PIL")
 pytest.importorskip("sklearn")
 
 import zoo
-from zoo import fetch, keras, measure, networks, onnx_graph, probe, tfjs, trivial, twins
+from zoo import factories, fetch, keras, measure, networks, onnx_graph, probe, tfjs, trivial, twins
+from zoo.__main__ import main
 from zoo.catalog import NETWORKS
 from zoo.graph import Graph, Pool, PRelu, Scale
 from zoo.halves import data_halves, network_halves
@@ -489,3 +492,38 @@ def test_measured_rows_are_kept(tmp_path, monkeypatch, capsys):
     assert "| colour-means | nothing | - | both | 3 | 0 | 1.000 ± 0.000 | 0.500 |" in measure.table(
         [row, twin]
     )
+
+
+# ---------------------------------------------------------------- the command line
+
+
+def test_every_encoder_has_a_factory(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("ZOO_CACHE", str(tmp_path))
+    names = [one.name for one in zoo.encoders(tmp_path)]
+    specs = [factories.spec(name) for name in names]
+    assert len(set(specs)) == len(names)
+    assert all(callable(getattr(factories, one.rpartition(":")[2])) for one in specs)
+    monkeypatch.setattr(sys, "argv", ["zoo", "specs", "--only", "mobilenetv2", "mobilenetv2 (twin)"])
+    main()
+    assert capsys.readouterr().out.splitlines() == [
+        "python:zoo.factories:mobilenetv2", "python:zoo.factories:mobilenetv2_twin",
+    ]  # fmt: skip
+
+
+def test_an_encoder_of_the_zoo_by_its_spec(tmp_path, monkeypatch):
+    """A network that is made here instead of fetched, its twin, and a trivial encoder."""
+    monkeypatch.setenv("ZOO_CACHE", str(tmp_path / "cache"))
+    folders = []
+
+    def build(network, cache):
+        folders.append(cache)
+        return nn.Sequential(nn.Conv2d(3, 8, 5, stride=4), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+
+    monkeypatch.setattr(zoo, "build", build)
+    x = torch.rand(4, 3, 64, 64)
+    for name, width in (("mobilenetv2", 8), ("mobilenetv2 (twin)", 8), ("colour-means", 3)):
+        found = load_encoder(factories.spec(name))
+        assert (found.info.input_shape, found.info.feature_dim) == ((3, 64, 64), width)
+        if width == 3:
+            close(found(x), x.mean((2, 3)))
+    assert folders == [tmp_path / "cache"] * 2
