@@ -1,4 +1,4 @@
-"""`synbench-fast demo`: three encoders scored without data, then checked on real digits, on a CPU."""
+"""`synbench-fast demo`: three encoders scored without data, then checked on real images, on a CPU."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 
+from synbench_fast.demos.digits import scenes
 from synbench_fast.demos.digits.report import DemoReport, DemoRow, Repeats, agreement, render
 from synbench_fast.engine.score import score
 from synbench_fast.errors import SynbenchError
@@ -22,7 +23,7 @@ __all__ = ["DemoReport", "DemoRow", "Repeats", "agreement", "render", "run_demo"
 EPS = (0.0, 0.2)
 THRESHOLDS = (0.6, 0.7, 0.8, 0.9)
 SHOWN_THRESHOLD = 0.7
-RADII = (0.25, 0.5)
+RADII = (0.05, 0.15)
 
 
 @dataclass(frozen=True)
@@ -33,10 +34,11 @@ class _Plan:
     attack_steps: int
     scales: int
     samples: int
+    preset: str  # of the structure score
 
 
-_FULL = _Plan(runs=3, epochs=20, train_steps=5, attack_steps=20, scales=49, samples=2048)
-_QUICK = _Plan(runs=2, epochs=4, train_steps=3, attack_steps=5, scales=12, samples=512)
+_FULL = _Plan(runs=3, epochs=20, train_steps=3, attack_steps=10, scales=49, samples=2048, preset="standard")
+_QUICK = _Plan(runs=2, epochs=3, train_steps=1, attack_steps=3, scales=6, samples=256, preset="quick")
 
 
 def run_demo(
@@ -64,16 +66,16 @@ def run_demo(
             f"out: expected a folder that can be written, got {out}: {error.strerror}"
         ) from None
 
-    data = real.load(seed)
-    results: dict[str, list[Result]] = {kind: [] for kind in real.KINDS}
-    shares: dict[str, list[list[float]]] = {kind: [] for kind in real.KINDS}
+    data = scenes.load(seed)
+    results: dict[str, list[Result]] = {kind: [] for kind in scenes.KINDS}
+    shares: dict[str, list[list[float]]] = {kind: [] for kind in scenes.KINDS}
     paths: list[Path] = []
     # Nets this small lose time to a second thread, and the order of the sums would depend on the core count.
     with known_state(threads=1):
-        for kind, run in product(real.KINDS, range(plan.runs)):
+        for kind, run in product(scenes.KINDS, range(plan.runs)):
             label = f"{kind}, run {run + 1} of {plan.runs}"
             say(f"{label}: train")
-            encoder = real.train(
+            encoder = scenes.train(
                 kind,
                 data,
                 seed=seed * plan.runs + run,
@@ -84,11 +86,13 @@ def run_demo(
             say(f"{label}: score without data")
             result = score(
                 encoder,
-                input_shape=real.SHAPE,
+                input_shape=scenes.SHAPE,
                 eps=EPS,
                 thresholds=THRESHOLDS,
                 scales=plan.scales,
                 samples=plan.samples,
+                preset=plan.preset,
+                structure=True,
                 mean=(data.mean,),
                 std=(data.std,),
                 seed=seed,
@@ -101,7 +105,7 @@ def run_demo(
             kept = real.survivors(model, data.test_x, data.test_y, RADII, steps=plan.attack_steps, seed=seed)
             shares[kind].append(kept.double().mean(dim=1).tolist())
 
-    rows = tuple(_row(kind, results[kind], shares[kind]) for kind in real.KINDS)
+    rows = tuple(_row(kind, results[kind], shares[kind]) for kind in scenes.KINDS)
     say("plot")
     plot = plot_curves(out / "curves.png", results)
     return DemoReport(
@@ -119,8 +123,11 @@ def run_demo(
 def _row(kind: str, results: list[Result], shares: list[list[float]]) -> DemoRow:
     scores = {eps: [result.score(eps, SHOWN_THRESHOLD) for result in results] for eps in EPS}
     clean, *attacked = (Repeats(tuple(column)) for column in zip(*shares, strict=True))
+    structure = [result.structure for result in results if result.structure is not None]
     return DemoRow(
         name=kind,
+        structure=Repeats(tuple(one.score for one in structure)),
+        structure_stderr=Repeats(tuple(one.stderr for one in structure)),
         score={eps: Repeats(tuple(one.score for one in found)) for eps, found in scores.items()},
         score_stderr={eps: Repeats(tuple(one.stderr for one in found)) for eps, found in scores.items()},
         accuracy=clean,
