@@ -12,7 +12,8 @@ for the same ridge (Sherman and Morrison), where e = x_i - m_k and c = n_k / ((n
     d_j = (x_i - m_j)' P (x_i - m_j) + c ((x_i - m_j)' P e)^2 / (1 - c e'Pe)    for j != k
 
 The ridge makes the classifier independent of how N compares with F, and its accuracy that of a classifier trained on
-n_k samples per class: it grows with n_k and estimates nothing beyond them.
+n_k samples per class: it grows with n_k and estimates nothing beyond them. Without a ridge the classifier is defined on
+the directions that vary within the classes; `multiclass` estimates from it what more samples would reach.
 """
 
 from __future__ import annotations
@@ -28,7 +29,16 @@ from torch import Tensor
 
 from synbench_fast.errors import SynbenchError
 
-__all__ = ["RIDGE", "ClassAccuracy", "LeftOut", "class_accuracy", "left_out_distances", "worst_pair"]
+__all__ = [
+    "RIDGE",
+    "ClassAccuracy",
+    "LeftOut",
+    "class_accuracy",
+    "counted",
+    "in_deviations",
+    "left_out_distances",
+    "worst_pair",
+]
 
 RIDGE = 0.3
 ROUNDING = 1e-6  # of a float32 feature: one that varies less beside its size is taken for constant
@@ -40,11 +50,15 @@ class LeftOut:
 
     Attributes:
         distances: float64 [G, N, K] for every ridge; the smallest is the class.
+        means: float64 [G, K, R] class means times P^(1/2), in the R directions that vary within the classes.
         labels: int64 [N].
+        gap: the largest distance of two class means outside of these directions, in the units of the features.
     """
 
     distances: Tensor
+    means: Tensor
     labels: Tensor
+    gap: float
 
     @property
     def right(self) -> Tensor:
@@ -116,11 +130,20 @@ def class_accuracy(x: Tensor, labels: Tensor, ridge: float = RIDGE) -> ClassAccu
     The standard error takes the classes as given and the samples as independent: sqrt(sum_k p_k (1 - p_k) / (n_k - 1)) / K,
     with each p_k at least one sample away from 0 and 1.
     """
+    return counted(left_out_distances(in_deviations(x), labels, [ridge]))
+
+
+def in_deviations(x: Tensor) -> Tensor:
+    """Features [N, F'] in float64, each divided by its deviation over all samples, without those that are constant."""
     x = _finite(x.double())
     deviation = x.std(0)
     live = deviation > ROUNDING * x.abs().amax(0)
-    found = left_out_distances(x[:, live] / deviation[live], labels, [ridge])
-    right, labels = found.right[0].cpu(), labels.long().cpu()
+    return x[:, live] / deviation[live]
+
+
+def counted(found: LeftOut) -> ClassAccuracy:
+    """What the left-out distances of the first ridge say."""
+    right, labels = found.right[0].cpu(), found.labels.cpu()
     count = torch.bincount(labels)
     share = torch.zeros(len(count), dtype=torch.float64).index_add_(0, labels, right) / count
     safe = share.clamp(0.5 / count, 1 - 0.5 / count)
@@ -133,7 +156,9 @@ def class_accuracy(x: Tensor, labels: Tensor, ridge: float = RIDGE) -> ClassAccu
         / count[:, None]
     )
     pairs.fill_diagonal_(math.nan)
-    return ClassAccuracy(float(share.mean()), float(variance.sqrt()), share.numpy(), pairs.numpy(), len(x))
+    return ClassAccuracy(
+        float(share.mean()), float(variance.sqrt()), share.numpy(), pairs.numpy(), len(labels)
+    )
 
 
 def left_out_distances(x: Tensor, labels: Tensor, ridges: Sequence[float]) -> LeftOut:
@@ -142,14 +167,15 @@ def left_out_distances(x: Tensor, labels: Tensor, ridges: Sequence[float]) -> Le
     Args:
         x: features [N, F], any real dtype; computed in float64.
         labels: [N], integers 0 ... K - 1, each at least twice.
-        ridges: G positive numbers g, in units of the mean variance of a feature within the classes.
+        ridges: G numbers g of at least 0, in units of the mean variance of a feature within the classes. Without a
+            ridge only the directions that vary within the classes count.
 
     Raises:
-        SynbenchError: a class with fewer than 2 samples, features that are not finite, a ridge that is not positive.
+        SynbenchError: a class with fewer than 2 samples, features that are not finite, a ridge below 0.
     """
     x, labels = _finite(x.double()), labels.long()
-    if any(not 0 < one < float("inf") for one in ridges):
-        raise SynbenchError(f"ridges: expected positive numbers, got {list(ridges)}")
+    if any(not 0 <= one < float("inf") for one in ridges):
+        raise SynbenchError(f"ridges: expected numbers of at least 0, got {list(ridges)}")
     count = torch.bincount(labels)
     if len(count) < 2 or int(count.min()) < 2:
         raise SynbenchError("labels: expected at least 2 classes with at least 2 samples each")
@@ -160,7 +186,8 @@ def left_out_distances(x: Tensor, labels: Tensor, ridges: Sequence[float]) -> Le
     scale = centred.square().sum() / (n - classes) / x.shape[1]  # tr(S)/F
     if not float(scale) > 0:
         zero = _squared(x, means)[None].expand(len(ridges), -1, -1)
-        return LeftOut(zero, labels)
+        none = means.new_zeros(len(ridges), classes, 0)
+        return LeftOut(zero, none, labels, _largest_gap(means, none[0]))
     variances, basis = _spectrum(centred, n - classes)
     # Coordinates along the directions that vary; what is left of a vector has P = 1 / ridge.
     samples, middles = x @ basis, means @ basis
@@ -168,11 +195,13 @@ def left_out_distances(x: Tensor, labels: Tensor, ridges: Sequence[float]) -> Le
     own = count[labels].double()
     share = own / ((own - 1) * (n - classes))
     here = torch.arange(n, device=x.device)
-    left = []
+    left, whitened = [], []
     for ridge in ridges:
         weight = 1 / (variances + ridge * scale)
         turned, centres = samples * weight.sqrt(), middles * weight.sqrt()
-        distance = _squared(turned, centres) + rest / (ridge * scale)
+        distance = _squared(turned, centres)
+        if ridge > 0:
+            distance = distance + rest / (ridge * scale)
         e = turned - centres[labels]
         leverage = e.square().sum(1)  # e'Pe: e has no part outside of the directions that vary
         cross = (turned * e).sum(1)[:, None] - e @ centres.T
@@ -180,7 +209,14 @@ def left_out_distances(x: Tensor, labels: Tensor, ridges: Sequence[float]) -> Le
         out = distance + (share / down)[:, None] * cross.square()
         out[here, labels] = (own / (own - 1)).square() * leverage / down
         left.append(out)
-    return LeftOut(torch.stack(left), labels)
+        whitened.append(centres)
+    return LeftOut(torch.stack(left), torch.stack(whitened), labels, _largest_gap(means, middles))
+
+
+def _largest_gap(means: Tensor, inside: Tensor) -> float:
+    """Largest distance of two means [K, F] that is not in their coordinates `inside` [K, R]."""
+    means, inside = means - means.mean(0), inside - inside.mean(0)
+    return float((_squared(means, means) - _squared(inside, inside)).clamp_min(0).max().sqrt())
 
 
 def _squared(a: Tensor, b: Tensor) -> Tensor:

@@ -133,5 +133,5 @@ def test_refusals() -> None:
     for value in (math.nan, math.inf):  # one feature, which must not pass for a constant one
         with refused("features: expected finite values, got NaN or infinity"):
             class_accuracy(x.index_fill(1, torch.tensor([2]), value), labels)
-    with refused("ridges: expected positive numbers, got [0.0]"):
-        left_out_distances(x, labels, (0.0,))
+    with refused("ridges: expected numbers of at least 0, got [-0.1]"):
+        left_out_distances(x, labels, (-0.1,))
