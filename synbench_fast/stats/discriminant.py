@@ -51,12 +51,14 @@ class LeftOut:
     Attributes:
         distances: float64 [G, N, K] for every ridge; the smallest is the class.
         means: float64 [G, K, R] class means times P^(1/2), in the R directions that vary within the classes.
+        samples: float64 [G, N, R] the samples in the same coordinates.
         labels: int64 [N].
         gap: the largest distance of two class means outside of these directions, in the units of the features.
     """
 
     distances: Tensor
     means: Tensor
+    samples: Tensor
     labels: Tensor
     gap: float
 
@@ -127,10 +129,74 @@ def _finite(x: Tensor) -> Tensor:
 def class_accuracy(x: Tensor, labels: Tensor, ridge: float = RIDGE) -> ClassAccuracy:
     """Left-out accuracy of K classes from features x [N, F] and labels [N], see the module; errors as there.
 
-    The standard error takes the classes as given and the samples as independent: sqrt(sum_k p_k (1 - p_k) / (n_k - 1)) / K,
-    with each p_k at least one sample away from 0 and 1.
+    The standard error takes the classes as given and the samples as independent. Its square is
+
+        sum_k p_k (1 - p_k) / (n_k - 1) / K^2 + max(0, `trained_variance`)
+
+    with each p_k at least half a sample away from 0 and 1.
     """
-    return counted(left_out_distances(in_deviations(x), labels, [ridge]))
+    found = left_out_distances(in_deviations(x), labels, [ridge])
+    share, pairs = counted(found)
+    count = torch.bincount(found.labels).cpu().numpy()
+    safe = share.clip(0.5 / count, 1 - 0.5 / count)
+    variance = float((safe * (1 - safe) / (count - 1)).sum()) / len(count) ** 2
+    variance += max(0.0, trained_variance(found))
+    return ClassAccuracy(float(share.mean()), math.sqrt(variance), share, pairs, len(x))
+
+
+def trained_variance(found: LeftOut) -> float:
+    """What the samples add to the variance of the mean accuracy by training the classifiers of others; first ridge.
+
+    Sample j moves the margin M_i of sample i, the least distance to another class c less that to its own class y, by
+
+        J_ij = 2 (x_i - m_y)'P e_j [j in y] / n_y - 2 (x_i - m_c)'P e_j [j in c] / n_c
+               - (((x_i - m_c)'P e_j)^2 - ((x_i - m_y)'P e_j)^2) / nu
+
+    and with it the accuracy by t_j = sum_i w_i J_ij, w_i the density of M_i at 0 by a normal kernel over n_i K. With
+    o_j = (right_j - p_y) / (n_j K), all of them less the mean of their class, the variance is
+
+        sum_j [2 o_j t_j + t_j^2 - sum_i (w_i J_ij)^2 - sum_i w_i J_ij w_j J_ji].
+
+    The third term takes off the noise of t_j, so that only pairs of samples count that j moves both. The last one takes off
+    what 2 o_j t_j has twice: o_j holds w_j J_ji, too. The sum may be negative. Takes memory for a few matrices [N, N].
+    """
+    labels, distance, centres = found.labels, found.distances[0], found.means[0]
+    count = torch.bincount(labels)
+    each, classes, n = count[labels].double(), len(count), len(labels)
+    own = distance.gather(1, labels[:, None])[:, 0]
+    nearest, other = distance.scatter(1, labels[:, None], torch.inf).min(1)
+    width = _kernel_width(nearest - own)
+    if not width > 0 or centres.shape[1] == 0:
+        return 0.0
+    density = torch.exp(-((nearest - own) / width).square() / 2) / (width * math.sqrt(2 * math.pi))
+    weight = (density / (each * classes))[:, None]
+    right = found.right[0]
+    own_part = _class_centred(right[:, None], labels, count)[:, 0] / (each * classes)
+    e = found.samples[0] - centres[labels]
+    product, to_mean = found.samples[0] @ e.T, centres @ e.T
+    near, far = product - to_mean[labels], product - to_mean[other]
+    moved = (near.square() - far.square()) / (n - classes)
+    moved += 2 * (near * (labels[:, None] == labels) - far * (other[:, None] == labels)) / each
+    moved = weight * moved.fill_diagonal_(0.0)
+    moved = _class_centred(moved.T, labels, count).T
+    t = moved.sum(0)
+    part = 2 * own_part * t + t.square() - moved.square().sum(0) - (moved * moved.T).sum(0)
+    return float((part * each / (each - 1)).sum())
+
+
+def _kernel_width(values: Tensor) -> float:
+    """Width of a normal kernel for the density of values [N] (Silverman 1986), from the smaller of two deviations."""
+    low, high = torch.quantile(values, torch.tensor([0.25, 0.75], dtype=values.dtype, device=values.device))
+    between = float(high - low) / 1.349
+    deviation = float(values.std())
+    narrow = min(between, deviation) if between > 0 else deviation
+    return 1.06 * narrow * math.pow(len(values), -0.2)
+
+
+def _class_centred(values: Tensor, labels: Tensor, count: Tensor) -> Tensor:
+    """[N, M] less the mean of their class."""
+    sums = values.new_zeros(len(count), values.shape[1]).index_add_(0, labels, values)
+    return values - (sums / count[:, None])[labels]
 
 
 def in_deviations(x: Tensor) -> Tensor:
@@ -141,14 +207,11 @@ def in_deviations(x: Tensor) -> Tensor:
     return x[:, live] / deviation[live]
 
 
-def counted(found: LeftOut) -> ClassAccuracy:
-    """What the left-out distances of the first ridge say."""
-    right, labels = found.right[0].cpu(), found.labels.cpu()
+def counted(found: LeftOut) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """`by_class` [K] and `pairs` [K, K] of `ClassAccuracy` from the left-out distances of the first ridge."""
+    right, labels, distance = found.right[0].cpu(), found.labels.cpu(), found.distances[0].cpu()
     count = torch.bincount(labels)
     share = torch.zeros(len(count), dtype=torch.float64).index_add_(0, labels, right) / count
-    safe = share.clamp(0.5 / count, 1 - 0.5 / count)
-    variance = (safe * (1 - safe) / (count - 1)).sum() / len(count) ** 2
-    distance = found.distances[0].cpu()
     own = distance.gather(1, labels[:, None])
     nearer = (own < distance).double() + 0.5 * (own == distance).double()
     pairs = (
@@ -156,9 +219,7 @@ def counted(found: LeftOut) -> ClassAccuracy:
         / count[:, None]
     )
     pairs.fill_diagonal_(math.nan)
-    return ClassAccuracy(
-        float(share.mean()), float(variance.sqrt()), share.numpy(), pairs.numpy(), len(labels)
-    )
+    return share.numpy(), pairs.numpy()
 
 
 def left_out_distances(x: Tensor, labels: Tensor, ridges: Sequence[float]) -> LeftOut:
@@ -187,7 +248,7 @@ def left_out_distances(x: Tensor, labels: Tensor, ridges: Sequence[float]) -> Le
     if not float(scale) > 0:
         zero = _squared(x, means)[None].expand(len(ridges), -1, -1)
         none = means.new_zeros(len(ridges), classes, 0)
-        return LeftOut(zero, none, labels, _largest_gap(means, none[0]))
+        return LeftOut(zero, none, none.new_zeros(len(ridges), n, 0), labels, _largest_gap(means, none[0]))
     variances, basis = _spectrum(centred, n - classes)
     # Coordinates along the directions that vary; what is left of a vector has P = 1 / ridge.
     samples, middles = x @ basis, means @ basis
@@ -195,7 +256,7 @@ def left_out_distances(x: Tensor, labels: Tensor, ridges: Sequence[float]) -> Le
     own = count[labels].double()
     share = own / ((own - 1) * (n - classes))
     here = torch.arange(n, device=x.device)
-    left, whitened = [], []
+    left, whitened_means, turned_samples = [], [], []
     for ridge in ridges:
         weight = 1 / (variances + ridge * scale)
         turned, centres = samples * weight.sqrt(), middles * weight.sqrt()
@@ -209,8 +270,10 @@ def left_out_distances(x: Tensor, labels: Tensor, ridges: Sequence[float]) -> Le
         out = distance + (share / down)[:, None] * cross.square()
         out[here, labels] = (own / (own - 1)).square() * leverage / down
         left.append(out)
-        whitened.append(centres)
-    return LeftOut(torch.stack(left), torch.stack(whitened), labels, _largest_gap(means, middles))
+        whitened_means.append(centres)
+        turned_samples.append(turned)
+    distances, whitened, coordinates = (torch.stack(one) for one in (left, whitened_means, turned_samples))
+    return LeftOut(distances, whitened, coordinates, labels, _largest_gap(means, middles))
 
 
 def _largest_gap(means: Tensor, inside: Tensor) -> float:

@@ -181,12 +181,13 @@ def multiclass(x: Tensor, labels: Tensor, names: list[int], estimator: str) -> M
 def _result(
     left: LeftOut, model: _Model, names: list[int], estimator: str, feature_dim: int
 ) -> MulticlassResult:
-    found, design = counted(left), model.design
+    share, nearer = counted(left)
+    design = model.design
     luck = _Luck.of(left, model)
-    pairs = _pairs(estimator, found.pairs, luck.each, model)
+    pairs = _pairs(estimator, nearer, luck.each, model)
     kinds = (
-        _Kind.of_pairs(found.pair_accuracy, luck.pairs, model),
-        _Kind.of_classes(found.accuracy, luck.all_classes, model),
+        _Kind.of_pairs(float(np.nanmean(nearer)), luck.pairs, model),
+        _Kind.of_classes(float(share.mean()), luck.all_classes, model),
     )
     mean, every = (one.combined(estimator) for one in kinds)
     warnings = [] if estimator == "counted" else _doubts(model, kinds)
