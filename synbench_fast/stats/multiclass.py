@@ -14,8 +14,10 @@ are drawn towards their mean until they are spread as the true ones are: their v
 the noise that is left, that of the mean of f with standard error h, moves all pairs alike: P is taken as
 2 P(f) - (P(f + h) + P(f - h))/2, and its standard error is |P(f + h) - P(f - h)|/2; likewise T.
 
-Two things that a normal interval does not hold are looked for, and errors and intervals are withheld where they are found: margins
-that are not Gaussian (the count exceeds T by 2 of its errors) where P - T matters (`_Kind.doubt`), and no signal (the mean of f is below 2 h). `counted` needs neither.
+Three things that a normal interval does not hold are looked for, and errors and intervals are withheld where they are found: margins
+that are not Gaussian (the count exceeds T by 2 of its errors) where P - T matters (`_Kind.doubt`), an accuracy of which
+more would be computed than counted (P - T is above T less that of guessing), and no signal (the mean of f is below 2 h). `counted` needs
+none of them.
 
 The error of a count, beyond what follows from G, is that of what is left of the indicators "is right" after their regression on
 the margins, class by class. It and the error of G are independent for Gaussian features, and are added in quadrature.
@@ -229,6 +231,8 @@ def _doubts(model: _Model, kinds: tuple[_Kind, ...]) -> list[str]:
     found = []
     if any(one.surplus > 2 and one.doubt > DOUBT for one in kinds):
         found.append(f"{WITHHELD}: {NON_GAUSSIAN}, and the correction of the counts may be wrong")
+    if any(one.population.value - one.trained.value > one.trained.value - one.chance for one in kinds):
+        found.append(f"{WITHHELD}: most of an accuracy would be computed, not counted, take more samples")
     off = ~np.eye(model.design.classes, dtype=bool)
     if float(model.spread[off].mean()) < 2 * model.shift_stderr:
         found.append(f"{WITHHELD}: the classes are hardly told apart, take more samples")
@@ -240,18 +244,19 @@ class _Kind:
     """One kind of accuracy: as counted, and as Gaussian classes have it.
 
     count, luck: the count, and its standard error beyond what the noise of G does to it. trained, population: T and P of the
-    module. noise: standard error of the simulation that gave T, P, and P - T.
+    module. chance: the accuracy of guessing. noise: standard error of the simulation that gave T, P, and P - T.
     """
 
     count: float
     luck: float
     trained: _Value
     population: _Value
+    chance: float
     noise: tuple[float, float, float] = (0.0, 0.0, 0.0)
 
     @classmethod
     def of_pairs(cls, count: float, luck: float, model: _Model) -> _Kind:
-        return cls(count, luck, model.pairs(pair_trained), model.pairs(pair_population))
+        return cls(count, luck, model.pairs(pair_trained), model.pairs(pair_population), 0.5)
 
     @classmethod
     def of_classes(cls, count: float, luck: float, model: _Model) -> _Kind:
@@ -259,7 +264,14 @@ class _Kind:
         both = (found.trained[0], found.population[0])
         variances = [one * (1 - one) for one in both] + [found.apart[0]]
         noise = np.sqrt(np.array(variances) / found.draws).tolist()
-        return cls(count, luck, _Value.of(found.trained), _Value.of(found.population), tuple(noise))
+        return cls(
+            count,
+            luck,
+            _Value.of(found.trained),
+            _Value.of(found.population),
+            1 / model.design.classes,
+            tuple(noise),
+        )
 
     @property
     def surplus(self) -> float:

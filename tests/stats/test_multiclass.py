@@ -184,6 +184,8 @@ def test_intervals_without_ground_are_withheld() -> None:
     assert not evaluated(x * gain, y, estimator="counted").warnings
     none = evaluated(*drawn(np.zeros((4, 20)), 20, 3))
     assert any("hardly told apart" in one for one in none.warnings)
+    few = evaluated(*drawn(means_of(20, 60, 3.0), 5, 3))
+    assert any("would be computed, not counted" in one for one in few.warnings)
 
 
 def test_refusals() -> None:
