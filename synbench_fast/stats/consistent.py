@@ -294,7 +294,7 @@ def _reach(
     slope = by_limit * curve.slope
     slope = slope - torch.where(signal, density * gaussian.reach_slope(curve.here, curve.k_here, prior), 0.0)
     # The mean of the margins moves with its samples, and so does the midpoint, which one class gains from.
-    right_side = ((margin > 0) * found.side).mean(0)
+    right_side = (_right(margin) * found.side).mean(0)
     by_mean = (ratio + right_side * found.side) * found.centred * found.per_class / here
     influence = (
         _within(positive, found.side) / (n * here) - by_mean + slope * moved - right_side / here * by_k
@@ -367,7 +367,7 @@ def _jumps(shifted: Tensor, side: Tensor, error: float) -> Tensor:
     accuracy jumps.
     """
     n = len(shifted)
-    here = (shifted > 0).double().mean(0)
-    moved = [((shifted + sign * error * side > 0).double().mean(0) - here).square() for sign in (1, -1)]
-    near = (shifted.abs() < error).double().mean(0)
+    here = _right(shifted).mean(0)
+    moved = [(_right(shifted + sign * error * side).mean(0) - here).square() for sign in (1, -1)]
+    near = (_right(shifted + error) - _right(shifted - error)).mean(0)
     return ((moved[0] + moved[1]) / 2 - near / n).clamp_min(0)  # twice what counting gives

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -89,6 +90,36 @@ def test_counts_without_a_correction_are_counts(prior: float) -> None:
         reach = max(1.0, np.maximum(0, beyond).mean() / float(seen.t[e]))
         assert float(found.reach[e]) == pytest.approx(reach)
     assert bool((found.correction == 0).all()) and bool((found.by_t == 0).all())
+
+
+def test_rounding_of_a_margin_decides_nothing() -> None:
+    """A quarter of the margins is 0 but for rounding, half become it when the midpoint moves by its error."""
+    x, y, _ = drawn(64, 4, t=1.0)
+    stats = feature_stats(torch.from_numpy(x[0]), torch.from_numpy(y[0]))
+    eps = (0.0, 0.3)
+    solved = start_solving(stats, eps, "auto")().solution
+    labels = torch.from_numpy(y[0])
+    left_out = leave_one_out(torch.from_numpy(x[0]), labels, stats, solved.ridge)
+    seen = margins(left_out.margin, labels)
+    kind, error = torch.arange(64)[:, None] // 2 % 4, math.sqrt(stats.c0)
+    unit = torch.where(kind == 0, 0.0, torch.where(kind < 3, error, seen.unit))
+
+    def of(moved: float, corrected: bool) -> Any:
+        found = replace(
+            seen, unit=unit + moved * (kind < 3) * torch.sign(torch.randn(unit.shape, generator=rng))
+        )
+        return counts(found, left_out, solved, stats, torch.tensor(eps).double(), 0.5, corrected=corrected)
+
+    rng = torch.Generator().manual_seed(0)
+    for corrected in (False, True):
+        exact = of(0.0, corrected)
+        assert float(exact.jumps[0, 0]) > 0
+        for _ in range(3):
+            found = of(3e-10, corrected)
+            for name in ("accuracy", "reach", "robust_accuracy", "jumps", "by_t", "correction"):
+                torch.testing.assert_close(getattr(found, name), getattr(exact, name), rtol=1e-8, atol=1e-9)
+            for one, other in zip(found.influence, exact.influence, strict=True):
+                torch.testing.assert_close(one, other, rtol=1e-8, atol=1e-9)
 
 
 @pytest.mark.parametrize("estimator", ["consistent", "counted"])
