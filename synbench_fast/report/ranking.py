@@ -126,7 +126,7 @@ def _note(board: Board, usable: NDArray[np.bool_], keep: NDArray[np.bool_]) -> s
     )
     if doubtful:
         notes.append(
-            f"{NON_GAUSSIAN} of {doubtful}: estimator gaussian may rank them wrongly, consistent does not"
+            f"{NON_GAUSSIAN} of {doubtful}: estimator gaussian has no interval where counting refutes them, consistent counts them"
         )
     if not usable.all():
         notes.append(f"{int((~usable).sum())} not ranked: no influences that can be compared")
