@@ -254,7 +254,7 @@ def test_means_of_blocks(installed: Path) -> None:
     assert one.covariance is not None and two.covariance is not None and both.covariance is not None
     np.testing.assert_allclose(both.covariance, (4 * one.covariance + two.covariance) / 9)
     assert one.influence is not None and both.influence is not None
-    np.testing.assert_allclose(both.influence[:, :, :2], 2 / 3 * one.influence)
+    np.testing.assert_allclose(both.influence[:, :, :8], 2 / 3 * one.influence)
     alone = combined(probe.blocks, [replace(one, covariance=None), replace(two, influence=None)])
     assert alone.covariance is None and alone.influence is None
 

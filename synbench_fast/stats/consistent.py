@@ -32,7 +32,7 @@ __all__ = ["GROUP", "Counts", "Margins", "counts", "grouped", "margins", "t_infl
 FAR = 1e6  # deviations; no margin is as large
 ROUNDING = 1e-9  # deviations; a margin as small as that is 0
 TIE = 0.1  # of what leaving a sample out did to its margin; what is left is on neither side
-GROUP = 64  # consecutive samples whose influences are kept as one sum
+GROUP = 16  # consecutive samples whose influences are kept as one sum
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,7 @@ class CurvePoint:
         undecided: [3 E] part of the samples whose margins pile up within the noise of the boundary; 0 unless they do.
         drift: [3 E] accuracy, reach and robust accuracy from all samples minus the mean of those from either half. It is
             noise where width does not bias them, and minus the bias that is left where that falls as 1/N.
-        influence: [2, E', G] what groups of 64 consecutive samples did to accuracy and reach of the first E' budgets.
+        influence: [2, E', G] what groups of 16 consecutive samples did to accuracy and reach of the first E' budgets.
         excess, excess_stderr: [E'] counted accuracy minus that of Gaussian margins with the same t, and its error.
     """
 

@@ -13,6 +13,7 @@ from scipy.stats import norm
 
 import synbench_fast as sb
 from synbench_fast.engine.curve import GAUSSIAN_REFUTED, Curve, Scoring
+from synbench_fast.stats.consistent import GROUP
 from synbench_fast.stats.point import CurvePoint
 
 EPS, THRESHOLDS = (0.0, 0.3), (0.6, 0.8)
@@ -270,7 +271,7 @@ def test_influences_are_stored_to_five_digits() -> None:
     given = [rng.standard_normal((2, 2, 4)) for _ in SCALES]
     points = [point(one, 0.8 * s, influence=x) for s, x in zip(SCALES, given, strict=True)]
     found = one.curve(points).influence
-    assert found is not None and found.group == 64
+    assert found is not None and found.group == GROUP
     np.testing.assert_allclose(found.accuracy, [x[0] for x in given], rtol=5e-5)
     np.testing.assert_allclose(found.reach, [x[1] for x in given], rtol=5e-5)
     assert found.accuracy[0][0][0] == float(f"{given[0][0, 0, 0]:.5g}") != given[0][0, 0, 0]
