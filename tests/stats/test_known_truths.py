@@ -64,18 +64,26 @@ def fields(points: list[CurvePoint], name: str) -> Array:
 
 @pytest.mark.parametrize("name", ["linear", "gain", "gated", "sparse ReLU", "codes"])
 def test_counts_are_within_their_errors_of_the_truth(name: str) -> None:
-    """12 sets of 512 samples: each within 4 errors, on average within 0.02, and the errors are no excuse."""
+    """12 sets of 512 samples: each within 3 errors, and so is their mean, and the errors are no excuse.
+
+    Of 200 accuracies 2 of the gain and 7 of the codes lie beyond 3 errors, and none beyond 4: of 24 one may.
+    """
     points, exact = estimates(name, 12), truth(name)
-    for what, room in (("accuracy", 0.02), ("robust_accuracy", 0.03)):
+    bias = 0.0112 if name == "gain" else 0.0  # of its accuracy, from 100 sets; that falls with N
+    for what in ("accuracy", "robust_accuracy"):
         if (name, what) == ("codes", "robust_accuracy"):
             continue  # an attack takes whole codes, or leaves them
         found, error = fields(points, what), fields(points, f"{what}_stderr")
         distance = np.abs(found - getattr(exact, what))
-        assert np.all(distance < 4 * np.hypot(error, getattr(exact, f"{what}_stderr"))), what
-        assert np.all(np.abs(found.mean(0) - getattr(exact, what)) < room), what
+        error_of_both = np.hypot(error, getattr(exact, f"{what}_stderr"))
+        beyond = int((distance > 3 * error_of_both).sum())
+        assert beyond <= (name in ("gain", "codes")) and np.all(distance < 4 * error_of_both), what
+        of_mean = found.std(0, ddof=1) / 12**0.5
+        assert np.all(np.abs(found.mean(0) - getattr(exact, what)) < 3 * of_mean + bias), what
         assert np.all(np.sqrt(np.square(error).mean(0)) < 0.05), what
-    near = np.abs(fields(points, "bound") - exact.bound) < 4 * fields(points, "bound_stderr")
-    assert near.mean() > 0.9
+    # Beyond 3 errors are 5 of 200 bounds of sparse ReLU, whose mean is too small by two of them.
+    distance = np.abs(fields(points, "bound") - exact.bound) / fields(points, "bound_stderr")
+    assert np.all(distance < (4 if name == "sparse ReLU" else 3))
 
 
 @pytest.mark.parametrize(("name", "least"), [("gain", 0.05), ("sparse ReLU", 0.015)])
