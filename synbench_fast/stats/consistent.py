@@ -27,7 +27,17 @@ from synbench_fast.ops.leave_one_out import LeaveOneOut
 from synbench_fast.ops.robust_solve import RobustSolution
 from synbench_fast.stats import gaussian
 
-__all__ = ["GROUP", "Counts", "Margins", "counts", "grouped", "margins", "t_influence", "unseen"]
+__all__ = [
+    "GROUP",
+    "Counts",
+    "Margins",
+    "counts",
+    "deviation_error",
+    "grouped",
+    "margins",
+    "t_influence",
+    "unseen",
+]
 
 FAR = 1e6  # deviations; no margin is as large
 ROUNDING = 1e-9  # deviations; a margin as small as that is 0
@@ -97,6 +107,14 @@ def t_influence(found: Margins, t: Tensor) -> Tensor:
     """[N, E] influence of each sample on a t [E] of these margins; its square sums up to the variance at fixed w."""
     z = found.centred
     return z * found.per_class - t * (z.square() - 1) / (2 * len(found))
+
+
+def deviation_error(found: Margins) -> Tensor:
+    """[E] relative standard error of the deviation of these margins: (mean z^4 - 1)^(1/2) / (2 N^(1/2)).
+
+    It is (2 N)^(-1/2) of Gaussian margins, and about 1/2 where a single one makes up the deviation.
+    """
+    return (found.centred.pow(4).mean(0) - 1).clamp_min(0).sqrt() / (2 * math.sqrt(len(found)))
 
 
 def grouped(values: Tensor, start: int = 0) -> Tensor:

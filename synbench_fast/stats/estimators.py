@@ -23,7 +23,16 @@ from synbench_fast.ops.leave_one_out import leave_one_out
 from synbench_fast.ops.robust_solve import Enqueued, enqueue
 from synbench_fast.ops.score_sweep import PUBLISHED_GROUP, SweepTotals, score_sweep
 from synbench_fast.stats import gaussian
-from synbench_fast.stats.consistent import Counts, Margins, counts, grouped, margins, t_influence, unseen
+from synbench_fast.stats.consistent import (
+    Counts,
+    Margins,
+    counts,
+    deviation_error,
+    grouped,
+    margins,
+    t_influence,
+    unseen,
+)
 from synbench_fast.stats.point import CurvePoint
 from synbench_fast.stats.solve import Solved, check_stats, examine, start_solving
 
@@ -368,6 +377,7 @@ def _looked_at(scale: _Scale, point: CurvePoint, sampled: int, sample: Sample) -
             "correction": found.correction.reshape(-1).numpy(),
             "optimism": found.optimism.numpy(),
             "repeated": found.repeated,
+            "deviation_error": deviation_error(seen).numpy(),
             "undecided": undecided.reshape(-1).numpy(),
         }
     difference = of_accuracy - by_gaussian
@@ -406,6 +416,7 @@ def _certain(point: CurvePoint, scale: _Scale) -> CurvePoint:
         accuracy_stderr=put(point.accuracy_stderr, 1 / n),
         robust_accuracy_stderr=put(point.robust_accuracy_stderr, 1 / n),
         bound_stderr=put(point.bound_stderr, 0.0),
+        deviation_error=None if point.deviation_error is None else put(point.deviation_error, 0.0),
         covariance=covariance + np.diag(missed),
         influence=influence,
         excess=None if point.excess is None else np.where(certain[: len(point.excess)], 0.0, point.excess),

@@ -36,6 +36,7 @@ class CurvePoint:
         optimism: [4, E] by how much the accuracy of fitted samples exceeds that of left-out ones, as counted and as
             expected of Gaussian margins; then the same of the robust accuracy.
         repeated: share of the samples whose margin equals that of another one, as with features that take few values.
+        deviation_error: [E] relative standard error of the deviation of the margins, from their fourth moment.
         undecided: [3 E] part of the samples whose margins pile up within the noise of the boundary; 0 unless they do.
         drift: [3 E] accuracy, reach and robust accuracy from all samples minus the mean of those from either half. It is
             noise where width does not bias them, and minus the bias that is left where that falls as 1/N.
@@ -65,6 +66,7 @@ class CurvePoint:
     covariance: Array | None = None
     correction: Array | None = None
     optimism: Array | None = None
+    deviation_error: Array | None = None
     undecided: Array | None = None
     repeated: float = 0.0
     drift: Array | None = None

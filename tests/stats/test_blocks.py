@@ -208,7 +208,7 @@ def test_a_combination_is_the_weighted_mean_of_its_blocks() -> None:
             assert getattr(both, name)[e] == pytest.approx(expected), name
         reach = sum(w * one.accuracy[e] * one.bound[e] for w, one in zip(weight, points, strict=True))
         assert both.bound[e] == pytest.approx(reach / both.accuracy[e])
-        for name in ("stderr", "accuracy_stderr", "bound_stderr", "excess_stderr"):
+        for name in ("stderr", "accuracy_stderr", "bound_stderr", "excess_stderr", "deviation_error"):
             errors = [w * getattr(one, name)[e] for w, one in zip(weight, points, strict=True)]
             assert getattr(both, name)[e] == pytest.approx(math.hypot(*errors)), name
         for name in ("correction", "drift", "undecided", "excess"):

@@ -15,7 +15,7 @@ from scipy.stats import norm
 import synbench_fast as sb
 from synbench_fast.ops.feature_stats import feature_stats
 from synbench_fast.ops.leave_one_out import leave_one_out
-from synbench_fast.stats.consistent import GROUP, counts, grouped, margins, t_influence
+from synbench_fast.stats.consistent import GROUP, counts, deviation_error, grouped, margins, t_influence
 from synbench_fast.stats.solve import start_solving
 
 
@@ -55,6 +55,24 @@ def test_margins_are_in_units_of_their_deviation() -> None:
         assert torch.allclose(one.centred[y == label].mean(0), torch.zeros(3).double(), atol=1e-12)
     still = margins(torch.full((4, 1), 2.0, dtype=torch.float64), torch.tensor([0, 1, 0, 1]))
     assert bool(still.unit.isfinite().all()) and bool(still.t.isfinite().all())
+
+
+@pytest.mark.parametrize("kind", ["normal", "laplace", "exponential"])
+def test_the_error_of_the_deviation_is_its_spread(kind: str) -> None:
+    """2000 sets of 400 margins of two classes. Their fourth moments, 3, 6 and 9, give 0.035, 0.056 and 0.071."""
+    rng = np.random.default_rng(1)
+    drawn_margins = torch.from_numpy(1.5 + getattr(rng, kind)(size=(400, 2000)))
+    found = margins(drawn_margins, torch.arange(400) % 2)
+    spread = float((found.deviation / found.deviation.mean()).std())
+    fourth = {"normal": 3, "laplace": 6, "exponential": 9}[kind]
+    assert spread == pytest.approx(math.sqrt((fourth - 1) / 400) / 2, rel=0.06)
+    assert float(deviation_error(found).median()) == pytest.approx(spread, rel=0.12)
+
+
+def test_a_single_margin_that_makes_up_the_deviation() -> None:
+    margin = torch.zeros(500, 1, dtype=torch.float64)
+    margin[7] = 1.0
+    assert float(deviation_error(margins(margin, torch.arange(500) % 2))) == pytest.approx(0.5, abs=0.01)
 
 
 @pytest.mark.parametrize("start", [0, 1, GROUP - 1, GROUP, 3 * GROUP + 5])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import cache
 from typing import Any
@@ -131,6 +132,38 @@ def test_useless_features_have_a_robust_area_of_one_half() -> None:
     values = np.array([one.value for one in areas])
     assert abs(values.mean() - 0.5) < 2 * values.std(ddof=1) / 4 + 0.002
     assert np.mean([abs(one.value - 0.5) < 1.96 * one.stderr for one in areas]) >= 0.8
+
+
+def levels(x: Tensor, at: tuple[float, ...]) -> Tensor:
+    """Steps of the mean over the elements, and 8 features that know nothing."""
+    x = x - 0.5
+    steps = [torch.sigmoid(8 * (x @ UNIT - one)) for one in at]
+    return torch.cat([torch.stack(steps, 1), 0.1 * (x - (x @ UNIT)[:, None] * UNIT)[:, :8]], 1)
+
+
+def rare(x: Tensor) -> Tensor:
+    """A feature that hardly any sample activates, beside one that knows little."""
+    x = x - 0.5
+    rest = 0.3 * (x - (x @ UNIT)[:, None] * UNIT)[:, :16]
+    return torch.cat([torch.relu(x @ UNIT - 3)[:, None] + 0.05 * x[:, :1], rest], 1)
+
+
+def test_intervals_that_few_samples_decide_are_withheld() -> None:
+    """512 samples do not show what the levels left and right of the middle, or a rare feature, say of many.
+
+    With a level at the boundary the same features leave little to decide, and mostly keep their intervals.
+    """
+    options: dict[str, Any] = {"samples": 512, "thresholds": (0.6, 0.9), "average": "published"}
+    kept = []
+    for seed in range(4):
+        found = [
+            scored(encoder, seed, **options)
+            for encoder in (rare, lambda x: levels(x, (-2, 2)), lambda x: levels(x, (-2, 0, 2)))
+        ]
+        reasons = [[one.withheld(0.0, threshold) for threshold in (0.6, 0.9)] for one in found]
+        assert reasons[0][0] and all(reasons[1]), (seed, reasons)
+        kept += [one for one in found[2].scores if not math.isnan(one.stderr)]
+    assert len(kept) >= 6 and all(abs(one.score - 1) < 4 * one.stderr + 0.02 for one in kept)
 
 
 MOVES = "scores move with the number of samples"
