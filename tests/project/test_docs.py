@@ -171,7 +171,7 @@ NOT_RUN = {
     r"--to (mlflow|wandb)": "tests/report/test_report.py runs both",
 }
 # Tens of seconds each: run with the slow tests.
-SLOW = r"--tasks full|probe builtin:conv|sensitivity|python:my_encoders"
+SLOW = r"--tasks full|probe builtin:conv|sensitivity|python:benchmarks/"
 
 
 def runnable(line: str) -> bool:
@@ -215,6 +215,7 @@ def test_commands_run(
 ) -> None:
     """All that work offline, in the order of the document, in one folder."""
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "benchmarks").symlink_to(ROOT / "benchmarks")  # encoders that the documents name
     write_files(name, tmp_path)
     for line in flow(name, slow):
         assert run_line(line) == 0, line
