@@ -532,25 +532,19 @@ def test_every_table_is_rectangular(name: str) -> None:
 
 
 def test_operations_and_their_files() -> None:
-    rows = table("README.md", "operation")
-    assert [quoted(row[0])[0] for row in rows] == list(OPERATIONS)
-    for row in rows:
-        operation = quoted(row[0])[0]
-        compiled = "cpp" in OPERATIONS[operation]
-        launches = {
-            "triton": [f"synbench_fast/ops/{operation}_triton.py"],
-            "cuda": [f"csrc/{operation}_cuda.cu", f"synbench_fast/ops/{operation}_cuda.py"],
-        }
-        gpu = [one for backend in OPERATIONS[operation] for one in launches.get(backend, [])]
-        glue = [path for path in [f"synbench_fast/ops/{operation}_cpp.py"] if (ROOT / path).exists()]
-        assert [quoted(cell) for cell in row[1:]] == [
-            [f"synbench_fast/ops/{operation}.py", f"synbench_fast/ops/{operation}_torch.py"],
-            [f"csrc/{operation}.hpp"] if compiled else [],
-            [f"csrc/{operation}_cpu.cpp"] if compiled else [],
-            [f"src/{operation}.cpp", *glue] if compiled else [],
-            gpu,
-            [f"tests/ops/test_{operation}.py"],
-        ]
+    """Every operation has the files that the table in CONTRIBUTING.md names, and no other backend has one."""
+    files = [quoted(row[0]) for row in table("CONTRIBUTING.md", "file")]
+    assert len(files) == 6
+    contract, specification, cpp, cuda, triton, test = files
+    backends = {"cpp": cpp, "cuda": cuda, "triton": triton}
+    for operation, served in OPERATIONS.items():
+        there = [*contract, *specification, *test]
+        there += [one for name, wanted in backends.items() if name in served for one in wanted]
+        absent = [one for name, wanted in backends.items() if name not in served for one in wanted]
+        for one in there:
+            assert (ROOT / one.replace("NAME", operation)).is_file(), (operation, one)
+        for one in absent:
+            assert not (ROOT / one.replace("NAME", operation)).exists(), (operation, one)
 
 
 def test_guide_lists_every_source_preset_and_field() -> None:
