@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
+import typing
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -107,6 +108,11 @@ def table(name: str, first_column: str) -> list[list[str]]:
 
 def quoted(text: str) -> list[str]:
     return re.findall(r"`([^`]+)`", text)
+
+
+def names_of(name: str, first_column: str) -> list[str]:
+    """The names in the first column of a table, sorted; a row may have several."""
+    return sorted(one for row in table(name, first_column) for one in quoted(row[0]))
 
 
 # Documents whose blocks need each other: see test_the_tutorial and test_recipes.
@@ -420,7 +426,7 @@ def test_other_shell_lines() -> None:
         for one in quoted(text):
             if one.startswith("make "):
                 assert one.removeprefix("make ") in targets, name
-    assert [quoted(row[0])[0] for row in table("docs/guide.md", "extra")] == list(extras)
+    assert names_of("docs/guide.md", "extra") == sorted(extras)
 
 
 def test_contributing_lists_every_target() -> None:
@@ -556,12 +562,20 @@ def test_guide_lists_every_source_preset_and_field() -> None:
         numbers = [int(cell.replace(" ", "")) for cell in row[1:]]
         assert (quoted(row[0]), numbers) == ([name], [preset.scales, preset.samples, images, 2 * images])
 
-    fields = [quoted(row[0])[0] for row in table("docs/guide.md", "field")]
-    assert fields == [
-        "schema", "schema_version",
-        *(one.name for one in dataclasses.fields(Result) if not one.name.startswith("schema")),
-    ]  # fmt: skip
     assert f"schema `{SCHEMA}`, version {SCHEMA_VERSION}" in TEXTS["docs/guide.md"]
+
+
+def test_the_reference_has_every_part_of_a_result() -> None:
+    listed = re.findall(r"^::: ([\w.]+)$", TEXTS["docs/api/scores.md"], re.M)
+    hints = typing.get_type_hints(Result).values()
+    parts = {
+        part for hint in hints for part in (hint, *typing.get_args(hint)) if dataclasses.is_dataclass(part)
+    }
+    parts |= {one for hint in hints for part in typing.get_args(hint) for one in typing.get_args(part)}
+    parts = {one for one in parts if dataclasses.is_dataclass(one)}
+    assert len(parts) > 5
+    for one in parts:
+        assert one.__module__ in listed or f"{one.__module__}.{one.__name__}" in listed, one
 
 
 def test_options_that_are_named_exist() -> None:
