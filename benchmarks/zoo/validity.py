@@ -251,15 +251,6 @@ def half_table(rows: Sequence[Row]) -> str:
     return _table(["encoders", "predictor", *(f"{one} data" for one in HALVES)], lines)
 
 
-def data_table(rows: Sequence[Row]) -> str:
-    """Each data set by itself, all encoders."""
-    names = ("structure score", "LogME")
-    lines = [
-        [name, half, *(Cell(rows, ALL, name).text(one) for one in names)] for name, half in data_sets(rows)
-    ]
-    return _table(["data", "half", *names], lines)
-
-
 def data_sets(rows: Sequence[Row]) -> list[tuple[str, str]]:
     """Name and half of every data set, the held-out ones first."""
     found = [(name, one["half"]) for name, one in rows[0]["data"].items()]
@@ -393,7 +384,6 @@ def report(rows: Sequence[Row]) -> str:
             "Spearman's coefficient with accuracy": [coefficient_table(cells)],
             "Halves of encoders and data": [half_table(rows)],
             "The structure score's coefficient less another's": [difference_table(both)],
-            "Data sets one by one": [data_table(rows)],
             "Twins and trivial encoders": [twin_table(rows)],
         }
     )

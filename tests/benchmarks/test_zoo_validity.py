@@ -120,7 +120,6 @@ def test_twins_and_tables():
     assert "| nnn | ImageNet | held-out | 0.300 ± 0.010 | 0.30 | 0.30 | 0.30 | 0.310 | - | 20.0 | 60.0 | 40.0 | 30.0 |" in validity.encoder_table(rows)  # fmt: skip
     up, down = "+1.00 (+1.00 to +1.00)", "-1.00 (-1.00 to -1.00)"
     assert f"| all | structure score | {up} | {down} |" in validity.half_table(rows)
-    assert f"| h | held-out | {up} | {down} |\n| d | development | {down} | {down} |" in validity.data_table(rows)  # fmt: skip
     cells = {data: validity.Cell(rows, "all", data) for data in validity.HALVES[:2]}
     assert f"| structure score | nothing | {up} | {down} |" in validity.coefficient_table(cells)
     assert "| LogME | +2.00 (+2.00 to +2.00) | +0.00 (+0.00 to +0.00) |" in validity.difference_table(cells)
@@ -186,7 +185,7 @@ def test_the_page_has_the_tables_of_the_stored_rows(tmp_path, monkeypatch, capsy
     pytest.importorskip("matplotlib")
     figure = tmp_path / "figure.svg"
     tables = printed(monkeypatch, capsys, "--figure", str(figure))
-    assert len(tables) == 5
+    assert len(tables) == 4
     for one in tables:
         assert one in PAGE, one.splitlines()[0]
     rows = validity.load(STORED)
@@ -203,8 +202,8 @@ def test_the_page_has_the_tables_of_the_stored_rows(tmp_path, monkeypatch, capsy
 def test_details_have_every_cell_and_every_encoder(monkeypatch, capsys):
     """The same estimates as on the page, besides the others."""
     tables = printed(monkeypatch, capsys, "--details")
-    assert len(tables) == 5 + 3 + 3 + 1 + 1 + 2 + 1
-    every, encoders = tables[5:8], tables[-1]
+    assert len(tables) == 4 + 3 + 3 + 1 + 1 + 2 + 1
+    every, encoders = tables[4:7], tables[-1]
     for one in tables[1].splitlines()[2:]:
         half, name, *cells = [cell.strip() for cell in one.strip("|").split("|")]
         own = every[validity.HALVES.index(half)]
