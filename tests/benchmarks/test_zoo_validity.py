@@ -194,6 +194,9 @@ def test_the_page_has_the_tables_of_the_stored_rows(tmp_path, monkeypatch, capsy
     (certain,) = validity.certain_cells(rows).values()
     own = certain.text("published score, eps 0")
     assert f"Over the {len(certain.rows)} networks with an error below 0.1 it has {own}." in PAGE
+    (image_net,) = validity.image_net_cells(rows).values()
+    own, labels = image_net.text("structure score"), image_net.text("LogME")
+    assert f"Over the {len(image_net.rows)} networks trained on ImageNet the structure score has {own} on all data, and LogME {labels}." in PAGE  # fmt: skip
     lines = re.findall(r"^python -m zoo (.*)$", PAGE, re.M)
     assert [command._parser().parse_args(one.split()).what for one in lines] == ["validity"] * 3
     assert figure.read_text(encoding="utf-8").count("<svg") == 1
@@ -202,7 +205,7 @@ def test_the_page_has_the_tables_of_the_stored_rows(tmp_path, monkeypatch, capsy
 def test_details_have_every_cell_and_every_encoder(monkeypatch, capsys):
     """The same estimates as on the page, besides the others."""
     tables = printed(monkeypatch, capsys, "--details")
-    assert len(tables) == 4 + 3 + 3 + 1 + 1 + 2 + 1
+    assert len(tables) == 4 + 3 + 3 + 1 + 2 + 2 + 1
     every, encoders = tables[4:7], tables[-1]
     for one in tables[1].splitlines()[2:]:
         half, name, *cells = [cell.strip() for cell in one.strip("|").split("|")]
