@@ -52,7 +52,7 @@ ENCODER = (
 study = typer.Typer(
     cls=Group,
     invoke_without_command=True,
-    short_help="Ask more of encoders: sensitivity, eps*, probes, validity.",
+    short_help="Run a study: sensitivity, eps*, probes, validity and others.",
     epilog="synbench-fast study eps-star builtin:conv --input-shape 3,16,16 --preset quick\n"
     "synbench-fast study linear-probe --help",
 )
@@ -60,7 +60,7 @@ study = typer.Typer(
 
 @study.callback()
 def _study(context: typer.Context) -> None:
-    """Ask a question about encoders that takes many scores or labelled data."""
+    """Run a study of encoders that needs many scores or labelled data."""
     if context.invoked_subcommand is None:
         print(context.get_help(), file=sys.stderr)
         raise typer.Exit(2)
@@ -87,7 +87,7 @@ def _check_checkpoint(config: ScoreConfig, encoders: Sequence[str]) -> None:
 
 
 @command(
-    short_help="Say how scores and ranking move with the choices of a run.",
+    short_help="Show how scores and ranking depend on the settings of a run.",
     examples=(
         "synbench-fast study sensitivity timm:resnet18 timm:resnet34 --preset quick",
         "synbench-fast study sensitivity builtin:conv --vary seed,dtype --seeds 3",
@@ -111,7 +111,7 @@ def _check_checkpoint(config: ScoreConfig, encoders: Sequence[str]) -> None:
 def sensitivity(
     *, encoders: Sequence[str], vary: list[str] | None, seeds: int, config: ScoreConfig, output: Output
 ) -> int:
-    """Vary seed, samples, scales, thresholds, dtype and preprocessing; show how scores and ranking move.
+    """Vary seed, samples, scales, thresholds, dtype and preprocessing; show how scores and ranking change.
 
     Options of a score describe the base run. Tables show its first budget and its lowest threshold."""
     _check_checkpoint(config, encoders)
@@ -181,7 +181,7 @@ def _vary_each(encoders: Sequence[str], request: Any, output: Output) -> tuple[i
 @panel(
     STUDY,
     option("--threshold", unit("A"), "Take the score above this threshold accuracy in [0, 1).", "0.7"),
-    option("--repeats", integer(1), "Run N seeds: SEED, SEED + 1, ...; N is 1, or 3 and more.", "1"),
+    option("--repeats", integer(1), "Run N seeds: SEED, SEED + 1, ...; N is 1, or at least 3.", "1"),
 )
 @score_options(
     "eps", "estimator", "scales", "samples", "preset", "seed", *ENCODER,
@@ -191,7 +191,7 @@ def _vary_each(encoders: Sequence[str], request: Any, output: Output) -> tuple[i
 def eps_star(
     *, encoders: Sequence[str], threshold: float, repeats: int, config: ScoreConfig, output: Output
 ) -> int:
-    """Find the budget with the largest score, and the budgets that the samples cannot tell from it."""
+    """Find the budget with the largest score, and the budgets with no significantly lower one."""
     _check_checkpoint(config, encoders)
     if repeats == 2:
         raise UsageError("--repeats: expected 1, or at least 3 to see their spread, got '2'")
@@ -250,7 +250,7 @@ def _find_eps_star(spec: str, config: ScoreConfig, threshold: float, repeats: in
     STUDY,
     flag(
         "--demo",
-        "Learn masked patches of images that come with scikit-learn, the only pre-training there is.",
+        "Predict masked patches of images of scikit-learn; this option is required.",
     ),
     option("--runs", integer(1), "Run N seeds, each with both losses.", "5"),
     option("--seed", integer(0, 2**32 - 1), "Set the first seed.", "0"),
@@ -265,13 +265,13 @@ def _find_eps_star(spec: str, config: ScoreConfig, threshold: float, repeats: in
     option(
         "--reference",
         choice("none", "specialists"),
-        "Weigh losses, or their excess over an encoder of each group alone.",
+        "Weight the losses, or with specialists their excess over encoders of one group each.",
         "none",
     ),
 )
 @output_options("table", "json", traceback=False)
 def pretrain(*, demo: bool, output: Output, **options: Any) -> None:
-    """Pre-train small encoders with the mean loss and with minimax, and compare what they are good for.
+    """Pre-train small encoders with the mean loss and with minimax, and compare their downstream accuracies.
 
     To use the loss in your own training loop, see synbench_fast.minimax and docs/minimax.md."""
     if not demo:
