@@ -377,13 +377,10 @@ def _text(parts: dict[str, list[str]]) -> str:
 
 def report(rows: Sequence[Row]) -> str:
     """The tables of the page, with titles."""
-    cells = main_cells(rows)
     return _text(
         {
-            "Spearman's coefficient with accuracy": [coefficient_table(cells)],
+            "Spearman's coefficient with accuracy": [coefficient_table(main_cells(rows))],
             "Halves of encoders and data": [half_table(rows)],
-            "The structure score's coefficient less another's": [difference_table(cells)],
-            "Twins and trivial encoders": [twin_table(rows)],
         }
     )
 
@@ -397,10 +394,13 @@ def details(rows: Sequence[Row]) -> str:
     return _text(
         {
             "Every half of encoders and data": [coefficient_table(cells) for cells in halves.values()],
-            "Differences there": [difference_table(cells) for cells in halves.values()],
+            "The structure score's coefficient less another's": [
+                difference_table(cells) for cells in halves.values()
+            ],
             "Every data set": [coefficient_table(sets)],
             "Networks with a certain published score": [coefficient_table(certain_cells(rows))],
             "Networks trained on ImageNet": [coefficient_table(image_net_cells(rows))],
+            "Twins and trivial encoders": [twin_table(rows)],
             "How it was chosen": choice_tables(rows),
             "Encoders": [encoder_table(rows)],
         }
