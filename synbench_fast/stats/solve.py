@@ -101,7 +101,6 @@ def start_solving(stats: FeatureStats, eps: Sequence[float], backend: str) -> Ca
     Raises:
         SynbenchError: from what is returned: features that are all constant and equal in both classes, too few samples.
     """
-    check_stats(stats, "train")
     budgets = torch.tensor(list(eps), dtype=torch.float64)
     device = stats.mean.device
 
