@@ -82,12 +82,15 @@ class Estimator(ABC):
             samples may be averaged, which is how `half_width` adds samples. Not so for a classifier that gets better
             with more samples.
         corrected: whether it takes out the noise of the classifiers, for which it needs more samples than features.
+        moments: whether its classifiers take the sample's moments for the population's ("known"), or correct them for
+            the sampling ("sampled"); see `robust_solve`.
     """
 
     name: str
     halves: int = 1
     unbiased: bool = False
     corrected: bool = False
+    moments: str = "known"
 
     @abstractmethod
     def enqueue(self, stats: FeatureStats, eps: Sequence[float], given: Given) -> Callable[[], CurvePoint]:
@@ -159,6 +162,7 @@ class _LeaveOneOut(Estimator):
 
     unbiased = True
     corrected = True
+    moments = "sampled"
     looks = True
 
     def enqueue(self, stats: FeatureStats, eps: Sequence[float], given: Given) -> Callable[[], CurvePoint]:
@@ -464,7 +468,7 @@ class Paper(Estimator):
             stats.half_difference,
             stats.covariance,
             budgets,
-            estimator="plugin",
+            moments="known",
             dof=stats.dof,
             weights=True,
             backend=given.backend,

@@ -109,7 +109,7 @@ def start_solving(stats: FeatureStats, eps: Sequence[float], backend: str) -> Ca
             stats.half_difference,
             covariance,
             budgets.to(device, non_blocking=True),
-            estimator="consistent",
+            moments="sampled",
             dof=stats.dof,
             c0=stats.c0,
             weights=False,
