@@ -119,12 +119,12 @@ def report(*, folder: str, output: Output, html: str | None, sort: str, reverse:
     """Show stored results as a leaderboard: on standard output, as files and as one HTML page."""
     from synbench_fast.printable import print_json
     from synbench_fast.report import tables
-    from synbench_fast.report.collection import load_results
+    from synbench_fast.report.collection import load_results, no_collection
     from synbench_fast.report.terminal import result_stream
 
     code = 0
     wanted = {name: others[name] for name in ("eps", "thresholds") if others[name] is not None}
-    with result_stream() as stream:
+    with no_collection(), result_stream() as stream:
         failures, problem = _failures(Path(folder))
         if problem:
             code = fail(problem, 1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any, TextIO
 
 import typer
@@ -33,7 +33,7 @@ from synbench_fast.runtime.messages import fail, reason, say
 __all__ = ["ENCODER", "STUDY", "deliver", "encoders_argument", "study"]
 
 STUDY = "The study"
-# As in studies/sensitivity/request.py, which imports torch: mistakes are to be named without that wait.
+# As in studies/sensitivity/options.py, which imports torch: mistakes are to be named without that wait.
 FACTORS = ("seed", "samples", "scales", "thresholds", "dtype", "preprocessing")
 # Where an encoder runs and comes from: fields of ScoreConfig.
 ENCODER = (
@@ -103,10 +103,7 @@ def _check_checkpoint(config: ScoreConfig, encoders: Sequence[str]) -> None:
     ),
     option("--seeds", integer(1, metavar="R"), "Run R seeds: SEED, SEED + 1, ...", "5"),
 )
-@score_options(
-    "eps", "thresholds", "estimator", "integral", "scales", "samples", "preset", "prior", "center", "seed", "dtype",
-    "backend", "batch_size", *ENCODER, "published_preprocessing",
-)  # fmt: skip
+@score_options(*(one.name for one in fields(ScoreConfig) if one.name != "structure"))
 @output_options("table", "json", "csv", out="Also write the document into DIR.")
 def sensitivity(
     *, encoders: Sequence[str], vary: list[str] | None, seeds: int, config: ScoreConfig, output: Output
@@ -121,14 +118,14 @@ def sensitivity(
         raise UsageError(f"--thresholds: expected at least two to vary them, got '{config.thresholds[0]:g}'")
     folder = output.folder()
     from synbench_fast.report.terminal import result_stream
-    from synbench_fast.studies.sensitivity import assemble, check_request
+    from synbench_fast.studies.sensitivity import assemble, check_options
 
-    request = check_request(encoders, vary, seeds, config)
+    options = check_options(encoders, vary, seeds, config)
     with result_stream() as stream:
-        code, runs, missing = _vary_each(encoders, request, output)
+        code, runs, missing = _vary_each(encoders, options, output)
         if not runs:
             return code
-        document = assemble(encoders, request, runs, missing)
+        document = assemble(encoders, options, runs, missing)
         for varied in document.encoders:
             for warning in varied.warnings:
                 say(f"warning: {varied.label}: {warning}")
@@ -139,10 +136,10 @@ def sensitivity(
     return code
 
 
-def _vary_each(encoders: Sequence[str], request: Any, output: Output) -> tuple[int, list[Any], list[Any]]:
+def _vary_each(encoders: Sequence[str], options: Any, output: Output) -> tuple[int, list[Any], list[Any]]:
     """Exit code, runs and failures of the encoders; Ctrl-C keeps those that were finished."""
     from synbench_fast.report.progress import Reporter
-    from synbench_fast.studies.sensitivity import Failure, labels, vary_encoder
+    from synbench_fast.studies.sensitivity import MissingRun, labels, vary_encoder
 
     code = 0
     runs: list[Any] = []
@@ -152,13 +149,13 @@ def _vary_each(encoders: Sequence[str], request: Any, output: Output) -> tuple[i
         shown = label if len(encoders) == 1 else f"[{place}/{len(encoders)}] {label}"
         try:
             with reporter.encoder(shown) as advance:
-                one = vary_encoder(spec, request, label=label, progress=advance)
+                one = vary_encoder(spec, options, label=label, progress=advance)
         except KeyboardInterrupt:
             say("interrupted: encoders that were finished are kept")
             return 130, runs, missing
         except Exception as error:
             code = output.failed(spec, error)
-            missing.append(Failure(encoder=label, factor="base", level="base", reason=reason(spec, error)))
+            missing.append(MissingRun(encoder=label, factor="base", level="base", reason=reason(spec, error)))
             continue
         for failure in one.failures:
             code = fail(f"{label}: {failure.factor} {failure.level}: {failure.reason}", 1)
