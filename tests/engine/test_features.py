@@ -172,7 +172,7 @@ X, Y, _ = drawn(60, 4)
         ({"group": 0}, ["group: expected at least 1, got 0"]),
         (
             {"estimator": "consistent", "train_x": X[0][:6], "train_y": [0, 1, 0, 1, 0, 1]},
-            ["samples: expected more than F + 2 = 6 samples per scale for the consistent estimator, got 6; use at least 12"],
+            ["samples: expected more than F + 2 = 6 samples per scale, got 6; use at least 12"],
         ),
     ],
 )  # fmt: skip
