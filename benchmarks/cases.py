@@ -199,7 +199,7 @@ def solve(f: int) -> Case:
     m, covariance, eps = stats.half_difference, stats.covariance, torch.tensor(EPS, dtype=torch.float64)
 
     def run(backend: str) -> Callable[[], object]:
-        return lambda: robust_solve(m, covariance, eps, estimator="plugin", dof=stats.dof, backend=backend)
+        return lambda: robust_solve(m, covariance, eps, moments="known", dof=stats.dof, backend=backend)
 
     def parity() -> tuple[float, float]:
         a, b = run("cpp")(), run("torch")()

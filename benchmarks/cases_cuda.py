@@ -165,7 +165,7 @@ class Scales:
         accuracy, bound = [], []
         for s in range(len(self.m)):
             one = enqueue(
-                self.m[s], self.covariance[s], self.eps, estimator="plugin", dof=self.dof, weights=True, backend=backend
+                self.m[s], self.covariance[s], self.eps, moments="known", dof=self.dof, weights=True, backend=backend
             )  # fmt: skip
             margin = self.eps * one.mean_norm * one.weights.norm(dim=1)
             totals = score_sweep(
@@ -208,7 +208,7 @@ def solving(device: torch.device, f: int) -> Case:
 
     def run(backend: str) -> Enqueued:
         return enqueue(
-            scales.m[0], scales.covariance[0], scales.eps, estimator="consistent", dof=scales.dof, c0=scales.c0,
+            scales.m[0], scales.covariance[0], scales.eps, moments="sampled", dof=scales.dof, c0=scales.c0,
             weights=False, backend=backend,
         )  # fmt: skip
 

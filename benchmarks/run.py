@@ -1,4 +1,4 @@
-"""Benchmarks: for every case parity first, then alternating timings, ratio and target.
+"""Compare the result of every case with a baseline, then time both in turn and compare the ratio with a target.
 
     python benchmarks/run.py [--case PART] [--repeat N] [--out FILE.jsonl] [--list] [--format table|json]
 
@@ -33,11 +33,13 @@ class Parser(argparse.ArgumentParser):
 
 def main(argv: list[str] | None = None) -> int:
     parser = Parser(prog="synbench-fast bench", description=__doc__.split("\n")[0])
-    parser.add_argument("--case", default="", help="only cases whose name contains this")
-    parser.add_argument("--repeat", type=int, help="timed pairs per case")
-    parser.add_argument("--out", type=Path, help="append one JSON line per case, with provenance")
+    parser.add_argument("--case", default="", help="Run only cases whose name contains this.")
+    parser.add_argument("--repeat", type=int, help="Time this number of pairs per case.")
+    parser.add_argument(
+        "--out", type=Path, help="Append one JSON line per case, with the machine and versions."
+    )
     parser.add_argument("--format", choices=("table", "json"), default="table")
-    parser.add_argument("--list", action="store_true", help="name the cases and stop")
+    parser.add_argument("--list", action="store_true", help="List the names of the cases.")
     options = parser.parse_args(argv)
     if options.repeat is not None and options.repeat < 1:
         parser.error(f"--repeat: expected at least 1, got {options.repeat}")

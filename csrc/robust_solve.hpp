@@ -2,7 +2,7 @@
 //
 //   w(g) = (C + g I)^-1 m,   ridge g >= 0 with |g w(g)| = eps |m|
 //
-// plugin: C and m as they are. consistent: C and m are sample moments on nu degrees of freedom, and f estimates
+// known: C and m as they are. sampled: C and m are sample moments on nu degrees of freedom, and f estimates
 // m'(C + kappa I)^-1 m of the population, with d the eigenvalues, a = U'm:
 //
 //   df = sum d/(d + g),  rho = 1 - df/nu,  kappa = g/rho,  f = rho sum a^2/(d + g) - c0 df
@@ -13,7 +13,7 @@
 //
 // Shapes: m [features], covariance [features, features], eps [budgets]; row major doubles.
 // Limits: roots to about 1e-15 relative in log g. Largest kept eigenvalue is the unit, so the scale of the
-// features does not matter. eps in [0, 1); nu > number of kept eigenvalues for `consistent`.
+// features does not matter. eps in [0, 1); nu > number of kept eigenvalues for `sampled`.
 #pragma once
 #include "tridiagonal.hpp"
 
@@ -24,7 +24,7 @@
 
 namespace synbench {
 
-enum class SolveKind { consistent, plugin };
+enum class SolveKind { sampled, known };
 
 // Taylor coefficients of f and df in kappa about kappa(g).
 struct Expansion {
@@ -71,13 +71,13 @@ struct Share {
 };
 
 // |g w|^2 / |m|^2
-SYNBENCH_HD Share plugin_share(const SpectralSums& sums, double g, double norm_square) {
+SYNBENCH_HD Share known_share(const SpectralSums& sums, double g, double norm_square) {
   const double square = -g * g * sums.s[1], cube = g * g * g * sums.s[2];
   return {square / norm_square, 2.0 * (square - cube) / norm_square};
 }
 
 // -kappa^2 f'(kappa) / |m|^2; kappa = g / (1 - df/nu) gives dg/dkappa = 1 - (kappa df)'/nu.
-SYNBENCH_HD Share consistent_share(const SpectralSums& sums, double g, double nu, double c0, double norm_square) {
+SYNBENCH_HD Share sampled_share(const SpectralSums& sums, double g, double nu, double c0, double norm_square) {
   const Expansion x = expand(sums, g, nu, c0);
   const double kappa_per_log = g / (1.0 - (x.df[0] + x.kappa * x.df[1]) / nu);
   return {-x.kappa * x.kappa * x.f[1] / norm_square,
@@ -139,13 +139,13 @@ struct RobustSolution {
   double trace = 0, trace_square = 0;
   std::vector<double> ridge;     // [E]
   std::vector<double> kappa;     // [E]
-  std::vector<double> variance;  // [E] w'Cw, plugin only
-  std::vector<double> f, df;     // [kTaylor, E]; plugin: f[0] = m'w only
+  std::vector<double> variance;  // [E] w'Cw, known only
+  std::vector<double> f, df;     // [kTaylor, E]; known: f[0] = m'w only
 };
 
-// cut: absolute for plugin, relative to the largest eigenvalue for consistent. weights: [E, features] or null.
+// cut: absolute for known, relative to the largest eigenvalue for sampled. weights: [E, features] or null.
 // threads <= 0: the machine's, here and in the other operations.
-// With no eigenvalue kept, or nu not above their number (consistent), nothing from `ridge` on is filled in.
+// With no eigenvalue kept, or nu not above their number (sampled), nothing from `ridge` on is filled in.
 RobustSolution robust_solve(const double* m, const double* covariance, std::int64_t features, const double* eps,
                             std::int64_t budgets, SolveKind kind, double nu, double c0, double cut, int threads,
                             double* weights);

@@ -39,8 +39,8 @@ RobustSolution robust_solve(const double* m, const double* covariance, std::int6
                             std::int64_t budgets, SolveKind kind, double nu, double c0, double cut, int threads,
                             double* weights) {
   RobustSolution out;
-  const bool plugin = kind == SolveKind::plugin;
-  const Spectrum spectrum(covariance, m, features, cut, !plugin, threads);
+  const bool known = kind == SolveKind::known;
+  const Spectrum spectrum(covariance, m, features, cut, !known, threads);
   out.finite = spectrum.finite();
   out.converged = spectrum.converged();
   out.largest = spectrum.unit();
@@ -51,13 +51,13 @@ RobustSolution robust_solve(const double* m, const double* covariance, std::int6
   out.a2d = spectrum.moments().a2d;
   out.trace = spectrum.moments().trace;
   out.trace_square = spectrum.moments().trace_square;
-  if (!out.finite || !out.converged || out.rank == 0 || (!plugin && !(nu > static_cast<double>(out.rank)))) return out;
+  if (!out.finite || !out.converged || out.rank == 0 || (!known && !(nu > static_cast<double>(out.rank)))) return out;
 
-  const double norm_square = plugin ? out.a2 : out.a2 - c0 * out.trace;
+  const double norm_square = known ? out.a2 : out.a2 - c0 * out.trace;
   const std::vector<double> wanted(eps, eps + budgets);
   out.ridge.assign(budgets, 0.0);
-  if (norm_square > 0.0 && plugin) {
-    auto share = [&](double g) { return plugin_share(spectrum.sums(g, false), g, norm_square); };
+  if (norm_square > 0.0 && known) {
+    auto share = [&](double g) { return known_share(spectrum.sums(g, false), g, norm_square); };
     for (std::int64_t e = 0; e < budgets; ++e) {
       if (!(wanted[e] * wanted[e] > 0.0)) continue;
       // g/(d + g) = eps at each eigenvalue alone brackets the root of their weighted mean.
@@ -65,7 +65,7 @@ RobustSolution robust_solve(const double* m, const double* covariance, std::int6
       out.ridge[e] = rising_root(share, wanted[e] * wanted[e], odds * spectrum.smallest(), odds);
     }
   } else if (norm_square > 0.0) {
-    first_rises([&](double g) { return consistent_share(spectrum.sums(g, true), g, nu, c0, norm_square); }, wanted,
+    first_rises([&](double g) { return sampled_share(spectrum.sums(g, true), g, nu, c0, norm_square); }, wanted,
                 spectrum.smallest(), out.ridge.data());
   }
 
@@ -75,8 +75,8 @@ RobustSolution robust_solve(const double* m, const double* covariance, std::int6
   out.df.assign(kTaylor * budgets, 0.0);
   for (std::int64_t e = 0; e < budgets; ++e) {
     const double g = out.ridge[e];
-    const SpectralSums at = spectrum.sums(g, !plugin);
-    if (plugin) {
+    const SpectralSums at = spectrum.sums(g, !known);
+    if (known) {
       out.f[e] = at.s[0];
       out.variance[e] = at.s[0] + g * at.s[1];  // sum a^2 d/(d + g)^2
       continue;

@@ -222,13 +222,13 @@ extern "C" __global__ void __launch_bounds__(512)
   for (Index i = 1 + thread; i < n; i += threads) z[i] = 0.0;
 }
 
-// tridiagonal [3, n] is scaled to a largest eigenvalue of 1 and deflated in place. eps [E]; plugin != 0: the ridges
-// of (m, C) as they are, else the consistent estimate on nu degrees of freedom with c0. cut: absolute for plugin, else
+// tridiagonal [3, n] is scaled to a largest eigenvalue of 1 and deflated in place. eps [E]; known != 0: the ridges
+// of (m, C) as they are, else the estimate for their population on nu degrees of freedom with c0. cut: absolute for known, else
 // relative. work [kSumArrays, n, threads], grid_values [grid_capacity], which is best above kMostSteps, are work
 // space; rotations [capacity, 2], sweeps [sweep_capacity, 3]; out [kSolveHeader + kPerBudget E].
 extern "C" __global__ void __launch_bounds__(128)
     robust_solve_kernel(double* tridiagonal, const double* units, long long n, const double* eps, long long budgets,
-                        long long plugin, double nu, double c0, double cut, double* work, double* grid_values,
+                        long long known, double nu, double c0, double cut, double* work, double* grid_values,
                         long long grid_capacity, double* rotations, long long capacity, long long* sweeps,
                         long long sweep_capacity, double* out) {
   using namespace synbench;
@@ -252,7 +252,7 @@ extern "C" __global__ void __launch_bounds__(128)
 
   const double largest = block_eigenvalue(t, n - 1, 0, n, &first_found);
   const double unit = units[0] * largest;
-  const double threshold = fmax(0.0, plugin ? cut : cut * unit);
+  const double threshold = fmax(0.0, known ? cut : cut * unit);
   if (thread == 0) {
     out[kThreshold] = threshold;
     out[kLargestEigenvalue] = largest > 0.0 ? unit : 0.0;
@@ -307,15 +307,15 @@ extern "C" __global__ void __launch_bounds__(128)
     out[kTraceSquare] = moments.trace_square;
     out[kSweeps] = static_cast<double>(sink.sweep_count);
   }
-  if (status != kSolved || moments.rank == 0 || (!plugin && !(nu > static_cast<double>(moments.rank)))) return;
+  if (status != kSolved || moments.rank == 0 || (!known && !(nu > static_cast<double>(moments.rank)))) return;
 
-  const double norm_square = plugin ? moments.a2 : moments.a2 - c0 * moments.trace;
+  const double norm_square = known ? moments.a2 : moments.a2 - c0 * moments.trace;
   auto share = [&](double g) {
-    const SpectralSums at = spectral_sums(t, edge, g, !plugin, work, threads);
-    return plugin ? plugin_share(at, g, norm_square) : consistent_share(at, g, nu, c0, norm_square);
+    const SpectralSums at = spectral_sums(t, edge, g, !known, work, threads);
+    return known ? known_share(at, g, norm_square) : sampled_share(at, g, nu, c0, norm_square);
   };
   for (Index i = thread; i < budgets; i += threads) ridge[i] = 0.0;
-  if (norm_square > 0.0 && plugin) {
+  if (norm_square > 0.0 && known) {
     for (Index i = thread; i < budgets; i += threads) {
       const double odds = eps[i] / (1.0 - eps[i]);
       if (eps[i] * eps[i] > 0.0) ridge[i] = rising_root(share, eps[i] * eps[i], odds * smallest, odds);
@@ -345,11 +345,11 @@ extern "C" __global__ void __launch_bounds__(128)
 
   for (Index i = thread; i < budgets; i += threads) {
     const double g = ridge[i];
-    const SpectralSums at = spectral_sums(t, edge, g, !plugin, work, threads);
+    const SpectralSums at = spectral_sums(t, edge, g, !known, work, threads);
     kappa[i] = g;
     variance[i] = 0.0;
     for (int order = 0; order < kTaylor; ++order) f[order * budgets + i] = df[order * budgets + i] = 0.0;
-    if (plugin) {
+    if (known) {
       f[i] = at.s[0];
       variance[i] = at.s[0] + g * at.s[1];  // sum a^2 d/(d + g)^2
       continue;

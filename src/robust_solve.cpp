@@ -17,7 +17,7 @@ py::array_t<double> vector(const std::vector<double>& values) {
 void bind_robust_solve(py::module_& module) {
   module.def(
       "robust_solve",
-      [](const py::array& m, const py::array& covariance, const py::array& eps, bool plugin, double dof, double c0,
+      [](const py::array& m, const py::array& covariance, const py::array& eps, bool known, double dof, double c0,
          double cut, bool want_weights, int threads) {
         if (m.ndim() != 1) throw py::value_error("m: expected [features], got " + std::to_string(m.ndim()) + " axes");
         if (eps.ndim() != 1)
@@ -44,7 +44,7 @@ void bind_robust_solve(py::module_& module) {
         {
           py::gil_scoped_release release;
           solution = robust_solve(m_data, c_data, features, e_data, budgets,
-                                  plugin ? SolveKind::plugin : SolveKind::consistent, dof, c0, cut, threads, w_data);
+                                  known ? SolveKind::known : SolveKind::sampled, dof, c0, cut, threads, w_data);
         }
         expect(solution.finite, "covariance: expected finite numbers near those of its diagonal, got others");
         if (!solution.converged) throw std::runtime_error("robust_solve: the eigenvalue iteration did not converge");
@@ -65,7 +65,7 @@ void bind_robust_solve(py::module_& module) {
         out["weights"] = weights;
         return out;
       },
-      py::arg("m"), py::arg("covariance"), py::arg("eps"), py::arg("plugin"), py::arg("dof"), py::arg("c0"),
+      py::arg("m"), py::arg("covariance"), py::arg("eps"), py::arg("known"), py::arg("dof"), py::arg("c0"),
       py::arg("cut"), py::arg("want_weights"), py::arg("threads"));
 }
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from synbench_fast.engine.structure import structure_score
     from synbench_fast.engine.suite import score_suite
     from synbench_fast.errors import SynbenchError
+    from synbench_fast.results.multiclass import MulticlassResult
     from synbench_fast.results.records import Result
     from synbench_fast.results.suite import SuiteResult
     from synbench_fast.stats.compare import Comparison, compare
@@ -39,6 +40,7 @@ __all__ = [
     "CurvePoint",
     "FamilyDefinition",
     "GaussianTask",
+    "MulticlassResult",
     "Probe",
     "Result",
     "ScoreConfig",
@@ -66,6 +68,7 @@ _HOMES = {
     "CurvePoint": "stats.point",
     "FamilyDefinition": "tasks.structure",
     "GaussianTask": "tasks.task",
+    "MulticlassResult": "results.multiclass",
     "Probe": "engine.probe",
     "Result": "results.records",
     "ScoreConfig": "config",

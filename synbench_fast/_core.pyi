@@ -68,7 +68,7 @@ def robust_solve(
     m: _Array,
     covariance: _Array,
     eps: _Array,
-    plugin: bool,
+    known: bool,
     dof: float,
     c0: float,
     cut: float,

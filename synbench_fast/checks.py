@@ -46,14 +46,17 @@ def check_estimator(estimator: str) -> str:
     )
 
 
-def plugin_estimator(name: str) -> plugins.Estimator | None:
-    """The estimator of another package of this name; None for those of this package and where there is none."""
+def plugin_estimator(name: str) -> Any:
+    """The `stats.estimators.Estimator` of another package; None for those of this package and where there is none."""
     if name in ESTIMATORS:
         return None
-    found: plugins.Estimator | None = plugins.load(
-        "estimators", name, lambda value: isinstance(value, plugins.Estimator), "a plugins.Estimator"
-    )
-    return found
+
+    def accepts(value: Any) -> bool:
+        return (
+            not isinstance(value, type) and hasattr(value, "enqueue") and getattr(value, "name", None) == name
+        )
+
+    return plugins.load("estimators", name, accepts, f"an instance of Estimator whose name is {name!r}")
 
 
 def as_numbers(values: ArrayLike, name: str) -> tuple[float, ...]:

@@ -136,8 +136,7 @@ class ScoreConfig:
     thresholds: tuple[float, ...] = _option(
         THRESHOLDS,
         kind=kinds.between(0, 1, "A,...", check_thresholds),
-        help="Set the threshold accuracies a_t in [0, 1); the table shows the lowest of the default ones, and all that are "
-        "given.",
+        help="Set the threshold accuracies a_t in [0, 1). Without this option the table shows only the lowest.",
         panel=SCORE,
         decides="amount",
     )
@@ -170,15 +169,15 @@ class ScoreConfig:
             kinds.estimator,
             words=kinds.estimators,
         ),
-        help="Choose how accuracies are estimated: consistent counts left-out samples and removes the bias of few, gaussian is "
-        "for Gaussian margins, counted scores the classifier of so many samples, paper is the published protocol.",
+        help="Choose how accuracies are estimated: consistent estimates the best classifier with unlimited samples, gaussian does "
+        "so for Gaussian margins, counted takes the classifier that N samples give, paper is the published protocol.",
         panel=SCORE,
         always=True,
     )
     preset: str = _option(
         "standard",
         kind=kinds.choice(tuple(PRESETS)),
-        help="Choose scales x samples: quick 12 x 512, standard 25 x 1024, paper 49 x 2048; the estimator is chosen apart.",
+        help="Choose scales x samples: quick 12 x 512, standard 25 x 1024, paper 49 x 2048; the estimator is not changed.",
         panel=SAMPLES,
         decides="amount",
         always=True,
@@ -213,7 +212,7 @@ class ScoreConfig:
         False,
         kind=kinds.flag(),
         help="Also compute the structure score of an encoder of images: classes that no linear map of the pixels separates. "
-        "The command run does; in Python it is asked for.",
+        "The command run does so by default, Python does not.",
         panel=SCORE,
         decides="amount",
         always=True,
@@ -268,7 +267,7 @@ class ScoreConfig:
             words=lambda: kinds.DTYPES,
         ),
         help="Choose the arithmetic of the forward pass; fp32, bf16, fp16 and fp64 are other names. auto leaves a Module as it "
-        "is, takes float32 on a CPU, and on a GPU the fastest that measurably changes nothing.",
+        "is, takes float32 on a CPU, and on a GPU the fastest that changes a score by less than its sampling error.",
         panel=PLACE,
         always=True,
     )
@@ -294,13 +293,13 @@ class ScoreConfig:
     compile: bool | str = _option(
         "auto",
         kind=Kind("", kinds.compile, lambda option, text: text == "true"),
-        help="Use torch.compile; the default is to use it where it repays itself.",
+        help="Use torch.compile; the default is to use it if that saves time.",
         panel=PLACE,
     )
     mean: tuple[float, ...] | None = _option(
         None,
         kind=Kind("M,...", kinds.optional(lambda name, value: as_numbers(value, name)), arguments.numbers),
-        help="Normalise with this mean per channel, or one for all; the default is the encoder's, none for a Module.",
+        help="Normalise with this mean per channel, or one for all; the default is the encoder's own, and for a Module none.",
         panel=ENCODER,
         decides="encoder",
     )

@@ -9,7 +9,7 @@ A package declares objects in groups of its metadata:
     textures = "my_package.tasks:suite"          # a Suite, or a sequence of TaskDefinition
 
     [project.entry-points."synbench_fast.estimators"]
-    shrunk = "my_package.estimators:estimator"   # an Estimator, see below
+    shrunk = "my_package.estimators:estimator"   # an Estimator of stats.estimators with this name
 
     [project.entry-points."synbench_fast.executors"]
     slurm = "my_package.executors:make"          # a function, see fleet.launch.run_fleet
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from importlib import metadata
 
 
-__all__ = ["GROUPS", "Estimator", "Plugin", "listing", "load", "names", "origin", "used_distributions"]
+__all__ = ["GROUPS", "Plugin", "listing", "load", "names", "origin", "used_distributions"]
 
 GROUPS = ("encoders", "tasks", "estimators", "executors")
 
@@ -46,26 +46,6 @@ class Plugin:
     entry: str
     distribution: str
     version: str
-
-
-@dataclass(frozen=True)
-class Estimator:
-    """An estimator of another package.
-
-    Args:
-        point: from the moments of the training features, those features [N, F] and their labels [N] (as `sample`), E
-            budgets, and by keyword `test` (the same of the test half, None with one half), `prior` and `backend`, to
-            the CurvePoint of one scale, with an entry for each budget. Its `estimator`, `feature_dim` and `count` are
-            replaced by the name and by what was given.
-        splits: 1, or 2 where a test half is to be drawn as well.
-        unbiased: whether its points are on average the same for any number of samples. Then those of several blocks of
-            samples may be averaged, each counting by its samples, with errors of independent estimates; that is how
-            `half_width` adds samples. Not so for a classifier that gets better with more of them.
-    """
-
-    point: Callable[..., Any]  # a stats.point.CurvePoint
-    splits: int = 1
-    unbiased: bool = False
 
 
 _loaded: dict[tuple[str, str], tuple[Plugin, Any]] = {}

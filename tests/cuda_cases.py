@@ -1,4 +1,4 @@
-"""Features and moments that the tests of GPU kernels share."""
+"""Features and sample_moments that the tests of GPU kernels share."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ EPS = [0.0, 0.05, 0.2, 0.5, 0.8, 0.97]
 FIELDS = ("ridge", "kappa", "signal", "variance", "t", "t_rob", "t_cov", "t_rob_cov", "cross_cov", "weights")
 
 
-def moments(n: int, f: int, power: float = 0.5, seed: int = 0, dead: int = 0) -> dict:
-    """Sample moments of features whose spectrum falls as i^-power; the last `dead` features are constant."""
+def sample_moments(n: int, f: int, power: float = 0.5, seed: int = 0, dead: int = 0) -> dict:
+    """Sample sample_moments of features whose spectrum falls as i^-power; the last `dead` features are constant."""
     generator = torch.Generator().manual_seed(seed)
     scale = torch.arange(1, f + 1, dtype=torch.float64) ** -power
     if dead:

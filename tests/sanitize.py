@@ -34,7 +34,7 @@ OPERATIONS = (
     "ops/test_parallel",
     "stats/test_smooth",
     "fuzz/test_fuzz_bindings",
-    "tasks/families/test_renderers",
+    "ops/test_renderers",
 )
 KERNELS = ("ops/test_cuda_build", "ops/test_cuda_kernels")
 INPUTS = {"address,undefined": 20_000, "thread": 4_000}

@@ -32,9 +32,8 @@ from dataclasses import replace
 from synbench_fast import TaskDefinition
 from synbench_fast.encoders.base import Loaded
 from synbench_fast.encoders.registry import Source
-from synbench_fast.stats.estimators import Sample, find_estimator
+from synbench_fast.stats.estimators import Estimator, find_estimator
 from synbench_fast.fleet.executors import InProcess, Local
-from synbench_fast.plugins import Estimator
 
 
 def load(request):
@@ -51,39 +50,50 @@ source = Source("encoders for a test", "tiny:NAME", "tiny_plugin:load", "tiny_pl
 suite = (TaskDefinition("plain"), TaskDefinition("rarer", prior=0.4))
 
 
-def point(stats, eps, *, sample, test, prior, backend):
-    assert test is None and sample[0].shape[0] == int(stats.count.sum())
-    own = find_estimator("consistent")
-    return own.point(stats, eps, sample=Sample(*sample), prior=prior, backend=backend)
+class OneHalf(Estimator):
+    # The estimator of this package, under another name.
+
+    def __init__(self, name, unbiased=False):
+        self.name, self.unbiased = name, unbiased
+
+    def enqueue(self, stats, eps, given):
+        assert given.test is None and given.sample.x.shape[0] == int(stats.count.sum())
+        return find_estimator("consistent").enqueue(stats, eps, given)
 
 
-def halves(stats, eps, *, sample, test, prior, backend):
-    return find_estimator("paper").point(stats, eps, test=Sample(*test), prior=prior, backend=backend)
+class TwoHalves(Estimator):
+    name, halves = "twohalves", 2
+
+    def enqueue(self, stats, eps, given):
+        return find_estimator("paper").enqueue(stats, eps, given)
 
 
-one_half = Estimator(point)
-def plugged_in(stats, eps, *, sample, test, prior, backend):
-    return find_estimator("paper").point(stats, eps, test=Sample(*sample), prior=prior, backend=backend)
+class PluggedIn(Estimator):
+    name = "few"
+
+    def enqueue(self, stats, eps, given):
+        return find_estimator("paper").enqueue(stats, eps, replace(given, test=given.sample))
 
 
-def tensors(stats, eps, **options):
-    made = point(stats, eps, **options)
-    return replace(made, t=torch.from_numpy(made.t), count=0, feature_dim=0)
+class Changed(OneHalf):
+    # A point with other fields, or something that is not a point.
+
+    def __init__(self, name, change):
+        super().__init__(name)
+        self.change = change
+
+    def enqueue(self, stats, eps, given):
+        finish = super().enqueue(stats, eps, given)
+        return lambda: self.change(finish())
 
 
-def short(stats, eps, **options):
-    return replace(point(stats, eps, **options), t_rob=np.zeros(1))
-
-
-def unknown(stats, eps, **options):
-    return replace(point(stats, eps, **options), accuracy=np.full(len(eps), np.nan))
-
-
-two_halves = Estimator(halves, splits=2)
-no_bias = Estimator(point, unbiased=True)
-few_samples = Estimator(plugged_in)
-of_tensors, too_short, not_known = Estimator(tensors), Estimator(short), Estimator(unknown)
-no_point = Estimator(lambda *arguments, **options: None)
+one_half, no_bias = OneHalf("onehalf"), OneHalf("nobias", unbiased=True)
+two_halves, few_samples = TwoHalves(), PluggedIn()
+of_tensors = Changed("tensors", lambda made: replace(made, t=torch.from_numpy(made.t), count=0, feature_dim=0))
+too_short = Changed("short", lambda made: replace(made, t_rob=np.zeros(1)))
+not_known = Changed("unknown", lambda made: replace(made, accuracy=np.full(len(made.eps), np.nan)))
+no_point = Changed("nopoint", lambda made: None)
+other_name = OneHalf("onehalf")
 made = []
 
 
@@ -106,7 +116,8 @@ ENTRIES = {
     "estimators": {"onehalf": "tiny_plugin:one_half", "twohalves": "tiny_plugin:two_halves",
                    "nopoint": "tiny_plugin:no_point", "nobias": "tiny_plugin:no_bias",
                    "few": "tiny_plugin:few_samples", "tensors": "tiny_plugin:of_tensors",
-                   "short": "tiny_plugin:too_short", "unknown": "tiny_plugin:not_known"},
+                   "short": "tiny_plugin:too_short", "unknown": "tiny_plugin:not_known",
+                   "another": "tiny_plugin:other_name", "aclass": "tiny_plugin:TwoHalves"},
     "executors": {"tinyexec": "tiny_plugin:executor", "noexec": "tiny_plugin:no_executor"},
 }  # fmt: skip
 
@@ -135,7 +146,7 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
 
 def test_nothing_is_imported_before_its_name_is_used(installed: Path) -> None:
     assert [one.name for one in plugins.listing("encoders")][:2] == ["tiny", "timm"]
-    assert len(plugins.listing()) == 4 + 2 + 8 + 2
+    assert len(plugins.listing()) == 4 + 2 + 10 + 2
     assert "tiny:small" not in sb.list_encoders()
     sb.score("builtin:conv?dim=8", input_shape=(1, 8, 8), scales=1, samples=64)
     assert "tiny_plugin" not in sys.modules
@@ -196,6 +207,9 @@ def test_estimators(installed: Path) -> None:
         sb.evaluate_features(x, y, estimator="twohalves")
     with refused("estimator nopoint: expected a CurvePoint with 10 budgets, got NoneType"):
         sb.score("builtin:identity", estimator="nopoint", **options)
+    for name in ("another", "aclass"):
+        with refused(f"estimators: expected an instance of Estimator whose name is '{name}'"):
+            sb.score("builtin:identity", estimator=name, **options)
     with refused(
         "half_width: expected estimator consistent or gaussian, got onehalf, which does not declare itself unbiased; "
         "samples sets their number"
@@ -254,7 +268,7 @@ def test_means_of_blocks(installed: Path) -> None:
     assert one.covariance is not None and two.covariance is not None and both.covariance is not None
     np.testing.assert_allclose(both.covariance, (4 * one.covariance + two.covariance) / 9)
     assert one.influence is not None and both.influence is not None
-    np.testing.assert_allclose(both.influence[:, :, :2], 2 / 3 * one.influence)
+    np.testing.assert_allclose(both.influence[:, :, :8], 2 / 3 * one.influence)
     alone = combined(probe.blocks, [replace(one, covariance=None), replace(two, influence=None)])
     assert alone.covariance is None and alone.influence is None
 

@@ -27,7 +27,7 @@ __all__ = ["bench", "benchmark_script", "demo", "info", "ls"]
 @argument(
     "pattern",
     text("[PATTERN]", encoder_names),
-    "List only the names that match a shell pattern, or have this part.",
+    "List only the names that match this shell pattern, or contain this text.",
 )
 @output_options("table", "json", quiet=False, traceback=False)
 def ls(*, pattern: str | None, output: Output) -> None:
@@ -127,7 +127,7 @@ def _unused(one: Any) -> str:
 
 
 @command(
-    short_help="See the whole story in minutes, offline, on a CPU.",
+    short_help="Train, score and attack three small encoders in minutes.",
     examples=("synbench-fast demo", "synbench-fast demo --out story --seed 1"),
 )
 @panel(
@@ -136,9 +136,9 @@ def _unused(one: Any) -> str:
     option("--seed", integer(0, 2**32 - 1), "Set the seed of training, samples and attacks.", "0"),
 )
 def demo(*, out: str, seed: int) -> None:
-    """See the whole story in minutes, offline, on a CPU.
+    """Train, score and attack three small encoders in minutes, offline, on a CPU.
 
-    Trains three small encoders, scores them without data and checks the scores against real accuracy."""
+    It compares scores without data with the accuracy on real digits."""
     folder = arguments.folder("--out", out)
     from rich.console import Console
 

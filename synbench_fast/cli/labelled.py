@@ -50,21 +50,21 @@ DEMO: dict[str, Any] = {"zoo_epochs": 0.5, "scales": 6, "steps": 5, "targets": 2
 def _probe_options(l2: str, steps: str, targets: str) -> tuple[Parameter, ...]:
     """Options of attacked linear probes, with the defaults of a study."""
     return (
-        option("--l2", norms(), "Attack inputs in [0, 1] in these l2 budgets.", l2),
-        option("--linf", norms(), "Attack with these largest changes of an element.", "8/255"),
-        flag("--attack/--no-attack", "Attack the probes, or do not.", True),
+        option("--l2", norms(), "Attack inputs in [0, 1] within these l2 radii.", l2),
+        option("--linf", norms(), "Attack inputs in [0, 1] within these l-infinity radii.", "8/255"),
+        flag("--attack/--no-attack", "Attack the probes.", True),
         option("--steps", integer(1), "Take N steps of the attack per target.", steps),
-        option("--targets", integer(1), "Try N wrong classes.", targets),
-        option("--regularisation", number("C", above=0, below=1e9), "Set C of |W|^2 / (2 C N).", "1"),
+        option("--targets", integer(1), "Attack towards the N likeliest wrong classes.", targets),
         option(
-            "--test-fraction", number("P", above=0, below=1), "Hold this part of every class out.", "0.25"
+            "--regularisation", number("C", above=0, below=1e9), "Set C of the penalty |W|^2 / (2 C N).", "1"
         ),
+        option("--test-fraction", number("P", above=0, below=1), "Test on this part of every class.", "0.25"),
         option("--batch-size", integer(1), "Set the images per forward pass.", "128"),
     )
 
 
 @command(
-    short_help="Train robust linear probes on labelled data, attack them.",
+    short_help="Train and attack linear probes on labelled data.",
     examples=(
         "synbench-fast study linear-probe timm:resnet50 --data my_images --eps 0,0.1",
         "synbench-fast study linear-probe timm:resnet18 --data digits --eps 0",
@@ -138,19 +138,19 @@ def linear_probe(*, encoder: str, data: str, config: ScoreConfig, output: Output
     option(
         "--data",
         Type("DATA", words=lambda: ("digits", "photos")),
-        "Train probes on digits, photos, an image folder, a .npz or a .parquet file; repeat it for several.",
+        "Train probes on digits, photos, an image folder, a .npz or a .parquet file; give one option per data set.",
         multiple=True,
     ),
     option("--data-samples", integer(1), "Use at most N samples of each data set."),
 )
 @panel(
     STUDY,
-    flag("--demo", "Take the zoo's small part on digits and photos, in under a minute."),
+    flag("--demo", "Compare the encoders of zoo:small on digits and photos, in under a minute."),
     option("--tasks", text("SUITE|FILE.toml", suite_names), "Score these tasks, as for run.", "full"),
     option(
         "--coefficient",
         choice("spearman", "pearson", "kendall"),
-        "Show it in the table; files have all.",
+        "Choose the coefficient of the table; files have all.",
         "spearman",
     ),
     option("--resamples", integer(100), "Resample the encoders N times for the intervals.", "2000"),
@@ -230,7 +230,7 @@ def _split(name: str, text: str) -> list[str]:
 
 
 @command(
-    short_help="Measure what fine-tuning leaves of robustness.",
+    short_help="Measure how fine-tuning changes robustness.",
     examples=(
         "synbench-fast study inherit --methods ft,lp,wise,lwf --seeds 2",
         "synbench-fast study inherit --methods 'ft,wise?alpha=0.3' --out inherited",
@@ -264,13 +264,11 @@ def _split(name: str, text: str) -> list[str]:
         "Set the first seed of training, and that of scores and distances.",
         "0",
     ),
-    flag("--score/--no-score", "Score the encoder before and after, or do not.", True),
+    flag("--score/--no-score", "Score the encoder before and after.", True),
     option("--score-eps", unit("E"), "Set the budget of the score.", "0.2"),
     option("--score-threshold", unit("A"), "Set the threshold accuracy of the score.", "0.6"),
     option("--score-samples", integer(4), "Draw N samples per scale of the score.", "512"),
-    flag(
-        "--distance/--no-distance", "Measure the transport distance between the data sets, or do not.", True
-    ),
+    flag("--distance/--no-distance", "Measure the transport distance between the data sets.", True),
     option("--distance-samples", integer(2), "Take N samples of each data set for its distance.", "300"),
 )
 @panel(
@@ -278,7 +276,7 @@ def _split(name: str, text: str) -> list[str]:
     option(
         "--data",
         Type("NAME=DIR", _pair),
-        "Name a data set and its folder of class folders; repeat it.",
+        "Name a data set and its folder of class folders; give one option per data set.",
         multiple=True,
     ),
     option("--root", directory(), "Find the ImageNet variants in DIR, as their archives unpack."),
@@ -300,7 +298,7 @@ def _split(name: str, text: str) -> list[str]:
     option("--momentum", number("X"), "Set the momentum; the default is 0.9."),
     option("--weight-decay", number("X"), "Set the weight decay; the default is 0."),
     option("--warmup", integer(0), "Warm up for N steps; the default is 196, at most a tenth of all."),
-    flag("--mixed-precision/--no-mixed-precision", "Train in bfloat16 on a GPU, or do not.", True),
+    flag("--mixed-precision/--no-mixed-precision", "Train in bfloat16 on a GPU.", True),
 )
 @score_options(*INHERITED)
 @panel(OUTPUT, flag("--weights", "Keep the fine-tuned weights in DIR/weights as safetensors."))
@@ -309,7 +307,7 @@ def _split(name: str, text: str) -> list[str]:
     "json",
     "csv",
     out="Write inherit.json, inherit.csv and inherit.html into DIR, and every cell as soon as it is there: a run that "
-    "was stopped goes on where it stood.",
+    "was stopped continues where it stood.",
 )
 def inherit(
     *,
@@ -320,7 +318,7 @@ def inherit(
     output: Output,
     **options: Any,
 ) -> int:
-    """Fine-tune on every data set of a suite, evaluate on all others: what is left of robustness (ImageNet-RIB)."""
+    """Fine-tune on every data set of a suite, and measure how accuracy on the others changes (ImageNet-RIB)."""
     if not encoders and suite != SUITES[0]:
         raise UsageError(
             f"ENCODER: expected at least one, such as timm:vit_base_patch16_224, for {suite}, got none"

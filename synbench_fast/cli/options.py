@@ -20,8 +20,8 @@ from synbench_fast.runtime.messages import fail, print_trace, reason, say
 __all__ = ["OUTPUT", "Output", "output_options", "score_options", "usage_errors", "values_of"]
 
 _CONFIG_HELP = (
-    "Read options of the score from a TOML file, such as eps = [0, 0.2]; those on the command line win. MODEL, --tasks and "
-    "options about many encoders or output stand on the command line alone."
+    "Read options of the score from a TOML file, such as eps = [0, 0.2]; those on the command line have precedence. MODEL, --tasks and "
+    "options about many encoders or output are read from the command line alone."
 )
 
 OUTPUT = "What comes out"

@@ -68,21 +68,27 @@ def _workers(name: str, text: str) -> int:
     option(
         "--models fleet",
         text("FILE|GLOB", encoder_names),
-        "Score the encoders that a file of specs, a pattern in quotes or checkpoints name, into the run store --out; see "
-        "docs/fleet.md. The options below need it.",
+        "Score the encoders of a file of specs, of a pattern in quotes or of checkpoints; --out names the run store. See "
+        "docs/fleet.md. The options below need this one.",
         multiple=True,
     ),
     option("--devices", text("auto|cpu:N|cuda:I,...", lambda: DEVICES), "Choose where workers run."),
-    option("--workers", Type("N", _workers), "Use N workers altogether."),
-    option("--timeout", number("S", above=0, below=1e9), "Give up an encoder after S seconds."),
-    option("--retries", integer(0), "Try an encoder again N times after a crash; the default is 2."),
+    option("--workers", Type("N", _workers), "Use N workers in all."),
+    option("--timeout", number("S", above=0, below=1e9), "Give up an encoder when it has taken S seconds."),
+    option("--retries", integer(0), "Try a part of the work again N times after a crash; the default is 2."),
     option(
-        "--ray", text("auto|local|HOST:PORT", lambda: ("auto", "local")), "Let a Ray cluster do the work."
+        "--ray", text("auto|local|HOST:PORT", lambda: ("auto", "local")), "Run the workers on a Ray cluster."
     ),
-    option("--executor", text("NAME"), "Let an executor of another package do it; see docs/harnesses.md."),
+    option(
+        "--executor",
+        text("NAME"),
+        "Run the workers by an executor of another package; see docs/harnesses.md.",
+    ),
     option("--journal", choice(*JOURNALS), "Choose the store's journal; a network file system needs delete."),
     option(
-        "--best", integer(1, metavar="K"), "Find the best K, to --half-width; the others get fewer samples."
+        "--best",
+        integer(1, metavar="K"),
+        "Find the K encoders with the best scores; the others get fewer samples. --half-width sets the precision.",
     ),
 )
 @output_options(

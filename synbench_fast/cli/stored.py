@@ -44,7 +44,7 @@ _DIR = argument(
 
 
 @command(
-    short_help="Say which of stored results is better.",
+    short_help="Say which stored result is better.",
     examples=(
         "synbench-fast compare results/resnet18.json results/resnet34.json",
         "synbench-fast compare results/*.json --eps 0.2 --thresholds 0.7 --format csv",
@@ -59,11 +59,14 @@ _DIR = argument(
         numbers("A,..."),
         "Compare above these accuracies; the default is the lowest common one.",
     ),
-    flag("--unpaired", "Take results as independent: other input shapes or seeds, or the estimator paper."),
+    flag(
+        "--unpaired",
+        "Treat results as independent, for other input shapes or seeds, or for the estimator paper.",
+    ),
 )
 @output_options("table", "json", "csv", quiet=False, traceback=False)
 def compare(*, files: Sequence[str], output: Output, **wanted: Any) -> None:
-    """Say which of stored results is better, and how sure that is."""
+    """Say which stored result is better, with intervals and p-values."""
     for one in files:
         if os.path.isdir(one):
             raise UsageError(
@@ -98,7 +101,7 @@ def compare(*, files: Sequence[str], output: Output, **wanted: Any) -> None:
         "Sort by score, structure, rank, worst or a column of the CSV.",
         "score",
     ),
-    flag("--reverse", "Sort the other way round."),
+    flag("--reverse", "Sort in the opposite order."),
 )
 @output_options(
     "table", "csv", "markdown", "json", "none", about="Choose the leaderboard on standard output.", quiet=False, traceback=False
@@ -116,12 +119,12 @@ def report(*, folder: str, output: Output, html: str | None, sort: str, reverse:
     """Show stored results as a leaderboard: on standard output, as files and as one HTML page."""
     from synbench_fast.printable import print_json
     from synbench_fast.report import tables
-    from synbench_fast.report.collection import load_results
+    from synbench_fast.report.collection import load_results, no_collection
     from synbench_fast.report.terminal import result_stream
 
     code = 0
     wanted = {name: others[name] for name in ("eps", "thresholds") if others[name] is not None}
-    with result_stream() as stream:
+    with no_collection(), result_stream() as stream:
         failures, problem = _failures(Path(folder))
         if problem:
             code = fail(problem, 1)
@@ -165,7 +168,7 @@ def _failures(folder: Path) -> tuple[list[Failure], str]:
 
 
 @command(
-    short_help="Say how far `run --models` is.",
+    short_help="Show the progress of `run --models`.",
     examples=("synbench-fast status store", "synbench-fast status store --format json"),
 )
 @argument(
@@ -176,7 +179,7 @@ def _failures(folder: Path) -> tuple[list[Failure], str]:
 )
 @output_options("table", "json", quiet=False, traceback=False)
 def status(*, folder: str, output: Output) -> None:
-    """Say how far `run --models` is, from another shell or later."""
+    """Show the progress of `run --models`, while it runs or afterwards."""
     from synbench_fast.fleet.store import read_summary
     from synbench_fast.printable import print_json
     from synbench_fast.report.fleet import print_status

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any, TextIO
 
 import typer
@@ -33,7 +33,7 @@ from synbench_fast.runtime.messages import fail, reason, say
 __all__ = ["ENCODER", "STUDY", "deliver", "encoders_argument", "study"]
 
 STUDY = "The study"
-# As in studies/sensitivity/request.py, which imports torch: mistakes are to be named without that wait.
+# As in studies/sensitivity/options.py, which imports torch: mistakes are to be named without that wait.
 FACTORS = ("seed", "samples", "scales", "thresholds", "dtype", "preprocessing")
 # Where an encoder runs and comes from: fields of ScoreConfig.
 ENCODER = (
@@ -52,7 +52,7 @@ ENCODER = (
 study = typer.Typer(
     cls=Group,
     invoke_without_command=True,
-    short_help="Ask more of encoders: sensitivity, eps*, probes, validity.",
+    short_help="Run a study: sensitivity, eps*, probes, validity and others.",
     epilog="synbench-fast study eps-star builtin:conv --input-shape 3,16,16 --preset quick\n"
     "synbench-fast study linear-probe --help",
 )
@@ -60,7 +60,7 @@ study = typer.Typer(
 
 @study.callback()
 def _study(context: typer.Context) -> None:
-    """Ask a question about encoders that takes many scores or labelled data."""
+    """Run a study of encoders that needs many scores or labelled data."""
     if context.invoked_subcommand is None:
         print(context.get_help(), file=sys.stderr)
         raise typer.Exit(2)
@@ -87,7 +87,7 @@ def _check_checkpoint(config: ScoreConfig, encoders: Sequence[str]) -> None:
 
 
 @command(
-    short_help="Say how scores and ranking move with the choices of a run.",
+    short_help="Show how scores and ranking depend on the settings of a run.",
     examples=(
         "synbench-fast study sensitivity timm:resnet18 timm:resnet34 --preset quick",
         "synbench-fast study sensitivity builtin:conv --vary seed,dtype --seeds 3",
@@ -103,15 +103,12 @@ def _check_checkpoint(config: ScoreConfig, encoders: Sequence[str]) -> None:
     ),
     option("--seeds", integer(1, metavar="R"), "Run R seeds: SEED, SEED + 1, ...", "5"),
 )
-@score_options(
-    "eps", "thresholds", "estimator", "integral", "scales", "samples", "preset", "prior", "center", "seed", "dtype",
-    "backend", "batch_size", *ENCODER, "published_preprocessing",
-)  # fmt: skip
+@score_options(*(one.name for one in fields(ScoreConfig) if one.name != "structure"))
 @output_options("table", "json", "csv", out="Also write the document into DIR.")
 def sensitivity(
     *, encoders: Sequence[str], vary: list[str] | None, seeds: int, config: ScoreConfig, output: Output
 ) -> int:
-    """Vary seed, samples, scales, thresholds, dtype and preprocessing; show how scores and ranking move.
+    """Vary seed, samples, scales, thresholds, dtype and preprocessing; show how scores and ranking change.
 
     Options of a score describe the base run. Tables show its first budget and its lowest threshold."""
     _check_checkpoint(config, encoders)
@@ -121,14 +118,14 @@ def sensitivity(
         raise UsageError(f"--thresholds: expected at least two to vary them, got '{config.thresholds[0]:g}'")
     folder = output.folder()
     from synbench_fast.report.terminal import result_stream
-    from synbench_fast.studies.sensitivity import assemble, check_request
+    from synbench_fast.studies.sensitivity import assemble, check_options
 
-    request = check_request(encoders, vary, seeds, config)
+    options = check_options(encoders, vary, seeds, config)
     with result_stream() as stream:
-        code, runs, missing = _vary_each(encoders, request, output)
+        code, runs, missing = _vary_each(encoders, options, output)
         if not runs:
             return code
-        document = assemble(encoders, request, runs, missing)
+        document = assemble(encoders, options, runs, missing)
         for varied in document.encoders:
             for warning in varied.warnings:
                 say(f"warning: {varied.label}: {warning}")
@@ -139,10 +136,10 @@ def sensitivity(
     return code
 
 
-def _vary_each(encoders: Sequence[str], request: Any, output: Output) -> tuple[int, list[Any], list[Any]]:
+def _vary_each(encoders: Sequence[str], options: Any, output: Output) -> tuple[int, list[Any], list[Any]]:
     """Exit code, runs and failures of the encoders; Ctrl-C keeps those that were finished."""
     from synbench_fast.report.progress import Reporter
-    from synbench_fast.studies.sensitivity import Failure, labels, vary_encoder
+    from synbench_fast.studies.sensitivity import MissingRun, labels, vary_encoder
 
     code = 0
     runs: list[Any] = []
@@ -152,13 +149,13 @@ def _vary_each(encoders: Sequence[str], request: Any, output: Output) -> tuple[i
         shown = label if len(encoders) == 1 else f"[{place}/{len(encoders)}] {label}"
         try:
             with reporter.encoder(shown) as advance:
-                one = vary_encoder(spec, request, label=label, progress=advance)
+                one = vary_encoder(spec, options, label=label, progress=advance)
         except KeyboardInterrupt:
             say("interrupted: encoders that were finished are kept")
             return 130, runs, missing
         except Exception as error:
             code = output.failed(spec, error)
-            missing.append(Failure(encoder=label, factor="base", level="base", reason=reason(spec, error)))
+            missing.append(MissingRun(encoder=label, factor="base", level="base", reason=reason(spec, error)))
             continue
         for failure in one.failures:
             code = fail(f"{label}: {failure.factor} {failure.level}: {failure.reason}", 1)
@@ -181,7 +178,7 @@ def _vary_each(encoders: Sequence[str], request: Any, output: Output) -> tuple[i
 @panel(
     STUDY,
     option("--threshold", unit("A"), "Take the score above this threshold accuracy in [0, 1).", "0.7"),
-    option("--repeats", integer(1), "Run N seeds: SEED, SEED + 1, ...; N is 1, or 3 and more.", "1"),
+    option("--repeats", integer(1), "Run N seeds: SEED, SEED + 1, ...; N is 1, or at least 3.", "1"),
 )
 @score_options(
     "eps", "estimator", "scales", "samples", "preset", "seed", *ENCODER,
@@ -191,7 +188,7 @@ def _vary_each(encoders: Sequence[str], request: Any, output: Output) -> tuple[i
 def eps_star(
     *, encoders: Sequence[str], threshold: float, repeats: int, config: ScoreConfig, output: Output
 ) -> int:
-    """Find the budget with the largest score, and the budgets that the samples cannot tell from it."""
+    """Find the budget with the largest score, and the budgets with no significantly lower one."""
     _check_checkpoint(config, encoders)
     if repeats == 2:
         raise UsageError("--repeats: expected 1, or at least 3 to see their spread, got '2'")
@@ -250,7 +247,7 @@ def _find_eps_star(spec: str, config: ScoreConfig, threshold: float, repeats: in
     STUDY,
     flag(
         "--demo",
-        "Learn masked patches of images that come with scikit-learn, the only pre-training there is.",
+        "Predict masked patches of images of scikit-learn; this option is required.",
     ),
     option("--runs", integer(1), "Run N seeds, each with both losses.", "5"),
     option("--seed", integer(0, 2**32 - 1), "Set the first seed.", "0"),
@@ -265,13 +262,13 @@ def _find_eps_star(spec: str, config: ScoreConfig, threshold: float, repeats: in
     option(
         "--reference",
         choice("none", "specialists"),
-        "Weigh losses, or their excess over an encoder of each group alone.",
+        "Weight the losses, or with specialists their excess over encoders of one group each.",
         "none",
     ),
 )
 @output_options("table", "json", traceback=False)
 def pretrain(*, demo: bool, output: Output, **options: Any) -> None:
-    """Pre-train small encoders with the mean loss and with minimax, and compare what they are good for.
+    """Pre-train small encoders with the mean loss and with minimax, and compare their downstream accuracies.
 
     To use the loss in your own training loop, see synbench_fast.minimax and docs/minimax.md."""
     if not demo:

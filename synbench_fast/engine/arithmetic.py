@@ -23,6 +23,7 @@ from synbench_fast.ops.feature_stats import FeatureStats
 from synbench_fast.ops.robust_solve import robust_solve
 from synbench_fast.results.records import ArithmeticCheck, ArithmeticPoint
 from synbench_fast.stats import gaussian
+from synbench_fast.stats.estimators import find_estimator
 from synbench_fast.stats.point import CurvePoint
 
 __all__ = [
@@ -161,7 +162,7 @@ def compare(
         stats.half_difference,
         stats.covariance,
         torch.tensor(list(eps), dtype=torch.float64),
-        estimator="consistent" if point.estimator in ("consistent", "gaussian", "counted") else "plugin",
+        moments=find_estimator(point.estimator).moments,
         dof=stats.dof,
         c0=stats.c0,
         weights=True,

@@ -41,6 +41,10 @@ NOT_SMOOTH = 1e-4  # p-value below which curves over the scales are said not to 
 ABOVE_OPTIMUM = 4.0  # errors; an accuracy that is so far above the raw data's cannot be luck
 DRIFTS = 3.0  # errors; a difference between the scores of all samples and of their halves that is no luck
 PUBLISHED_SCALES = 49
+PRIOR_DECIDES = (
+    "naming the commoner class alone exceeds the threshold, so scales without a signal decide the score"
+)
+GAUSSIAN_REFUTED = "estimator gaussian takes the margins as Gaussian, and counting them refutes it"
 AVERAGES = ("sampled", "published")
 
 
@@ -133,17 +137,24 @@ class Scoring:
         )
 
     def averages(self, points: list[CurvePoint]) -> Averages:
-        """Areas and their errors from the points of all scales."""
+        """Areas and their errors from the points of all scales, and which of them are withheld, for any reason."""
         area = self._area_of(self.integral)
-        return over_scales(
+        found = over_scales(
             points, self.task.scale_values, self._wanted, area, self.thresholds, self._quadrature
         )
+        commoner = max(self.task.prior, 1 - self.task.prior)
+        below = [a for a, level in enumerate(self.thresholds) if level <= commoner and self.task.prior != 0.5]
+        reasons = {(e, a): PRIOR_DECIDES for e in range(len(self.eps)) for a in below}
+        refuted = self._refuted(points)
+        reasons |= {(e, a): GAUSSIAN_REFUTED for e in refuted for a in range(len(self.thresholds))}
+        robust = found.robust_withheld or (GAUSSIAN_REFUTED if refuted else "")
+        return replace(found, withheld=found.withheld | reasons, robust_withheld=robust)
 
     def variances(self, points: list[CurvePoint]) -> NDArray[np.float64]:
         """[S, E, A] what each sampled scale adds to the variance of the scores; NaN where that is not known."""
         found = self.averages(points)
         variance = np.asarray(found.variance / np.square(self._raw_area("exact")))
-        for place in self._withheld(found):
+        for place in found.withheld:
             variance[:, *place] = np.nan
         return variance
 
@@ -151,7 +162,7 @@ class Scoring:
         """unit: raw area [E, A]; the grid sum has the exact integral's errors times its points per unit of accuracy."""
         score = found.area / self._raw_area(self.integral)
         stderr = np.sqrt(np.diagonal(found.covariance).reshape(unit.shape)) / unit
-        for place in self._withheld(found):
+        for place in found.withheld:
             stderr[place] = np.nan
         return [
             Score(
@@ -231,17 +242,10 @@ class Scoring:
             stderr=math.nan if found.robust_withheld else found.robust_area_stderr,
         )
 
-    def _withheld(self, found: Averages) -> dict[tuple[int, int], str]:
-        """(e, a) of the scores whose interval cannot hold, and why."""
-        commoner = max(self.task.prior, 1 - self.task.prior)
-        below = [a for a, level in enumerate(self.thresholds) if level <= commoner and self.task.prior != 0.5]
-        why = "naming the commoner class alone exceeds the threshold, so scales without a signal decide the score"
-        return found.withheld | {(e, a): why for e in range(len(self.eps)) for a in below}
-
     def _of_withheld(self, found: Averages) -> list[str]:
         """One warning for each reason, with the scores that have no interval for it."""
         places: dict[str, list[str]] = {}
-        for (e, a), reason in self._withheld(found).items():
+        for (e, a), reason in found.withheld.items():
             places.setdefault(reason, []).append(f"{self.thresholds[a]:g} at eps {self.eps[e]:g}")
         said = [f"{WITHHELD} above {', '.join(some)}: {reason}" for reason, some in places.items()]
         if found.robust_withheld:
@@ -291,25 +295,28 @@ class Scoring:
             f"{float(self._raw_sampled[0][s, e]):.4f}; scores above it cannot be trusted"
         ]
 
+    def _refuted(self, points: Sequence[CurvePoint]) -> dict[int, tuple[float, int]]:
+        """The budgets at which counting refutes the margins that `gaussian` assumes: p-value, and the worst scale."""
+        if points[0].estimator != "gaussian":
+            return {}
+        found = {e: one for e in range(len(self.eps)) if (one := gaussianity(points, e)) is not None}
+        return {
+            e: (p_value, s)
+            for e, (p_value, s) in found.items()
+            if p_value <= NOT_GAUSSIAN and abs(_known(points[s].excess)[e]) >= NOTICEABLE
+        }
+
     def _not_gaussian(self, points: list[CurvePoint]) -> list[str]:
         """A warning for the budget at which counting the margins differs most from taking them as Gaussian."""
-        if points[0].estimator != "gaussian":
+        refuted = self._refuted(points)
+        if not refuted:
             return []
-        worst: tuple[float, int, int] | None = None
-        for e in range(len(self.eps)):
-            found = gaussianity(points, e)
-            if found is not None and (worst is None or found[0] < worst[0]):
-                worst = (*found, e)
-        if worst is None or worst[0] > NOT_GAUSSIAN:
-            return []
-        p_value, s, e = worst
-        point = points[s]
-        assert point.excess is not None
-        if abs(point.excess[e]) < NOTICEABLE:
-            return []
+        e = min(refuted, key=lambda one: refuted[one][0])
+        p_value, s = refuted[e]
+        accuracy = points[s].accuracy[e]
         return [
             f"{NON_GAUSSIAN} (p = {p_value:.1g}): at scale {self.task.scale_values[s]:g}, eps {self.eps[e]:g} their "
-            f"count gives accuracy {point.accuracy[e] + point.excess[e]:.4f} in place of {point.accuracy[e]:.4f}; "
+            f"count gives accuracy {accuracy + _known(points[s].excess)[e]:.4f} in place of {accuracy:.4f}; "
             "estimator consistent counts them"
         ]
 
@@ -358,6 +365,11 @@ def gaussianity(points: Sequence[CurvePoint], e: int) -> tuple[float, int] | Non
         return None
     statistic = sum((excess / error) ** 2 for _, excess, error in found)
     return _tail(statistic, len(found)), max(found, key=lambda one: abs(one[1]))[0]
+
+
+def _known(values: NDArray[np.float64] | None) -> NDArray[np.float64]:
+    assert values is not None  # where a p-value follows from them
+    return values
 
 
 def _tail(value: float, freedom: int) -> float:

@@ -83,8 +83,7 @@ def chosen_backends(device: str, backend: str = "auto") -> dict[str, str]:
     """
     return {
         operation: dispatch.resolve(operation, "cpu" if operation == "score_auc" else device, backend)
-        for operation in dispatch.OPERATIONS
-        if operation != "nuclear_norm"  # of which a score has no use
+        for operation in dispatch.SCORING
     }
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 import torch
@@ -16,11 +16,15 @@ from synbench_fast.errors import SynbenchError, first_line
 from synbench_fast.ops.feature_stats import feature_stats
 from synbench_fast.ops.score_auc import Integral, score_auc
 from synbench_fast.ops.score_sweep import PUBLISHED_GROUP
+from synbench_fast.results.multiclass import MulticlassResult
 from synbench_fast.stats.estimators import Paper, Sample, find_estimator
+from synbench_fast.stats.multiclass import multiclass
 from synbench_fast.stats.point import CurvePoint
 from synbench_fast.tasks.task import GaussianTask
 
 __all__ = ["auc_ratio", "evaluate_features"]
+
+DEFAULT_EPS = (0.0, 0.2)
 
 
 def _as_tensor(value: Any, name: str) -> Tensor:
@@ -62,10 +66,7 @@ def _features(x: Any, y: Any, half: str) -> tuple[Tensor, Tensor]:
     if labels.shape != features.shape[:1]:
         raise SynbenchError(f"{half}_y: expected {len(features)} labels, got {list(labels.shape)}")
     if labels.is_complex():
-        raise SynbenchError(f"{half}_y: expected labels 0 and 1, got complex numbers")
-    if not bool(((labels == 0) | (labels == 1)).all()):
-        wrong = labels[(labels != 0) & (labels != 1)][0].item()
-        raise SynbenchError(f"{half}_y: expected labels 0 and 1, got {wrong}")
+        raise SynbenchError(f"{half}_y: expected integer labels, got complex numbers")
     if not bool(torch.isfinite(features).all()):
         row, column = torch.nonzero(~torch.isfinite(features))[0].tolist()
         raise SynbenchError(
@@ -73,7 +74,57 @@ def _features(x: Any, y: Any, half: str) -> tuple[Tensor, Tensor]:
         )
     if features.dtype not in (torch.float32, torch.float64):
         features = features.float()
-    return features, labels.to(features.device, torch.uint8)
+    return features, labels
+
+
+def _named(labels: Tensor, half: str) -> tuple[Tensor, list[int]]:
+    """Places of the labels [N] among their distinct values, int64 on the CPU, and those values in increasing order.
+
+    Labels of which none is other than 0 and 1 have these two values, even where one of them has no samples.
+    """
+    values = (labels.double() if labels.is_floating_point() else labels).cpu().numpy()
+    if values.dtype.kind == "f":
+        wrong = values[values != np.floor(values)]  # NaN differs from itself
+        wrong = np.concatenate([wrong, values[np.isinf(values)]])
+        if len(wrong):
+            raise SynbenchError(f"{half}_y: expected integer labels, got {wrong[0]}")
+    names, places = np.unique(values, return_inverse=True)
+    known = [int(one) for one in names]
+    if set(known) <= {0, 1}:
+        return labels.cpu().long(), [0, 1]
+    if len(known) == 1:
+        raise SynbenchError(f"{half}_y: expected at least 2 classes, got {known[0]} alone")
+    return torch.from_numpy(places.reshape(-1).astype(np.int64)), known
+
+
+@overload
+def evaluate_features(
+    train_x: ArrayLike | Tensor,
+    train_y: ArrayLike | Tensor,
+    test_x: ArrayLike | Tensor | None = None,
+    test_y: ArrayLike | Tensor | None = None,
+    *,
+    eps: Sequence[float] | float,
+    estimator: str = "consistent",
+    prior: float = 0.5,
+    group: int = PUBLISHED_GROUP,
+    backend: str = "auto",
+) -> CurvePoint: ...
+
+
+@overload
+def evaluate_features(
+    train_x: ArrayLike | Tensor,
+    train_y: ArrayLike | Tensor,
+    test_x: ArrayLike | Tensor | None = None,
+    test_y: ArrayLike | Tensor | None = None,
+    *,
+    eps: None = None,
+    estimator: str = "consistent",
+    prior: float = 0.5,
+    group: int = PUBLISHED_GROUP,
+    backend: str = "auto",
+) -> CurvePoint | MulticlassResult: ...
 
 
 def evaluate_features(
@@ -82,23 +133,27 @@ def evaluate_features(
     test_x: ArrayLike | Tensor | None = None,
     test_y: ArrayLike | Tensor | None = None,
     *,
-    eps: Sequence[float] | float = (0.0, 0.2),
+    eps: Sequence[float] | float | None = None,
     estimator: str = "consistent",
     prior: float = 0.5,
     group: int = PUBLISHED_GROUP,
     backend: str = "auto",
-) -> CurvePoint:
-    """Accuracy, robust accuracy, bound and t of the eps-robust classifiers on features of ONE scale.
+) -> CurvePoint | MulticlassResult:
+    """Accuracy, robust accuracy, bound and t of the eps-robust classifiers on features of ONE scale; or of K classes.
+
+    With more than two labels the result is the accuracy over all K classes, the mean over their K (K - 1)/2 pairs and the
+    worst pair, of linear discriminants with one covariance (`stats.multiclass`). It has no budgets, priors or test half.
 
     Everything runs where train_x is, without a copy of it. On a GPU it runs on torch's current stream; what
     CuPy still has to do to its arrays on CuPy's current stream comes first.
 
     Args:
         train_x: [N, F] floating features; NumPy, Torch or CuPy.
-        train_y: [N] labels 0/1.
+        train_y: [N] K distinct integers; of two labels the smaller one is class 0.
         test_x, test_y: the test half, needed by "paper"; the others read the train half only.
-        eps: E budgets in [0, 1), relative to the half-distance of the class means.
-        estimator: "consistent", "gaussian", "counted" or "paper" (the published protocol); see docs/method.md.
+        eps: E budgets in [0, 1), relative to the half-distance of the class means; None for 0 and 0.2. Two classes only.
+        estimator: "consistent", "gaussian", "counted" or "paper" (the published protocol, two classes only); see
+            docs/method.md.
         prior: tau; the log-prior term enters for tau != 1/2.
         group: for "paper": the bound is averaged within runs of this many test samples, then over the runs,
             as the published script does with its batches; the number of samples gives the plain mean.
@@ -106,13 +161,13 @@ def evaluate_features(
             specification.
 
     Returns:
-        CurvePoint of float64 arrays [E].
+        CurvePoint of float64 arrays [E] for two classes, MulticlassResult for more.
 
     Raises:
         SynbenchError: arrays that do not fit together or lie on different devices, a missing class or half,
             NaN or infinite features, features that are all constant, too few samples for "consistent".
     """
-    budgets = check_eps(eps)
+    budgets = check_eps(DEFAULT_EPS if eps is None else eps)
     chosen = find_estimator(estimator)
     weights = as_numbers(prior, "prior")
     if len(weights) != 1 or not 0 < weights[0] < 1:
@@ -120,7 +175,16 @@ def evaluate_features(
     (prior,), group = weights, check_integer("group", group, 1, "at least 1", 2**62)
     if isinstance(chosen, Paper):
         chosen = Paper(group)
-    x, y = _features(train_x, train_y, "train")
+    x, labels = _features(train_x, train_y, "train")
+    places, names = _named(labels, "train")
+    if len(names) > 2:
+        for name, given in (("eps", eps), ("test_x", test_x), ("test_y", test_y)):
+            if given is not None:
+                raise SynbenchError(f"{name}: expected none for {len(names)} classes, got one")
+        if prior != 0.5:
+            raise SynbenchError(f"prior: expected 0.5 for {len(names)} classes, got {prior:g}")
+        return multiclass(x, places.to(x.device), names, chosen.name)
+    y = places.to(x.device, torch.uint8)
     stats = feature_stats(x, y, backend=backend)
     test = None
     if chosen.halves == 2:
@@ -128,7 +192,11 @@ def evaluate_features(
             raise SynbenchError(
                 f"test_x: expected a test half for the {chosen.name} estimator, got None; pass test_x and test_y"
             )
-        test = Sample(*_features(test_x, test_y, "test"))
+        held_x, held_labels = _features(test_x, test_y, "test")
+        held, known = _named(held_labels, "test")
+        if known != names:
+            raise SynbenchError(f"test_y: expected the labels {names} of train_y, got {known}")
+        test = Sample(held_x, held.to(held_x.device, torch.uint8))
         if test.x.shape[1] != x.shape[1]:
             raise SynbenchError(
                 f"test_x: expected F = {x.shape[1]} features as in train_x, got {test.x.shape[1]}"

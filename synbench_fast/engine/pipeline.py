@@ -20,7 +20,7 @@ from synbench_fast.encoders.base import is_out_of_memory
 from synbench_fast.engine.batch_size import BatchSize
 from synbench_fast.engine.forward import Compile, Forward, compile_repays, graph_repays
 from synbench_fast.engine.probe import Batch, Probe
-from synbench_fast.engine.purity import check_purity
+from synbench_fast.engine.purity import check_drift, check_purity
 from synbench_fast.errors import first_line
 from synbench_fast.ops.streams import Lane, Mark, Span, mark, wait
 from synbench_fast.stats.blocks import Block
@@ -141,6 +141,8 @@ class Pipeline:
         self.forward = Forward(encoder)
         self._encoder, self._tf32 = encoder, tf32
         self._impure: list[str] = []
+        # Scale index, split and start of the first batch that was run, and its features.
+        self._first: tuple[tuple[int, int, int], Tensor] | None = None
         self._graphable = encoder.module is not None  # a callable may do on the host what a graph leaves out
         self._compile = compile
         self._progress = progress or (lambda done, total, phase: None)
@@ -149,7 +151,7 @@ class Pipeline:
         self._overlaps = _overlaps(probe.device)
         self._buffers: _Buffers | None = None
         self._chosen = False
-        self._done = 0
+        self._done = self._rechecked = 0
 
     @property
     def warnings(self) -> list[str]:
@@ -181,9 +183,12 @@ class Pipeline:
                 filled = None  # it holds a buffer that is to go
                 self._shrink(min(self.size.next(), parts.left(at)), first_line(error))
                 continue
-            if (filled.batch.scale_index, filled.batch.split, filled.batch.start) == (0, 0, 0):
+            place = (filled.batch.scale_index, filled.batch.split, filled.batch.start)
+            if place == (0, 0, 0):
                 features = features.clone()  # the check may write over what the encoder returned
                 self._impure = self._check(features)
+            if self._first is None:
+                self._first = place, features.detach().to("cpu", copy=True)
             self.probe.update(filled.batch, features)
             self._release(filled)
             if not self.size.settled:
@@ -235,6 +240,22 @@ class Pipeline:
             tf32=self._tf32,
             seen=features,
         )
+
+    def recheck(self) -> None:
+        """Run a few samples of the first batch again; SynbenchError if their features are not those of then."""
+        if self._first is None:
+            return
+        place, features = self._first
+        check_drift(
+            self._encoder,
+            lambda count: self.probe.batch(*place, count).x,
+            features,
+            self._done - self._rechecked,
+            spec=self._encoder.info.spec,
+            dtype=self.probe.dtype,
+            tf32=self._tf32,
+        )
+        self._rechecked = self._done
 
     def _choose_forward(self, x: Tensor, buffers: Sequence[Tensor]) -> None:
         """Once the batch size is known: compile, or record a graph, if that repays itself."""

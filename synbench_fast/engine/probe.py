@@ -15,7 +15,7 @@ from synbench_fast.checks import check_eps, check_integer, check_seed, check_thr
 from synbench_fast.encoders.base import is_out_of_memory
 from synbench_fast.engine.curve import Curve, Scoring
 from synbench_fast.errors import SynbenchError, first_line
-from synbench_fast.ops.dispatch import OPERATIONS, resolve
+from synbench_fast.ops.dispatch import SCORING, resolve
 from synbench_fast.ops.feature_stats import FeatureStats, feature_stats
 from synbench_fast.ops.sample_mixture import labels
 from synbench_fast.ops.score_auc import Integral
@@ -149,7 +149,7 @@ class Probe:
         self.dtype, self.channels_last = dtype, channels_last
         self.device = torch.device(device)
         self.backend = backend
-        for operation in OPERATIONS:
+        for operation in SCORING:
             resolve(operation, self.device.type, backend)
         self.splits = self._estimator.halves
         self.clock = PhaseClock()

@@ -1,7 +1,8 @@
-"""Whether features are a function of their sample alone, seen in four small forward passes before a run."""
+"""Whether features are a function of their sample alone, seen in small forward passes: four before a run, one after it."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -12,13 +13,14 @@ from torch import Tensor
 from synbench_fast.encoders.base import is_out_of_memory
 from synbench_fast.errors import SynbenchError, first_line
 
-__all__ = ["check_purity"]
+__all__ = ["check_drift", "check_purity"]
 
 Array = NDArray[np.float64]
 Pair = tuple[Array, Array]  # features of the same samples from two forward passes
 
 SAMPLES = 8  # of a forward pass, so that four of them are little beside a run
 STEP = 3  # from one window to the next: odd, so that samples that a batch groups by 2, 4 or 8 get other companions
+RUN_AGAIN = 200  # of that many samples of a run, one is run again at its end
 TF32_EPS = 2.0**-10  # products in TF32 keep as many bits as float16
 
 # What rounding may do to a feature, in units of eps, see `_largest_moves`. Networks with untrained weights moved
@@ -84,18 +86,80 @@ def check_purity(
     again = others.pop(-1 if seen is None else -2)
     step = _step(size)
     apart = [(first[step:], later[: size - step]), *((first[: len(one)], one) for one in others)]
-    eps = max(torch.finfo(one).eps for one in (dtype, like.dtype))
-    repeated, moved = _largest_moves([(first, again)], apart, values, max(eps, TF32_EPS) if tf32 else eps)
+    repeated, moved = _largest_moves([(first, again)], apart, values, _eps(dtype, like.dtype, tf32=tf32))
     if repeated:
-        raise SynbenchError(
-            f"encoder {spec}: expected the same features whenever the same batch comes, got one that moves by "
-            f"{repeated:.2g} times its deviation from call to call; noise such as dropout is left on, or a state is "
-            "kept between calls"
-        )
+        raise _unstable(spec, repeated, "from call to call")
     if moved:
         what = f"one that moves by {moved:.2g} times its deviation"
         return [_depends(what, "with the batch that the sample is in")]
     return [_depends(f"a failure ({failure})", f"in a batch of {step}")] if failure else []
+
+
+def check_drift(
+    encode: Callable[[Tensor], Tensor],
+    draw: Callable[[int], Tensor],
+    kept: Tensor,
+    run: int,
+    *,
+    spec: str,
+    dtype: torch.dtype,
+    tf32: bool,
+) -> None:
+    """Run samples from the beginning of a run again at its end: a state may have moved, or noise may have set in.
+
+    One of RUN_AGAIN samples is run again, at least 2, in one batch. Where a feature moves, the batch of then is run
+    again as a whole, and the small one as well: what depends on its batch alone is the same in the same batch.
+
+    Args:
+        encode, draw, spec, dtype, tf32: as in `check_purity`; `draw` gives the first samples of the batch of then.
+        kept: features of that batch, [B, F] on the CPU.
+        run: samples that have been run since.
+
+    Raises:
+        SynbenchError: features of the same batch have moved by more than rounding.
+    """
+    if not kept.isfinite().all():
+        return  # the run names the sample
+    eps = _eps(dtype, kept.dtype, tf32=tf32)
+
+    def features(count: int) -> Tensor | None:
+        """None where the encoder fails with this many samples, as those of whole groups do."""
+        try:
+            found = encode(draw(count)).detach().to("cpu", copy=True)
+        except Exception:
+            return None
+        return found if found.shape == kept[:count].shape and found.is_floating_point() else None
+
+    def moved(then: Tensor, now: Tensor) -> float:
+        values = torch.cat([kept, then, now]).double().numpy()
+        if not np.isfinite(values).all():
+            return math.inf
+        pair = (then.double().numpy(), now.double().numpy())
+        return _largest_moves([], [pair], values, eps)[1]
+
+    count = min(len(kept), max(2, run // RUN_AGAIN))
+    few = features(count)
+    if few is not None and not few.isfinite().all():  # it may be so in every small batch
+        few = None
+    if few is not None and not moved(kept[:count], few):
+        return
+    whole, again = features(len(kept)), features(count)
+    if whole is not None and (by := moved(kept, whole)):
+        raise _unstable(spec, by, "from the beginning of the run to its end")
+    if few is not None and again is not None and (by := moved(few, again)):
+        raise _unstable(spec, by, "from call to call at the end of the run")
+
+
+def _eps(*dtypes: torch.dtype, tf32: bool) -> float:
+    eps = max(torch.finfo(one).eps for one in dtypes)
+    return max(eps, TF32_EPS) if tf32 else eps
+
+
+def _unstable(spec: str, moves: float, when: str) -> SynbenchError:
+    return SynbenchError(
+        f"encoder {spec}: expected the same features whenever the same batch comes, got one that moves by "
+        f"{moves:.2g} times its deviation {when}; noise such as dropout is left on, or a state is kept between calls"
+    )
 
 
 def _depends(what: str, where: str) -> str:

@@ -169,6 +169,7 @@ def run_encoder(
         worked += _timed(pipeline, settled.left)
         if half_width is not None:
             worked += _refine(pipeline, half_width, most, settled.warnings)
+        pipeline.recheck()
     start = time.perf_counter()
     curve = probe.compute()
     worked += time.perf_counter() - start

@@ -219,6 +219,7 @@ class EncoderWorker:
             with in_arithmetic(loaded.ready.encoder, loaded.arithmetic):
                 pipeline.run([block])
                 probe.finish()
+                pipeline.recheck()
         except BaseException:
             del loaded.pipelines[key]  # its probe has some of the samples
             raise

@@ -21,7 +21,7 @@ from synbench_fast.checks import check_integer
 from synbench_fast.config import ScoreConfig
 from synbench_fast.engine.curve import Curve, Scoring
 from synbench_fast.engine.probe import Probe
-from synbench_fast.engine.purity import check_purity
+from synbench_fast.engine.purity import check_drift, check_purity
 from synbench_fast.errors import SynbenchError, suggest
 from synbench_fast.integrations import missing
 from synbench_fast.integrations.monitor import MONITORED, SAMPLES, batch_size_of, undisturbed
@@ -238,6 +238,9 @@ def _answer(self: Any, requests: list[Instance]) -> list[_Answer]:
             f"--model hf, got {type(self).__name__}"
         )
     made: dict[str, tuple[EmbeddingEncoder, Probe]] = {}
+    first: dict[
+        str, tuple[int, Tensor]
+    ] = {}  # the scale that was run first, and the features of its first batch
     answers: dict[tuple[str, int], _Answer] = {}
     listed = []
     for request in requests:
@@ -252,13 +255,29 @@ def _answer(self: Any, requests: list[Instance]) -> list[_Answer]:
                 block, size = probe.blocks[number], batch_size_of(settings.config)
                 for start in range(block.start, block.stop, size):
                     batch = probe.batch(number, 0, start, min(size, block.stop - start))
-                    probe.update(batch, encoder(batch.x))
+                    features = encoder(batch.x)
+                    first.setdefault(text, (number, features.to("cpu", copy=True)))
+                    probe.update(batch, features)
+                _check_again(encoder, probe, block.count, *first[text])
                 answers[text, number] = _Answer(number, encoder.width, probe.point(block))
         listed.append(answers[text, number])
     return listed
 
 
 LM.synbench = _answer
+
+
+def _check_again(encoder: EmbeddingEncoder, probe: Probe, run: int, number: int, features: Tensor) -> None:
+    """SynbenchError if the first batch, of scale `number`, has other features after `run` samples more."""
+    check_drift(
+        encoder,
+        lambda count: probe.batch(number, 0, 0, count).x,
+        features,
+        run,
+        spec=encoder.name,
+        dtype=encoder.dtype,
+        tf32=False,
+    )
 
 
 def _plain(value: Any) -> Any:

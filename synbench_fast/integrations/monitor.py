@@ -16,7 +16,7 @@ from synbench_fast.checks import ESTIMATORS, check_integer
 from synbench_fast.config import ScoreConfig
 from synbench_fast.engine.curve import Curve
 from synbench_fast.engine.probe import Probe
-from synbench_fast.engine.purity import check_purity
+from synbench_fast.engine.purity import check_drift, check_purity
 from synbench_fast.errors import SynbenchError, first_line, suggest
 from synbench_fast.integrations import named_numbers
 from synbench_fast.runtime.global_state import kept_state, known_state, seeded
@@ -145,17 +145,23 @@ class Monitor:
                 dtype=like.dtype,
                 device=like.device,
             )
-            for line in check_purity(
-                lambda x: _features(encode, x),
-                lambda count: probe.batch(0, 0, 0, count).x,
-                self.batch_size,
-                spec=type(encode).__name__,
-                dtype=like.dtype,
-                tf32=False,
-            ):
+            kind: dict[str, Any] = {"spec": type(encode).__name__, "dtype": like.dtype, "tf32": False}
+
+            def features(x: Tensor) -> Tensor:
+                return _features(encode, x)
+
+            def draw(count: int) -> Tensor:
+                return probe.batch(0, 0, 0, count).x
+
+            for line in check_purity(features, draw, self.batch_size, **kind):
                 logger.warning("synbench: %s", line)
+            first: Tensor | None = None
             for batch in probe.batches(self.batch_size):
-                probe.update(batch, _features(encode, batch.x))
+                found = features(batch.x)
+                first = found.detach().to("cpu", copy=True) if first is None else first
+                probe.update(batch, found)
+            if first is not None:
+                check_drift(features, draw, first, probe.images, **kind)
             return probe.compute()
 
     def _find(self, module: nn.Module) -> Callable[[Tensor], Any]:

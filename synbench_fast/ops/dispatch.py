@@ -1,6 +1,7 @@
 """Which backends an operation has, what each needs, and which one runs: the only such table.
 
-Backend B of operation NAME is the function `NAME_B`, in the module `NAME_B` if there is one, else in `NAME`. All backends
+Backend B of operation NAME is the function `NAME_B`, in the module `NAME_B` if there is one, else in `NAME`; those of the
+renderers are in `renderers_B`. All backends
 of an operation take the same checked arguments and return the same type, which its module states once:
 
     _backends = Operation[[Tensor, Tensor, int], Tensor]("name")
@@ -22,6 +23,8 @@ from synbench_fast.errors import SynbenchError
 __all__ = [
     "BACKENDS",
     "OPERATIONS",
+    "RENDERERS",
+    "SCORING",
     "Backend",
     "Operation",
     "available",
@@ -70,6 +73,8 @@ BACKENDS = {
     # What torch hands to the libraries of its device.
     "blas": Backend(),
     "fft": Backend(),
+    # The specification of what draws NumPy arrays on the CPU, whatever the device.
+    "numpy": Backend(("cpu",)),
     # The float64 specification, which on a GPU would cost more than the encoder: nobody gets it there unasked.
     "torch": Backend(only_when_asked=("cuda",)),
 }
@@ -78,6 +83,12 @@ BACKENDS = {
 def _row(*backends: str) -> dict[str, Backend]:
     return {name: BACKENDS[name] for name in backends}
 
+
+# What a score computes, where the features are.
+SCORING = (
+    "sample_mixture", "filter_spectrum", "feature_stats", "robust_solve", "leave_one_out", "score_sweep", "score_auc"
+)  # fmt: skip
+RENDERERS = ("random_words", "normals_of_words", "fields", "roll", "view", "paint")  # of the task families
 
 # Order is preference: backend="auto" takes the first one that serves the device.
 OPERATIONS: dict[str, dict[str, Backend]] = {
@@ -89,6 +100,7 @@ OPERATIONS: dict[str, dict[str, Backend]] = {
     "score_sweep": _row("cpp", "cuda", "torch"),
     "score_auc": _row("cpp", "cuda", "torch"),
     "nuclear_norm": _row("cpp", "blas", "torch"),
+    **{one: _row("cpp", "numpy") for one in RENDERERS},
 }
 OPERATIONS["filter_spectrum"]["cpp"] = replace(BACKENDS["cpp"], dtypes=("float32",))
 
@@ -131,7 +143,7 @@ def resolve(operation: str, device: str, backend: str = "auto", dtype: str | Non
 def implementation(operation: str, backend: str) -> Callable[..., Any]:
     """The function behind (operation, backend), imported at first use."""
     name = f"{operation}_{backend}"
-    own = f"synbench_fast.ops.{name}"
+    own = f"synbench_fast.ops.{f'renderers_{backend}' if operation in RENDERERS else name}"
     home = own if importlib.util.find_spec(own) is not None else f"synbench_fast.ops.{operation}"
     function: Callable[..., Any] = getattr(importlib.import_module(home), name)
     return function

@@ -14,10 +14,10 @@ from synbench_fast.errors import SynbenchError
 from synbench_fast.ops.checked import check_device
 from synbench_fast.ops.dispatch import OPERATIONS, Operation, resolve
 
-__all__ = ["ESTIMATORS", "Enqueued", "RobustSolution", "Solve", "enqueue", "robust_solve"]
+__all__ = ["MOMENTS", "Enqueued", "RobustSolution", "Solve", "enqueue", "robust_solve"]
 
-ESTIMATORS = ("consistent", "plugin")
-PLUGIN_CUT = 1e-6
+MOMENTS = ("sampled", "known")
+KNOWN_CUT = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,15 +27,15 @@ class RobustSolution:
     Attributes:
         rank: K, the number of eigenvalues above the cut.
         eigenvalue_range: smallest and largest kept eigenvalue of the covariance, in squared feature units.
-        mean_norm: |m| in feature units: sqrt(max(0, |m|^2 - c0 tr S)) for the consistent estimator, the norm of
-            the kept part of m for the plug-in.
+        mean_norm: |m| in feature units: sqrt(max(0, |m|^2 - c0 tr S)) for sampled moments, the norm of
+            the kept part of m for known moments.
         ridge: [E] g added to the sample covariance, in squared feature units; 0 at eps = 0.
-        kappa: [E] population ridge that g stands for; g itself for the plug-in.
-        signal: [E] m'w, dimensionless; for the consistent estimator its population value f(kappa), estimated.
+        kappa: [E] population ridge that g stands for; g itself for known moments.
+        signal: [E] m'w, dimensionless; for sampled moments its population value f(kappa), estimated.
         variance: [E] w'Cw, likewise.
         t: [E] signal / sqrt(variance): Phi(t) is the accuracy on balanced Gaussian classes. 0 without a signal.
         t_rob: [E] (m'w - r |w|) / sqrt(w'Cw), r = eps |m|: Phi(t_rob) is the accuracy under attacks of norm r.
-        t_cov, t_rob_cov: [E, E] sampling covariances of t and t_rob over the budgets; NaN for the plug-in.
+        t_cov, t_rob_cov: [E, E] sampling covariances of t and t_rob over the budgets; NaN for known moments.
         cross_cov: [E, E] those of t (rows) with t_rob (columns).
         weights: [E, F] w = (S + g I)^-1 m, m projected on the kept eigenvectors; not rescaled.
     """
@@ -62,7 +62,7 @@ class Solve:
     m: Tensor
     covariance: Tensor
     eps: Tensor
-    estimator: str
+    moments: str
     dof: int
     c0: float
     cut: float | None
@@ -70,22 +70,22 @@ class Solve:
     threads: int
 
     @property
-    def plugin(self) -> bool:
-        return self.estimator == "plugin"
+    def known(self) -> bool:
+        return self.moments == "known"
 
     @property
     def least(self) -> float:
-        """The cut: absolute for the plug-in, relative to the largest eigenvalue for the consistent estimator."""
+        """The cut: absolute for known moments, relative to the largest eigenvalue for sampled moments."""
         if self.cut is not None:
             return self.cut
-        return PLUGIN_CUT if self.plugin else 8 * len(self.m) * torch.finfo(torch.float64).eps
+        return KNOWN_CUT if self.known else 8 * len(self.m) * torch.finfo(torch.float64).eps
 
 
 @dataclass(frozen=True, slots=True)
 class Enqueued:
     """A `robust_solve` that a GPU may still be working on.
 
-    weights [E, F], signal [E] and mean_norm [] of the plug-in are tensors on the device of m, for what follows
+    weights [E, F], signal [E] and mean_norm [] of known moments are tensors on the device of m, for what follows
     on the same stream. `solution` waits. `again` also waits; where a device ran out of room for the weights
     (many dropped eigenvalues) it enqueues the work once more with more room, else it returns None.
     """
@@ -111,7 +111,7 @@ def robust_solve(
     covariance: Tensor,
     eps: Tensor | Sequence[float],
     *,
-    estimator: str = "consistent",
+    moments: str = "sampled",
     dof: int,
     c0: float = 0.0,
     cut: float | None = None,
@@ -127,7 +127,7 @@ def robust_solve(
 
         t = m'w / sqrt(w'Cw),   t_rob = (m'w - r |w|) / sqrt(w'Cw) = sqrt(w'Cw).
 
-    estimator="plugin" takes m and C as they are (the published protocol). estimator="consistent" estimates
+    moments="known" takes m and C as they are (the published protocol). moments="sampled" estimates
     what these formulas give for the population that m and C were sampled from. With d the eigenvalues of the
     sample covariance S, a = U'm, nu = dof, and sums over the kept eigenvalues,
 
@@ -149,11 +149,11 @@ def robust_solve(
             solved in float64, like the covariance.
         covariance: [F, F] pooled within-class covariance (scatter / dof), symmetric, in squared feature units.
         eps: [E] budgets relative to |m|, in [0, 1), in any order.
-        estimator: "consistent" or "plugin".
+        moments: "sampled" or "known".
         dof: degrees of freedom of `covariance`, N - 2.
-        c0: (1/N1 + 1/N0)/4: the sampling covariance of m is c0 C. Unused by the plug-in.
-        cut: eigenvalues at or below it are dropped and m is projected on the rest. Absolute for the plug-in,
-            1e-6 as published; for the consistent estimator relative to the largest eigenvalue, 8 F 2^-52.
+        c0: (1/N1 + 1/N0)/4: the sampling covariance of m is c0 C. Unused by known moments.
+        cut: eigenvalues at or below it are dropped and m is projected on the rest. Absolute for known moments,
+            1e-6 as published; for sampled moments relative to the largest eigenvalue, 8 F 2^-52.
             eigh in float64 is off by up to about F 2^-53 of the largest eigenvalue, so exactly singular
             directions (dead features, the constant sum of a LayerNorm) fall below that cut. A noise direction
             that stays costs one degree of freedom, and no bias.
@@ -166,8 +166,8 @@ def robust_solve(
         but for the backend "cuda", where it is on the CPU.
 
     Raises:
-        SynbenchError: eps outside [0, 1), wrong shapes or dtypes, NaN or infinity, an unknown estimator,
-            features that are all constant, or too few samples for the consistent estimator (dof not above
+        SynbenchError: eps outside [0, 1), wrong shapes or dtypes, NaN or infinity, unknown moments,
+            features that are all constant, or too few samples for sampled moments (dof not above
             the rank).
 
     Source: the ridge form of SynBench's robust Gaussian classifier, and deterministic equivalents of the
@@ -175,7 +175,7 @@ def robust_solve(
     """
     m = _floating("m", m)
     budgets = torch.as_tensor(eps, dtype=torch.float64).detach().to(m.device)
-    call = Solve(m, _floating("covariance", covariance), budgets, estimator, dof, c0, cut, weights, threads)
+    call = Solve(m, _floating("covariance", covariance), budgets, moments, dof, c0, cut, weights, threads)
     _check(call)
     found = _backends.on(m.device.type, backend)(call)
     while (more := found.again()) is not None:
@@ -188,14 +188,14 @@ def enqueue(
     covariance: Tensor,
     eps: Tensor,
     *,
-    estimator: str,
+    moments: str,
     dof: int,
     c0: float = 0.0,
     weights: bool,
     backend: str = "auto",
 ) -> Enqueued:
     """`robust_solve` of float64 moments without waiting for a GPU, where they must be finite and symmetric."""
-    call = Solve(m, covariance, eps, estimator, dof, c0, None, weights, 0)
+    call = Solve(m, covariance, eps, moments, dof, c0, None, weights, 0)
     backend = resolve("robust_solve", m.device.type, backend)
     if not OPERATIONS["robust_solve"][backend].enqueues:  # else a look at the numbers would wait
         _check(call)
@@ -204,10 +204,10 @@ def enqueue(
 
 def _check(call: Solve) -> None:
     """SynbenchError for arguments outside of the contract."""
-    if call.estimator not in ESTIMATORS:
-        near = difflib.get_close_matches(str(call.estimator), ESTIMATORS, n=1)
+    if call.moments not in MOMENTS:
+        near = difflib.get_close_matches(str(call.moments), MOMENTS, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise SynbenchError(f"estimator: expected 'consistent' or 'plugin', got {call.estimator!r}{hint}")
+        raise SynbenchError(f"moments: expected 'sampled' or 'known', got {call.moments!r}{hint}")
     m, covariance = call.m, call.covariance
     if m.ndim != 1 or m.shape[0] == 0:
         raise SynbenchError(f"m: expected shape [F], got {list(m.shape)}")

@@ -21,7 +21,7 @@ def robust_solve_cpp(call: Solve) -> Enqueued:
             array(call.m),
             array(call.covariance),
             array(call.eps),
-            call.plugin,
+            call.known,
             float(call.dof),
             call.c0,
             call.least,

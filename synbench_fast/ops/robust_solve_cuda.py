@@ -50,7 +50,7 @@ class Launched:
 
     @property
     def signal(self) -> Tensor:
-        """[E] m'w of the plug-in."""
+        """[E] m'w of known moments."""
         first = len(HEADER) + 3 * self.budgets
         return self.out[first : first + self.budgets]
 
@@ -125,7 +125,7 @@ def start(call: Solve, room: int) -> Launched:
     launch(
         "robust_solve_kernel", (1,), SOLVE_THREADS, device,
         (
-            tridiagonal, units, n, eps, budgets, int(call.plugin), float(call.dof), float(call.c0), float(call.least),
+            tridiagonal, units, n, eps, budgets, int(call.known), float(call.dof), float(call.c0), float(call.least),
             empty(SUM_ARRAYS, n, SOLVE_THREADS), empty(GRID_CAPACITY), GRID_CAPACITY,
             turns, capacity, sweeps, sweep_capacity, out,
         ),

@@ -26,10 +26,10 @@ class Sums:
         span: the smallest and the largest, in squared feature units; the largest is the unit of all that follows.
         moments: sums that no ridge enters.
         ridge: [E] g.
-        kappa: [E] population ridges of the consistent estimator; g for the plug-in.
-        f: signals [E]: of the plug-in m'w alone, of the consistent estimator four Taylor coefficients in kappa.
-        df: likewise the degrees of freedom; unused by the plug-in.
-        variance: [E] w'Cw of the plug-in; unused by the consistent estimator.
+        kappa: [E] population ridges of sampled moments; g for known moments.
+        f: signals [E]: m'w alone for known moments, four Taylor coefficients in kappa.
+        df: likewise the degrees of freedom; unused by known moments.
+        variance: [E] w'Cw of known moments; unused for sampled ones.
     """
 
     rank: int
@@ -48,11 +48,11 @@ def check_rank(rank: int, call: Solve, threshold: float, largest: float) -> None
         raise SynbenchError(
             f"features: expected a direction of variance above the cut {threshold:g}, got at most {largest:g}"
         )
-    if not call.plugin and call.dof <= rank:
+    if not call.known and call.dof <= rank:
         features = len(call.covariance)
         live = int((call.covariance.diagonal() > 0.0).sum())
         raise SynbenchError(
-            f"samples: expected more than F + 2 = {live + 2} samples per scale for the consistent estimator"
+            f"samples: expected more than F + 2 = {live + 2} samples per scale"
             + (f" ({live} of {features} features vary)" if live < features else "")
             + f", got {call.dof + 2}; use at least {2 * live + 4}"
         )
@@ -61,7 +61,7 @@ def check_rank(rank: int, call: Solve, threshold: float, largest: float) -> None
 def solution(sums: Sums, call: Solve, weights: Tensor) -> RobustSolution:
     """t and its sampling covariance, and the rest back in feature units."""
     moments, unit = sums.moments, sums.span[1]
-    if call.plugin:
+    if call.known:
         norm_square, signal, variance = moments.a2, sums.f[0], sums.variance
         t_rob = variance.sqrt()
         t = ratio(signal, t_rob)

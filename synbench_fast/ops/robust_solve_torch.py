@@ -9,7 +9,7 @@ from torch import Tensor
 
 from synbench_fast.ops.robust_solve import Enqueued, Solve
 from synbench_fast.ops.robust_solve_solution import Sums, check_rank, solution
-from synbench_fast.ops.robust_spectrum import plugin_ridge, plugin_sums, rising_root
+from synbench_fast.ops.robust_spectrum import known_ridge, known_sums, rising_root
 from synbench_fast.ops.sampling_covariance import Moments
 
 __all__ = ["robust_solve_torch"]
@@ -18,7 +18,7 @@ __all__ = ["robust_solve_torch"]
 def robust_solve_torch(call: Solve) -> Enqueued:
     values, vectors = torch.linalg.eigh(call.covariance)
     largest = float(values[-1])
-    threshold = max(call.least * (1.0 if call.plugin else largest), 0.0)
+    threshold = max(call.least * (1.0 if call.known else largest), 0.0)
     keep = values > threshold
     check_rank(int(keep.sum()), call, threshold, largest)
     values, vectors = values[keep], vectors[:, keep]
@@ -30,13 +30,13 @@ def robust_solve_torch(call: Solve) -> Enqueued:
     a = mean / math.sqrt(unit)
     a2 = a * a
     moments = Moments(*(float(x.sum()) for x in (a2, a2 * d, d, d * d)))
-    if call.plugin:
-        ridge = kappa = plugin_ridge(d, a2, call.eps)
-        signal, variance = plugin_sums(d, a2, ridge)
+    if call.known:
+        ridge = kappa = known_ridge(d, a2, call.eps)
+        signal, variance = known_sums(d, a2, ridge)
         f, df = [signal], [signal]
     else:
         nu = float(call.dof)
-        ridge = _consistent_ridge(d, a2, call.eps, nu, call.c0)
+        ridge = _sampled_ridge(d, a2, call.eps, nu, call.c0)
         kappa, f, df = _expansion(d, a2, ridge, nu, call.c0, 3)
         variance = f[0]
     w = (mean / (values + ridge[:, None] * unit)) @ vectors.T
@@ -44,7 +44,7 @@ def robust_solve_torch(call: Solve) -> Enqueued:
     return Enqueued.done(solution(sums, call, w if call.weights else w[:0]))
 
 
-def _consistent_ridge(d: Tensor, a2: Tensor, eps: Tensor, nu: float, c0: float) -> Tensor:
+def _sampled_ridge(d: Tensor, a2: Tensor, eps: Tensor, nu: float, c0: float) -> Tensor:
     """g [E], for d, a2 [K] with the largest d as unit; nu > K."""
     norm_square = float(a2.sum() - c0 * d.sum())
     ridge = torch.zeros_like(eps)
@@ -86,7 +86,7 @@ def _expansion(
     return kappa, in_kappa(f), in_kappa(e)
 
 
-def _consistent_share(
+def _sampled_share(
     d: Tensor, a2: Tensor, g: Tensor, nu: float, c0: float, norm_square: float
 ) -> tuple[Tensor, Tensor]:
     """-kappa^2 f'(kappa) / |m|^2, which goes from 0 to 1 in g, and its derivative in log g."""
@@ -101,7 +101,7 @@ def _smallest_ridge(d: Tensor, a2: Tensor, eps: Tensor, nu: float, c0: float, no
     """The smallest g of share(g) = eps^2, for eps [E] > 0, found on a grid of half octaves and refined."""
 
     def share(g: Tensor) -> tuple[Tensor, Tensor]:
-        return _consistent_share(d, a2, g, nu, c0, norm_square)
+        return _sampled_share(d, a2, g, nu, c0, norm_square)
 
     target = eps * eps
     low = float(eps.min()) * float(d[0]) / 4.0

@@ -1,4 +1,4 @@
-"""The plug-in classifiers of a spectrum in closed form, and the search for a ridge: what robust_solve is made of."""
+"""The classifiers of a known spectrum in closed form, and the search for a ridge: what robust_solve is made of."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-__all__ = ["known_ratios", "plugin_ridge", "plugin_sums", "ratio", "rising_root"]
+__all__ = ["known_ratios", "known_ridge", "known_sums", "ratio", "rising_root"]
 
 
 def known_ratios(d: Tensor, a2: Tensor, eps: Tensor) -> tuple[Tensor, Tensor]:
@@ -19,12 +19,12 @@ def known_ratios(d: Tensor, a2: Tensor, eps: Tensor) -> tuple[Tensor, Tensor]:
         eps: float64 [E] in [0, 1).
     """
     d, a2 = d / d[-1], a2 / d[-1]
-    signal, variance = plugin_sums(d, a2, plugin_ridge(d, a2, eps))
+    signal, variance = known_sums(d, a2, known_ridge(d, a2, eps))
     t_rob = variance.sqrt()
     return ratio(signal, t_rob), t_rob
 
 
-def plugin_ridge(d: Tensor, a2: Tensor, eps: Tensor) -> Tensor:
+def known_ridge(d: Tensor, a2: Tensor, eps: Tensor) -> Tensor:
     """g [E] at which |g w| = eps |m|, for d, a2 [K] with the largest d as unit."""
     norm_square = float(a2.sum())
     ridge = torch.zeros_like(eps)
@@ -34,18 +34,18 @@ def plugin_ridge(d: Tensor, a2: Tensor, eps: Tensor) -> Tensor:
         # g/(d + g) = eps at each eigenvalue alone brackets the root of their weighted mean.
         odds = (eps / (1.0 - eps))[some]
         ridge[some] = rising_root(
-            lambda g: _plugin_share(d, a2, g, norm_square), target, odds * d[0], odds * d[-1]
+            lambda g: _known_share(d, a2, g, norm_square), target, odds * d[0], odds * d[-1]
         )
     return ridge
 
 
-def plugin_sums(d: Tensor, a2: Tensor, ridge: Tensor) -> tuple[Tensor, Tensor]:
+def known_sums(d: Tensor, a2: Tensor, ridge: Tensor) -> tuple[Tensor, Tensor]:
     """m'w and w'Cw [E] at ridges [E]."""
     resolvent = 1.0 / (d + ridge[:, None])
     return (a2 * resolvent).sum(1), (a2 * d * resolvent**2).sum(1)
 
 
-def _plugin_share(d: Tensor, a2: Tensor, g: Tensor, norm_square: float) -> tuple[Tensor, Tensor]:
+def _known_share(d: Tensor, a2: Tensor, g: Tensor, norm_square: float) -> tuple[Tensor, Tensor]:
     """|g w|^2 / |m|^2, which rises from 0 to 1 in g, and its derivative in log g."""
     shrink = g[:, None] / (d + g[:, None])
     square = a2 * shrink**2

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,7 +19,7 @@ from synbench_fast.results.files import check_own, read_text
 from synbench_fast.results.records import SCHEMA, Result, TaskRecord
 from synbench_fast.results.suite import SUITE_SCHEMA, SuiteResult
 
-__all__ = ["Board", "Collection", "Failure", "Item", "boards", "collect", "load_results"]
+__all__ = ["Board", "Collection", "Failure", "Item", "boards", "collect", "load_results", "no_collection"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,6 +100,18 @@ class Board:
         return sorted({one for member in self.members for one in member.first.thresholds})
 
 
+@contextmanager
+def no_collection() -> Iterator[None]:
+    """Inside, Python does not look for cycles: among millions of numbers of results there is none."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
 def load_results(folder: str | Path, failures: Iterable[Failure] = ()) -> Collection:
     """Every result and suite in `folder` and `folder`/results.
 
@@ -128,17 +141,12 @@ def load_results(folder: str | Path, failures: Iterable[Failure] = ()) -> Collec
     if not paths and not found:
         raise SynbenchError(f"DIR: expected files *.json in {str(folder)!r} or its results/, got none")
     items, problems = [], []
-    enabled = gc.isenabled()
-    gc.disable()  # millions of numbers and no cycle among them
-    try:
+    with no_collection():
         for path in paths:
             try:
                 items.append(_item(path, store))
             except SynbenchError as error:
                 problems.append(str(error))
-    finally:
-        if enabled:
-            gc.enable()
     if not items and not found:
         raise SynbenchError(
             f"DIR: expected at least one result in {str(folder)!r}, got {len(problems)} files of which none is: "

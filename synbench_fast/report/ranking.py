@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from synbench_fast.errors import SynbenchError
 from synbench_fast.report.collection import Board
 from synbench_fast.results.records import NON_GAUSSIAN, Influence, Result
-from synbench_fast.stats.compare import RESOLUTION
+from synbench_fast.stats.compare import RESOLUTION, free_groups, unit_rows
 
 __all__ = ["Ranking", "rank"]
 
@@ -126,7 +126,7 @@ def _note(board: Board, usable: NDArray[np.bool_], keep: NDArray[np.bool_]) -> s
     )
     if doubtful:
         notes.append(
-            f"{NON_GAUSSIAN} of {doubtful}: estimator gaussian may rank them wrongly, consistent does not"
+            f"{NON_GAUSSIAN} of {doubtful}: estimator gaussian has no interval where counting refutes them, consistent counts them"
         )
     if not usable.all():
         notes.append(f"{int((~usable).sum())} not ranked: no influences that can be compared")
@@ -203,21 +203,9 @@ def reach(pairs: int) -> float:
 def _directions(
     members: Sequence[tuple[Result, Influence]], eps: float, threshold: float
 ) -> tuple[NDArray[np.float32], int]:
-    """[M, S G] influences of groups of samples on the score, of length 1: `compare`'s, all members at once.
-
-    Also the number of groups of the member with fewest, from which correlations are known.
-    """
-    sums = [
-        influence.of_score(one.eps.index(eps), one.thresholds.index(threshold)) for one, influence in members
-    ]
-    # scales may have different numbers of samples
-    flat = np.zeros((len(members), max(len(one) for one in sums), max(one.shape[1] for one in sums)))
-    for encoder, one in zip(flat, sums, strict=True):
-        encoder[: one.shape[0], : one.shape[1]] = one
-    rows = flat.reshape(len(members), -1)
-    norms = np.sqrt((rows * rows).sum(1))
-    unit = np.asarray(rows / np.where(norms > 0, norms, 1.0)[:, None], dtype=np.float32)
-    return unit, min(one.size for one in sums)
+    """`compare`'s rows of influences, and the degrees of freedom from which correlations are known."""
+    unit = np.asarray(unit_rows(members, eps, threshold), dtype=np.float32)
+    return unit, max(1, free_groups([influence for _, influence in members])[0])
 
 
 def _count(score: Array, stderr: Array, unit: NDArray[np.float32], groups: int) -> NDArray[np.int_]:

@@ -32,7 +32,7 @@ from synbench_fast.errors import SynbenchError, first_line
 from synbench_fast.results.codec import Field, Mismatch, dtype_of, fields_of, made, without_none
 from synbench_fast.results.files import read_bytes
 
-__all__ = ["Arrays", "arrays_path", "pack", "packed", "unpack"]
+__all__ = ["Arrays", "arrays_path", "pack", "packed", "previous_path", "unpack"]
 
 # PKWARE's APPNOTE: the record at the end, and an entry of the directory before it; what is not needed is skipped.
 _END = struct.Struct("<4s4HLLH")
@@ -43,6 +43,12 @@ def arrays_path(path: str | os.PathLike[str]) -> Path:
     """Where the arrays of the document at `path` are: NAME.npz beside NAME.json."""
     place = Path(path)
     return place.with_name(place.name.removesuffix(".json") + ".npz")
+
+
+def previous_path(path: str | os.PathLike[str]) -> Path:
+    """Where the arrays of the header at `path` are while a save replaces both files, see `documents.write_files`."""
+    arrays = arrays_path(path)
+    return arrays.with_name(f".{arrays.name}.previous")
 
 
 def pack(field: Field, value: Any) -> dict[str, NDArray[Any]]:
@@ -149,8 +155,10 @@ class Arrays:
             SynbenchError: no such file, one with another sha256, or arrays that do not fit.
         """
         path = arrays_path(self.header)
-        data = read_bytes(path, "arrays", own=self.own, regular=True)
-        if hashlib.sha256(data).hexdigest() != self.sha256:
+        data = self._bytes(path)
+        if data is None:  # a save that was killed, or is at work, has not put its header in place
+            data = self._bytes(previous_path(self.header), there=False)
+        if data is None:
             raise SynbenchError(
                 f"{path}: expected the arrays that {os.path.basename(self.header)} was saved with "
                 f"(sha256 {self.sha256[:12]}...), got others"
@@ -161,6 +169,13 @@ class Arrays:
             raise SynbenchError(f"{path}: {self.prefix}{error}") from None
         except Exception as error:  # struct and NumPy's header parser each raise their own
             raise SynbenchError(f"{path}: expected arrays without pickles, got {first_line(error)}") from None
+
+    def _bytes(self, path: Path, *, there: bool = True) -> bytes | None:
+        """The bytes of this file if they are those of the header; unless `there` it may be missing."""
+        if not there and not os.path.lexists(path):
+            return None
+        data = read_bytes(path, "arrays", own=self.own, regular=True)
+        return data if hashlib.sha256(data).hexdigest() == self.sha256 else None
 
 
 class _Members(Mapping[str, NDArray[Any]]):

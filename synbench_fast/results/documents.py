@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, cast
 
 from synbench_fast.errors import SynbenchError
-from synbench_fast.results.arrays import Arrays, arrays_path, pack, packed
+from synbench_fast.results.arrays import Arrays, arrays_path, pack, packed, previous_path
 from synbench_fast.results.codec import Field, Mismatch, decode, encode, expected_of_field, fields_of, kind_of
 from synbench_fast.results.files import read_text, replacing, write_atomically, write_new
 
@@ -205,8 +205,8 @@ def _stored_fields(kind: Any) -> tuple[Field, ...]:
 def write_files(path: str | os.PathLike[str], header: str, arrays: bytes) -> Path:
     """Write what `Document.to_files` returns. Both files are complete before the first is put in place.
 
-    A process that is killed between the two leaves arrays without a header where there was none before, which is no
-    document, and else the old header beside the new arrays, which its reader refuses.
+    The arrays of a document that was there have a second name until its header is replaced. A process that is killed
+    between the two files leaves the old document, and where there was none arrays without a header, which is no document.
     """
     if not arrays:
         return write_atomically(path, header)
@@ -214,13 +214,28 @@ def write_files(path: str | os.PathLike[str], header: str, arrays: bytes) -> Pat
         write_new(one, header.encode())
         with replacing(arrays_path(path)) as other:
             write_new(other, arrays)
+            _keep_arrays(Path(path))
+    previous_path(path).unlink(missing_ok=True)
     return Path(path)
+
+
+def _keep_arrays(path: Path) -> None:
+    """Give the arrays that the header at `path` names a second name, which is there already after a killed save."""
+    try:
+        named = json.loads(path.read_text(encoding="utf-8")).get(_DIGEST)
+        data = arrays_path(path).read_bytes()
+    except (OSError, ValueError, AttributeError):  # no document that could be lost
+        return
+    if hashlib.sha256(data).hexdigest() == named:
+        with replacing(previous_path(path)) as other:
+            write_new(other, data)
 
 
 def remove_files(path: Path) -> None:
     """Remove a saved document and its arrays, where they are."""
     path.unlink(missing_ok=True)
     arrays_path(path).unlink(missing_ok=True)
+    previous_path(path).unlink(missing_ok=True)
 
 
 def saved(path: Path) -> bool:

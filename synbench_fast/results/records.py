@@ -176,18 +176,31 @@ class Influence:
         width = int(self.groups.max(initial=0))
         moved, slopes = (scales, budgets, width), (scales, budgets, thresholds)
         return (
-            self.groups.shape == (scales,)
+            self.group > 0
+            and self.groups.shape == (scales,)
             and bool((self.groups >= 0).all())
             and (self.accuracy.shape, self.reach.shape) == (moved, moved)
             and (self.accuracy_slope.shape, self.reach_slope.shape) == (slopes, slopes)
         )
 
-    def of_score(self, eps: int, threshold: int) -> NDArray[np.float64]:
-        """[S, G] influence on the score at these positions of budget and threshold; 0 beyond a scale's last group."""
-        return (
+    @property
+    def freedom(self) -> int:
+        """Groups whose sums are free: those of a scale add up to 0, so that the last one follows from the others."""
+        return int((self.groups - 1).clip(0).sum())
+
+    def of_score(self, eps: int, threshold: int, group: int | None = None) -> NDArray[np.float64]:
+        """[S, G] influence on the score at these positions of budget and threshold; 0 beyond a scale's last group.
+
+        Of groups of `group` samples, a multiple of the stored ones. What a scale's only group has left is rounding: 0.
+        """
+        moved = (
             self.accuracy_slope[:, eps, threshold, None] * self.accuracy[:, eps]
             + self.reach_slope[:, eps, threshold, None] * self.reach[:, eps]
         )
+        each = 1 if group is None else group // self.group
+        padded = np.pad(moved, ((0, 0), (0, -moved.shape[1] % each)))
+        found = padded.reshape(len(moved), -1, each).sum(2)
+        return np.where((self.groups > each)[:, None], found, 0.0)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -32,6 +32,9 @@ Area = Callable[[Tensor, Tensor], Tensor]  # accuracy and bound [J, E] -> mean a
 # optimism as counted exceeds that of Gaussian margins by more than this. Beyond them it is withheld.
 MOSTLY_UNDECIDED, PARTLY_DOUBTED, REFUTED = 0.55, 0.2, 1.12
 CLEARLY = 2.5  # errors
+# A scale tells too little if the deviation of its margins is known to no better than a tenth, and by half worse than that
+# of Gaussian margins: a few samples make it up. Scales with more than this part of a score's slopes withhold its interval.
+FEW_SAMPLES, WORSE, PARTLY_FEW = 0.1, 1.5, 0.2
 FEW_VALUES = 0.75  # share of the samples that repeat the margin of another one: robust accuracy is a step function there
 
 
@@ -150,10 +153,12 @@ def over_scales(
     accuracy, reach = (
         torch.from_numpy(np.ascontiguousarray(np.stack([v[i] for v in curves.values], 1))) for i in (0, 1)
     )
-    robust_area, robust_variance, robust_withheld = _robust(found, curves.wanted, doubt, refuted)
+    few = _few(found)
+    robust_area, robust_variance, robust_withheld = _robust(found, curves.wanted, doubt, few, refuted)
     in_all = np.diagonal(whole).reshape(undecided.shape)
+    share = _share(few[:, : found.count, None], np.abs(slopes[:, 0]))
     reasons = {
-        (e, a): _withheld(*(float(one[e, a]) for one in (undecided, doubted, in_all)), refuted=refuted)
+        (e, a): _withheld(*(float(one[e, a]) for one in (undecided, doubted, in_all, share)), refuted=refuted)
         for e in range(found.count)
         for a in range(len(thresholds))
     }
@@ -217,7 +222,9 @@ def _propagated(found: _Scales, curves: _Curves, slopes: Array) -> Array:
     return np.asarray(np.einsum("sip,sij,sjq->spq", rows, joint, rows))
 
 
-def _robust(found: _Scales, wanted: Array | None, doubt: Array, refuted: bool) -> tuple[float, float, str]:
+def _robust(
+    found: _Scales, wanted: Array | None, doubt: Array, few: NDArray[np.bool_], refuted: bool
+) -> tuple[float, float, str]:
     """The robust area, its variance, and why that is withheld; empty if it is not."""
     nodes, quadrature = slice(found.count, None), found.quadrature
     mean = found.of("robust_accuracy")[:, nodes] @ quadrature
@@ -242,7 +249,8 @@ def _robust(found: _Scales, wanted: Array | None, doubt: Array, refuted: bool) -
     doubted = max(doubted**2, shape**2)
     undecided = total(found.kinds("undecided", 0.0)) ** 2
     whole = float(np.square(weight) @ variance) * spread + drifted + doubted + undecided
-    reason = _withheld(undecided, doubted, whole, refuted=refuted)
+    share = _share(few[:, nodes] @ quadrature, np.abs(weight))
+    reason = _withheld(undecided, doubted, whole, float(share), refuted=refuted)
     if np.mean([one.repeated for one in found.points]) > FEW_VALUES:
         reason = (
             reason or "the features take few values, and robust accuracy is a step function of the budget"
@@ -250,13 +258,39 @@ def _robust(found: _Scales, wanted: Array | None, doubt: Array, refuted: bool) -
     return float(mean.mean()), whole, reason
 
 
-def _withheld(undecided: float, doubted: float, whole: float, *, refuted: bool) -> str:
-    """Why an interval with these parts of its variance is withheld; empty if it is not."""
+def _withheld(undecided: float, doubted: float, whole: float, few: float, *, refuted: bool) -> str:
+    """Why an interval with these parts of its variance is withheld, `few` of its slopes; empty if it is not.
+
+    Where the deviation of the margins is hardly known, neither is how far the correction for them can be trusted.
+    """
+    if few > PARTLY_FEW and undecided + doubted > PARTLY_DOUBTED**2 * whole:
+        return (
+            "a few samples make up the deviation of the margins, which the correction of the count depends on"
+        )
     if undecided > MOSTLY_UNDECIDED**2 * whole:
         return "margins pile up within the noise of the decision boundary, and no rule decides them"
     if refuted and doubted > PARTLY_DOUBTED**2 * whole:
         return "the noise of the classifier decides more samples than the correction for it knows of"
     return ""
+
+
+def _few(found: _Scales) -> NDArray[np.bool_]:
+    """[S, B] whether a few samples make up the deviation of the margins; False where that is not known.
+
+    At this budget or at a smaller one: what few samples show of a direction also moves |m|, and with it every attack.
+    """
+    none = np.zeros(found.budgets)
+    errors = np.stack([none if p.deviation_error is None else p.deviation_error for p in found.points])
+    eps = np.asarray(found.points[0].eps)
+    errors = np.where(eps <= eps[:, None], errors[:, None, :], 0.0).max(2)
+    gaussian = 1 / np.sqrt(2 * np.array([p.count for p in found.points]))
+    return np.asarray(errors > np.maximum(FEW_SAMPLES, WORSE * gaussian)[:, None])
+
+
+def _share(few: NDArray[np.bool_] | Array, slopes: Array) -> Array:
+    """Part of the slopes over the scales, the first axis, at those that are `few`; 0 without slopes."""
+    total = slopes.sum(0)
+    return np.asarray((few * slopes).sum(0) / np.where(total > 0, total, 1.0))
 
 
 def _summed(parts: Array) -> tuple[Array, Array]:

@@ -76,7 +76,6 @@ def combined(blocks: Sequence[Block], points: Sequence[CurvePoint]) -> CurvePoin
     # accuracy and reach are means over samples; the bound is given correct.
     accuracy, reach = mean("accuracy"), mean("reach")
     whole = np.tile(weight, 3)
-    squares = None if any(one.excess_stderr is None for one in points) else _squares(points, weight)
     # Estimators of other packages do not know the number of their first sample: their groups begin with it.
     placed = first.estimator in ESTIMATORS or all(block.start % GROUP == 0 for block in blocks)
     paired = placed and all(one.influence is not None for one in points)
@@ -100,17 +99,21 @@ def combined(blocks: Sequence[Block], points: Sequence[CurvePoint]) -> CurvePoin
         covariance=of("covariance", whole[:, :, None] * whole[:, None, :]),
         correction=of("correction", whole),
         optimism=of("optimism", weight[:, None]),
+        deviation_error=_squares("deviation_error", points, weight),
         undecided=of("undecided", whole),
         repeated=float(counts @ [one.repeated for one in points] / counts.sum()),
         drift=of("drift", whole),
         influence=_in_place(blocks, points, weight) if paired else None,
         excess=of("excess", weight),
-        excess_stderr=squares,
+        excess_stderr=_squares("excess_stderr", points, weight),
     )
 
 
-def _squares(points: Sequence[CurvePoint], weight: Array) -> Array:
-    errors = np.stack([np.asarray(one.excess_stderr) for one in points])
+def _squares(name: str, points: Sequence[CurvePoint], weight: Array) -> Array | None:
+    """Errors of a weighted mean of independent numbers; None where a block has none."""
+    if any(getattr(one, name) is None for one in points):
+        return None
+    errors = np.stack([getattr(one, name) for one in points])
     return np.asarray(np.sqrt(np.square(weight[:, : errors.shape[1]] * errors).sum(0)))
 
 

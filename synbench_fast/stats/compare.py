@@ -28,7 +28,7 @@ from numpy.typing import ArrayLike, NDArray
 from synbench_fast.checks import as_numbers
 from synbench_fast.errors import SynbenchError
 from synbench_fast.printable import named_cells, print_json, print_table
-from synbench_fast.results.records import CONFIDENCE_95, NON_GAUSSIAN, WITHHELD, Result, with_error
+from synbench_fast.results.records import CONFIDENCE_95, NON_GAUSSIAN, WITHHELD, Influence, Result, with_error
 
 __all__ = [
     "RESOLUTION",
@@ -38,10 +38,12 @@ __all__ = [
     "compare",
     "correlation",
     "difference_error",
+    "free_groups",
     "freedom",
     "narrowed",
     "print_comparison",
     "standings",
+    "unit_rows",
     "widened",
 ]
 
@@ -242,20 +244,27 @@ def freedom(results: Sequence[Result], eps: float, threshold: float) -> Array:
     """[M, M] degrees of freedom of the errors of differences, which the groups of samples say; infinite without groups.
 
     With d the influences of the groups on a difference, 3 (sum d^2)^2 / sum d^4: the number of groups where they are normal,
-    less where a few make up the error, and with it the correlation.
+    less where a few make up the error, and with it the correlation. Of G groups of a scale, which add up to 0, G - 1 are free.
     """
     size = len(results)
-    rows = _unit_rows(results, eps, threshold)
+    members = _with_influence(results)
+    rows = unit_rows(members, eps, threshold)
     errors = np.array([one.score(eps, threshold).stderr for one in results])
-    groups = min(int(r.influence.groups.sum()) for r in results if r.influence is not None)
-    found = np.full((size, size), float(groups))
+    free, all_groups = free_groups([one for _, one in members])
+    found = np.full((size, size), max(1.0, free))
     rows = rows * np.nan_to_num(errors)[:, None]
     for i, row in enumerate(rows):
         square = np.square(row - rows)
         total, fourth = square.sum(1), np.square(square).sum(1)
         known = fourth > 0
-        found[i, known] = np.clip(3 * np.square(total[known]) / fourth[known], 1.0, groups)
+        normal = 3 * np.square(total[known]) / fourth[known]
+        found[i, known] = np.clip(normal * free / all_groups, 1.0, max(1.0, free))
     return found
+
+
+def free_groups(influences: Sequence[Influence]) -> tuple[int, int]:
+    """Groups of the result that has fewest: those whose sums are free, see `Influence.freedom`, and all of them."""
+    return min((one.freedom, int(one.groups.sum())) for one in influences)
 
 
 def narrowed(z: float, freedom: float) -> float:
@@ -399,18 +408,22 @@ def correlation(results: Sequence[Result], eps: float, threshold: float) -> Arra
 
     Results with more samples had the fewer samples of the others first. All have influences.
     """
-    unit = _unit_rows(results, eps, threshold)
+    unit = unit_rows(_with_influence(results), eps, threshold)
     rho = unit @ unit.T
     np.fill_diagonal(rho, 1.0)
     return np.asarray(rho.clip(-1.0, 1.0))
 
 
-def _unit_rows(results: Sequence[Result], eps: float, threshold: float) -> Array:
-    """[M, S G] influences of the groups of samples on the score, each row of length 1."""
+def _with_influence(results: Sequence[Result]) -> list[tuple[Result, Influence]]:
+    return [(one, one.influence) for one in results if one.influence is not None]
+
+
+def unit_rows(members: Sequence[tuple[Result, Influence]], eps: float, threshold: float) -> Array:
+    """[M, S G] influences of the groups of samples on the score, each row of length 1; of the largest groups that any has."""
+    group = math.lcm(*(influence.group for _, influence in members))
     rows = [
-        r.influence.of_score(r.eps.index(eps), r.thresholds.index(threshold))
-        for r in results
-        if r.influence is not None
+        influence.of_score(one.eps.index(eps), one.thresholds.index(threshold), group)
+        for one, influence in members
     ]
     groups = max(one.shape[1] for one in rows)
     flat = np.stack([np.pad(one, ((0, 0), (0, groups - one.shape[1]))).reshape(-1) for one in rows])

@@ -27,12 +27,22 @@ from synbench_fast.ops.leave_one_out import LeaveOneOut
 from synbench_fast.ops.robust_solve import RobustSolution
 from synbench_fast.stats import gaussian
 
-__all__ = ["GROUP", "Counts", "Margins", "counts", "grouped", "margins", "t_influence", "unseen"]
+__all__ = [
+    "GROUP",
+    "Counts",
+    "Margins",
+    "counts",
+    "deviation_error",
+    "grouped",
+    "margins",
+    "t_influence",
+    "unseen",
+]
 
 FAR = 1e6  # deviations; no margin is as large
 ROUNDING = 1e-9  # deviations; a margin as small as that is 0
 TIE = 0.1  # of what leaving a sample out did to its margin; what is left is on neither side
-GROUP = 64  # consecutive samples whose influences are kept as one sum
+GROUP = 16  # consecutive samples whose influences are kept as one sum
 
 
 @dataclass(frozen=True)
@@ -97,6 +107,14 @@ def t_influence(found: Margins, t: Tensor) -> Tensor:
     """[N, E] influence of each sample on a t [E] of these margins; its square sums up to the variance at fixed w."""
     z = found.centred
     return z * found.per_class - t * (z.square() - 1) / (2 * len(found))
+
+
+def deviation_error(found: Margins) -> Tensor:
+    """[E] relative standard error of the deviation of these margins: (mean z^4 - 1)^(1/2) / (2 N^(1/2)).
+
+    It is (2 N)^(-1/2) of Gaussian margins, and about 1/2 where a single one makes up the deviation.
+    """
+    return (found.centred.pow(4).mean(0) - 1).clamp_min(0).sqrt() / (2 * math.sqrt(len(found)))
 
 
 def grouped(values: Tensor, start: int = 0) -> Tensor:
@@ -294,7 +312,7 @@ def _reach(
     slope = by_limit * curve.slope
     slope = slope - torch.where(signal, density * gaussian.reach_slope(curve.here, curve.k_here, prior), 0.0)
     # The mean of the margins moves with its samples, and so does the midpoint, which one class gains from.
-    right_side = ((margin > 0) * found.side).mean(0)
+    right_side = (_right(margin) * found.side).mean(0)
     by_mean = (ratio + right_side * found.side) * found.centred * found.per_class / here
     influence = (
         _within(positive, found.side) / (n * here) - by_mean + slope * moved - right_side / here * by_k
@@ -367,7 +385,7 @@ def _jumps(shifted: Tensor, side: Tensor, error: float) -> Tensor:
     accuracy jumps.
     """
     n = len(shifted)
-    here = (shifted > 0).double().mean(0)
-    moved = [((shifted + sign * error * side > 0).double().mean(0) - here).square() for sign in (1, -1)]
-    near = (shifted.abs() < error).double().mean(0)
+    here = _right(shifted).mean(0)
+    moved = [(_right(shifted + sign * error * side).mean(0) - here).square() for sign in (1, -1)]
+    near = (_right(shifted + error) - _right(shifted - error)).mean(0)
     return ((moved[0] + moved[1]) / 2 - near / n).clamp_min(0)  # twice what counting gives

@@ -1,7 +1,7 @@
 """The estimators of the accuracy-robustness curve, one class each, and the registry that finds them by name.
 
-An estimator turns the features of one scale into a `CurvePoint`. A further one is a class with the methods of
-`Estimator` and a place in BUILT_IN; those of other packages come through `plugins`.
+An estimator turns the features of one scale into a `CurvePoint`. A further one is a subclass of `Estimator` with an
+instance in BUILT_IN; those of other packages are subclasses, too, and come through `plugins`.
 """
 
 from __future__ import annotations
@@ -23,8 +23,17 @@ from synbench_fast.ops.leave_one_out import leave_one_out
 from synbench_fast.ops.robust_solve import Enqueued, enqueue
 from synbench_fast.ops.score_sweep import PUBLISHED_GROUP, SweepTotals, score_sweep
 from synbench_fast.stats import gaussian
-from synbench_fast.stats.consistent import Counts, Margins, counts, grouped, margins, t_influence, unseen
-from synbench_fast.stats.point import CurvePoint
+from synbench_fast.stats.consistent import (
+    Counts,
+    Margins,
+    counts,
+    deviation_error,
+    grouped,
+    margins,
+    t_influence,
+    unseen,
+)
+from synbench_fast.stats.point import CurvePoint, checked_point, independent_covariance
 from synbench_fast.stats.solve import Solved, check_stats, examine, start_solving
 
 Array = NDArray[np.float64]
@@ -78,19 +87,25 @@ class Estimator(ABC):
     Attributes:
         name: by which it is asked for.
         halves: independent sets of samples that it reads per scale.
-        unbiased: whether points of several blocks of samples may be averaged; not so for a classifier that gets better
+        unbiased: whether its points are on average the same for any number of samples. Then those of several blocks of
+            samples may be averaged, which is how `half_width` adds samples. Not so for a classifier that gets better
             with more samples.
         corrected: whether it takes out the noise of the classifiers, for which it needs more samples than features.
+        moments: whether its classifiers take the sample's moments for the population's ("known"), or correct them for
+            the sampling ("sampled"); see `robust_solve`.
     """
 
     name: str
     halves: int = 1
-    unbiased: bool = True
-    corrected: bool = True
+    unbiased: bool = False
+    corrected: bool = False
+    moments: str = "known"
 
     @abstractmethod
-    def start(self, stats: FeatureStats, eps: Sequence[float], given: Given) -> Callable[[], CurvePoint]:
+    def enqueue(self, stats: FeatureStats, eps: Sequence[float], given: Given) -> Callable[[], CurvePoint]:
         """Enqueue the work on a device; calling what is returned waits for it and gives the point.
+
+        The point has an entry for each budget. `start` puts its `eps`, `estimator`, `count` and `feature_dim`.
 
         Args:
             stats: moments of the training features.
@@ -98,11 +113,27 @@ class Estimator(ABC):
             given: the rest.
 
         Raises:
-            SynbenchError: a class without samples, too few samples, features that carry nothing.
+            SynbenchError: too few samples, features that carry nothing.
         """
 
+    def start(self, stats: FeatureStats, eps: Sequence[float], given: Given) -> Callable[[], CurvePoint]:
+        """`enqueue`, with the form of its point checked.
+
+        Raises:
+            SynbenchError: as for `enqueue`; a class without samples; the point is not a `CurvePoint` of float64 arrays [E] with finite accuracies.
+        """
+        check_stats(stats, "train")
+        finish = self.enqueue(stats, eps, given)
+
+        def checked() -> CurvePoint:
+            test = given.test if self.halves == 2 else None
+            count = int(stats.count.sum()) if test is None else len(test.y)
+            return checked_point(finish(), self.name, eps, count, stats.mean.shape[1])
+
+        return checked
+
     def point(self, stats: FeatureStats, eps: Sequence[float], **given: Any) -> CurvePoint:
-        """Both halves of `start`; the fields of `Given` by name."""
+        """The point that `start` waits for; the fields of `Given` by name."""
         return self.start(stats, eps, Given(**given))()
 
 
@@ -138,9 +169,12 @@ class _Scale:
 class _LeaveOneOut(Estimator):
     """What the estimators that look at left-out samples share; `looks`: whether the point itself is made of them."""
 
+    unbiased = True
+    corrected = True
+    moments = "sampled"
     looks = True
 
-    def start(self, stats: FeatureStats, eps: Sequence[float], given: Given) -> Callable[[], CurvePoint]:
+    def enqueue(self, stats: FeatureStats, eps: Sequence[float], given: Given) -> Callable[[], CurvePoint]:
         if given.sample is None:
             self._check_moments_alone()
         solve = start_solving(stats, eps, given.backend)
@@ -368,6 +402,7 @@ def _looked_at(scale: _Scale, point: CurvePoint, sampled: int, sample: Sample) -
             "correction": found.correction.reshape(-1).numpy(),
             "optimism": found.optimism.numpy(),
             "repeated": found.repeated,
+            "deviation_error": deviation_error(seen).numpy(),
             "undecided": undecided.reshape(-1).numpy(),
         }
     difference = of_accuracy - by_gaussian
@@ -406,6 +441,7 @@ def _certain(point: CurvePoint, scale: _Scale) -> CurvePoint:
         accuracy_stderr=put(point.accuracy_stderr, 1 / n),
         robust_accuracy_stderr=put(point.robust_accuracy_stderr, 1 / n),
         bound_stderr=put(point.bound_stderr, 0.0),
+        deviation_error=None if point.deviation_error is None else put(point.deviation_error, 0.0),
         covariance=covariance + np.diag(missed),
         influence=influence,
         excess=None if point.excess is None else np.where(certain[: len(point.excess)], 0.0, point.excess),
@@ -430,14 +466,11 @@ class Paper(Estimator):
 
     name = "paper"
     halves = 2
-    unbiased = False
-    corrected = False
 
     def __init__(self, group: int = PUBLISHED_GROUP) -> None:
         self.group = group
 
-    def start(self, stats: FeatureStats, eps: Sequence[float], given: Given) -> Callable[[], CurvePoint]:
-        check_stats(stats, "train")
+    def enqueue(self, stats: FeatureStats, eps: Sequence[float], given: Given) -> Callable[[], CurvePoint]:
         test = given.test
         if test is None:
             raise SynbenchError("test_x: expected a test half for the paper estimator, got none")
@@ -446,7 +479,7 @@ class Paper(Estimator):
             stats.half_difference,
             stats.covariance,
             budgets,
-            estimator="plugin",
+            moments="known",
             dof=stats.dof,
             weights=True,
             backend=given.backend,
@@ -511,90 +544,11 @@ def _published(
         lost_separation=solution.rank < stats.mean.shape[1] and examine(stats).separated,
         estimator="paper",
         independent=True,
-        covariance=_independent(
+        covariance=independent_covariance(
             accuracy.numpy(), bound.numpy(), accuracy_stderr, totals.bound_stderr.numpy(), robust_stderr
         ),
     )
 
-
-def _independent(
-    accuracy: Array, bound: Array, accuracy_stderr: Array, bound_stderr: Array, robust_stderr: Array
-) -> Array:
-    """[3 E, 3 E] covariance of accuracy, reach = accuracy * bound and robust accuracy, all that is known being their errors.
-
-    Accuracy and bound are taken as independent, budgets of accuracy and reach, too; robust accuracies as fully
-    correlated over the budgets, which can only overstate the error of their sum.
-    """
-    size = len(accuracy)
-    covariance = np.zeros((3 * size, 3 * size))
-    variance = np.square(accuracy_stderr)
-    with np.errstate(invalid="ignore"):  # an infinite bound has no error
-        of_reach = np.square(bound) * variance + np.square(accuracy * bound_stderr)
-        mixed = bound * variance
-    first, second = np.arange(size), np.arange(size, 2 * size)
-    covariance[first, first], covariance[second, second] = variance, of_reach
-    covariance[first, second] = covariance[second, first] = mixed
-    covariance[2 * size :, 2 * size :] = np.outer(robust_stderr, robust_stderr)
-    return covariance
-
-
-class _Foreign(Estimator):
-    """An estimator of another package (see `plugins.Estimator`), whose points are checked for their form."""
-
-    corrected = False
-
-    def __init__(self, name: str, other: Any) -> None:
-        self.name, self._other = name, other
-        self.halves, self.unbiased = other.splits, other.unbiased
-
-    def start(self, stats: FeatureStats, eps: Sequence[float], given: Given) -> Callable[[], CurvePoint]:
-        check_stats(stats, "train")
-        sample, test = given.sample, given.test
-        assert sample is not None
-        pair = None if test is None else (test.x, test.y)
-
-        def finish() -> CurvePoint:
-            point = self._other.point(
-                stats,
-                eps,
-                sample=(sample.x, sample.y),
-                test=pair,
-                prior=given.prior,
-                backend=given.backend,
-            )
-            count = len((sample if test is None else test).y)
-            return self._checked(point, eps, count, stats.mean.shape[1])
-
-        return finish
-
-    def _checked(self, point: Any, eps: Sequence[float], count: int, features: int) -> CurvePoint:
-        if not isinstance(point, CurvePoint):
-            raise SynbenchError(
-                f"estimator {self.name}: expected a CurvePoint with {len(eps)} budgets, got {type(point).__name__}"
-            )
-        arrays: dict[str, Any] = {"eps": np.asarray(eps, dtype=np.float64)}
-        for key in (*_MEANS, *_ERRORS):
-            try:
-                arrays[key] = np.asarray(getattr(point, key), dtype=np.float64)
-            except (TypeError, ValueError, RuntimeError):  # the last one of tensors
-                arrays[key] = np.empty((0, 0))
-            if arrays[key].shape != (len(eps),):
-                raise SynbenchError(
-                    f"estimator {self.name}: {key}: expected {len(eps)} numbers, one for each budget, got shape "
-                    f"{list(np.shape(getattr(point, key)))}"
-                )
-            if key in ("accuracy", "robust_accuracy") and not np.isfinite(arrays[key]).all():
-                raise SynbenchError(
-                    f"estimator {self.name}: {key}: expected finite values, got {arrays[key].tolist()}"
-                )
-        if point.covariance is None:
-            names = ("accuracy", "bound", "accuracy_stderr", "bound_stderr", "robust_accuracy_stderr")
-            arrays |= {"covariance": _independent(*(arrays[name] for name in names)), "independent": True}
-        return replace(point, estimator=self.name, count=count, feature_dim=features, **arrays)
-
-
-_MEANS = ("accuracy", "robust_accuracy", "bound", "t", "t_rob", "ridge", "kappa")
-_ERRORS = ("stderr", "accuracy_stderr", "robust_accuracy_stderr", "bound_stderr")
 
 BUILT_IN: dict[str, Estimator] = {one.name: one for one in (Consistent(), Gaussian(), Counted(), Paper())}
 
@@ -602,6 +556,4 @@ BUILT_IN: dict[str, Estimator] = {one.name: one for one in (Consistent(), Gaussi
 def find_estimator(name: str) -> Estimator:
     """The estimator of this name, of this package or of another; SynbenchError names the known ones."""
     name = check_estimator(name)
-    if name in BUILT_IN:
-        return BUILT_IN[name]
-    return _Foreign(name, plugin_estimator(name))
+    return BUILT_IN.get(name) or plugin_estimator(name)

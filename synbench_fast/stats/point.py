@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["CurvePoint"]
+from synbench_fast.errors import SynbenchError
+
+__all__ = ["CurvePoint", "checked_point", "independent_covariance"]
 
 Array = NDArray[np.float64]
 
@@ -36,10 +40,11 @@ class CurvePoint:
         optimism: [4, E] by how much the accuracy of fitted samples exceeds that of left-out ones, as counted and as
             expected of Gaussian margins; then the same of the robust accuracy.
         repeated: share of the samples whose margin equals that of another one, as with features that take few values.
+        deviation_error: [E] relative standard error of the deviation of the margins, from their fourth moment.
         undecided: [3 E] part of the samples whose margins pile up within the noise of the boundary; 0 unless they do.
         drift: [3 E] accuracy, reach and robust accuracy from all samples minus the mean of those from either half. It is
             noise where width does not bias them, and minus the bias that is left where that falls as 1/N.
-        influence: [2, E', G] what groups of 64 consecutive samples did to accuracy and reach of the first E' budgets.
+        influence: [2, E', G] what groups of 16 consecutive samples did to accuracy and reach of the first E' budgets.
         excess, excess_stderr: [E'] counted accuracy minus that of Gaussian margins with the same t, and its error.
     """
 
@@ -65,6 +70,7 @@ class CurvePoint:
     covariance: Array | None = None
     correction: Array | None = None
     optimism: Array | None = None
+    deviation_error: Array | None = None
     undecided: Array | None = None
     repeated: float = 0.0
     drift: Array | None = None
@@ -87,3 +93,59 @@ class CurvePoint:
         known = np.full(len(self.eps), np.inf)
         np.multiply(self.accuracy, self.bound, out=known, where=self.accuracy > 0)
         return known
+
+
+def independent_covariance(
+    accuracy: Array, bound: Array, accuracy_stderr: Array, bound_stderr: Array, robust_stderr: Array
+) -> Array:
+    """[3 E, 3 E] covariance of accuracy, reach = accuracy * bound and robust accuracy, all that is known being their errors.
+
+    Accuracy and bound are taken as independent, budgets of accuracy and reach, too; robust accuracies as fully
+    correlated over the budgets, which can only overstate the error of their sum.
+    """
+    size = len(accuracy)
+    covariance = np.zeros((3 * size, 3 * size))
+    variance = np.square(accuracy_stderr)
+    with np.errstate(invalid="ignore"):  # an infinite bound has no error
+        of_reach = np.square(bound) * variance + np.square(accuracy * bound_stderr)
+        mixed = bound * variance
+    first, second = np.arange(size), np.arange(size, 2 * size)
+    covariance[first, first], covariance[second, second] = variance, of_reach
+    covariance[first, second] = covariance[second, first] = mixed
+    covariance[2 * size :, 2 * size :] = np.outer(robust_stderr, robust_stderr)
+    return covariance
+
+
+_MEANS = ("accuracy", "robust_accuracy", "bound", "t", "t_rob", "ridge", "kappa")
+_ERRORS = ("stderr", "accuracy_stderr", "robust_accuracy_stderr", "bound_stderr")
+
+
+def checked_point(point: Any, name: str, eps: Sequence[float], count: int, features: int) -> CurvePoint:
+    """What the estimator `name` gave, as float64 arrays [E], with what is known beside it in its place.
+
+    Raises:
+        SynbenchError: not a CurvePoint, arrays of another shape, an accuracy that is not finite.
+    """
+    if not isinstance(point, CurvePoint):
+        raise SynbenchError(
+            f"estimator {name}: expected a CurvePoint with {len(eps)} budgets, got {type(point).__name__}"
+        )
+    arrays: dict[str, Any] = {"eps": np.asarray(eps, dtype=np.float64)}
+    for key in (*_MEANS, *_ERRORS):
+        try:
+            arrays[key] = np.asarray(getattr(point, key), dtype=np.float64)
+        except (TypeError, ValueError, RuntimeError):  # the last one of tensors
+            arrays[key] = np.empty((0, 0))
+        if arrays[key].shape != (len(eps),):
+            raise SynbenchError(
+                f"estimator {name}: {key}: expected {len(eps)} numbers, one for each budget, got shape "
+                f"{list(np.shape(getattr(point, key)))}"
+            )
+        if key in ("accuracy", "robust_accuracy") and not np.isfinite(arrays[key]).all():
+            raise SynbenchError(
+                f"estimator {name}: {key}: expected finite values, got {arrays[key].tolist()}"
+            )
+    if point.covariance is None:
+        names = ("accuracy", "bound", "accuracy_stderr", "bound_stderr", "robust_accuracy_stderr")
+        arrays |= {"covariance": independent_covariance(*(arrays[one] for one in names)), "independent": True}
+    return replace(point, estimator=name, count=count, feature_dim=features, **arrays)

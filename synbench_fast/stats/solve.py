@@ -101,7 +101,6 @@ def start_solving(stats: FeatureStats, eps: Sequence[float], backend: str) -> Ca
     Raises:
         SynbenchError: from what is returned: features that are all constant and equal in both classes, too few samples.
     """
-    check_stats(stats, "train")
     budgets = torch.tensor(list(eps), dtype=torch.float64)
     device = stats.mean.device
 
@@ -110,7 +109,7 @@ def start_solving(stats: FeatureStats, eps: Sequence[float], backend: str) -> Ca
             stats.half_difference,
             covariance,
             budgets.to(device, non_blocking=True),
-            estimator="consistent",
+            moments="sampled",
             dof=stats.dof,
             c0=stats.c0,
             weights=False,

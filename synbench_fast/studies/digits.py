@@ -35,7 +35,7 @@ class Digits:
     std: float
 
 
-class Classifier(nn.Module):
+class DigitClassifier(nn.Module):
     """Pixels in [0, 1] -> normalise -> encoder -> linear head -> logits [B, classes]."""
 
     def __init__(self, encoder: nn.Module, head: nn.Module, mean: float, std: float) -> None:
@@ -82,7 +82,7 @@ def train(kind: str, digits: Digits, *, seed: int, epochs: int, radius: float, s
             nn.Flatten(),
             nn.Linear(32 * 4 * 4, FEATURES),
         )
-        model = Classifier(encoder, nn.Linear(FEATURES, CLASSES), digits.mean, digits.std)
+        model = DigitClassifier(encoder, nn.Linear(FEATURES, CLASSES), digits.mean, digits.std)
     if kind != "untrained":
         generator = torch.Generator().manual_seed(seed)
         optimizer = torch.optim.Adam(model.parameters())
@@ -102,7 +102,7 @@ def train(kind: str, digits: Digits, *, seed: int, epochs: int, radius: float, s
     return encoder.eval().requires_grad_(False)
 
 
-def linear_probe(encoder: nn.Module, digits: Digits) -> Classifier:
+def linear_probe(encoder: nn.Module, digits: Digits) -> DigitClassifier:
     """Logistic regression (scikit-learn, C = 1) on the frozen encoder's standardised training features."""
     linear_model = optional("sklearn.linear_model", "scikit-learn", "demo")
     with torch.no_grad():
@@ -117,7 +117,7 @@ def linear_probe(encoder: nn.Module, digits: Digits) -> Classifier:
     with torch.no_grad():
         head.weight.copy_(torch.from_numpy(weight))
         head.bias.copy_(torch.from_numpy(fit.intercept_ - weight @ mean))
-    return Classifier(encoder, head, digits.mean, digits.std).eval().requires_grad_(False)
+    return DigitClassifier(encoder, head, digits.mean, digits.std).eval().requires_grad_(False)
 
 
 def survivors(

@@ -10,7 +10,8 @@ The confidence set holds eps_i if no other score is significantly above score_i:
 
 If eps_i is the true maximum, every expected difference is at most 0 and the left side exceeds q_i with a
 probability of at most 5 %: the set contains the true maximum with at least 95 %. (Multiple comparisons with
-the best: Hsu, Annals of Statistics 9, 1981.)
+the best: Hsu, Annals of Statistics 9, 1981.) Where c is the spread of R runs, whose few differences say little of how
+E scores move together, q_i is Bonferroni's: the quantile 1 - 0.05/(E - 1) of Student's t with R - 1 degrees of freedom.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from synbench_fast.errors import SynbenchError
 from synbench_fast.results.codec import nan_field
 from synbench_fast.results.records import WITHHELD, Result
 from synbench_fast.studies.base import Report, Table, row_of
+from synbench_fast.studies.inheritance.intervals import t_quantile
 
 __all__ = ["EPS_GRID", "EPS_STAR_SCHEMA", "EPS_STAR_THRESHOLD", "EpsScore", "EpsStar", "find_eps_star"]
 
@@ -116,7 +118,8 @@ def find_eps_star(
 
     Args:
         result: a result with at least two budgets, or at least three results that differ in their seed alone.
-            Of several, the scores are averaged; without covariances of their own, their spread gives one.
+            Of several, the scores are averaged; without covariances of their own, their spread gives the errors of
+            differences, and the quantile is that of Bonferroni and Student.
         threshold: one of the result's threshold accuracies.
         covariance: [E, E] sampling covariance of the scores over the result's eps, in its order. Without it
             `result.score_covariance` is used if the result has one. Without either, the errors are taken to have
@@ -153,8 +156,8 @@ def find_eps_star(
             f"threshold: expected one that {first.encoder.spec} exceeds at some scale, got {threshold:g}"
         )
 
-    matrix, errors, freedom = _covariance(results, order, threshold, table, covariance)
-    members = _members(scores, matrix, freedom, bound=errors == "bound", seed=seed)
+    matrix, errors = _covariance(results, order, threshold, table, covariance)
+    members = _members(scores, matrix, errors, len(results), seed)
     best = int(scores.argmax())
     position = "first" if best == 0 else "last" if best == len(eps) - 1 else "inside"
     deviation = np.sqrt(np.clip(matrix.diagonal(), 0, None))
@@ -185,8 +188,8 @@ def find_eps_star(
 
 def _covariance(
     results: list[Result], order: list[int], threshold: float, table: _Array, given: ArrayLike | None
-) -> tuple[_Array, str, int | None]:
-    """Covariance of the averaged scores `table` [runs, E], where it is from, and its degrees of freedom if estimated.
+) -> tuple[_Array, str]:
+    """Covariance of the averaged scores `table` [runs, E], and where it is from.
 
     `order` are the places of the budgets in a result, ascending. Where only standard errors are known, the diagonal.
     """
@@ -194,17 +197,17 @@ def _covariance(
     eps = np.array([first.eps[i] for i in order])
     deviations = np.array([[one.score(e, threshold).stderr for e in eps] for one in results])
     if given is not None:
-        return _checked(given, len(order), "covariance")[np.ix_(order, order)], "given", None
+        return _checked(given, len(order), "covariance")[np.ix_(order, order)], "given"
     if all(one.score_covariance is not None for one in results) and np.isfinite(deviations).all():
         # Of several runs, too: the spread of three says little about a covariance over many budgets.
         at = first.thresholds.index(first.score(threshold=threshold).threshold)
         rows = [i * len(first.thresholds) + at for i in order]  # eps, then thresholds
         stored = np.stack([_of_result(one)[np.ix_(rows, rows)] for one in results])
-        return np.asarray(stored.sum(0) / len(results) ** 2), "result", None
+        return np.asarray(stored.sum(0) / len(results) ** 2), "result"
     if len(results) > 1 and not any(_withheld(one, eps, threshold) for one in results):
-        return np.cov(table, rowvar=False) / len(results), "repeats", len(results) - 1
+        return np.cov(table, rowvar=False) / len(results), "repeats"
     # A budget whose interval is withheld is never significantly above or below another one.
-    return np.diag(np.where(np.isfinite(deviations), deviations, np.inf).max(0) ** 2), "bound", None
+    return np.diag(np.where(np.isfinite(deviations), deviations, np.inf).max(0) ** 2), "bound"
 
 
 def _withheld(result: Result, eps: _Array, threshold: float | None) -> list[str]:
@@ -258,14 +261,12 @@ def _checked(covariance: Any, count: int, name: str) -> _Array:
     return (matrix + matrix.T) / 2
 
 
-def _members(
-    scores: _Array, matrix: _Array, freedom: int | None, *, bound: bool, seed: int
-) -> NDArray[np.bool_]:
-    """Which budgets no other one is significantly above; see the module's text."""
+def _members(scores: _Array, matrix: _Array, errors: str, runs: int, seed: int) -> NDArray[np.bool_]:
+    """Which budgets no other one is significantly above; see the module's text. errors: see `EpsStar`."""
     count = len(scores)
     variances = matrix.diagonal()
     squares = variances[:, None] + variances[None, :]
-    if not bound:
+    if errors != "bound":
         squares = np.clip(squares - 2 * matrix, 0, None)
     spread = np.sqrt(squares)
     np.fill_diagonal(spread, np.inf)
@@ -273,22 +274,22 @@ def _members(
     exact = spread <= 1e-12 * np.sqrt(variances.max()) if np.isfinite(variances).all() else spread == 0
     gap = scores[None, :] - scores[:, None]
     ratio = np.where(exact, np.where(gap > 0, np.inf, -np.inf), gap / np.where(exact, 1.0, spread))
-    if bound:
-        quantile = np.full(count, NormalDist().inv_cdf(1 - (1 - _LEVEL) / (count - 1)))
+    tail = (1 - _LEVEL) / (count - 1)
+    if errors == "bound":
+        quantile = np.full(count, NormalDist().inv_cdf(1 - tail))
+    elif errors == "repeats":
+        quantile = np.full(count, t_quantile(runs - 1, 1 - 2 * tail))
     else:
-        quantile = _quantiles(matrix, np.where(exact, np.inf, spread), freedom, seed)
+        quantile = _quantiles(matrix, np.where(exact, np.inf, spread), seed)
     inside: NDArray[np.bool_] = ratio.max(axis=1) <= quantile
     return inside
 
 
-def _quantiles(matrix: _Array, spread: _Array, freedom: int | None, seed: int) -> _Array:
-    """q_i; with estimated covariances of `freedom` degrees, of a multivariate t in place of the normal."""
+def _quantiles(matrix: _Array, spread: _Array, seed: int) -> _Array:
+    """q_i from draws of the normal with this covariance."""
     values, vectors = np.linalg.eigh(matrix)
     root = vectors * np.sqrt(np.clip(values, 0, None))
-    random = np.random.default_rng(seed)
-    noise = random.standard_normal((_DRAWS, len(matrix))) @ root.T
-    if freedom is not None:
-        noise /= np.sqrt(random.chisquare(freedom, (_DRAWS, 1)) / freedom)
+    noise = np.random.default_rng(seed).standard_normal((_DRAWS, len(matrix))) @ root.T
     return np.array(
         [np.quantile(((noise - noise[:, [i]]) / spread[i]).max(axis=1), _LEVEL) for i in range(len(matrix))]
     )

@@ -120,7 +120,6 @@ def test_twins_and_tables():
     assert "| nnn | ImageNet | held-out | 0.300 ± 0.010 | 0.30 | 0.30 | 0.30 | 0.310 | - | 20.0 | 60.0 | 40.0 | 30.0 |" in validity.encoder_table(rows)  # fmt: skip
     up, down = "+1.00 (+1.00 to +1.00)", "-1.00 (-1.00 to -1.00)"
     assert f"| all | structure score | {up} | {down} |" in validity.half_table(rows)
-    assert f"| h | held-out | {up} | {down} |\n| d | development | {down} | {down} |" in validity.data_table(rows)  # fmt: skip
     cells = {data: validity.Cell(rows, "all", data) for data in validity.HALVES[:2]}
     assert f"| structure score | nothing | {up} | {down} |" in validity.coefficient_table(cells)
     assert "| LogME | +2.00 (+2.00 to +2.00) | +0.00 (+0.00 to +0.00) |" in validity.difference_table(cells)
@@ -186,7 +185,7 @@ def test_the_page_has_the_tables_of_the_stored_rows(tmp_path, monkeypatch, capsy
     pytest.importorskip("matplotlib")
     figure = tmp_path / "figure.svg"
     tables = printed(monkeypatch, capsys, "--figure", str(figure))
-    assert len(tables) == 5
+    assert len(tables) == 2
     for one in tables:
         assert one in PAGE, one.splitlines()[0]
     rows = validity.load(STORED)
@@ -195,6 +194,15 @@ def test_the_page_has_the_tables_of_the_stored_rows(tmp_path, monkeypatch, capsy
     (certain,) = validity.certain_cells(rows).values()
     own = certain.text("published score, eps 0")
     assert f"Over the {len(certain.rows)} networks with an error below 0.1 it has {own}." in PAGE
+    (image_net,) = validity.image_net_cells(rows).values()
+    own, labels = image_net.text("structure score"), image_net.text("LogME")
+    assert f"Over the {len(image_net.rows)} networks trained on ImageNet the structure score has {own} on all data, and LogME {labels}." in PAGE  # fmt: skip
+    for name, title in (("published score, eps 0", "the published score"), ("parameters", "the number of parameters"), ("LogME", "LogME")):  # fmt: skip
+        held_out, everything = (one.text("structure score", name).split(",")[0] for one in validity.main_cells(rows).values())  # fmt: skip
+        assert f"- {title}: {held_out} for held-out encoders and data, {everything} for all\n" in PAGE
+    pairs = validity.twins(rows)
+    assert f"The score of {sum(z > 0 for *_, z in pairs)} of {len(pairs)} networks is above that of the twin, and of {sum(z > 2 for *_, z in pairs)} by more than two standard errors. " in PAGE  # fmt: skip
+    assert all(a["encoder"] in PAGE for a, _, z in pairs if z <= 2)
     lines = re.findall(r"^python -m zoo (.*)$", PAGE, re.M)
     assert [command._parser().parse_args(one.split()).what for one in lines] == ["validity"] * 3
     assert figure.read_text(encoding="utf-8").count("<svg") == 1
@@ -203,8 +211,8 @@ def test_the_page_has_the_tables_of_the_stored_rows(tmp_path, monkeypatch, capsy
 def test_details_have_every_cell_and_every_encoder(monkeypatch, capsys):
     """The same estimates as on the page, besides the others."""
     tables = printed(monkeypatch, capsys, "--details")
-    assert len(tables) == 5 + 3 + 3 + 1 + 1 + 2 + 1
-    every, encoders = tables[5:8], tables[-1]
+    assert len(tables) == 2 + 3 + 3 + 1 + 2 + 1 + 2 + 1
+    every, encoders = tables[2:5], tables[-1]
     for one in tables[1].splitlines()[2:]:
         half, name, *cells = [cell.strip() for cell in one.strip("|").split("|")]
         own = every[validity.HALVES.index(half)]

@@ -12,7 +12,8 @@ from checks import gaussian_point, refused
 from scipy.stats import norm
 
 import synbench_fast as sb
-from synbench_fast.engine.curve import Curve, Scoring
+from synbench_fast.engine.curve import GAUSSIAN_REFUTED, Curve, Scoring
+from synbench_fast.stats.consistent import GROUP
 from synbench_fast.stats.point import CurvePoint
 
 EPS, THRESHOLDS = (0.0, 0.3), (0.6, 0.8)
@@ -196,7 +197,12 @@ def test_margins_that_are_not_gaussian_are_warned_of() -> None:
     assert warnings(0.0, 1e-5) == []
     assert warnings(0.0019, 1e-5) == []  # certain, and too small to matter
     assert warnings(0.01, 0.008) == []  # large enough, and not certain
-    (text,) = warnings(0.01, 0.001)
+    *withheld, text = warnings(0.01, 0.001)
+    assert [one.partition(":")[0] for one in withheld] == [
+        "interval withheld above 0.65 at eps 0.3, 0.8 at eps 0.3",
+        "interval withheld of the robust area",
+    ]
+    assert all(one.endswith(f": {GAUSSIAN_REFUTED}") for one in withheld)
     expected = float(point(one, 0.8).accuracy[1])
     assert text.startswith("the margins are not Gaussian (p = ")
     assert text.endswith(
@@ -265,7 +271,7 @@ def test_influences_are_stored_to_five_digits() -> None:
     given = [rng.standard_normal((2, 2, 4)) for _ in SCALES]
     points = [point(one, 0.8 * s, influence=x) for s, x in zip(SCALES, given, strict=True)]
     found = one.curve(points).influence
-    assert found is not None and found.group == 64
+    assert found is not None and found.group == GROUP
     np.testing.assert_allclose(found.accuracy, [x[0] for x in given], rtol=5e-5)
     np.testing.assert_allclose(found.reach, [x[1] for x in given], rtol=5e-5)
     assert found.accuracy[0][0][0] == float(f"{given[0][0, 0, 0]:.5g}") != given[0][0, 0, 0]

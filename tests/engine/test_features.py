@@ -142,9 +142,11 @@ X, Y, _ = drawn(60, 4)
         ({"train_y": Y[0][:59]}, ["train_y: expected 60 labels, got [59]"]),
         ({"train_y": Y[0][:, None]}, ["train_y: expected 60 labels, got [60, 1]"]),
         ({"test_y": Y[0][:59]}, ["test_y: expected 60 labels, got [59]"]),
-        ({"train_y": Y[0] + 1}, ["train_y: expected labels 0 and 1, got 2"]),
-        ({"train_y": 2 * Y[0] - 1}, ["train_y: expected labels 0 and 1, got -1"]),
-        ({"test_y": np.where(Y[1] == 1, np.nan, 0.0)}, ["test_y: expected labels 0 and 1, got nan"]),
+        ({"train_y": Y[0] / 2}, ["train_y: expected integer labels, got 0.5"]),
+        ({"train_y": Y[0] * 0 + 7}, ["train_y: expected at least 2 classes, got 7 alone"]),
+        ({"train_y": Y[0] + 1}, ["test_y: expected the labels [1, 2] of train_y, got [0, 1]"]),
+        ({"test_y": np.where(Y[1] == 1, np.nan, 0.0)}, ["test_y: expected integer labels, got nan"]),
+        ({"test_y": np.where(Y[1] == 1, np.inf, 0.0)}, ["test_y: expected integer labels, got inf"]),
         ({"train_x": np.where(X[0] == X[0][7, 2], np.nan, X[0])}, ["train_x: expected finite features, got nan at [7, 2]"]),
         ({"test_x": np.where(X[1] == X[1][5, 0], -np.inf, X[1])}, ["test_x: expected finite features, got -inf at [5, 0]"]),
         ({"test_x": X[1][:, :3]}, ["test_x: expected F = 4 features as in train_x, got 3"]),
@@ -170,7 +172,7 @@ X, Y, _ = drawn(60, 4)
         ({"group": 0}, ["group: expected at least 1, got 0"]),
         (
             {"estimator": "consistent", "train_x": X[0][:6], "train_y": [0, 1, 0, 1, 0, 1]},
-            ["samples: expected more than F + 2 = 6 samples per scale for the consistent estimator, got 6; use at least 12"],
+            ["samples: expected more than F + 2 = 6 samples per scale, got 6; use at least 12"],
         ),
     ],
 )  # fmt: skip

@@ -7,7 +7,7 @@ import pytest
 import torch
 from checks import refused
 from conftest import TOLERANCE, close
-from cuda_cases import EPS, FIELDS, features, moments
+from cuda_cases import EPS, FIELDS, features, sample_moments
 from torch import nn
 
 import synbench_fast as sb
@@ -24,23 +24,23 @@ pytestmark = [
 GPU = torch.device("cuda", 0)
 
 
-@pytest.mark.parametrize("estimator", ["plugin", "consistent"])
+@pytest.mark.parametrize("moments", ["known", "sampled"])
 @pytest.mark.parametrize(
     "arguments",
     [
-        moments(40, 1),
-        moments(150, 63),
-        moments(700, 200, dead=20),
-        moments(1600, 768),
-        moments(300, 120, power=3.0),
+        sample_moments(40, 1),
+        sample_moments(150, 63),
+        sample_moments(700, 200, dead=20),
+        sample_moments(1600, 768),
+        sample_moments(300, 120, power=3.0),
     ],
     ids=["F=1", "F=63", "dead", "F=768", "steep"],
 )
-def test_robust_solve(arguments: dict, estimator: str) -> None:
-    expected = robust_solve(**arguments, estimator=estimator, backend="torch")
+def test_robust_solve(arguments: dict, moments: str) -> None:
+    expected = robust_solve(**arguments, moments=moments, backend="torch")
     there = {**arguments, "m": arguments["m"].to(GPU), "covariance": arguments["covariance"].to(GPU)}
-    actual = robust_solve(**there, estimator=estimator, backend="cuda")
-    again = robust_solve(**there, estimator=estimator, backend="cuda")
+    actual = robust_solve(**there, moments=moments, backend="cuda")
+    again = robust_solve(**there, moments=moments, backend="cuda")
     assert actual.rank == expected.rank
     steep = arguments["covariance"].shape[0] == 120
     for name in FIELDS:
@@ -52,10 +52,10 @@ def test_robust_solve(arguments: dict, estimator: str) -> None:
 
 
 def test_robust_solve_of_fewer_samples_than_features() -> None:
-    arguments = moments(300, 500)
-    expected = robust_solve(**arguments, estimator="plugin", backend="torch")
+    arguments = sample_moments(300, 500)
+    expected = robust_solve(**arguments, moments="known", backend="torch")
     there = {**arguments, "m": arguments["m"].to(GPU), "covariance": arguments["covariance"].to(GPU)}
-    close(robust_solve(**there, estimator="plugin", backend="cuda").t.cpu(), expected.t, 1e-9)
+    close(robust_solve(**there, moments="known", backend="cuda").t.cpu(), expected.t, 1e-9)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -131,13 +131,17 @@ def test_both_ways_to_build_give_the_same_bits() -> None:
         kernels._launcher = kernels._at_first_use
         at_first_use = score_auc(accuracy, bound, thresholds, backend="cuda")
         solved = robust_solve(
-            **{k: v.to(GPU) if isinstance(v, torch.Tensor) else v for k, v in moments(150, 63).items()},
+            **{
+                k: v.to(GPU) if isinstance(v, torch.Tensor) else v for k, v in sample_moments(150, 63).items()
+            },
             backend="cuda",
         )
     finally:
         kernels._launcher = own
     assert torch.equal(ahead, at_first_use)
-    close(solved.t.cpu(), robust_solve(**moments(150, 63), backend="torch").t, TOLERANCE["robust_solve"])
+    close(
+        solved.t.cpu(), robust_solve(**sample_moments(150, 63), backend="torch").t, TOLERANCE["robust_solve"]
+    )
 
 
 class Small(nn.Module):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import random
 from collections.abc import Callable
@@ -20,7 +21,7 @@ from torch.nn import functional
 import synbench_fast as sb
 from synbench_fast.config import ScoreConfig
 from synbench_fast.encoders import load_encoder
-from synbench_fast.engine.purity import check_purity
+from synbench_fast.engine.purity import check_drift, check_purity
 from synbench_fast.fleet.executors import InProcess
 from synbench_fast.fleet.launch import run_fleet
 from synbench_fast.integrations.monitor import Monitor
@@ -129,6 +130,89 @@ IMPURE: dict[str, Callable[[], Any]] = {
 def test_noise_and_states_are_refused(name: str, batch_size: Any) -> None:
     with refused("encoder ", RANDOM, " times its deviation from call to call; noise such as dropout"):
         scored(IMPURE[name](), batch_size=batch_size)
+
+
+# States that move in the run
+
+
+class Late:
+    """`rule` takes the place of `first` after some calls, and knows how many there were since."""
+
+    def __init__(self, rule: Callable[[Tensor, int], Tensor], after: int = 30, first: Encode = flat) -> None:
+        self.rule, self.after, self.first, self.calls = rule, after, first, 0
+
+    def __call__(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        return self.first(x) if self.calls <= self.after else self.rule(x, self.calls - self.after)
+
+
+def shifted_samples(x: Tensor, calls: int) -> Tensor:
+    """One of 16 samples, drawn anew in every call."""
+    return flat(x) + (torch.rand(len(x), 1, generator=OWN) < 1 / 16)
+
+
+DRIFTING: dict[str, Callable[[], Any]] = {
+    "noise after 30 calls": lambda: Late(lambda x, _: flat(x) + 0.01 * torch.randn(len(x), 8)),
+    "dropout after 30 calls": lambda: Late(lambda x, _: functional.dropout(flat(x))),
+    "other weights after 30 calls": lambda: Late(lambda x, _: flat(x.flip(-1))),
+    "a very slow running mean": lambda: Average(5e-6),
+    "a weight that grows": lambda: Late(lambda x, calls: flat(x) * (1 + 1e-5 * calls), after=0),
+}
+
+
+@pytest.mark.parametrize("batch_size", [2, 5])
+@pytest.mark.parametrize("name", DRIFTING)
+def test_states_that_move_in_the_run_are_refused(name: str, batch_size: int) -> None:
+    """The passes before the run see nothing, and the score would be another one with other batches."""
+    encoder = DRIFTING[name]()
+    with refused("encoder ", RANDOM, " from the beginning of the run to its end; noise such as dropout"):
+        scored(encoder, batch_size=batch_size)
+
+
+def test_rare_noise_is_found_where_it_meets_the_samples_of_the_check() -> None:
+    """Of 24 000 samples 120 are run again, of which one of 16 has another feature: all 120 are spared in 0.04 %."""
+    with refused("encoder ", RANDOM, "; noise such as dropout"):
+        scored(Late(shifted_samples), batch_size=400, samples=8000)
+
+
+def test_noise_of_every_second_call_at_the_end() -> None:
+    """The whole batch comes between two small ones and has no noise, and the small ones differ."""
+    calls, x = [], torch.randn(32, 192, generator=torch.Generator().manual_seed(0))
+
+    def encode(batch: Tensor) -> Tensor:
+        calls.append(len(batch))
+        return batch @ WEIGHT + (len(calls) % 2) * torch.rand(len(batch), 8, generator=OWN)
+
+    with refused("encoder one: ", RANDOM, " from call to call at the end of the run"):
+        check_drift(encode, lambda n: x[:n], x @ WEIGHT, 1000, spec="one", dtype=torch.float32, tf32=False)
+    assert calls == [5, 32, 5]
+
+
+def test_values_that_are_not_finite_any_more() -> None:
+    x = torch.randn(32, 192, generator=torch.Generator().manual_seed(0))
+    with refused("encoder one: ", f"{RANDOM}inf times"):
+        check_drift(
+            lambda batch: batch @ WEIGHT / 0,
+            lambda n: x[:n],
+            x @ WEIGHT,
+            1000,
+            spec="one",
+            dtype=torch.float32,
+            tf32=False,
+        )
+
+
+@pytest.mark.parametrize("run", [0, 399, 6144, 10**6])
+def test_the_check_at_the_end_costs_one_of_200_samples(run: int) -> None:
+    """At least 2; no more than the first batch."""
+    calls, x = [], torch.randn(512, 192, generator=torch.Generator().manual_seed(0))
+
+    def encode(batch: Tensor) -> Tensor:
+        calls.append(len(batch))
+        return batch @ WEIGHT
+
+    check_drift(encode, lambda n: x[:n], encode(x), run, spec="one", dtype=torch.float32, tf32=False)
+    assert calls == [512, min(512, max(2, run // 200))]
 
 
 # Batches
@@ -402,6 +486,16 @@ def noisy():
 
 def centred():
     return lambda x: x.flatten(1) @ WEIGHT - (x.flatten(1) @ WEIGHT).mean(0)
+
+
+def drifting():
+    calls = []
+
+    def encode(x):
+        calls.append(1)
+        return x.flatten(1) @ WEIGHT * (1 + 1e-5 * len(calls))
+
+    return encode
 """
 
 
@@ -437,11 +531,22 @@ def test_fleets_and_their_stores(factories: Path, tmp_path: Path) -> None:
         assert [sum(one.startswith(COMPANY) for one in result.warnings) for result in found] == [1, 0]
 
 
+def test_a_state_that_moves_in_a_fleet(factories: Path, tmp_path: Path) -> None:
+    options = {**OPTIONS, "batch_size": 1}
+    del options["device"]
+    models = [f"python:{factories}:drifting", "builtin:identity"]
+    jobs = run_fleet(models, tmp_path / "store", config=ScoreConfig(**options), executor=InProcess())
+    assert [job.state for job in jobs] == ["failed", "done"]
+    assert RANDOM in str(jobs[0].reason) and "from the beginning of the run to its end" in str(jobs[0].reason)
+
+
 def test_suites(tmp_path: Path) -> None:
     result = sb.score_suite(DEPENDENT["softmax over the batch"], tasks="priors", **OPTIONS)
     assert all(any(COMPANY in line for line in one.warnings) for one in result.results)
     with refused(RANDOM):
         sb.score_suite(IMPURE["dropout"](), tasks="priors", **OPTIONS)
+    with refused(RANDOM, "to its end"):
+        sb.score_suite(DRIFTING["a weight that grows"](), tasks="priors", **OPTIONS, batch_size=2)
 
 
 def test_monitors_of_trainings(caplog: pytest.LogCaptureFixture) -> None:
@@ -457,6 +562,8 @@ def test_monitors_of_trainings(caplog: pytest.LogCaptureFixture) -> None:
     assert numbers and line.startswith(f"synbench: {COMPANY}")
     numbers, (line,) = measured(IMPURE["dropout"]())
     assert numbers is None and line.startswith("synbench: no score at step 3: encoder ") and RANDOM in line
+    numbers, (line,) = measured(Late(lambda x, _: flat(x.flip(-1)), after=6))
+    assert numbers is None and RANDOM in line and "to its end" in line
 
 
 def test_language_models(caplog: pytest.LogCaptureFixture) -> None:
@@ -491,6 +598,17 @@ def test_language_models(caplog: pytest.LogCaptureFixture) -> None:
     with refused("encoder Model: ", RANDOM):
         lines(lambda x: functional.dropout(x))
 
+    def answers(last: Encode) -> int:
+        """To requests of two scales in a process of its own, as the harness makes them."""
+        settings = lm_eval.Settings.of({"tokens": 2, "samples": 64, "scales": 2})
+        requests = [SimpleNamespace(args=("", number, json.dumps(settings.to_dict()))) for number in range(2)]
+        return len(lm_eval._answer(SimpleNamespace(model=Model(last)), requests))
+
+    assert answers(torch.tanh) == 2
+    # The passes before the last one tell the width, check the model, and are one batch of the run.
+    with refused("encoder Model: ", RANDOM, "to its end"):
+        answers(Late(lambda x, _: torch.tanh(x) ** 2, after=6, first=torch.tanh))
+
 
 def test_probes_of_labelled_data() -> None:
     """The data are as before, too."""
@@ -511,3 +629,5 @@ def test_probes_of_labelled_data() -> None:
     assert line.startswith(COMPANY)
     with refused(RANDOM):
         sb.studies.robust_linear_probe(IMPURE["dropout"](), (x, y), **options)
+    with refused(RANDOM, "to its end"):
+        sb.studies.robust_linear_probe(Late(lambda x, _: flat(x.flip(-1)), after=6), (x, y), **options)

@@ -50,8 +50,9 @@ def test_identity_scores_one() -> None:
     )
     score, stderr = values(result), values(result, "stderr")
     assert np.all(np.abs(score - 1) < 4 * stderr)
-    # Above 0.99 a few scales count, in each of which a handful of samples are wrong.
-    assert np.all(stderr > 1e-4) and np.all(stderr[:, :-1] < 0.1) and np.all(stderr < 0.25)
+    # Above 0.99 a few scales count, in each of which a handful of samples are wrong. From 512 samples the largest error
+    # stated there is 0.17 (12 seeds), where the scores spread by 0.09; from 1 024 it is 0.09, and 0.033 above the others.
+    assert np.all(stderr > 1e-4) and np.all(stderr[:, :-1] < 0.04) and np.all(stderr < 0.1)
     area = result.robust_area
     assert abs(area.ratio - 1) < 4 * area.stderr / area.raw
     np.testing.assert_allclose(along(result, "raw_accuracy")[:, 2], norm.cdf(result.task.scales), rtol=1e-12)

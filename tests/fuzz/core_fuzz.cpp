@@ -263,7 +263,7 @@ void solve(Bytes& in) {
     }
   for (i64 e = 0; e < budgets; ++e)
     eps[e] = std::min(static_cast<double>(in.byte()) / 256.0 + (in.byte() < 8 ? 1e-12 : 0.0), 0.999999999);
-  const SolveKind kind = in.byte() & 1 ? SolveKind::plugin : SolveKind::consistent;
+  const SolveKind kind = in.byte() & 1 ? SolveKind::known : SolveKind::sampled;
   const double nu = 1.0 + static_cast<double>(in.upto(400)), c0 = in.byte() / 1000.0,
                cut = in.byte() < 32 ? 0.0 : 1e-12;
   Buffer<double> weights(budgets * features, kNaN), again(budgets * features, kNaN);

@@ -272,10 +272,10 @@ def test_robust_solve_of_the_module(data: Any, features: int, budgets: int, thre
     arrays = [odd(data.draw, one) for one in (m, covariance, np.linspace(0, 0.9, budgets))]
     odd_number = st.sampled_from([0.0, -1.0, math.nan, math.inf, 1e300])
     dof, c0, cut = (data.draw(st.just(one) | odd_number) for one in (100.0, 0.01, 1e-12))
-    plugin, weights = data.draw(st.booleans()), data.draw(st.booleans())
-    found = attempt(lambda: _core.robust_solve(*arrays, plugin, dof, c0, cut, weights, threads))
+    known, weights = data.draw(st.booleans()), data.draw(st.booleans())
+    found = attempt(lambda: _core.robust_solve(*arrays, known, dof, c0, cut, weights, threads))
     if found is not None:
-        equal(found, _core.robust_solve(*(plain(one) for one in arrays), plugin, dof, c0, cut, weights, 1))
+        equal(found, _core.robust_solve(*(plain(one) for one in arrays), known, dof, c0, cut, weights, 1))
         assert np.isfinite(found["weights"]).all()
 
 
@@ -416,7 +416,7 @@ def test_robust_solve_of_any_tensors(m: Any, covariance: Any, eps: Any) -> None:
                 m,
                 covariance,
                 torch.tensor(eps, dtype=torch.float64),
-                estimator="plugin",
+                moments="known",
                 dof=10,
                 backend=backend,
             )

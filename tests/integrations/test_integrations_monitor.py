@@ -200,10 +200,11 @@ def test_samples_follow_the_width() -> None:
 
     assert Monitor(lambda _: encode, (150,), scales=(2.0,), batch_size=64).measure(nn.Identity(), 0)
     check = [8, 8, 3, 8]
-    assert seen == [2, *check, 64, 64, 64, 64, 44]  # the width, the check, 300 samples: 2 F
+    # The width, the check, 300 samples, which are 2 F, and a check of two at the end.
+    assert seen == [2, *check, 64, 64, 64, 64, 44, 2]
     seen.clear()
     assert Monitor(lambda _: encode, (4,), scales=(2.0,), batch_size=256).measure(nn.Identity(), 0)
-    assert seen == [2, *check, 256]
+    assert seen == [2, *check, 256, 2]
 
 
 def test_a_step_is_due_once() -> None:

@@ -16,6 +16,7 @@ from checks import PATIENCE, refused
 from torch import Tensor, nn
 
 import synbench_fast as sb
+from synbench_fast.engine.curve import Scoring
 from synbench_fast.ops.feature_stats import feature_stats
 from synbench_fast.stats.estimators import BUILT_IN, Gaussian, Sample
 
@@ -53,8 +54,9 @@ def fed(metric: SynBenchScore, **options: Any) -> SynBenchScore:
 
 @pytest.mark.parametrize("average", ["sampled", "published"])
 def test_equals_probe(average: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """But for what the halves of the samples tell of the errors: their moments are not kept."""
+    """But for what halves of the samples and single margins tell of the errors: moments of all are kept alone."""
     monkeypatch.setattr(Gaussian, "_drift", lambda *_: None)
+    monkeypatch.setattr(Scoring, "_refuted", lambda *_: {})
     one = probe(average, thresholds=(0.6, 0.7))
     for batch in one.batches(64):
         one.update(batch, features(batch.x))

@@ -7,7 +7,7 @@ import pytest
 import torch
 from checks import refused
 from conftest import TOLERANCE, close
-from cuda_cases import EPS, FIELDS, features, moments
+from cuda_cases import EPS, FIELDS, features, sample_moments
 from emulation import BACKWARDS, FORWARDS, Emulator
 
 from synbench_fast.ops import kernels, robust_solve_cuda
@@ -25,9 +25,9 @@ def white(f: int) -> dict:
     return {"m": m, "covariance": 4 * torch.eye(f, dtype=torch.float64), "eps": EPS, "dof": 98, "c0": 0.01}
 
 
-def compare(arguments: dict, estimator: str, tolerance: float = TOLERANCE["robust_solve"]) -> RobustSolution:
-    actual = robust_solve(**arguments, estimator=estimator, backend="cuda")
-    expected = robust_solve(**arguments, estimator=estimator, backend="torch")
+def compare(arguments: dict, moments: str, tolerance: float = TOLERANCE["robust_solve"]) -> RobustSolution:
+    actual = robust_solve(**arguments, moments=moments, backend="cuda")
+    expected = robust_solve(**arguments, moments=moments, backend="torch")
     assert actual.rank == expected.rank
     for name in FIELDS:
         close(getattr(actual, name), getattr(expected, name), tolerance)
@@ -36,10 +36,10 @@ def compare(arguments: dict, estimator: str, tolerance: float = TOLERANCE["robus
     return actual
 
 
-@pytest.mark.parametrize("estimator", ["plugin", "consistent"])
+@pytest.mark.parametrize("moments", ["known", "sampled"])
 @pytest.mark.parametrize("f", [1, 2, 3, 8, 9, 10, 33, 63, 100])
-def test_robust_solve(emulator: Emulator, f: int, estimator: str) -> None:
-    compare(moments(3 * f + 20, f), estimator)
+def test_robust_solve(emulator: Emulator, f: int, moments: str) -> None:
+    compare(sample_moments(3 * f + 20, f), moments)
     assert emulator.launched == [
         "tridiagonalise_kernel",
         "robust_solve_kernel",
@@ -47,32 +47,32 @@ def test_robust_solve(emulator: Emulator, f: int, estimator: str) -> None:
     ]
 
 
-@pytest.mark.parametrize("estimator", ["plugin", "consistent"])
+@pytest.mark.parametrize("moments", ["known", "sampled"])
 @pytest.mark.parametrize("f, dead", [(9, 1), (40, 7), (65, 60)])
-def test_robust_solve_with_dead_features(emulator: Emulator, f: int, dead: int, estimator: str) -> None:
-    assert compare(moments(2 * f + 9, f, dead=dead), estimator).rank == f - dead
+def test_robust_solve_with_dead_features(emulator: Emulator, f: int, dead: int, moments: str) -> None:
+    assert compare(sample_moments(2 * f + 9, f, dead=dead), moments).rank == f - dead
 
 
 @pytest.mark.parametrize("n, f", [(20, 40), (33, 64), (12, 90)])
 def test_robust_solve_of_fewer_samples_than_features(emulator: Emulator, n: int, f: int) -> None:
-    assert compare(moments(n, f), "plugin").rank == n - 2
+    assert compare(sample_moments(n, f), "known").rank == n - 2
 
 
 def test_robust_solve_drops_many_eigenvalues_one_by_one(emulator: Emulator) -> None:
-    solution = compare(moments(400, 48, power=3.0), "plugin", 1e-7)
+    solution = compare(sample_moments(400, 48, power=3.0), "known", 1e-7)
     assert 5 < solution.rank < 43
 
 
 def test_robust_solve_makes_room_for_more_rotations(emulator: Emulator) -> None:
-    arguments = moments(400, 48, power=4.0)
+    arguments = sample_moments(400, 48, power=4.0)
     eps = torch.tensor(EPS, dtype=torch.float64)
-    call = Solve(arguments["m"], arguments["covariance"], eps, "plugin", arguments["dof"], 0.0, None, True, 1)
+    call = Solve(arguments["m"], arguments["covariance"], eps, "known", arguments["dof"], 0.0, None, True, 1)
     again: Enqueued | None = robust_solve_cuda.robust_solve_cuda(call, rotations=1)
     tries = 0
     while again is not None:
         enough, again, tries = again, again.again(), tries + 1
     assert tries > 1
-    expected = robust_solve(**arguments, estimator="plugin", backend="torch")
+    expected = robust_solve(**arguments, moments="known", backend="torch")
     close(enough.weights, expected.weights, 1e-7)
     close(enough.solution().t, expected.t, 1e-9)
 
@@ -80,11 +80,11 @@ def test_robust_solve_makes_room_for_more_rotations(emulator: Emulator) -> None:
 def test_a_caller_who_waits_gets_weights_whatever_room_they_take(
     emulator: Emulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    arguments = moments(400, 48, power=4.0)
+    arguments = sample_moments(400, 48, power=4.0)
     rooms = cramp(monkeypatch)
-    actual = robust_solve(**arguments, estimator="plugin", backend="cuda")
+    actual = robust_solve(**arguments, moments="known", backend="cuda")
     assert len(rooms) > 1
-    close(actual.weights, robust_solve(**arguments, estimator="plugin", backend="torch").weights, 1e-7)
+    close(actual.weights, robust_solve(**arguments, moments="known", backend="torch").weights, 1e-7)
 
 
 def cramp(monkeypatch: pytest.MonkeyPatch) -> list[int]:
@@ -100,22 +100,22 @@ def cramp(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 @pytest.mark.parametrize(
-    "estimator, arguments",
+    "moments, arguments",
     [
-        ("consistent", moments(170, 75)),
-        ("consistent", moments(170, 75, dead=9)),
-        ("plugin", moments(170, 75)),
-        ("plugin", moments(40, 75)),
-        ("plugin", moments(400, 48, power=3.0)),
-        ("plugin", white(1)),  # an eigenvalue that is known without a search
-        ("consistent", white(40)),
+        ("sampled", sample_moments(170, 75)),
+        ("sampled", sample_moments(170, 75, dead=9)),
+        ("known", sample_moments(170, 75)),
+        ("known", sample_moments(40, 75)),
+        ("known", sample_moments(400, 48, power=3.0)),
+        ("known", white(1)),  # an eigenvalue that is known without a search
+        ("sampled", white(40)),
     ],
 )
-def test_the_order_of_threads_changes_nothing(emulator: Emulator, estimator: str, arguments: dict) -> None:
+def test_the_order_of_threads_changes_nothing(emulator: Emulator, moments: str, arguments: dict) -> None:
     results = []
     for order in (FORWARDS, BACKWARDS, 2, 3, 4):
         emulator.order = order
-        results.append(robust_solve(**arguments, estimator=estimator, backend="cuda"))
+        results.append(robust_solve(**arguments, moments=moments, backend="cuda"))
     for other in results[1:]:
         for name in FIELDS:
             one, two = getattr(results[0], name), getattr(other, name)
@@ -123,13 +123,13 @@ def test_the_order_of_threads_changes_nothing(emulator: Emulator, estimator: str
 
 
 def test_robust_solve_says_what_the_compiled_core_says(emulator: Emulator) -> None:
-    arguments = moments(30, 12)
+    arguments = sample_moments(30, 12)
     few = {**arguments, "dof": 12}
     with refused("samples: expected more than F + 2 = 14", "got 14"):
-        robust_solve(**few, estimator="consistent", backend="cuda")
+        robust_solve(**few, moments="sampled", backend="cuda")
     with refused("features: expected a direction of variance above the cut"):
         robust_solve(
-            **{**arguments, "covariance": 1e-9 * arguments["covariance"]}, estimator="plugin", backend="cuda"
+            **{**arguments, "covariance": 1e-9 * arguments["covariance"]}, moments="known", backend="cuda"
         )
 
 
@@ -139,7 +139,7 @@ def test_no_covariance_is_no_answer(emulator: Emulator, backend: str) -> None:
     covariance = 1e308 * (1 - torch.eye(4, dtype=torch.float64))
     with refused("covariance: expected finite numbers near those of its diagonal, got others"):
         robust_solve(
-            torch.ones(4, dtype=torch.float64), covariance, [0.0], estimator="plugin", dof=10, backend=backend
+            torch.ones(4, dtype=torch.float64), covariance, [0.0], moments="known", dof=10, backend=backend
         )
 
 
@@ -206,7 +206,7 @@ def test_a_whole_scale(emulator: Emulator, estimator: Estimator) -> None:
 def test_paper_retries_a_scale_that_ran_out_of_room(
     emulator: Emulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    arguments = moments(400, 48, power=4.0)
+    arguments = sample_moments(400, 48, power=4.0)
     generator = torch.Generator().manual_seed(0)
     root = torch.linalg.cholesky(arguments["covariance"] + 1e-12 * torch.eye(48))
     y = torch.arange(400) % 2

@@ -44,15 +44,10 @@ def test_all_backends_of_an_operation_are_called_alike(operation):
 
 
 def test_every_compiled_operation_is_in_the_table():
-    """All that the core does to arrays, but for the functions that tests look into the generator with, and the renderers.
-
-    Those of the task families have a table of their own, `tasks.families.base`, because they draw NumPy arrays on the CPU
-    whatever the device.
-    """
+    """All that the core does to arrays, but for the function that tests look into the generator with."""
     functions = {name for name in dir(_core) if not name.startswith(("_", "simd_level"))}
     compiled = {operation for operation, row in dispatch.OPERATIONS.items() if "cpp" in row}
-    renderers = {"fields", "paint", "random_words", "roll", "view"}
-    assert functions - {"normals_of_words", "philox4x32"} - renderers == compiled
+    assert functions - {"philox4x32"} == compiled
 
 
 def test_only_the_table_names_backends_functions():
@@ -70,7 +65,6 @@ def test_only_the_table_names_backends_functions():
     }
     assert {path for path, lines in found.items() if lines} == {
         "engine/environment.py",  # the instruction set
-        "tasks/families/compiled.py",
     }
 
 
@@ -80,7 +74,7 @@ def test_auto_takes_the_compiled_core_on_a_cpu(operation):
     assert dispatch.resolve(operation, "cpu") == ("blas" if products else "cpp")
 
 
-@pytest.mark.parametrize("operation", dispatch.OPERATIONS)
+@pytest.mark.parametrize("operation", [one for one in dispatch.OPERATIONS if one not in dispatch.RENDERERS])
 def test_auto_takes_the_libraries_of_other_devices_or_the_specification(operation):
     library = {
         "feature_stats": "blas",
@@ -98,7 +92,9 @@ def test_a_backend_may_serve_some_dtypes_only():
 
 def test_auto_takes_the_kernels_on_a_gpu(monkeypatch):
     monkeypatch.setattr(dispatch, "importable", lambda name: True)
-    chosen = {operation: dispatch.resolve(operation, "cuda") for operation in dispatch.OPERATIONS}
+    chosen = {
+        operation: dispatch.resolve(operation, "cuda") for operation in (*dispatch.SCORING, "nuclear_norm")
+    }
     assert chosen == {
         "sample_mixture": "triton",
         "filter_spectrum": "fft",

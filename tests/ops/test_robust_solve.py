@@ -35,7 +35,7 @@ def problem(size: int, seed: int, power: float = 1.0) -> tuple[torch.Tensor, tor
 
 
 def plugin(m: torch.Tensor, covariance: torch.Tensor, eps: object = EPS, **options: object) -> RobustSolution:
-    return robust_solve(m, covariance, eps, estimator="plugin", dof=100, **options)  # type: ignore[arg-type]
+    return robust_solve(m, covariance, eps, moments="known", dof=100, **options)  # type: ignore[arg-type]
 
 
 def consistent(m: torch.Tensor, covariance: torch.Tensor, dof: int, **options: object) -> RobustSolution:
@@ -74,7 +74,7 @@ def test_plugin_reproduces_the_published_protocol(name: str, backend: str) -> No
         m,
         centered.T @ centered / (len(x) - 2),
         eps,
-        estimator="plugin",
+        moments="known",
         dof=len(x) - 2,
         backend=backend,
     )
@@ -128,16 +128,16 @@ def test_plugin_minimises_the_distance_over_the_ball(eps: float, backend: str) -
     assert float(out.t_rob[0]) ** 2 == pytest.approx(best.fun, rel=1e-9)
 
 
-@pytest.mark.parametrize("estimator", ["plugin", "consistent"])
+@pytest.mark.parametrize("moments", ["known", "sampled"])
 @pytest.mark.parametrize("size", [1, 2, 63])
-def test_rotation_label_and_scale_invariance(estimator: str, size: int, backend: str) -> None:
+def test_rotation_label_and_scale_invariance(moments: str, size: int, backend: str) -> None:
     m, c = problem(size, 3)
     g = torch.Generator().manual_seed(5)
     turn, _ = torch.linalg.qr(torch.randn(size, size, generator=g, dtype=torch.float64))
     factor = 1e3
 
     def solve(mean: torch.Tensor, covariance: torch.Tensor) -> RobustSolution:
-        return robust_solve(mean, covariance, EPS, estimator=estimator, dof=300, c0=1 / 302, backend=backend)
+        return robust_solve(mean, covariance, EPS, moments=moments, dof=300, c0=1 / 302, backend=backend)
 
     base = solve(m, c)
     moved = solve(-factor * (turn @ m), factor**2 * (turn @ c @ turn.T))
@@ -160,21 +160,21 @@ def test_consistent_does_not_depend_on_the_unit_of_the_features(factor: float, b
     torch.testing.assert_close(other.t_cov, base.t_cov, rtol=1e-7, atol=0.0)
 
 
-@pytest.mark.parametrize("estimator", ["plugin", "consistent"])
-def test_ridge_rises_and_t_falls_with_eps(estimator: str, backend: str) -> None:
+@pytest.mark.parametrize("moments", ["known", "sampled"])
+def test_ridge_rises_and_t_falls_with_eps(moments: str, backend: str) -> None:
     m, c = problem(40, 1)
     eps = torch.cat([torch.linspace(0, 0.99, 34), torch.tensor([0.999, 0.99999])]).double()
-    out = robust_solve(4 * m, c, eps, estimator=estimator, dof=2000, c0=1 / 2002, backend=backend)
+    out = robust_solve(4 * m, c, eps, moments=moments, dof=2000, c0=1 / 2002, backend=backend)
     assert bool((out.ridge.diff() > 0).all())
     assert bool((out.kappa.diff() > 0).all())
     assert bool((out.t.diff() < 0).all())
     assert bool((out.t_rob.diff() < 0).all())
 
 
-@pytest.mark.parametrize("estimator", ["plugin", "consistent"])
-def test_order_and_repeats_of_eps_change_nothing(estimator: str, backend: str) -> None:
+@pytest.mark.parametrize("moments", ["known", "sampled"])
+def test_order_and_repeats_of_eps_change_nothing(moments: str, backend: str) -> None:
     m, c = problem(40, 1)
-    options = dict(estimator=estimator, dof=200, c0=1 / 202, backend=backend)
+    options = dict(moments=moments, dof=200, c0=1 / 202, backend=backend)
     one = robust_solve(4 * m, c, [0.0, 0.3, 0.7], **options)  # type: ignore[arg-type]
     two = robust_solve(4 * m, c, [0.7, 0.0, 0.3, 0.7], **options)  # type: ignore[arg-type]
     pick = torch.tensor([2, 0, 1, 2])
@@ -270,18 +270,18 @@ def test_cut_is_absolute_for_the_plugin_and_relative_for_the_consistent_estimato
     assert consistent(m, 1e-20 * c, 50, backend=backend).rank == 3
 
 
-@pytest.mark.parametrize("estimator", ["plugin", "consistent"])
-def test_no_mean_difference_is_no_signal(estimator: str, backend: str) -> None:
+@pytest.mark.parametrize("moments", ["known", "sampled"])
+def test_no_mean_difference_is_no_signal(moments: str, backend: str) -> None:
     _, c = problem(8, 6)
     out = robust_solve(
-        torch.zeros(8, dtype=torch.float64), c, EPS, estimator=estimator, dof=50, c0=1 / 52, backend=backend
+        torch.zeros(8, dtype=torch.float64), c, EPS, moments=moments, dof=50, c0=1 / 52, backend=backend
     )
     zero = torch.zeros_like(EPS)
     torch.testing.assert_close(out.t, zero, rtol=0.0, atol=0.0)
     torch.testing.assert_close(out.t_rob, zero, rtol=0.0, atol=0.0)
     assert out.mean_norm == 0.0
     assert bool((out.weights == 0.0).all())
-    if estimator == "consistent":
+    if moments == "sampled":
         assert bool(out.t_cov.isfinite().all())
         assert bool((out.t_cov.diagonal() > 0.0).all())
 
@@ -298,16 +298,16 @@ def test_radius_is_zero_where_the_mean_is_below_its_noise(backend: str) -> None:
 
 
 @pytest.mark.parametrize("eps", [[1e-170], [1e-9], [0.0, 1e-6], [1.0 - 1e-9]])
-@pytest.mark.parametrize("estimator", ["plugin", "consistent"])
-def test_extreme_eps(estimator: str, eps: list[float], backend: str) -> None:
+@pytest.mark.parametrize("moments", ["known", "sampled"])
+def test_extreme_eps(moments: str, eps: list[float], backend: str) -> None:
     m, c = problem(30, 8)
-    options = dict(estimator=estimator, dof=300, c0=1 / 302, backend=backend)
+    options = dict(moments=moments, dof=300, c0=1 / 302, backend=backend)
     out = robust_solve(4 * m, c, eps, **options)  # type: ignore[arg-type]
     if eps[-1] < 0.5:
         expected = robust_solve(4 * m, c, [0.0], **options).t  # type: ignore[arg-type]
         torch.testing.assert_close(out.t, expected.expand(len(eps)), rtol=1e-8, atol=0.0)
     else:  # w is parallel to m: t = |m|^2 / sqrt(m'Cm)
-        noise = 0.0 if estimator == "plugin" else 1 / 302
+        noise = 0.0 if moments == "known" else 1 / 302
         square = float(16 * m @ m) - noise * float(c.trace())
         trace_square = float((c @ c).trace()) - float(c.trace()) ** 2 / 300
         spread = float(16 * m @ c @ m) - noise * trace_square
@@ -318,8 +318,8 @@ def test_extreme_eps(estimator: str, eps: list[float], backend: str) -> None:
 def test_backends_agree_with_the_specification(backend: str) -> None:
     for size, seed, scale in ((1, 0, 3.0), (2, 1, 3.0), (63, 2, 5.0), (130, 3, 6.0), (63, 4, 0.3)):
         m, c = problem(size, seed)
-        for estimator in ("plugin", "consistent"):
-            options = dict(estimator=estimator, dof=262, c0=1 / 264)
+        for moments in ("known", "sampled"):
+            options = dict(moments=moments, dof=262, c0=1 / 264)
             expected = robust_solve(scale * m, c, EPS, backend="torch", **options)  # type: ignore[arg-type]
             out = robust_solve(scale * m, c, EPS, backend=backend, threads=1, **options)  # type: ignore[arg-type]
             assert out.rank == expected.rank
@@ -379,8 +379,8 @@ NAN = torch.tensor([1.0, math.nan, 1.0], dtype=torch.float64)
         ),
         ({"m": NAN}, "m: expected finite numbers, got NaN or infinity"),
         ({"covariance": torch.diag(NAN)}, "covariance: expected finite numbers, got NaN or infinity"),
-        ({"estimator": "plugins"}, "estimator: .*, got 'plugins'; did you mean 'plugin'?"),
-        ({"estimator": "x"}, "estimator: expected 'consistent' or 'plugin', got 'x'$"),
+        ({"moments": "unknown"}, "moments: .*, got 'unknown'; did you mean 'known'?"),
+        ({"moments": "x"}, "moments: expected 'sampled' or 'known', got 'x'$"),
         ({"dof": 0}, "dof: expected an integer of at least 1, got 0"),
         ({"dof": 2.5}, "dof: expected an integer of at least 1, got 2.5"),
         ({"c0": -1.0}, "c0: expected a finite number of at least 0, got -1.0"),
@@ -390,12 +390,12 @@ NAN = torch.tensor([1.0, math.nan, 1.0], dtype=torch.float64)
         ({"backend": "cuda"}, "backend: expected 'auto' or one of .*, got 'cuda'"),
         ({"covariance": 0 * C}, "features: expected at least one that varies .*, got constants only"),
         (
-            {"covariance": 1e-7 * C, "estimator": "plugin"},
+            {"covariance": 1e-7 * C, "moments": "known"},
             "features: expected a direction of variance above the cut 1e-06, got at most 1e-07",
         ),
         (
             {"dof": 3},
-            r"samples: expected more than F \+ 2 = 5 samples per scale for the consistent estimator, got 5; "
+            r"samples: expected more than F \+ 2 = 5 samples per scale, got 5; "
             "use at least 10",
         ),
     ],

@@ -1,4 +1,4 @@
-"""The consistent estimator against known populations: bias, standard errors, and a non-Gaussian encoder."""
+"""The consistent moments against known populations: bias, standard errors, and a non-Gaussian encoder."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def one_thread() -> Iterator[None]:
 def population(m: Array, covariance: Array) -> tuple[Array, Array]:
     """t and t_rob of the population: the plug-in solve of the true moments."""
     out = robust_solve(
-        torch.from_numpy(m), torch.from_numpy(covariance), EPS, estimator="plugin", dof=1, cut=0.0
+        torch.from_numpy(m), torch.from_numpy(covariance), EPS, moments="known", dof=1, cut=0.0
     )
     return out.t.numpy(), out.t_rob.numpy()
 
@@ -124,7 +124,7 @@ def test_intervals_cover_a_signal_that_is_lost_in_noise() -> None:
     assert np.all(np.mean(covered, axis=0) > 0.9)
 
 
-def moments(features: Array, labels: NDArray[np.int64]) -> tuple[torch.Tensor, torch.Tensor, float]:
+def sample_moments(features: Array, labels: NDArray[np.int64]) -> tuple[torch.Tensor, torch.Tensor, float]:
     """Half mean difference, pooled covariance and c0 of features [N, F] with labels 0/1 [N]."""
     one, zero = features[labels == 1], features[labels == 0]
     centered = np.concatenate([one - one.mean(0), zero - zero.mean(0)])
@@ -144,7 +144,7 @@ def test_linear_encoder_with_unequal_classes() -> None:
     estimates = []
     for _ in range(200):
         x = rng.standard_normal((count, inputs)) + signs[:, None]
-        m, covariance, c0 = moments(x @ weight.T + bias, labels)
+        m, covariance, c0 = sample_moments(x @ weight.T + bias, labels)
         estimates.append(robust_solve(m, covariance, EPS, dof=count - 2, c0=c0).t.numpy())
     truth, _ = population(scale * weight.sum(1) / math.sqrt(inputs), weight @ weight.T)
     standard_error = np.std(estimates, axis=0, ddof=1) / math.sqrt(len(estimates))
@@ -169,9 +169,9 @@ def test_relu_encoder_agrees_with_its_plugin_limit() -> None:
 
     def tail(count: int) -> tuple[Array, Array]:
         features, labels = draw(count)
-        m, covariance, _ = moments(features, labels)
+        m, covariance, _ = sample_moments(features, labels)
         center = (features[labels == 1].mean(0) + features[labels == 0].mean(0)) / 2
-        solved = robust_solve(m, covariance, EPS, estimator="plugin", dof=count - 2)
+        solved = robust_solve(m, covariance, EPS, moments="known", dof=count - 2)
         test, test_labels = draw(131072)
         right = ((test - center) @ solved.weights.numpy().T > 0) == (test_labels[:, None] == 1)
         return solved.t.numpy(), right.mean(0)
@@ -184,7 +184,7 @@ def test_relu_encoder_agrees_with_its_plugin_limit() -> None:
     estimates, errors = [], []
     for _ in range(200):
         features, labels = draw(count)
-        m, covariance, c0 = moments(features, labels)
+        m, covariance, c0 = sample_moments(features, labels)
         out = robust_solve(m, covariance, EPS, dof=count - 2, c0=c0)
         estimates.append(out.t.numpy())
         errors.append(out.t_cov.diagonal().numpy())

@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
+import typing
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,7 +29,7 @@ from synbench_fast.cli import fleet, run
 from synbench_fast.cli import main as cli
 from synbench_fast.config import PRESETS
 from synbench_fast.encoders.registry import REGISTRY
-from synbench_fast.ops.dispatch import OPERATIONS
+from synbench_fast.ops.dispatch import OPERATIONS, RENDERERS
 from synbench_fast.results.records import SCHEMA, SCHEMA_VERSION, Result
 from synbench_fast.results.suite import SUITE_SCHEMA
 from synbench_fast.studies import inheritance
@@ -109,6 +110,11 @@ def quoted(text: str) -> list[str]:
     return re.findall(r"`([^`]+)`", text)
 
 
+def names_of(name: str, first_column: str) -> list[str]:
+    """The names in the first column of a table, sorted; a row may have several."""
+    return sorted(one for row in table(name, first_column) for one in quoted(row[0]))
+
+
 # Documents whose blocks need each other: see test_the_tutorial and test_recipes.
 TUTORIAL, RECIPES = "docs/tutorial.md", "docs/extending.md"
 # Documents of one flow that ends with an output: see test_outputs.
@@ -171,7 +177,7 @@ NOT_RUN = {
     r"--to (mlflow|wandb)": "tests/report/test_report.py runs both",
 }
 # Tens of seconds each: run with the slow tests.
-SLOW = r"--tasks full|probe builtin:conv|sensitivity|python:my_encoders"
+SLOW = r"--tasks full|probe builtin:conv|sensitivity|python:benchmarks/"
 
 
 def runnable(line: str) -> bool:
@@ -215,6 +221,7 @@ def test_commands_run(
 ) -> None:
     """All that work offline, in the order of the document, in one folder."""
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "benchmarks").symlink_to(ROOT / "benchmarks")  # encoders that the documents name
     write_files(name, tmp_path)
     for line in flow(name, slow):
         assert run_line(line) == 0, line
@@ -328,7 +335,7 @@ def test_the_tutorial(
         compare()
     finally:
         sys.modules.pop("my_encoder", None)
-    assert compared >= 7
+    assert compared >= 6
     assert (tmp_path / "results" / "report.html").is_file()
 
 
@@ -358,6 +365,8 @@ def test_recipes(tmp_path: Path) -> None:
     if core is not None and core.origin is not None:  # of an installation, not in the tree
         shutil.copy(core.origin, tmp_path / "synbench_fast")
     write_files(RECIPES, tmp_path)
+    methods = tmp_path / "synbench_fast" / "studies" / "inheritance" / "methods"
+    shutil.copy(methods / "l2sp.py", methods / "anchor_again.py")  # a method is a file and nothing else
     steps: list[str] = [
         "import sys",  # an editable installation would serve the checkout, whatever the path says
         "sys.meta_path[:] = [one for one in sys.meta_path if 'editable' not in type(one).__module__]",
@@ -370,14 +379,16 @@ def test_recipes(tmp_path: Path) -> None:
         for words in commands(one.code) if one.language == "sh" else ():
             steps.append(f"assert cli.main({words[1:]!r}) == 0")
             expected.append(words[1])
-    assert expected == ["run", "run", "study"]
+    assert expected == ["run", "run"]
+    line = "study inherit --methods ft,anchor-again?weight=0.2 --seeds 1 --epochs 1 --no-score --no-distance"
+    steps.append(f"assert cli.main({shlex.split(line)!r}) == 0")
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
     done = subprocess.run(
         [sys.executable, "-c", "\n".join(steps)],
         cwd=tmp_path, env=environment, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    for printed in ("edge in natural noise", "npy:matrix.npy", "steady?deviation=0.2"):
+    for printed in ("edge in natural noise", "npy:matrix.npy", "anchor-again?weight=0.2"):
         assert printed in done.stdout
 
 
@@ -386,11 +397,10 @@ def test_other_commands_are_accepted() -> None:
     others = [[" ".join(words[:2]), *words[2:]] if words[0] == "study" else words for words in others]
     assert {words[0] for words in others} == set(COMMANDS) - {"run", "study"}
     for name, *arguments in others:
-        if "steady" not in str(arguments):  # a method that only the recipe adds
-            try:
-                COMMANDS[name].make_context(name, list(arguments))
-            except (UsageError, typer.BadParameter) as error:
-                assert "expected an existing file" in str(error)
+        try:
+            COMMANDS[name].make_context(name, list(arguments))
+        except (UsageError, typer.BadParameter) as error:
+            assert "expected an existing file" in str(error)
 
 
 def test_other_shell_lines() -> None:
@@ -419,7 +429,7 @@ def test_other_shell_lines() -> None:
         for one in quoted(text):
             if one.startswith("make "):
                 assert one.removeprefix("make ") in targets, name
-    assert [quoted(row[0])[0] for row in table("docs/guide.md", "extra")] == list(extras)
+    assert names_of("docs/guide.md", "extra") == sorted(extras)
 
 
 def test_contributing_lists_every_target() -> None:
@@ -493,7 +503,8 @@ def test_the_reference_has_every_public_name() -> None:
         for name in package.__all__:
             if name not in ("__version__", "minimax", "report", "studies") and not name.isupper():
                 assert any(one is getattr(package, name) for one in objects), name
-    assert {f"synbench_fast.ops.{one}.{one}" for one in OPERATIONS} <= listed
+    modules = {one: "renderers" if one in RENDERERS else one for one in OPERATIONS}
+    assert {f"synbench_fast.ops.{module}.{one}" for one, module in modules.items()} <= listed
 
 
 def test_every_page_is_in_the_navigation() -> None:
@@ -531,25 +542,21 @@ def test_every_table_is_rectangular(name: str) -> None:
 
 
 def test_operations_and_their_files() -> None:
-    rows = table("README.md", "operation")
-    assert [quoted(row[0])[0] for row in rows] == list(OPERATIONS)
-    for row in rows:
-        operation = quoted(row[0])[0]
-        compiled = "cpp" in OPERATIONS[operation]
-        launches = {
-            "triton": [f"synbench_fast/ops/{operation}_triton.py"],
-            "cuda": [f"csrc/{operation}_cuda.cu", f"synbench_fast/ops/{operation}_cuda.py"],
-        }
-        gpu = [one for backend in OPERATIONS[operation] for one in launches.get(backend, [])]
-        glue = [path for path in [f"synbench_fast/ops/{operation}_cpp.py"] if (ROOT / path).exists()]
-        assert [quoted(cell) for cell in row[1:]] == [
-            [f"synbench_fast/ops/{operation}.py", f"synbench_fast/ops/{operation}_torch.py"],
-            [f"csrc/{operation}.hpp"] if compiled else [],
-            [f"csrc/{operation}_cpu.cpp"] if compiled else [],
-            [f"src/{operation}.cpp", *glue] if compiled else [],
-            gpu,
-            [f"tests/ops/test_{operation}.py"],
-        ]
+    """Every operation has the files that the table in CONTRIBUTING.md names, and no other backend has one."""
+    files = [quoted(row[0]) for row in table("CONTRIBUTING.md", "file")]
+    assert len(files) == 6
+    contract, specification, cpp, cuda, triton, test = files
+    backends = {"cpp": cpp, "cuda": cuda, "triton": triton}
+    for operation, served in OPERATIONS.items():
+        if operation in RENDERERS:  # which share three files, and those of csrc/families/
+            continue
+        there = [*contract, *specification, *test]
+        there += [one for name, wanted in backends.items() if name in served for one in wanted]
+        absent = [one for name, wanted in backends.items() if name not in served for one in wanted]
+        for one in there:
+            assert (ROOT / one.replace("NAME", operation)).is_file(), (operation, one)
+        for one in absent:
+            assert not (ROOT / one.replace("NAME", operation)).exists(), (operation, one)
 
 
 def test_guide_lists_every_source_preset_and_field() -> None:
@@ -561,12 +568,20 @@ def test_guide_lists_every_source_preset_and_field() -> None:
         numbers = [int(cell.replace(" ", "")) for cell in row[1:]]
         assert (quoted(row[0]), numbers) == ([name], [preset.scales, preset.samples, images, 2 * images])
 
-    fields = [quoted(row[0])[0] for row in table("docs/guide.md", "field")]
-    assert fields == [
-        "schema", "schema_version",
-        *(one.name for one in dataclasses.fields(Result) if not one.name.startswith("schema")),
-    ]  # fmt: skip
     assert f"schema `{SCHEMA}`, version {SCHEMA_VERSION}" in TEXTS["docs/guide.md"]
+
+
+def test_the_reference_has_every_part_of_a_result() -> None:
+    listed = re.findall(r"^::: ([\w.]+)$", TEXTS["docs/api/scores.md"], re.M)
+    hints = typing.get_type_hints(Result).values()
+    parts = {
+        part for hint in hints for part in (hint, *typing.get_args(hint)) if dataclasses.is_dataclass(part)
+    }
+    parts |= {one for hint in hints for part in typing.get_args(hint) for one in typing.get_args(part)}
+    parts = {one for one in parts if dataclasses.is_dataclass(one)}
+    assert len(parts) > 5
+    for one in parts:
+        assert one.__module__ in listed or f"{one.__module__}.{one.__name__}" in listed, one
 
 
 def test_options_that_are_named_exist() -> None:

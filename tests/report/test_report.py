@@ -204,11 +204,37 @@ def test_correlations_are_those_of_compare(folder: Path, scored: list[Result]) -
     members: Any = [(one.first, one.first.influence) for one in board.members]
     for eps, threshold in POINTS:
         unit, groups = ranking._directions(members, eps, threshold)
-        assert groups == min(int(one.influence.groups.sum()) for one in scored if one.influence is not None)
+        assert groups == 6 * (-(-1024 // 16) - 1)  # those of a scale add up to 0
         rho = unit.astype(float) @ unit.T
         differences = sb.compare(*scored, eps=eps, thresholds=threshold).differences
         for (i, j), one in zip(combinations(range(len(scored)), 2), differences, strict=True):
             assert rho[i, j] == pytest.approx(one.correlation, abs=2e-5)
+
+
+def test_what_counting_refutes_is_not_ranked(tmp_path: Path) -> None:
+    """Features with a gain of each sample's own, by the estimator that takes their margins as Gaussian."""
+
+    def gain(x: torch.Tensor) -> torch.Tensor:
+        return (x[:, :8] - 0.5) * torch.exp(0.8 * (x[:, 8:9] - x[:, 9:10]) / math.sqrt(2))
+
+    options: dict[str, Any] = {
+        "input_shape": (16,),
+        "scales": 6,
+        "samples": 512,
+        "eps": 0.0,
+        "thresholds": 0.6,
+    }
+    encoders = [gain, lambda x: x[:, :8], lambda x: x[:, :4]]
+    for number, encoder in enumerate(encoders):
+        sb.score(encoder, **options, estimator="gaussian").save(tmp_path / f"{number}.json")
+    (board,) = boards(load_results(tmp_path).items)
+    (found,) = ranking.rank(board, [(0.0, 0.6)])
+    ranks = dict(zip((one.first.encoder.feature_dim for one in board.members), found.ranks, strict=True))
+    assert sorted(found.ranks, key=str) == [(1, 1), (2, 2), None] and ranks[4] == (2, 2)
+    assert found.note == (
+        "the margins are not Gaussian of 1: estimator gaussian has no interval where counting refutes them, consistent "
+        "counts them; 1 not ranked: no score with a standard error"
+    )
 
 
 def test_bounded_ranks_contain_those_of_compare(folder: Path) -> None:

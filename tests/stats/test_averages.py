@@ -261,6 +261,36 @@ def test_a_correction_that_is_refuted_beyond_chance_withholds(
     assert bool(found.robust_withheld) == refuted
 
 
+def test_a_correction_for_margins_that_few_samples_decide_is_withheld() -> None:
+    """Where it matters, and where scales of more than a fifth of the slopes have such margins."""
+    points, expected = points_of(1e-2), np.full(4, 0.03)
+    optimism = np.stack([1.3 * expected, expected, expected, expected])
+    doubted = [replace(p, correction=np.full(12, 0.02), optimism=optimism, count=40) for p in points]
+    assert not found_of(doubted, False).withheld
+
+    def withheld(errors: Array, scales: slice, of: list[CurvePoint] = doubted) -> set[tuple[int, int]]:
+        some = [
+            replace(p, deviation_error=errors) if i in range(*scales.indices(8)) else p
+            for i, p in enumerate(of)
+        ]
+        found = found_of(some, False)
+        assert all("a few samples make up the deviation" in one for one in found.withheld.values())
+        return set(found.withheld)
+
+    everywhere = {(0, 0), (0, 1), (1, 0), (1, 1)}
+    assert withheld(np.full(4, 0.2), slice(8)) == everywhere
+    assert withheld(np.full(4, 0.2), slice(7, 8)) == set()
+    assert withheld(np.array([0.05, 0.2, 0.05, 0.05]), slice(8)) == {(1, 0), (1, 1)}
+    assert withheld(np.array([0.2, 0.05, 0.05, 0.05]), slice(8)) == everywhere  # |m| is that of all budgets
+    # Gaussian margins of 40 samples: (2 * 40)^-1/2 = 0.11.
+    assert withheld(np.full(4, 0.15), slice(8)) == set()
+    # A correction that adds little to the error may be as uncertain as it likes.
+    small = [replace(p, correction=np.full(12, 0.0002)) for p in doubted]
+    assert withheld(np.full(4, 0.2), slice(8), small) == set()
+    alone = found_of([replace(p, deviation_error=np.array([0.0, 0.0, 0.0, 0.2])) for p in doubted], False)
+    assert not alone.withheld and "a few samples" in alone.robust_withheld
+
+
 def test_the_robust_area_of_features_with_few_values_is_withheld() -> None:
     points = points_of(1e-3)
     assert not found_of([replace(p, repeated=0.7) for p in points], False).robust_withheld

@@ -145,13 +145,13 @@ def test_groups_of_influences_stay_in_place() -> None:
     fill(probe)
     found = probe.compute().influence
     assert found is not None and found.group == GROUP
-    assert found.groups.tolist() == [2, 6, 3] and found.accuracy.shape == found.reach.shape == (3, 2, 6)
-    assert not found.accuracy[0, :, 2:].any() and found.accuracy[0, :, :2].all()
+    assert found.groups.tolist() == [7, 23, 12] and found.accuracy.shape == found.reach.shape == (3, 2, 23)
+    assert not found.accuracy[0, :, 7:].any() and found.accuracy[0, :, :7].all()
     last = probe.point(Block(1, 160, 200)).influence
-    assert last is not None and last.shape == (2, 2, 4)  # samples 160 .. 359 are in groups 2 to 5
+    assert last is not None and last.shape == (2, 2, 13)  # samples 160 .. 359 are in groups 10 to 22
     left = {n: n * (n - 2 - 6) / (n - 2) for n in (100, 60, 200)}  # of a block's samples, by estimation
     for kind, table in enumerate((found.accuracy, found.reach)):
-        weights = np.array(table[1][0][4:]) / last[kind, 0, 2:]
+        weights = np.array(table[1][0][10:]) / last[kind, 0]
         np.testing.assert_allclose(weights, left[200] / sum(left.values()), rtol=1e-4)
 
 
@@ -208,7 +208,7 @@ def test_a_combination_is_the_weighted_mean_of_its_blocks() -> None:
             assert getattr(both, name)[e] == pytest.approx(expected), name
         reach = sum(w * one.accuracy[e] * one.bound[e] for w, one in zip(weight, points, strict=True))
         assert both.bound[e] == pytest.approx(reach / both.accuracy[e])
-        for name in ("stderr", "accuracy_stderr", "bound_stderr", "excess_stderr"):
+        for name in ("stderr", "accuracy_stderr", "bound_stderr", "excess_stderr", "deviation_error"):
             errors = [w * getattr(one, name)[e] for w, one in zip(weight, points, strict=True)]
             assert getattr(both, name)[e] == pytest.approx(math.hypot(*errors)), name
         for name in ("correction", "drift", "undecided", "excess"):
@@ -220,8 +220,8 @@ def test_a_combination_is_the_weighted_mean_of_its_blocks() -> None:
         variances = [w**2 * np.asarray(one.covariance)[e, e] for w, one in zip(weight, points, strict=True)]
         assert both.covariance[e, e] == pytest.approx(sum(variances))
         influence = both.influence
-        assert influence is not None and influence.shape == (2, 2, 7)
-        for w, one, place in zip(weight, points, (slice(0, 2), slice(2, 7)), strict=True):
+        assert influence is not None and influence.shape == (2, 2, 27)
+        for w, one, place in zip(weight, points, (slice(0, 8), slice(8, 27)), strict=True):
             np.testing.assert_allclose(influence[:, e, place], w * np.asarray(one.influence)[:, e])
     assert combined(blocks[:1], points[:1]) is points[0]
 

@@ -21,8 +21,10 @@ from typer.testing import CliRunner
 
 import synbench_fast as sb
 from synbench_fast.cli import main as cli
+from synbench_fast.engine.curve import GAUSSIAN_REFUTED
 from synbench_fast.results.records import Influence, Result, Score
-from synbench_fast.stats.compare import RESOLUTION, Difference, freedom, narrowed, widened
+from synbench_fast.stats.compare import RESOLUTION, Difference, correlation, freedom, narrowed, widened
+from synbench_fast.stats.consistent import GROUP
 
 OPTIONS: dict[str, Any] = {
     "input_shape": (24,),
@@ -92,9 +94,17 @@ def test_representations_that_say_the_same_are_ties(estimator: str, seed: int) -
     made = [sb.score(one, **options, estimator=estimator, seed=seed) for one in same]
     for other in made[1:]:
         for one in sb.compare(made[0], other, thresholds=(0.6, 0.9)).differences:
-            assert one.tie, (one, seed)
+            assert one.tie or one.withheld, (one, seed)
     together = sb.compare(*made, thresholds=(0.6, 0.9))
-    assert all(one.tie for one in together.differences)
+    assert all(one.tie or one.withheld for one in together.differences)
+    # From 192 samples some intervals are withheld, in all representations alike.
+    places = [(eps, threshold) for eps in (0.0, 0.3) for threshold in (0.6, 0.9)]
+    lacking = [
+        {one.withheld != "" for one in together.differences if (one.eps, one.threshold) == place}
+        for place in places
+    ]
+    assert all(len(one) == 1 for one in lacking)
+    assert estimator == "gaussian" or {False} in lacking
     assert all((one.best_rank, one.worst_rank) == (1, len(same)) for one in together.ranking)
 
 
@@ -140,9 +150,12 @@ def test_the_order_of_two_encoders_is_that_of_their_classifiers() -> None:
         made = [sb.score(one, **options, estimator=estimator) for one in (more, less)]
         return sb.compare(*made).differences[0]
 
-    assert gap("consistent").difference > 0
+    right = gap("consistent")
+    assert right.difference > 0 and not right.withheld
     wrong = gap("gaussian")
-    assert wrong.difference < -3 * wrong.stderr  # what Gaussian margins make of it
+    assert wrong.difference < -0.005  # what Gaussian margins make of it
+    assert not wrong.tie and math.isnan(wrong.stderr) and math.isnan(wrong.p_value)
+    assert wrong.verdict.startswith("not comparable: ") and GAUSSIAN_REFUTED in wrong.verdict
 
 
 def test_encoders_that_differ_little_share_their_errors(results: list[Result]) -> None:
@@ -158,9 +171,9 @@ def test_a_clear_difference_is_found(results: list[Result]) -> None:
     (one, *_) = sb.compare(results[0], results[2]).differences
     assert not one.tie and one.p_value < 1e-3
     assert one.verdict == f"{one.first if one.difference > 0 else one.second} is better"
-    # Of Student's t with at most as many degrees of freedom as there are groups of samples: 4 of 64 at each of 6 scales.
+    # Of Student's t; of the 16 groups at each of 6 scales, which add up to 0, 15 are free.
     degrees = float(freedom([results[0], results[2]], one.eps, one.threshold)[0, 1])
-    assert 8 < degrees <= 24
+    assert 20 < degrees <= 90
     assert one.p_value == pytest.approx(2 * student.sf(abs(one.difference) / one.stderr, degrees), rel=0.05)
     assert one.ci95_high - one.difference == pytest.approx(
         student.ppf(0.975, degrees) * one.stderr, rel=0.005
@@ -467,3 +480,69 @@ def test_few_groups_that_make_up_a_difference_are_few_degrees_of_freedom() -> No
     assert even[0, 1] == even[1, 0] and 0.85 * 2000 < even[0, 1] <= 2000
     second[0, 0] = 1000.0
     assert freedom([made(first, 0), made(second, 0)], 0.0, 0.6)[0, 1] < 15
+
+
+def test_results_of_groups_of_different_size_are_compared_in_the_larger_ones(results: list[Result]) -> None:
+    """A result stored with groups of 64 samples beside those of 16: as if both had 64."""
+    old = []
+    for one in results[:2]:
+        influence = one.influence
+        assert influence is not None and influence.group == GROUP == 16
+        sums = {name: getattr(influence, name).reshape(6, 2, 4, 4).sum(3) for name in ("accuracy", "reach")}
+        groups = np.full(6, 4, dtype=np.int64)
+        old.append(replace(one, influence=replace(influence, group=64, groups=groups, **sums)))
+    for eps, threshold in ((0.0, 0.6), (0.2, 0.8)):
+        expected, mixed = (
+            (correlation(pair, eps, threshold)[0, 1], freedom(pair, eps, threshold)[0, 1])
+            for pair in (old, [old[0], results[1]])
+        )
+        assert mixed == pytest.approx(expected)
+        assert 1 <= mixed[1] <= 18  # of 4 groups at each of 6 scales 3 are free
+
+
+def test_the_only_group_of_a_scale_says_nothing() -> None:
+    """Influences of a scale add up to 0, so that what a single group has is rounding."""
+    made = [scored(one, samples=100) for one in (half, lambda x: x[:, :5])]
+    groups = [replace(_influence(one), group=128, groups=np.ones(6, dtype=np.int64)) for one in made]
+    merged = [
+        replace(one, accuracy=one.accuracy.sum(2, keepdims=True), reach=one.reach.sum(2, keepdims=True))
+        for one in groups
+    ]
+    assert all(
+        np.abs(one.accuracy).max() < 1e-3 * np.abs(_influence(made[0]).accuracy).max() for one in merged
+    )
+    assert all(one.freedom == 0 and not one.of_score(0, 0).any() for one in merged)
+    alone = [replace(one, influence=influence) for one, influence in zip(made, merged, strict=True)]
+    assert correlation(alone, 0.0, 0.6)[0, 1] == 0 and freedom(alone, 0.0, 0.6)[0, 1] == 1
+
+
+def _influence(result: Result) -> Influence:
+    assert result.influence is not None
+    return result.influence
+
+
+@pytest.mark.slow
+def test_ten_equal_encoders_are_seldom_called_different() -> None:
+    """A ReLU net behind ten rotations that keep the direction between the classes: their truths are equal.
+
+    With 128 samples at each scale, the chance of calling any of the 45 pairs different is to be 5 % at most. Twice
+    as many as in 3 of 60 runs come by chance in 1 %.
+    """
+    direction = torch.ones(24, dtype=torch.float64) / math.sqrt(24)
+    generator = torch.Generator().manual_seed(3)
+    random = torch.randn(24, 24, generator=generator, dtype=torch.float64)
+    basis = torch.linalg.qr(torch.cat([direction[:, None], random[:, 1:]], 1))[0]
+
+    def behind() -> Any:
+        turned = torch.linalg.qr(torch.randn(23, 23, generator=generator, dtype=torch.float64))[0]
+        rotation = basis @ torch.block_diag(torch.ones(1, 1, dtype=torch.float64), turned) @ basis.T
+        assert torch.allclose(rotation @ direction, direction)
+        weight = (rotation @ MIX.double()).float()
+        return lambda x: torch.relu((x - 0.5) @ weight)
+
+    encoders = [behind() for _ in range(10)]
+    wrong = 0
+    for seed in range(60):
+        made = [scored(one, samples=128, eps=0.0, thresholds=0.6, seed=seed) for one in encoders]
+        wrong += not all(one.tie for one in sb.compare(*made).differences)
+    assert wrong <= 6

@@ -286,10 +286,11 @@ def test_gaussian_needs_the_moments_alone_and_others_the_features() -> None:
 
 @pytest.mark.parametrize("estimator", ["gaussian", "consistent"])
 def test_influences_sum_up_to_the_error_and_follow_the_samples(estimator: str) -> None:
-    """Groups of 64: dropping one moves the accuracy by minus its influence, to first order."""
+    """Dropping 64 samples moves the accuracy by minus the influence of their four groups, to first order."""
     x, y, _ = drawn(1280, 4, t=1.0, seed=3)
     point = evaluate(estimator, x, y, eps=(0.0, 0.3))
-    assert point.influence is not None and point.influence.shape == (2, 2, 20)
+    assert point.influence is not None and point.influence.shape == (2, 2, 80)
+    influence = point.influence.reshape(2, 2, 20, 4).sum(3)
     for kind, name in enumerate(("accuracy", "reach")):
         moved = []
         for group in range(20):
@@ -297,8 +298,8 @@ def test_influences_sum_up_to_the_error_and_follow_the_samples(estimator: str) -
             without = sb.evaluate_features(x[0][rest], y[0][rest], eps=(0.0, 0.3), estimator=estimator)
             moved.append(getattr(point, name) - getattr(without, name))
         for e in range(2):
-            assert np.corrcoef(np.array(moved)[:, e], point.influence[kind, e])[0, 1] > 0.8, name
-            ratio = np.std(np.array(moved)[:, e]) / np.std(point.influence[kind, e])
+            assert np.corrcoef(np.array(moved)[:, e], influence[kind, e])[0, 1] > 0.8, name
+            ratio = np.std(np.array(moved)[:, e]) / np.std(influence[kind, e])
             assert 0.7 < ratio < 1.5, name
     sampled = find_estimator(estimator).point(
         feature_stats(torch.from_numpy(x[0]), torch.from_numpy(y[0])),
@@ -306,7 +307,7 @@ def test_influences_sum_up_to_the_error_and_follow_the_samples(estimator: str) -
         sample=Sample(torch.from_numpy(x[0]), torch.from_numpy(y[0]), start=100),
         sampled=1,
     )
-    assert sampled.influence is not None and sampled.influence.shape == (2, 1, 21)
+    assert sampled.influence is not None and sampled.influence.shape == (2, 1, 81)
     assert sampled.excess is not None and len(sampled.excess) == 1
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import cache
 from typing import Any
@@ -64,18 +65,26 @@ def fields(points: list[CurvePoint], name: str) -> Array:
 
 @pytest.mark.parametrize("name", ["linear", "gain", "gated", "sparse ReLU", "codes"])
 def test_counts_are_within_their_errors_of_the_truth(name: str) -> None:
-    """12 sets of 512 samples: each within 4 errors, on average within 0.02, and the errors are no excuse."""
+    """12 sets of 512 samples: each within 3 errors, and so is their mean, and the errors are no excuse.
+
+    Of 200 accuracies 2 of the gain and 7 of the codes lie beyond 3 errors, and none beyond 4: of 24 one may.
+    """
     points, exact = estimates(name, 12), truth(name)
-    for what, room in (("accuracy", 0.02), ("robust_accuracy", 0.03)):
+    bias = 0.0112 if name == "gain" else 0.0  # of its accuracy, from 100 sets; that falls with N
+    for what in ("accuracy", "robust_accuracy"):
         if (name, what) == ("codes", "robust_accuracy"):
             continue  # an attack takes whole codes, or leaves them
         found, error = fields(points, what), fields(points, f"{what}_stderr")
         distance = np.abs(found - getattr(exact, what))
-        assert np.all(distance < 4 * np.hypot(error, getattr(exact, f"{what}_stderr"))), what
-        assert np.all(np.abs(found.mean(0) - getattr(exact, what)) < room), what
+        error_of_both = np.hypot(error, getattr(exact, f"{what}_stderr"))
+        beyond = int((distance > 3 * error_of_both).sum())
+        assert beyond <= (name in ("gain", "codes")) and np.all(distance < 4 * error_of_both), what
+        of_mean = found.std(0, ddof=1) / 12**0.5
+        assert np.all(np.abs(found.mean(0) - getattr(exact, what)) < 3 * of_mean + bias), what
         assert np.all(np.sqrt(np.square(error).mean(0)) < 0.05), what
-    near = np.abs(fields(points, "bound") - exact.bound) < 4 * fields(points, "bound_stderr")
-    assert near.mean() > 0.9
+    # Beyond 3 errors are 5 of 200 bounds of sparse ReLU, whose mean is too small by two of them.
+    distance = np.abs(fields(points, "bound") - exact.bound) / fields(points, "bound_stderr")
+    assert np.all(distance < (4 if name == "sparse ReLU" else 3))
 
 
 @pytest.mark.parametrize(("name", "least"), [("gain", 0.05), ("sparse ReLU", 0.015)])
@@ -123,6 +132,38 @@ def test_useless_features_have_a_robust_area_of_one_half() -> None:
     values = np.array([one.value for one in areas])
     assert abs(values.mean() - 0.5) < 2 * values.std(ddof=1) / 4 + 0.002
     assert np.mean([abs(one.value - 0.5) < 1.96 * one.stderr for one in areas]) >= 0.8
+
+
+def levels(x: Tensor, at: tuple[float, ...]) -> Tensor:
+    """Steps of the mean over the elements, and 8 features that know nothing."""
+    x = x - 0.5
+    steps = [torch.sigmoid(8 * (x @ UNIT - one)) for one in at]
+    return torch.cat([torch.stack(steps, 1), 0.1 * (x - (x @ UNIT)[:, None] * UNIT)[:, :8]], 1)
+
+
+def rare(x: Tensor) -> Tensor:
+    """A feature that hardly any sample activates, beside one that knows little."""
+    x = x - 0.5
+    rest = 0.3 * (x - (x @ UNIT)[:, None] * UNIT)[:, :16]
+    return torch.cat([torch.relu(x @ UNIT - 3)[:, None] + 0.05 * x[:, :1], rest], 1)
+
+
+def test_intervals_that_few_samples_decide_are_withheld() -> None:
+    """512 samples do not show what the levels left and right of the middle, or a rare feature, say of many.
+
+    With a level at the boundary the same features leave little to decide, and mostly keep their intervals.
+    """
+    options: dict[str, Any] = {"samples": 512, "thresholds": (0.6, 0.9), "average": "published"}
+    kept = []
+    for seed in range(4):
+        found = [
+            scored(encoder, seed, **options)
+            for encoder in (rare, lambda x: levels(x, (-2, 2)), lambda x: levels(x, (-2, 0, 2)))
+        ]
+        reasons = [[one.withheld(0.0, threshold) for threshold in (0.6, 0.9)] for one in found]
+        assert reasons[0][0] and all(reasons[1]), (seed, reasons)
+        kept += [one for one in found[2].scores if not math.isnan(one.stderr)]
+    assert len(kept) >= 6 and all(abs(one.score - 1) < 4 * one.stderr + 0.02 for one in kept)
 
 
 MOVES = "scores move with the number of samples"

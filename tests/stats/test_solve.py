@@ -12,6 +12,7 @@ from checks import Array, refused
 
 import synbench_fast as sb
 from synbench_fast.ops.feature_stats import feature_stats
+from synbench_fast.stats.estimators import find_estimator
 from synbench_fast.stats.solve import examine, start_solving
 
 N = 400
@@ -203,4 +204,4 @@ def test_full_rank_is_solved_as_it_is() -> None:
     assert torch.equal(solved.covariance, stats.covariance)
     one_class = torch.zeros(N, dtype=torch.uint8)
     with refused("train labels: expected samples of both classes, got none of class 1"):
-        start_solving(feature_stats(torch.from_numpy(noise()), one_class), EPS, "auto")
+        find_estimator("consistent").point(feature_stats(torch.from_numpy(noise()), one_class), EPS)

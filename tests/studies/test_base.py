@@ -14,15 +14,21 @@ from typing import Any, ClassVar
 
 import pytest
 import torch
+import typer
 from checks import refused
 
 import synbench_fast as sb
 from synbench_fast.checks import as_numbers
+from synbench_fast.cli.main import app
 from synbench_fast.config import ScoreConfig
 from synbench_fast.results.codec import nan_field
 from synbench_fast.studies.base import Report, Say, Study, Table, at_least, between, isolated, option, row_of
 from synbench_fast.studies.cells import CellStore, Job, Unmeasurable, fill
+from synbench_fast.studies.inheritance.options import Inheritance
+from synbench_fast.studies.linear_probe.options import LinearProbe
 from synbench_fast.studies.page import write_page
+from synbench_fast.studies.sensitivity.options import SensitivityStudy
+from synbench_fast.studies.validity.options import Validity
 
 # The trial study: all that a new one writes.
 
@@ -217,3 +223,14 @@ def test_isolated_puts_threads_and_settings_back() -> None:
         torch.set_default_dtype(torch.float64)
     assert (torch.get_num_threads(), torch.is_grad_enabled()) == (before, grad)
     assert torch.get_default_dtype() == torch.float32
+
+
+@pytest.mark.parametrize("made", [SensitivityStudy, Inheritance, LinearProbe, Validity])
+def test_commands_have_an_option_for_everything_that_their_study_prints(made: type[Study]) -> None:
+    verb = typer.main.get_command(app).commands["study"].commands[made.verb]  # type: ignore[attr-defined]
+    printed = {name for name in made().command("builtin:conv").split() if name.startswith("--")}
+    names = {one.name for one in verb.params}
+    own = {one.name for one in dataclasses.fields(made) if one.name != "config"}
+    reads = {one.name for one in dataclasses.fields(ScoreConfig)} if made.reads is None else set(made.reads)
+    assert own | reads <= names
+    assert printed <= {spelling for one in verb.params for spelling in (*one.opts, *one.secondary_opts)}

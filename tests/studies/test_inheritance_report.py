@@ -113,6 +113,9 @@ def test_a_score_that_one_seed_lacks_leaves_the_others() -> None:
 @pytest.mark.parametrize("freedom", [1, 2, 3, 4, 7, 30])
 def test_quantiles_of_student(freedom: int) -> None:
     assert t_quantile(freedom) == pytest.approx(float(stats.t.ppf(0.975, freedom)), rel=1e-9)
+    for level in (0.5, 0.9, 0.999):
+        expected = float(stats.t.ppf((1 + level) / 2, freedom))
+        assert t_quantile(freedom, level) == pytest.approx(expected, rel=1e-9)
 
 
 def test_one_seed_has_no_interval() -> None:

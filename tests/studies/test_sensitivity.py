@@ -127,13 +127,13 @@ def test_the_spread_over_seeds_is_the_reported_error_of_a_linear_encoder() -> No
 
 
 class EverySecondRun:
-    """Its signal is lost in every second run, which no error of one run can know. A run begins with a batch of 2."""
+    """Its signal is lost in every second run, which no error of one run can know. A run begins with zeros."""
 
     def __init__(self) -> None:
         self.runs = 0
 
     def __call__(self, x: Tensor) -> Tensor:
-        self.runs += len(x) == 2
+        self.runs += not bool(x.any())
         return eight(x) if self.runs % 2 else two_and_noise(x)
 
 

@@ -39,12 +39,14 @@ def _central(t: float, freedom: int) -> float:
     return sine * total
 
 
-def t_quantile(freedom: int) -> float:
-    """t with P(|T| < t) = 0.95 for Student's t with `freedom` >= 1 degrees of freedom."""
+def t_quantile(freedom: int, level: float = 0.95) -> float:
+    """t with P(|T| < t) = level for Student's t with `freedom` >= 1 degrees of freedom."""
     low, high = 0.0, 20.0
+    while _central(high, freedom) < level:
+        high *= 2
     for _ in range(200):
         middle = (low + high) / 2
-        low, high = (middle, high) if _central(middle, freedom) < 0.95 else (low, middle)
+        low, high = (middle, high) if _central(middle, freedom) < level else (low, middle)
     return (low + high) / 2
 
 

@@ -18,7 +18,7 @@ from synbench_fast.config import ScoreConfig, described
 from synbench_fast.encoders import Encoder
 from synbench_fast.engine import environment
 from synbench_fast.engine.pipeline import Progress
-from synbench_fast.engine.purity import check_purity
+from synbench_fast.engine.purity import check_drift, check_purity
 from synbench_fast.engine.score import encoder_record
 from synbench_fast.errors import SynbenchError
 from synbench_fast.studies.base import EncoderLike, isolated, open_encoder
@@ -194,16 +194,20 @@ def _features(bench: _Bench, forward: Callable[[Tensor], Tensor]) -> list[Tensor
     began = time.perf_counter()
     loaded, train_x, batch = bench.loaded, bench.train_x, bench.study.batch_size
     bench.progress(0, bench.total, "encode")
+    # The last one is torch's own default for convolutions.
+    kind: dict[str, Any] = {
+        "spec": loaded.info.spec,
+        "dtype": loaded.dtype,
+        "tf32": loaded.device.type == "cuda",
+    }
+
+    def draw(count: int) -> Tensor:
+        return train_x[torch.arange(count) % len(train_x)]
+
     with torch.no_grad():
-        bench.warnings += check_purity(
-            forward,
-            lambda count: train_x[torch.arange(count) % len(train_x)],
-            batch,
-            spec=loaded.info.spec,
-            dtype=loaded.dtype,
-            tf32=loaded.device.type == "cuda",  # torch's own default for convolutions
-        )
-    found = [features_of(forward, x, batch) for x in (train_x, bench.test_x)]
+        bench.warnings += check_purity(forward, draw, batch, **kind)
+        found = [features_of(forward, x, batch) for x in (train_x, bench.test_x)]
+        check_drift(forward, draw, found[0][:batch], sum(map(len, found)), **kind)
     bench.seconds["encode"] = time.perf_counter() - began
     for name, one in zip(("train", "test"), found, strict=True):
         if not bool(torch.isfinite(one).all()):

@@ -15,18 +15,18 @@ from __future__ import annotations
 
 from synbench_fast.studies.sensitivity.analysis import assemble
 from synbench_fast.studies.sensitivity.levels import VariedRuns, vary_encoder
-from synbench_fast.studies.sensitivity.records import Failure
+from synbench_fast.studies.sensitivity.options import FACTORS, check_options, labels
+from synbench_fast.studies.sensitivity.records import MissingRun
 from synbench_fast.studies.sensitivity.report import Sensitivity
-from synbench_fast.studies.sensitivity.request import FACTORS, check_request, labels
 from synbench_fast.studies.sensitivity.run import measure_sensitivity
 
 __all__ = [
     "FACTORS",
-    "Failure",
+    "MissingRun",
     "Sensitivity",
     "VariedRuns",
     "assemble",
-    "check_request",
+    "check_options",
     "labels",
     "measure_sensitivity",
     "vary_encoder",

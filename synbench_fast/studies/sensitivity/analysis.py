@@ -14,17 +14,17 @@ from synbench_fast.errors import SynbenchError
 from synbench_fast.results.records import Result
 from synbench_fast.stats.compare import RESOLUTION, compare, correlation, difference_error
 from synbench_fast.studies.sensitivity.levels import VariedRuns, base_samples
+from synbench_fast.studies.sensitivity.options import SensitivityStudy
 from synbench_fast.studies.sensitivity.records import (
     Effect,
-    Failure,
     LevelRanking,
     LevelScore,
+    MissingRun,
     SeedSpread,
     Swap,
     VariedEncoder,
 )
 from synbench_fast.studies.sensitivity.report import Sensitivity
-from synbench_fast.studies.sensitivity.request import Request
 
 __all__ = ["assemble", "chi_squared_quantile"]
 
@@ -32,28 +32,31 @@ _TAIL = 0.025
 
 
 def assemble(
-    encoders: Sequence[Any], request: Request, runs: Sequence[VariedRuns], missing: Sequence[Failure] = ()
+    encoders: Sequence[Any],
+    options: SensitivityStudy,
+    runs: Sequence[VariedRuns],
+    missing: Sequence[MissingRun] = (),
 ) -> Sensitivity:
     """The document of the runs of at least one encoder; `missing` are those without a base score."""
     first = runs[0].base
     threshold = min(first.thresholds)
-    levels = [row for one in runs for row in _level_scores(one, threshold, request.vary)]
+    levels = [row for one in runs for row in _level_scores(one, threshold, options.vary)]
     notes = []
-    if "thresholds" not in request.vary and len(first.thresholds) == 1:
+    if "thresholds" not in options.vary and len(first.thresholds) == 1:
         notes.append("thresholds: not varied, the base has only one")
     if len(runs) < 2:
         notes.append("rankings: left out, they need at least two encoders")
     elif len({one.base.task.shape for one in runs}) > 1:
         notes.append("rankings: the encoders have different input shapes, so their tasks differ")
-    if first.influence is None and {"samples", "dtype", "preprocessing"} & set(request.vary):
+    if first.influence is None and {"samples", "dtype", "preprocessing"} & set(options.vary):
         notes.append(
             f"errors of changes: {first.estimator} stores no influences, so runs with the same samples are "
             "taken as independent"
         )
     order = list(dict.fromkeys((one.factor, one.level) for one in levels if one.factor != "base"))
-    order.sort(key=lambda one: request.vary.index(one[0]))
+    order.sort(key=lambda one: options.vary.index(one[0]))
     return Sensitivity(
-        factors=list(request.vary),
+        factors=list(options.vary),
         estimator=first.estimator,
         seed=first.seed,
         eps=first.eps,
@@ -63,19 +66,19 @@ def assemble(
         levels=levels,
         effects=[
             effect
-            for factor in request.vary
+            for factor in options.vary
             for one in runs
             for eps in first.eps
             if (effect := _effect(factor, one.label, eps, levels)) is not None
         ],
         seeds=[_spread(one, eps, threshold) for one in runs for eps in first.eps]
-        if "seed" in request.vary
+        if "seed" in options.vary
         else [],
         rankings=_rankings(runs, levels, order, threshold) if len(runs) > 1 else [],
         failures=[*missing, *(failure for one in runs for failure in one.failures)],
         notes=notes,
         environment=first.environment,
-        command=request.command(*encoders) if all(isinstance(one, str) for one in encoders) else "",
+        command=options.command(*encoders) if all(isinstance(one, str) for one in encoders) else "",
     )
 
 

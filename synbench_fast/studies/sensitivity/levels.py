@@ -20,8 +20,8 @@ from synbench_fast.results.records import Result
 from synbench_fast.runtime.global_state import own_registrations
 from synbench_fast.scales import spread_scales
 from synbench_fast.studies.base import open_encoder
-from synbench_fast.studies.sensitivity.records import Failure
-from synbench_fast.studies.sensitivity.request import Request, labels
+from synbench_fast.studies.sensitivity.options import SensitivityStudy, labels
+from synbench_fast.studies.sensitivity.records import MissingRun
 from synbench_fast.tasks.task import PUBLISHED_MEAN, PUBLISHED_STD
 
 __all__ = ["Level", "VariedRuns", "base_samples", "failure_reason", "vary_encoder"]
@@ -47,7 +47,7 @@ class VariedRuns:
     label: str
     base: Result
     results: list[tuple[Level, Result]]
-    failures: list[Failure]
+    failures: list[MissingRun]
     seconds: float
 
 
@@ -66,12 +66,12 @@ class _Held(nn.Module):
 
 
 def vary_encoder(
-    encoder: Any, request: Request, *, label: str = "", progress: Progress | None = None
+    encoder: Any, options: SensitivityStudy, *, label: str = "", progress: Progress | None = None
 ) -> VariedRuns:
     """Every run of one encoder. Raises what its base run raises; failures of levels are collected."""
     begun = time.perf_counter()
     label = label or labels([encoder])[0]
-    config = request.config
+    config = options.config
     with own_registrations(), ExitStack() as stack:
         record: Callable[[Result], Result]
         if isinstance(encoder, str):
@@ -87,10 +87,10 @@ def vary_encoder(
         seen = score(encoder, config=config, progress=advance)
         base, base_name = record(seen), seen.encoder.spec  # a held encoder has another name while it runs
         config = replace(config, average=base.task.average)  # a level is to change one thing
-        levels = _levels(request, base, config, own)
+        levels = _levels(options, base, config, own)
         done, total = base.cost.images, base.cost.images + sum(_images(base, one) for one in levels)
         results: list[tuple[Level, Result]] = []
-        failures: list[Failure] = []
+        failures: list[MissingRun] = []
         for level in levels:
             phase = f"{level.factor} {level.name}"
             if _same_input(base, level):
@@ -102,7 +102,9 @@ def vary_encoder(
                 )
             except Exception as error:
                 reason = failure_reason(error).replace(base_name, label)
-                failures.append(Failure(encoder=label, factor=level.factor, level=level.name, reason=reason))
+                failures.append(
+                    MissingRun(encoder=label, factor=level.factor, level=level.name, reason=reason)
+                )
             done += _images(base, level)
         if progress is not None:
             progress(total, total, "done")
@@ -157,17 +159,19 @@ def _as_it_is(result: Result) -> Result:
     return result
 
 
-def _levels(request: Request, base: Result, config: ScoreConfig, own: tuple[Any, Any]) -> list[Level]:
+def _levels(
+    options: SensitivityStudy, base: Result, config: ScoreConfig, own: tuple[Any, Any]
+) -> list[Level]:
     """What is run beside the base, factor after factor."""
     found: list[Level] = []
 
     def add(factor: str, name: str, setting: str, same_samples: bool, **changes: Any) -> None:
-        if factor in request.vary:
+        if factor in options.vary:
             found.append(
                 Level(factor=factor, name=name, setting=setting, changes=changes, same_samples=same_samples)
             )
 
-    for number in range(1, request.seeds):
+    for number in range(1, options.seeds):
         seed = base.seed + number
         add("seed", str(seed), f"seed {seed}", False, seed=seed)
 

@@ -9,9 +9,9 @@ from synbench_fast.results.records import EncoderRecord
 
 __all__ = [
     "Effect",
-    "Failure",
     "LevelRanking",
     "LevelScore",
+    "MissingRun",
     "SeedSpread",
     "Swap",
     "VariedEncoder",
@@ -127,7 +127,7 @@ class LevelRanking:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Failure:
+class MissingRun:
     """A run that gave no score, and why; level `base` means that the encoder is missing altogether."""
 
     encoder: str

@@ -15,9 +15,9 @@ from synbench_fast.results.records import Environment, with_error
 from synbench_fast.studies.base import Report, Table, row_of
 from synbench_fast.studies.sensitivity.records import (
     Effect,
-    Failure,
     LevelRanking,
     LevelScore,
+    MissingRun,
     SeedSpread,
     VariedEncoder,
 )
@@ -50,7 +50,7 @@ class Sensitivity(Report):
     effects: list[Effect]
     seeds: list[SeedSpread]
     rankings: list[LevelRanking]
-    failures: list[Failure]
+    failures: list[MissingRun]
     notes: list[str]
     environment: Environment
     command: str

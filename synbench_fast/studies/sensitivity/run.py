@@ -11,14 +11,14 @@ from synbench_fast.config import ScoreConfig, described
 from synbench_fast.engine.pipeline import Progress
 from synbench_fast.studies.sensitivity.analysis import assemble
 from synbench_fast.studies.sensitivity.levels import VariedRuns, failure_reason, vary_encoder
-from synbench_fast.studies.sensitivity.records import Failure
+from synbench_fast.studies.sensitivity.options import SensitivityStudy, check_options, labels
+from synbench_fast.studies.sensitivity.records import MissingRun
 from synbench_fast.studies.sensitivity.report import Sensitivity
-from synbench_fast.studies.sensitivity.request import Request, check_request, labels
 
 __all__ = ["measure_sensitivity"]
 
 
-@described(Request.signature)
+@described(SensitivityStudy.signature)
 def measure_sensitivity(
     encoders: str | nn.Module | Callable[[Tensor], Tensor] | Sequence[Any],
     *,
@@ -54,9 +54,9 @@ def measure_sensitivity(
         SynbenchError: a wrong factor or number of seeds, an unknown option; no encoder has a base score.
     """
     listed = list(encoders) if isinstance(encoders, list | tuple) else [encoders]
-    request = check_request(listed, vary, seeds, ScoreConfig.of(config, arguments))
+    options = check_options(listed, vary, seeds, ScoreConfig.of(config, arguments))
     runs: list[VariedRuns] = []
-    missing: list[Failure] = []
+    missing: list[MissingRun] = []
     first: Exception | None = None
     for number, (one, label) in enumerate(zip(listed, labels(listed), strict=True)):
 
@@ -65,10 +65,12 @@ def measure_sensitivity(
                 progress(number * total + done, len(listed) * total, phase)
 
         try:
-            runs.append(vary_encoder(one, request, label=label, progress=part))
+            runs.append(vary_encoder(one, options, label=label, progress=part))
         except Exception as error:
             first = first or error
-            missing.append(Failure(encoder=label, factor="base", level="base", reason=failure_reason(error)))
+            missing.append(
+                MissingRun(encoder=label, factor="base", level="base", reason=failure_reason(error))
+            )
     if first is not None and not runs:
         raise first
-    return assemble(listed, request, runs, missing)
+    return assemble(listed, options, runs, missing)

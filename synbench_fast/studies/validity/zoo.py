@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from synbench_fast.errors import SynbenchError, suggest
 from synbench_fast.runtime.global_state import seeded
-from synbench_fast.studies.digits import Classifier, pgd
+from synbench_fast.studies.digits import DigitClassifier, pgd
 from synbench_fast.studies.validity.datasets import PHOTO_SHAPE, DataSet
 
 __all__ = ["RECIPES", "SMALL", "Recipe", "ZooEncoder", "train_zoo"]
@@ -206,7 +206,7 @@ def _train(
 ) -> None:
     labels = recipe.task == "labels"
     head = nn.Linear(recipe.features, _CLASSES if labels else _INPUTS)
-    model = Classifier(encoder, head, 0.0, 1.0)
+    model = DigitClassifier(encoder, head, 0.0, 1.0)
     optimizer = torch.optim.Adam(model.parameters())
     batches = -(-len(x) // _BATCH)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 4e-3, total_steps=epochs * batches)

@@ -8,7 +8,6 @@ import numbers
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from types import ModuleType
 from typing import Any, ClassVar
 
 import numpy as np
@@ -18,8 +17,8 @@ from torch import Tensor
 
 from synbench_fast.checks import check_integer, check_seed
 from synbench_fast.errors import SynbenchError
-from synbench_fast.ops.dispatch import importable
-from synbench_fast.tasks.families import compiled, specification
+from synbench_fast.ops.dispatch import resolve
+from synbench_fast.ops.renderers import Noise, normals_of_words, random_words
 
 __all__ = ["Call", "Draws", "Family", "blend", "definition", "parse", "unit"]
 
@@ -27,7 +26,6 @@ Floats = NDArray[np.float64]
 _SAMPLES = 2**32  # the index of a sample is one word of the counter
 _CLASSES = 2**20
 _DEFINITION, _NUISANCE, _NOISE = 0, 1, 2  # parts of a class's random numbers; its streams are 4 class + part
-_BACKENDS: dict[str, ModuleType] = {"cpp": compiled, "numpy": specification}
 
 
 class Draws:
@@ -39,14 +37,14 @@ class Draws:
     """
 
     def __init__(self, backend: str, seed: int, word: int, stream: int, start: int, count: int) -> None:
-        self._source = _BACKENDS[backend]
+        self._backend = backend
         self._key = (seed, word, stream, start, count)
         self._quads = 0
         self.count = count
 
     def _words(self, number: int) -> NDArray[np.uint32]:
         quads = (number + 3) // 4
-        words: NDArray[np.uint32] = self._source.words(*self._key, self._quads, quads)
+        words: NDArray[np.uint32] = random_words(*self._key, self._quads, quads, self._backend)
         self._quads += quads
         return words
 
@@ -60,7 +58,7 @@ class Draws:
         """Standard normals, of single precision."""
         number = math.prod(shape)
         words = self._words(2 * ((number + 1) // 2))
-        z: NDArray[np.float32] = self._source.normals(words)
+        z: NDArray[np.float32] = normals_of_words(words, self._backend)
         return z[:, :number].reshape(self.count, *shape).astype(np.float64)
 
     def direction(self, *shape: int, spread: float = 1.0) -> Floats:
@@ -107,11 +105,6 @@ class Call:
         """The shortest spatial axis, in elements: the unit of every length."""
         return min(self.shape[1:])
 
-    @property
-    def render(self) -> Any:
-        """The module with the renderers of the backend."""
-        return _BACKENDS[self.backend]
-
     def definition(self) -> Draws:
         """Numbers that define the class: one sample of them, the same in every call and at every level."""
         return definition(self.backend, self.seed, self.words[0], self.class_)
@@ -122,17 +115,11 @@ class Call:
             self.backend, self.seed, self.words[1], 4 * self.class_ + _NUISANCE, self.start, self.count
         )
 
-    def noise(self, elements: int) -> dict[str, int]:
-        """Which white noise: the arguments of the renderers that draw normals, so many per sample."""
-        return {
-            "seed": self.seed,
-            "word": self.words[1],
-            "stream": 4 * self.class_ + _NOISE,
-            "start": self.start,
-            "count": self.count,
-            "elements": elements,
-            "threads": self.threads,
-        }
+    def noise(self, elements: int) -> Noise:
+        """Which white noise a renderer draws, so many elements per sample."""
+        return Noise(
+            self.seed, self.words[1], 4 * self.class_ + _NOISE, self.start, self.count, elements, self.threads
+        )
 
 
 @dataclass(frozen=True)
@@ -252,12 +239,7 @@ class Family(ABC):
 
 def check_backend(backend: str) -> str:
     """The name of a backend that is installed."""
-    usable = [name for name in _BACKENDS if name != "cpp" or importable("synbench_fast._core")]
-    if backend == "auto":
-        return usable[0]
-    if backend not in usable:
-        raise SynbenchError(f"backend: expected 'auto' or one of {usable}, got {backend!r}")
-    return backend
+    return resolve("paint", "cpu", backend)
 
 
 def _word(text: str) -> int:

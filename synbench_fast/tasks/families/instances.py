@@ -9,6 +9,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from synbench_fast.ops.renderers import paint, view, white
 from synbench_fast.tasks.families.base import Call, Family, Floats, unit
 from synbench_fast.tasks.families.strokes import flat, leaves, no_outlines, periodic
 
@@ -68,8 +69,8 @@ class Instances(Family):
             colours[:, c, :3] = row / 255.0
             colours[:, c, 3] = 0.5 + brightness - 0.5 * (row[:, 0] + row[:, 1] + row[:, 2])
 
-        call.render.white(x.reshape(count, -1), 0.02 + 0.08 * level, **call.noise(channels * height * width))
-        call.render.view(x, scene, maps.astype(np.float32), colours.astype(np.float32), call.threads)
+        white(x.reshape(count, -1), 0.02 + 0.08 * level, call.noise(channels * height * width))
+        view(x, scene, maps.astype(np.float32), colours.astype(np.float32), call.threads, call.backend)
 
 
 def rotations(quaternions: Floats) -> Floats:
@@ -101,9 +102,8 @@ def _painted(size: int, seed: int, word: int, class_: int, backend: str) -> NDAr
     strokes, colours = periodic(strokes, colours, size)
     x = np.zeros((1, 3, size, size), np.float32)
     shapes = strokes[None].astype(np.float32)
-    call.render.paint(
-        x, np.full((1, 3), 0.5, np.float32), shapes, colours[None].astype(np.float32), no_outlines(shapes), 1
-    )
+    ground, colours = np.full((1, 3), 0.5, np.float32), colours[None].astype(np.float32)
+    paint(x, ground, shapes, colours, no_outlines(shapes), 1, backend)
     scene = np.zeros((size, size, 4), np.uint8)
     scene[..., :3] = np.moveaxis(x[0] * np.float32(255) + np.float32(0.5), 0, -1)
     scene.flags.writeable = False

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from synbench_fast.checks import check_integer, check_seed
+from synbench_fast.ops.renderers import fields, roll
 from synbench_fast.tasks.families.base import Call, Floats, check_backend
 from synbench_fast.tasks.families.optimum import Optimum, evidence, simulated
 from synbench_fast.tasks.families.stationary import (
@@ -86,9 +87,9 @@ class Shift(FieldFamily):
         place = (draws.uniform(len(places)) * places).astype(np.int64)
         noise = call.noise(normals_of(call.shape))
         scaled = (gain * deviation).astype(np.float32)
-        call.render.fields(x, scaled, mix.astype(np.float32), CENTER, noise)
+        fields(x, scaled, mix.astype(np.float32), CENTER, noise, call.backend)
         unit_picture = _unit_picture(call.shape, call.seed, call.words[0], call.class_, call.backend)
-        call.render.roll(x, unit_picture, place, contrast.astype(np.float32), call.threads)
+        roll(x, unit_picture, place, contrast.astype(np.float32), call.threads, call.backend)
 
 
 @lru_cache(maxsize=64)
@@ -104,7 +105,7 @@ def _unit_picture(
     gain = np.array(pink(shape)[0], np.float32)
     gain.reshape(channels, -1)[:, 0] = 0  # no mean of its own
     x = np.empty((1, *shape), np.float32)
-    call.render.fields(x, gain, np.eye(channels, dtype=np.float32), 0.0, call.noise(normals_of(shape)))
+    fields(x, gain, np.eye(channels, dtype=np.float32), 0.0, call.noise(normals_of(shape)), call.backend)
     picture = x.reshape(channels, -1).astype(np.float64)
     covariance = np.array([[total(one * other) for other in picture] for one in picture]) / picture.shape[1]
     alike = lower_solve(cholesky(covariance), picture)

@@ -8,8 +8,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from synbench_fast.ops.renderers import HARMONICS
 from synbench_fast.tasks.families.base import Draws, Floats
-from synbench_fast.tasks.families.specification import HARMONICS
 
 __all__ = ["ELLIPSE", "OUTLINE", "RECTANGLE", "join", "leaves", "stroke"]
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from synbench_fast.checks import check_seed
 from synbench_fast.errors import SynbenchError
+from synbench_fast.ops.renderers import fields
 from synbench_fast.tasks.families.base import Call, Floats, check_backend, definition
 from synbench_fast.tasks.families.optimum import Optimum, compared
 from synbench_fast.tasks.families.stationary import (
@@ -118,7 +119,7 @@ class Texture(FieldFamily):
     def _render(self, x: NDArray[np.float32], call: Call) -> None:
         gain, mix = _texture(call.shape, call.backend, call.seed, call.words[0], call.class_, self.strength)
         noise = call.noise(normals_of(call.shape))
-        call.render.fields(x, gain.astype(np.float32), mix.astype(np.float32), CENTER, noise)
+        fields(x, gain.astype(np.float32), mix.astype(np.float32), CENTER, noise, call.backend)
 
 
 @lru_cache(maxsize=64)

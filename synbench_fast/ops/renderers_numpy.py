@@ -1,84 +1,45 @@
-"""The random words and renderers in NumPy: what the compiled ones compute.
-
-`roll`, `view` and `paint` take the same single-precision steps in the same order, and give the same bits; normals and
-transforms are those of double precision.
-
-    white    x = deviation z, z one standard normal per element
-    fields   stationary Gaussian noise, mixed over channels
-    roll     a picture moved on the torus
-    view     a picture seen through an affine map, its colours turned
-    paint    strokes one over the other: ellipses, rectangles and outlines with soft edges and a filling
-
-Every x is float32 [count, C, H, W]. `white` and `fields` write, the others add.
-"""
+"""The specification of `renderers` in NumPy: single-precision steps in the order of the compiled ones."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from synbench_fast.ops.generator import box_muller, philox4x32
-from synbench_fast.ops.sample_mixture import sample_mixture
+from synbench_fast.ops.renderers import HARMONICS, Array, Noise, Words, white
 
-__all__ = ["HARMONICS", "STROKE", "fields", "normals", "paint", "roll", "view", "white", "words"]
+__all__ = [
+    "fields_numpy",
+    "normals_of_words_numpy",
+    "paint_numpy",
+    "random_words_numpy",
+    "roll_numpy",
+    "view_numpy",
+]
 
-Array = NDArray[np.float32]
-
-# Of a stroke: kind (0 ellipse, 1 rectangle, 2 outline), centre x and y, unit vector of its first axis, half axes a and b,
-# cycles of the filling per element along both axes, half width and half height of what it may cover. Lengths are in
-# elements of the image; the centre of element (row, column) is (column + 1/2, row + 1/2).
-STROKE = ("kind", "cx", "cy", "ux", "uy", "a", "b", "fx", "fy", "ex", "ey")
-HARMONICS = (2, 3, 4, 5, 6, 7)  # of an outline r(t) = a (1 + sum_k (c_k cos k t + s_k sin k t))
 _MARGIN = np.float32(1.5)
 
 
-def words(
+def random_words_numpy(
     seed: int, word: int, stream: int, start: int, count: int, first: int, quads: int
-) -> NDArray[np.uint32]:
-    """The four words of the Philox blocks with counter (first .. first + quads - 1, sample, stream, word): [count, 4 quads]."""
+) -> Words:
     index = torch.arange(start, start + count)[:, None]
     parts = philox4x32(seed, torch.arange(first, first + quads), index, stream, word)
     blocks = torch.stack([part.broadcast_to(count, quads) for part in parts], -1)
     return blocks.reshape(count, 4 * quads).numpy().astype(np.uint32)
 
 
-def normals(words: NDArray[np.uint32]) -> Array:
-    """One normal per word, of pairs of words (radius, angle) by the transform of Box and Muller."""
+def normals_of_words_numpy(words: Words) -> Array:
     pairs = torch.from_numpy(words.astype(np.int64)).reshape(-1, 2)
     z = torch.stack(box_muller(pairs[:, 0], pairs[:, 1]), -1)
     return z.reshape(words.shape).numpy().astype(np.float32)
 
 
-def white(
-    x: Array, deviation: float, *, seed: int, word: int, stream: int, start: int, count: int, elements: int, threads: int
-) -> None:  # fmt: skip
-    """x [count, elements] = deviation z, the normals of `ops.sample_mixture` under (seed, stream, word)."""
-    assert x.shape == (count, elements)
-    sample_mixture(
-        (elements,), start, count,
-        scale=0.0, center=0.0, std=1 / deviation, seed=seed, stream=stream, purpose=word, threads=threads,
-        out=torch.from_numpy(x),
-    )  # fmt: skip
-
-
-def fields(x: Array, gain: Array, mix: Array, center: float, noise: dict[str, int]) -> None:
-    """x[c] = center + sum_d mix[c, d] u_d, u_d = sum_f gain_d(f) z_d(f) exp(2 pi i f place), independent real noise.
-
-    Two fields come from one transform. With w(f) = a + i b, two independent standard normals at every f,
-
-        Y(f) = (g_0 + g_1)(f) / 2 w(f) + (g_0 - g_1)(f) / 2 conj(w(-f)),     u_0 + i u_1 = sum_f Y(f) exp(...)
-
-    gives fields of the variance sum_f g(f)^2. Normals are in the order of [2 (a, b), pairs, frequencies].
-
-    Args:
-        x: [count, C, *places], written.
-        gain: [C, *places], even in f: gain(-f) = gain(f).
-        mix: [C, C].
-        noise: `Call.noise` of the normals, 2 places * ceil(C / 2) elements.
-    """
+def fields_numpy(x: Array, gain: Array, mix: Array, center: float, noise: Noise) -> None:
     channels, places = gain.shape[0], gain.shape[1:]
     axes = tuple(range(2, 2 + len(places)))
     pairs = (channels + 1) // 2
@@ -87,10 +48,10 @@ def fields(x: Array, gain: Array, mix: Array, center: float, noise: dict[str, in
     plus = (padded[0::2] + padded[1::2]) * np.float32(0.5)
     minus = (padded[0::2] - padded[1::2]) * np.float32(0.5)
     step = max(1, 2**22 // (2 * pairs * math.prod(places)))
-    for first in range(0, noise["count"], step):
-        some = min(step, noise["count"] - first)
-        z = np.empty((some, noise["elements"]), np.float32)
-        white(z, 1.0, **{**noise, "start": noise["start"] + first, "count": some})
+    for first in range(0, noise.count, step):
+        some = min(step, noise.count - first)
+        z = np.empty((some, noise.elements), np.float32)
+        white(z, 1.0, replace(noise, start=noise.start + first, count=some))
         z = z.reshape(some, 2, pairs, *places)
         w = z[:, 0] + 1j * z[:, 1]
         opposite = np.roll(np.flip(w, axes), 1, axes)
@@ -100,30 +61,13 @@ def fields(x: Array, gain: Array, mix: Array, center: float, noise: dict[str, in
         x[first : first + some] = center + part
 
 
-def roll(x: Array, picture: Array, places: NDArray[np.int64], contrast: Array, threads: int = 1) -> None:
-    """x[i] += contrast[i] picture, moved by places[i] elements along each axis of the torus.
-
-    Args:
-        x: [count, C, *places], added to.
-        picture: [C, *places].
-        places: int64 [count, axes], from 0 to the length of the axis less 1.
-        contrast: [count].
-    """
+def roll_numpy(x: Array, picture: Array, places: NDArray[np.int64], contrast: Array, threads: int) -> None:
     axes = tuple(range(1, picture.ndim))
     for i in range(x.shape[0]):
         x[i] += contrast[i] * np.roll(picture, tuple(places[i]), axes)
 
 
-def view(x: Array, scene: NDArray[np.uint8], maps: Array, colours: Array, threads: int = 1) -> None:
-    """x[i, c] += colours[i, c, 3] + sum_d colours[i, c, d] p_d(place), a bilinear reading p of the scene.
-
-    Args:
-        x: [count, C, H, W], added to.
-        scene: uint8 [T, T, 4], three colours and one byte that is not read; T a power of two; periodic.
-        maps: [count, 6]; the place of element (row, column) is, in elements of the scene,
-            (m0 + m1 column + m2 row, m3 + m4 column + m5 row), between -2^20 and 2^20.
-        colours: [count, C, 4], for colours from 0 to 255.
-    """
+def view_numpy(x: Array, scene: NDArray[np.uint8], maps: Array, colours: Array, threads: int) -> None:
     side = scene.shape[0]
     rows = np.arange(x.shape[2], dtype=np.float32)[:, None]
     columns = np.arange(x.shape[3], dtype=np.float32)[None, :]
@@ -148,19 +92,9 @@ def view(x: Array, scene: NDArray[np.uint8], maps: Array, colours: Array, thread
             x[i, c] += ((k[3] + k[0] * read[0]) + k[1] * read[1]) + k[2] * read[2]
 
 
-def paint(x: Array, ground: Array, strokes: Array, colours: Array, outlines: Array, threads: int = 1) -> None:
-    """x[i] += a picture: the ground's colour, then the strokes of sample i, one over the other.
-
-    A stroke covers an element by clamp(1/2 + distance to its edge inside, 0, 1). Its colour is the first where the
-    filling |2 frac(phase) - 1| is 1/4 or less, the second from 3/4 on, and in between what lies between.
-
-    Args:
-        x: [count, C, H, W], added to.
-        ground: [count, C].
-        strokes: [count, S, len(STROKE)].
-        colours: [count, S, 2, C].
-        outlines: [count, S, 2 len(HARMONICS)], c_k and then s_k; not read for other kinds.
-    """
+def paint_numpy(
+    x: Array, ground: Array, strokes: Array, colours: Array, outlines: Array, threads: int
+) -> None:
     height, width = x.shape[2:]
     for i in range(x.shape[0]):
         picture = np.empty(x.shape[1:], np.float32)

@@ -13,7 +13,7 @@ from synbench_fast.config import ScoreConfig
 from synbench_fast.errors import SynbenchError, suggest
 from synbench_fast.studies.base import Study, option
 
-__all__ = ["FACTORS", "Request", "check_request", "labels"]
+__all__ = ["FACTORS", "SensitivityStudy", "check_options", "labels"]
 
 FACTORS = ("seed", "samples", "scales", "thresholds", "dtype", "preprocessing")
 
@@ -34,7 +34,7 @@ def _factors(name: str, vary: str | Sequence[str] | None) -> tuple[str, ...]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Request(Study):
+class SensitivityStudy(Study):
     """Options of `measure_sensitivity`.
 
     Attributes:
@@ -64,15 +64,15 @@ class Request(Study):
             object.__setattr__(self, "vary", tuple(one for one in self.vary if one != "thresholds"))
 
 
-def check_request(
+def check_options(
     encoders: Sequence[Any], vary: str | Sequence[str] | None, seeds: int, config: ScoreConfig
-) -> Request:
+) -> SensitivityStudy:
     """The arguments of `measure_sensitivity`, checked as far as that needs no encoder."""
     if not encoders:
         raise SynbenchError("encoders: expected at least one, got none")
-    request = Request.of(config, {"vary": vary, "seeds": seeds})
-    request.check_checkpoint(encoders)
-    return request
+    options = SensitivityStudy.of(config, {"vary": vary, "seeds": seeds})
+    options.check_checkpoint(encoders)
+    return options
 
 
 def labels(encoders: Sequence[Any]) -> list[str]:

@@ -11,13 +11,22 @@ from hypothesis import strategies as st
 from philox import philox
 
 from synbench_fast import _core
-from synbench_fast.tasks.families import compiled, specification
+from synbench_fast.ops.renderers import (
+    HARMONICS,
+    STROKE,
+    Noise,
+    fields,
+    normals_of_words,
+    paint,
+    random_words,
+    roll,
+    view,
+)
 from synbench_fast.tasks.families.base import Draws
-from synbench_fast.tasks.families.specification import HARMONICS, STROKE
 from synbench_fast.tasks.families.strokes import ELLIPSE, OUTLINE, RECTANGLE, leaves, stroke
 
 quick = settings(deadline=None, max_examples=60)
-NOISE = {"seed": 3, "word": 9, "stream": 4, "start": 5, "threads": 2}
+BACKENDS = ("numpy", "cpp")
 
 
 def random_strokes(rng: np.random.Generator, count: int, number: int, side: float) -> np.ndarray:
@@ -47,8 +56,8 @@ def test_paint_is_the_specification_to_the_bit(
         rng.uniform(-1, 2, (count, number, 2, channels)).astype(np.float32),
         rng.uniform(-0.3, 0.3, (count, number, 2 * len(HARMONICS))).astype(np.float32),
     )
-    compiled.paint(x, *inputs, threads)
-    specification.paint(y, *inputs)
+    paint(x, *inputs, threads)
+    paint(y, *inputs, backend="numpy")
     np.testing.assert_array_equal(x, y)
 
 
@@ -67,8 +76,8 @@ def test_view_is_the_specification_to_the_bit(
     maps = rng.uniform(-3, 3, (count, 6)).astype(np.float32)
     maps[:, [0, 3]] *= 100
     colours = rng.uniform(-1, 1, (count, channels, 4)).astype(np.float32)
-    compiled.view(x, scene, maps, colours, threads)
-    specification.view(y, scene, maps, colours)
+    view(x, scene, maps, colours, threads)
+    view(y, scene, maps, colours, backend="numpy")
     np.testing.assert_array_equal(x, y)
 
 
@@ -86,8 +95,8 @@ def test_roll_is_the_specification_to_the_bit(
         picture = rng.standard_normal((channels, *places)).astype(np.float32)
         to = (rng.uniform(size=(count, len(places))) * places).astype(np.int64)
         contrast = rng.uniform(size=count).astype(np.float32)
-        compiled.roll(x, picture, to, contrast, 2)
-        specification.roll(y, picture, to, contrast)
+        roll(x, picture, to, contrast, 2)
+        roll(y, picture, to, contrast, backend="numpy")
         np.testing.assert_array_equal(x, y)
 
 
@@ -99,10 +108,10 @@ def test_fields_are_those_of_the_specification(seed: int, channels: int, places:
     axes = tuple(range(1, gain.ndim))
     gain = (gain + np.roll(np.flip(gain, axes), 1, axes)).astype(np.float32)
     mix = rng.standard_normal((channels, channels)).astype(np.float32)
-    noise = {**NOISE, "count": 2, "elements": 2 * ((channels + 1) // 2) * math.prod(places)}
+    noise = Noise(3, 9, 4, 5, 2, 2 * ((channels + 1) // 2) * math.prod(places), 2)
     x, y = np.full((2, 2, channels, *places), np.nan, np.float32)
-    compiled.fields(x, gain, mix, 0.25, noise)
-    specification.fields(y, gain, mix, 0.25, noise)
+    fields(x, gain, mix, 0.25, noise)
+    fields(y, gain, mix, 0.25, noise, "numpy")
     np.testing.assert_allclose(x, y, atol=3e-7 * float(np.abs(y).max() + 1) * channels)
 
 
@@ -114,7 +123,7 @@ def test_fields_have_the_spectrum_and_the_colours_asked_for() -> None:
     gain = ((gain + np.roll(np.flip(gain, (1, 2)), 1, (1, 2))) / 2).astype(np.float32)
     mix = rng.standard_normal((channels, channels)).astype(np.float32)
     x = np.empty((count, channels, *places), np.float32)
-    compiled.fields(x, gain, mix, 0.0, {**NOISE, "count": count, "elements": 4 * 20})
+    fields(x, gain, mix, 0.0, Noise(3, 9, 4, 5, count, 4 * 20, 2))
     z = np.fft.fftn(x, axes=(2, 3), norm="forward").reshape(count, channels, -1)
     found = np.einsum("ncf,ndf->fcd", z, z.conj()) / count
     want = np.einsum("ce,ef,de->fcd", mix, gain.reshape(channels, -1) ** 2, mix)
@@ -122,9 +131,9 @@ def test_fields_have_the_spectrum_and_the_colours_asked_for() -> None:
     assert float((np.abs(found - want) / size).max()) < 6
 
 
-@pytest.mark.parametrize("render", [specification, compiled])
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("kind", [ELLIPSE, RECTANGLE, OUTLINE])
-def test_a_stroke_covers_its_area(render, kind: float) -> None:
+def test_a_stroke_covers_its_area(backend: str, kind: float) -> None:
     rng = np.random.default_rng(int(kind))
     for _ in range(10):
         angle, a, b = rng.uniform(0, 7), rng.uniform(15, 25), rng.uniform(15, 25)
@@ -133,7 +142,9 @@ def test_a_stroke_covers_its_area(render, kind: float) -> None:
         one = stroke(kind, place, axis, a, b, None, 2.0).astype(np.float32)[None, None]
         x = np.zeros((1, 1, 100, 100), np.float32)
         outline = coefficients.ravel().astype(np.float32)[None, None]
-        render.paint(x, np.zeros((1, 1), np.float32), one, np.ones((1, 1, 2, 1), np.float32), outline)
+        paint(
+            x, np.zeros((1, 1), np.float32), one, np.ones((1, 1, 2, 1), np.float32), outline, backend=backend
+        )
         area = {
             ELLIPSE: math.pi * a * b,
             RECTANGLE: 4 * a * b,
@@ -146,34 +157,36 @@ def test_a_stroke_covers_its_area(render, kind: float) -> None:
             assert float((x[0, 0].sum(1) @ columns) / x.sum()) == pytest.approx(place[1], abs=0.05)
 
 
-@pytest.mark.parametrize("render", [specification, compiled])
-def test_a_filling_has_stripes_of_its_two_colours(render) -> None:
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_filling_has_stripes_of_its_two_colours(backend: str) -> None:
     one = stroke(RECTANGLE, np.array([50.0, 50.0]), np.array([1.0, 0.0]), 60.0, 60.0, np.array([0.1, 0.0]))
     colours = np.array([0.25, 0.75], np.float32).reshape(1, 1, 2, 1)
     x = np.zeros((1, 1, 100, 100), np.float32)
     outline = np.zeros((1, 1, 2 * len(HARMONICS)), np.float32)
-    render.paint(x, np.zeros((1, 1), np.float32), one.astype(np.float32)[None, None], colours, outline)
+    paint(
+        x, np.zeros((1, 1), np.float32), one.astype(np.float32)[None, None], colours, outline, backend=backend
+    )
     assert float(x.min()) == 0.25 and float(x.max()) == 0.75
     assert float(x.mean()) == pytest.approx(0.5, abs=1e-6)
     np.testing.assert_allclose(x[0, 0], np.broadcast_to(x[0, 0, 0], (100, 100)))
     np.testing.assert_allclose(x[0, 0, 0, :90], x[0, 0, 0, 10:], atol=1e-5)
 
 
-@pytest.mark.parametrize("render", [specification, compiled])
-def test_a_view_that_moves_by_whole_elements_copies_the_scene(render) -> None:
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_view_that_moves_by_whole_elements_copies_the_scene(backend: str) -> None:
     scene = np.random.default_rng(2).integers(0, 256, (16, 16, 4)).astype(np.uint8)
     x = np.zeros((1, 3, 20, 24), np.float32)
     maps = np.array([[-5, 1, 0, 3, 0, 1]], np.float32)
     colours = np.eye(3, 4, dtype=np.float32)[None] / 255
-    render.view(x, scene, maps, colours)
+    view(x, scene, maps, colours, backend=backend)
     rows, columns = (np.arange(20) + 3) % 16, (np.arange(24) - 5) % 16
     want = np.moveaxis(scene[rows][:, columns, :3], -1, 0)
     np.testing.assert_allclose(x[0], want / 255, atol=1e-6)
 
 
 def test_words_are_those_of_philox() -> None:
-    for render in (compiled, specification):
-        found = render.words(2**63 + 5, 7, 11, 2**32 - 3, 3, 2, 4).reshape(3, 4, 4)
+    for backend in BACKENDS:
+        found = random_words(2**63 + 5, 7, 11, 2**32 - 3, 3, 2, 4, backend).reshape(3, 4, 4)
         index, quad = np.arange(2**32 - 3, 2**32, dtype=np.uint64)[:, None], np.arange(2, 6, dtype=np.uint64)
         want = philox([quad, index, 11, 7], 2**63 + 5)
         np.testing.assert_array_equal(found, np.stack(np.broadcast_arrays(*want), -1))
@@ -224,3 +237,11 @@ def test_places_outside_are_refused() -> None:
         _core.random_words(1, 2, 3, 2**32, 1, 0, 1)
     with pytest.raises(ValueError, match="x: expected memory of its own"):
         _core.fields(x, x[0], np.eye(1, dtype=np.float32), 0.0, seed=1, purpose=2, stream=3, start=0)
+
+
+@quick
+@given(st.integers(0, 2**32 - 1), st.integers(1, 4), st.integers(1, 40))
+def test_normals_are_those_of_the_specification(seed: int, count: int, pairs: int) -> None:
+    words = random_words(seed, 1, 2, 3, count, 0, (pairs + 1) // 2)
+    found, want = (normals_of_words(words, backend) for backend in BACKENDS)
+    np.testing.assert_allclose(found, want, atol=2e-6)
