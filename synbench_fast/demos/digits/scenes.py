@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from synbench_fast.runtime.optional import optional
-from synbench_fast.studies.digits import CLASSES, FEATURES, KINDS, Classifier, Digits, pgd
+from synbench_fast.studies.digits import CLASSES, FEATURES, KINDS, DigitClassifier, Digits, pgd
 from synbench_fast.studies.digits import load as load_digits
 
 __all__ = ["KINDS", "SHAPE", "Scenes", "draw", "load", "train"]
@@ -84,7 +84,7 @@ def train(kind: str, data: Scenes, *, seed: int, epochs: int, radius: float, ste
             nn.AdaptiveAvgPool2d(1),
             nn.Flatten(),
         )
-        model = Classifier(encoder, nn.Linear(FEATURES, CLASSES), data.mean, data.std)
+        model = DigitClassifier(encoder, nn.Linear(FEATURES, CLASSES), data.mean, data.std)
     if kind != "untrained":
         generator = torch.Generator().manual_seed(seed)
         optimizer = torch.optim.Adam(model.parameters())
