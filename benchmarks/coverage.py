@@ -343,17 +343,8 @@ def _text(cell: dict[str, Any], runs: int) -> str:
     return f"{mark}{coverage}{mark}" + (f" ({min(max(withheld, 1), 99):.0f})" if withheld else "")
 
 
-def _miss(name: str, cell: dict[str, Any], runs: int) -> str:
-    digits = 4 if name == CELLS[-1] else 3
-    sizes = ", ".join(
-        f"{cell[key]:{sign}.{digits}f}" for key, sign in (("bias", "+"), ("rmse", ""), ("stated", ""))
-    )
-    share = "" if cell["intervals"] == runs else f" of {cell['intervals']}"
-    return f"{name}: {_coverage(cell)} %{share} ({sizes})"
-
-
 def tables(found: list[Summary]) -> Iterator[str]:
-    """For each setting and estimator: the table, how many cells reach the goal, and the list of those below it."""
+    """For each setting and estimator: the table, and how many cells reach the goal."""
     for setting, estimator in dict.fromkeys((row["setting"], row["estimator"]) for row in found):
         mine = [row for row in found if (row["setting"], row["estimator"]) == (setting, estimator)]
         counts = sorted({row["runs"] for row in mine})
@@ -368,13 +359,8 @@ def tables(found: list[Summary]) -> Iterator[str]:
         none = known.count(None)
         yield (
             f"\nOf {len(known)} cells, {len(known) - below - above - none} lie in {GOAL[0]} to {GOAL[1]} %, {above} above, "
-            f"{below} below, and {none} are withheld. Those below, "
-            "with bias, root mean square error and mean stated error in brackets, are:\n"
+            f"{below} below, and {none} are withheld."
         )
-        for row in mine:
-            missed = [(name, cell) for name, cell in row["cells"].items() if (_coverage(cell) or 0) < GOAL[0] and cell["intervals"]]  # fmt: skip
-            if missed:
-                yield f"- *{row['encoder']}*, " + "; ".join(_miss(*one, row["runs"]) for one in missed)
 
 
 ONE_SCALE = 1.6333
