@@ -94,9 +94,8 @@ class Prepared:
         if config.samples is not None:
             return config.samples
         first = PRESETS[config.preset].samples if config.half_width is None else FIRST_SAMPLES
-        wide = self.encoder.info.feature_dim or 0
-        least = 0 if config.estimator == "paper" else 2 * wide
-        return max(first, least)
+        least = find_estimator(config.estimator).samples_per_feature
+        return max(first, least * (self.encoder.info.feature_dim or 0))
 
     def arithmetics(self) -> list[Arithmetic]:
         """What to run in, best first."""

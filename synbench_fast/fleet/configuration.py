@@ -6,7 +6,7 @@ loading anything.
 
 The series of units covers what decides their numbers, known once the encoder is loaded: NUMERICS, the spec and
 revision, the weights' sha256, the code and configuration beside them (`source_of`), preprocessing, width, the task without its
-scales, estimator, budgets, seed, backend of the operations, CPU threads, the versions of torch and of the
+scales, every other argument that decides numbers (`arguments_of_units`), the versions of torch and of the
 encoder's library, and the decision: kind of device, arithmetic, batch size, memory layout, compilation. The
 number and the values of scales, the number of samples, thresholds and the integral are no part of it.
 """
@@ -27,6 +27,8 @@ from synbench_fast.runtime.local_files import file_sha256, local_sources, onnx_d
 
 __all__ = [
     "NUMERICS",
+    "RESOLVED",
+    "arguments_of_units",
     "configuration_of",
     "digest",
     "family_of",
@@ -98,6 +100,19 @@ def _deciding(request: dict[str, Any], *kinds: str) -> dict[str, Any]:
     """The arguments of a request whose `Option.decides` is among `kinds`; those of no known field are "numbers"."""
     known = {name: option.decides for name, (option, _) in options().items()}
     return {name: value for name, value in request["options"].items() if known.get(name, "numbers") in kinds}
+
+
+# Arguments that the identity of units or the decision has as what came of them.
+RESOLVED = (
+    "input_shape", "mean", "std", "pool", "published_preprocessing", "checkpoint", "random_init", "trust_remote_code",
+    "prior", "center", "dtype", "batch_size", "compile",
+)  # fmt: skip
+
+
+def arguments_of_units(request: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of a request that decide the numbers of its units, but for those that are known by what came of them."""
+    given = _deciding(request, "numbers", "encoder")
+    return {name: value for name, value in given.items() if name not in RESOLVED}
 
 
 def series_of(identity: dict[str, Any], decision: dict[str, Any]) -> str:

@@ -31,7 +31,7 @@ from synbench_fast.engine.score import encoder_record, peak_memory, result_of
 from synbench_fast.engine.structure import run_families
 from synbench_fast.engine.suite import collect
 from synbench_fast.errors import SynbenchError
-from synbench_fast.fleet.configuration import library_of, series_of, source_of
+from synbench_fast.fleet.configuration import arguments_of_units, library_of, series_of, source_of
 from synbench_fast.fleet.payload import decode_point, encode_point
 from synbench_fast.fleet.tasks import OutOfMemory
 from synbench_fast.results.codec import decode, encode
@@ -344,11 +344,7 @@ def _identity(
         },
         "source": source_of(request["spec"]),
         "task": [list(task.shape), task.prior, task.center, task.pattern, task.covariance],
-        "estimator": config.estimator,
-        "eps": list(config.eps),
-        "seed": config.seed,
-        "backend": config.backend,
-        "threads": config.threads,
+        "arguments": arguments_of_units(request),
         "versions": versions,
     }
 

@@ -93,6 +93,7 @@ class Estimator(ABC):
         corrected: whether it takes out the noise of the classifiers, for which it needs more samples than features.
         moments: whether its classifiers take the sample's moments for the population's ("known"), or correct them for
             the sampling ("sampled"); see `robust_solve`.
+        samples_per_feature: how many it is given per scale at least, where nobody says how many.
     """
 
     name: str
@@ -100,6 +101,7 @@ class Estimator(ABC):
     unbiased: bool = False
     corrected: bool = False
     moments: str = "known"
+    samples_per_feature: int = 2
 
     @abstractmethod
     def enqueue(self, stats: FeatureStats, eps: Sequence[float], given: Given) -> Callable[[], CurvePoint]:
@@ -185,7 +187,7 @@ class _LeaveOneOut(Estimator):
             point = self._point(scale)
             if given.sample is not None:
                 sampled = len(budgets) if given.sampled is None else given.sampled
-                seen = _looked_at(scale, point, sampled, given.sample)
+                seen = _looked_at(self, scale, sampled, given.sample)
                 point = replace(point, drift=self._drift(point, given.sample, eps, given), **seen)
             return _certain(point, scale)
 
@@ -378,7 +380,7 @@ def _assembled(
     )
 
 
-def _looked_at(scale: _Scale, point: CurvePoint, sampled: int, sample: Sample) -> dict[str, Any]:
+def _looked_at(estimator: _LeaveOneOut, scale: _Scale, sampled: int, sample: Sample) -> dict[str, Any]:
     """What only the samples tell: their influences, and how far the margins are from Gaussian ones."""
     seen, found = scale.margins, scale.counts
     assert seen is not None and found is not None
@@ -386,7 +388,7 @@ def _looked_at(scale: _Scale, point: CurvePoint, sampled: int, sample: Sample) -
     k = gaussian.threshold_shift(gaussian.log_prior_offset(scale.prior), t_rob.square())
     by_gaussian = t_influence(seen, t) * gaussian.accuracy_slope(t, k, scale.prior)
     of_accuracy, of_reach, _ = found.influence
-    if point.estimator == Gaussian.name:
+    if not estimator.looks:
         by_reach = torch.where(t > 0, gaussian.reach_slope(t, k, scale.prior), 0.0)
         influence = (by_gaussian, t_influence(seen, t) * by_reach)
     else:
@@ -394,9 +396,9 @@ def _looked_at(scale: _Scale, point: CurvePoint, sampled: int, sample: Sample) -
     looked: dict[str, Any] = {
         "influence": torch.stack([grouped(one[:, :sampled], sample.start) for one in influence]).numpy()
     }
-    if point.estimator == Counted.name:
+    if not estimator.corrected:
         return looked
-    if point.estimator == Consistent.name:
+    if estimator.looks:
         undecided = torch.stack([found.undecided[0], torch.zeros_like(t), found.undecided[1]])
         looked |= {
             "correction": found.correction.reshape(-1).numpy(),
@@ -466,6 +468,7 @@ class Paper(Estimator):
 
     name = "paper"
     halves = 2
+    samples_per_feature = 0
 
     def __init__(self, group: int = PUBLISHED_GROUP) -> None:
         self.group = group

@@ -16,10 +16,12 @@ import pytest
 from checks import killed_inside_its_save, refused, writing
 from fleet_fakes import add, fakes
 
-from synbench_fast.config import ScoreConfig
+from synbench_fast.config import ScoreConfig, options
 from synbench_fast.engine.features import evaluate_features
 from synbench_fast.fleet import database
 from synbench_fast.fleet.configuration import (
+    RESOLVED,
+    arguments_of_units,
     configuration_of,
     family_of,
     halved,
@@ -454,3 +456,17 @@ def test_the_order_of_a_requests_fields_means_nothing(tmp_path: Path) -> None:
 def test_the_file_system_of_a_folder(tmp_path: Path) -> None:
     assert database._file_system(Path("/proc")) == "proc"
     assert database._file_system(tmp_path) not in ("", "proc")
+
+
+def test_arguments_that_decide_numbers_are_part_of_every_unit() -> None:
+    """A field that was added to ScoreConfig, too: a store that was filled without it does not answer."""
+    request = make_request("builtin:conv", ScoreConfig())
+    further = {**request, "options": {**request["options"], "mirror": True}}
+    assert arguments_of_units(further) == {**arguments_of_units(request), "mirror": True}
+    known = {name: option.decides for name, (option, _) in options().items()}
+    found = arguments_of_units(request)
+    assert {"eps", "estimator", "seed", "backend", "threads"} <= set(found)
+    assert all(known[name] in ("numbers", "encoder") for name in found)
+    # What is left out is in the identity or the decision as what came of it.
+    rest = {name for name, kind in known.items() if kind in ("numbers", "encoder")} - set(found)
+    assert rest == set(RESOLVED)

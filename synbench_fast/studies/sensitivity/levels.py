@@ -19,6 +19,7 @@ from synbench_fast.errors import SynbenchError, first_line
 from synbench_fast.results.records import Result
 from synbench_fast.runtime.global_state import own_registrations
 from synbench_fast.scales import spread_scales
+from synbench_fast.stats.estimators import find_estimator
 from synbench_fast.studies.base import open_encoder
 from synbench_fast.studies.sensitivity.options import SensitivityStudy, labels
 from synbench_fast.studies.sensitivity.records import MissingRun
@@ -205,14 +206,14 @@ def _levels(
 
 
 def base_samples(result: Result) -> int:
-    """N per scale, for `paper` per half."""
-    return max(result.task.samples) // (2 if result.estimator == "paper" else 1)
+    """N per scale and half."""
+    return max(result.task.samples) // find_estimator(result.estimator).halves
 
 
 def _fewer(base: Result) -> int:
     """N/2; 3N/4 where an estimator that needs N > F + 2 could not do with half but can with that."""
     samples, least = base_samples(base), base.encoder.feature_dim + 2
-    if base.estimator != "paper" and samples // 2 <= least < 3 * samples // 4:
+    if find_estimator(base.estimator).samples_per_feature and samples // 2 <= least < 3 * samples // 4:
         return 3 * samples // 4
     return samples // 2
 
@@ -233,7 +234,7 @@ def _same_input(base: Result, level: Level) -> bool:
 def _images(base: Result, level: Level) -> int:
     scales = level.changes.get("scales", len(base.task.scales))
     samples = level.changes.get("samples", base_samples(base))
-    return int(scales * samples * (2 if base.estimator == "paper" else 1))
+    return int(scales * samples * find_estimator(base.estimator).halves)
 
 
 def failure_reason(error: Exception) -> str:
