@@ -4,6 +4,8 @@ specs       how `synbench-fast run` names the encoders, a line each; fetches and
 accuracies  linear probes of every encoder on every data set
 validity    that, then scores of every encoder, and whether they go with the accuracies; --rows FILE prints the tables
             of stored rows and measures nothing
+robustness  how small a change of an image turns the answers of a probe, on labelled images and on drawn classes; --radii
+            FILE has one row per network, as --rows has for validity, whose rows the tables need too
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-from zoo import SIZE, data, encoders, scores, validity
+from zoo import SIZE, data, encoders, robustness, scores, validity
 from zoo.factories import cache_folder, spec
 from zoo.figure import draw
 from zoo.measure import measure, rows, table
@@ -23,13 +25,18 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="zoo", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", nargs="?", choices=("specs", "accuracies", "validity"), default="accuracies")
+    parser.add_argument(
+        "what", nargs="?", choices=("specs", "accuracies", "validity", "robustness"), default="accuracies"
+    )
     parser.add_argument("--cache", type=Path, help="folder for files, features and what was measured")
     parser.add_argument("--size", type=int, default=SIZE, help="height and width of the images")
     parser.add_argument("--only", nargs="*", help="names of encoders")
     parser.add_argument("--choose", action="store_true", help="validity: also measure what was chosen from")
     parser.add_argument(
         "--rows", type=Path, help="validity: one row per encoder; written with --cache, else read"
+    )
+    parser.add_argument(
+        "--radii", type=Path, help="robustness: one row per network; written with --cache, else read"
     )
     parser.add_argument(
         "--details", action="store_true", help="validity: also print every cell, the choice and every encoder"
@@ -47,9 +54,25 @@ def main() -> None:
         wanted = [one.name for one in encoders(cache_folder()) if not given.only or one.name in given.only]
         print("\n".join(map(spec, wanted)))
         return
-    if given.cache is None and not (given.what == "validity" and given.rows):
-        parser.error("--cache is required, but for specs and for validity with --rows")
+    stored = given.rows if given.what == "validity" else given.radii if given.what == "robustness" else None
+    if given.cache is None and not stored:
+        parser.error("--cache is required, but for specs, validity with --rows and robustness with --radii")
+    if given.what == "robustness" and not given.rows:
+        parser.error("robustness: --rows is required, the rows of validity")
     torch.set_num_threads(1)
+    if given.what == "robustness":
+        if given.cache is not None:
+            chosen = [
+                one for one in encoders(given.cache, ("network",)) if not given.only or one.name in given.only
+            ]
+            robustness.measure(chosen, data(given.cache, given.size), given.cache, given.size)
+        found = (
+            robustness.load(given.radii) if given.cache is None else robustness.rows(given.cache, given.size)
+        )
+        if given.radii and given.cache is not None:
+            validity.save(found, given.radii)
+        print(robustness.report(robustness.joined(found, validity.load(given.rows))))
+        return
     if given.cache is not None:
         chosen = [one for one in encoders(given.cache) if not given.only or one.name in given.only]
         measure(chosen, data(given.cache, given.size), given.cache, given.size)
