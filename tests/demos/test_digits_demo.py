@@ -269,7 +269,8 @@ def test_report_is_complete(shown: tuple[DemoReport, Path, list[str]]) -> None:
         assert min(one.accuracy.values) > 0.15  # chance is 0.1
         assert all(0 < value < 1 for value in one.structure.values)
         assert all(0 <= value < 1.2 for score in one.score.values() for value in score.values)
-        assert all(0 <= value < 0.5 for score in one.score_stderr.values() for value in score.values)
+        errors = [value for score in one.score_stderr.values() for value in score.values]
+        assert all(0 <= value < 0.5 or math.isnan(value) for value in errors)  # withheld ones are NaN
     assert report.agreement == agreement(report.rows)
     assert (report.train_images, report.test_images) == (1198, 599)
     assert [line for line in lines if "run 2 of 2: score" in line] == [
@@ -309,7 +310,7 @@ def test_same_seed_same_report(shown: tuple[DemoReport, Path, list[str]], tmp_pa
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(1)
-    assert again.rows == shown[0].rows
+    assert repr(again.rows) == repr(shown[0].rows)  # NaN, of errors that are withheld, is not equal to itself
     assert torch.equal(torch.get_rng_state(), state)
 
 

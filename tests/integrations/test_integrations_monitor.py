@@ -166,12 +166,12 @@ def test_another_librarys_error_is_one_line(caplog: pytest.LogCaptureFixture) ->
 def test_numbers_are_those_of_score_and_the_same_each_time() -> None:
     torch.manual_seed(0)
     net = nn.Sequential(nn.Flatten(), nn.Linear(192, 24), nn.GELU())
-    monitor = Monitor(None, SHAPE, scales=12, samples=64, eps=(0.0, 0.3), strict=True)
+    monitor = Monitor(None, SHAPE, scales=12, samples=256, eps=(0.0, 0.3), strict=True)
     first = monitor.measure(net, 1)
     assert first == monitor.measure(net, 2)
     assert first is not None
     expected = sb.score(
-        net, input_shape=SHAPE, preset="quick", samples=64, eps=(0.0, 0.3), thresholds=0.6, batch_size=64
+        net, input_shape=SHAPE, preset="quick", samples=256, eps=(0.0, 0.3), thresholds=0.6, batch_size=64
     )
     for one in expected.scores:
         for what in ("score", "stderr", "ci95_low", "ci95_high"):

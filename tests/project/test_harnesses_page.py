@@ -86,7 +86,7 @@ def test_of_another_package(monkeypatch: pytest.MonkeyPatch) -> None:
     assert source.list() == ["small", "large"]
     assert source.loader()(Request("mylab:small", "small")).input_shape == (3, 224, 224)
     shrunk = example("# mylab/estimators.py")["shrunk"]
-    assert (shrunk.splits, shrunk.point.__name__) == (1, "point")
+    assert (shrunk.name, shrunk.halves, shrunk.unbiased) == ("shrunk", 1, True)
 
 
 def test_keys_and_names_on_the_page() -> None:
