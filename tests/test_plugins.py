@@ -94,6 +94,9 @@ too_short = Changed("short", lambda made: replace(made, t_rob=np.zeros(1)))
 not_known = Changed("unknown", lambda made: replace(made, accuracy=np.full(len(made.eps), np.nan)))
 no_point = Changed("nopoint", lambda made: None)
 other_name = OneHalf("onehalf")
+no_share = Changed("noshare", lambda made: replace(made, accuracy=made.accuracy + 5))
+no_bound = Changed("nobound", lambda made: replace(made, bound=np.full(len(made.eps), np.nan)))
+no_error = Changed("noerror", lambda made: replace(made, accuracy_stderr=-made.accuracy_stderr))
 made = []
 
 
@@ -117,6 +120,7 @@ ENTRIES = {
                    "nopoint": "tiny_plugin:no_point", "nobias": "tiny_plugin:no_bias",
                    "few": "tiny_plugin:few_samples", "tensors": "tiny_plugin:of_tensors",
                    "short": "tiny_plugin:too_short", "unknown": "tiny_plugin:not_known",
+                   "noshare": "tiny_plugin:no_share", "nobound": "tiny_plugin:no_bound", "noerror": "tiny_plugin:no_error",
                    "another": "tiny_plugin:other_name", "aclass": "tiny_plugin:TwoHalves"},
     "executors": {"tinyexec": "tiny_plugin:executor", "noexec": "tiny_plugin:no_executor"},
 }  # fmt: skip
@@ -146,7 +150,7 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
 
 def test_nothing_is_imported_before_its_name_is_used(installed: Path) -> None:
     assert [one.name for one in plugins.listing("encoders")][:2] == ["tiny", "timm"]
-    assert len(plugins.listing()) == 4 + 2 + 10 + 2
+    assert len(plugins.listing()) == 4 + 2 + 13 + 2
     assert "tiny:small" not in sb.list_encoders()
     sb.score("builtin:conv?dim=8", input_shape=(1, 8, 8), scales=1, samples=64)
     assert "tiny_plugin" not in sys.modules
@@ -207,6 +211,13 @@ def test_estimators(installed: Path) -> None:
         sb.evaluate_features(x, y, estimator="twohalves")
     with refused("estimator nopoint: expected a CurvePoint with 10 budgets, got NoneType"):
         sb.score("builtin:identity", estimator="nopoint", **options)
+    for name, expected in (
+        ("noshare", "accuracy: expected shares of samples"),
+        ("nobound", "bound: expected no NaN"),
+        ("noerror", "accuracy_stderr: expected no negative error"),
+    ):
+        with refused(f"estimator {name}: {expected}"):
+            sb.score("builtin:identity", estimator=name, **options)
     for name in ("another", "aclass"):
         with refused(f"estimators: expected an instance of Estimator whose name is '{name}'"):
             sb.score("builtin:identity", estimator=name, **options)

@@ -108,6 +108,9 @@ class EncoderWorker:
         else:
             decision, warnings = prepared["decision"], prepared["warnings"]
             structure, families = prepared["structure"], prepared.get("families", [])
+            # Another job of the family may have decided, with another number of images or without a structure score.
+            if prepared.get("structure_of") != _structure_of(config):
+                structure, families = self._families(ready, decision, suite)
             checks = [decode(ArithmeticCheck, one) for one in prepared["checks"]]
         arithmetic = DTYPES[decision["dtype"]]
         if prepared is not None and (ready.encoder.dtype != arithmetic.dtype or decision["channels_last"]):
@@ -138,6 +141,7 @@ class EncoderWorker:
             "checks": [encode(one) for one in checks],
             "structure": structure,
             "families": families,
+            "structure_of": _structure_of(config),
             "warnings": warnings,
             "environment": _environment(),
             "backends": environment.chosen_backends(self.device.type, config.backend),
@@ -320,6 +324,11 @@ def _build(suite: Suite, ready: Prepared, shape: tuple[int, ...]) -> list[Gaussi
         eps=config.eps,
         threshold=min(config.thresholds),
     )
+
+
+def _structure_of(config: ScoreConfig) -> list[Any]:
+    """What sets the images of structure score and families, beside what one family of jobs has in common."""
+    return [config.structure, config.preset]
 
 
 def _identity(

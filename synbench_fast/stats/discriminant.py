@@ -201,9 +201,10 @@ def _class_centred(values: Tensor, labels: Tensor, count: Tensor) -> Tensor:
 
 def in_deviations(x: Tensor) -> Tensor:
     """Features [N, F'] in float64, each divided by its deviation over all samples, without those that are constant."""
+    rounding = ROUNDING * torch.finfo(x.dtype).eps / torch.finfo(torch.float32).eps
     x = _finite(x.double())
     deviation = x.std(0)
-    live = deviation > ROUNDING * x.abs().amax(0)
+    live = deviation > rounding * x.abs().amax(0)
     return x[:, live] / deviation[live]
 
 

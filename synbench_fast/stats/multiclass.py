@@ -56,6 +56,8 @@ Array = NDArray[np.float64]
 
 MULTICLASS_ESTIMATORS = ("consistent", "gaussian", "counted")
 SEPARATED = 1e-4  # deviations; class means that are as far apart where nothing varies separate the classes without error
+FEWEST = 5  # samples of a class for an interval
+LEAST_RHO = 0.3  # 1 - F/(N - K): with less, the noise of the covariance is larger than the errors know
 DOUBT = 1 / 3  # standard errors that a correction may be wrong by
 FAR = 5.0  # deviations beyond which a margin moves the regression no further
 
@@ -108,7 +110,8 @@ class _Model:
         # Near 0 the slope has no limit: it is taken at half the error of f, as in `consistent`.
         slope = pair_slope(np.maximum(spread, 0.5 * np.sqrt(design.variance(signal))))
         slope = kept * slope + (1 - kept) * slope[off].mean()
-        error = design.variance_of_sum(slope, _positive(drawn)) ** 0.5 / (slope[off].sum() / 2)
+        total = slope[off].sum() / 2  # 0 where the classes are so far apart that no shift changes an accuracy
+        error = design.variance_of_sum(slope, _positive(drawn)) ** 0.5 / total if total > 0 else 0.0
         return cls(design, f, spread, drawn, float(error))
 
     @property
@@ -228,12 +231,19 @@ def _result(
 
 def _doubts(model: _Model, kinds: tuple[_Kind, ...]) -> list[str]:
     """Why errors and intervals are withheld."""
-    found = []
+    found, design = [], model.design
     if any(one.surplus > 2 and one.doubt > DOUBT for one in kinds):
         found.append(f"{WITHHELD}: {NON_GAUSSIAN}, and the correction of the counts may be wrong")
     if any(one.population.value - one.trained.value > one.trained.value - one.chance for one in kinds):
         found.append(f"{WITHHELD}: most of an accuracy would be computed, not counted, take more samples")
-    off = ~np.eye(model.design.classes, dtype=bool)
+    off = ~np.eye(design.classes, dtype=bool)
+    if design.count.min() < FEWEST:
+        found.append(f"{WITHHELD}: a class has fewer than {FEWEST} samples")
+    if design.rho < LEAST_RHO:
+        found.append(f"{WITHHELD}: too few samples for as many features, take more samples")
+    errors = np.sqrt(design.variance(np.maximum(model.f, 0)))[off]
+    if (model.f[off] < 2 * errors).any() and model.f[off].mean() > 4 * errors.mean():
+        found.append(f"{WITHHELD}: some classes are hardly told apart while others are, take more samples")
     if float(model.spread[off].mean()) < 2 * model.shift_stderr:
         found.append(f"{WITHHELD}: the classes are hardly told apart, take more samples")
     return found

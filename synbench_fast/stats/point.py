@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from synbench_fast.arguments import ESTIMATORS
 from synbench_fast.errors import SynbenchError
 
 __all__ = ["CurvePoint", "checked_point", "independent_covariance"]
@@ -120,6 +121,17 @@ _MEANS = ("accuracy", "robust_accuracy", "bound", "t", "t_rob", "ridge", "kappa"
 _ERRORS = ("stderr", "accuracy_stderr", "robust_accuracy_stderr", "bound_stderr")
 
 
+def _impossible(key: str, values: Array) -> str:
+    """What is expected in place of values that no estimate has; an unbiased one may leave [0, 1] by its noise."""
+    if key in ("accuracy", "robust_accuracy") and (np.abs(values - 0.5) > 1).any():
+        return "shares of samples"
+    if key in ("bound", "t", "t_rob") and np.isnan(values).any():
+        return "no NaN"
+    if key in _ERRORS and (values < 0).any():
+        return "no negative error"
+    return ""
+
+
 def checked_point(point: Any, name: str, eps: Sequence[float], count: int, features: int) -> CurvePoint:
     """What the estimator `name` gave, as float64 arrays [E], with what is known beside it in its place.
 
@@ -145,6 +157,9 @@ def checked_point(point: Any, name: str, eps: Sequence[float], count: int, featu
             raise SynbenchError(
                 f"estimator {name}: {key}: expected finite values, got {arrays[key].tolist()}"
             )
+        wrong = name not in ESTIMATORS and _impossible(key, arrays[key])
+        if wrong:
+            raise SynbenchError(f"estimator {name}: {key}: expected {wrong}, got {arrays[key].tolist()}")
     if point.covariance is None:
         names = ("accuracy", "bound", "accuracy_stderr", "bound_stderr", "robust_accuracy_stderr")
         arrays |= {"covariance": independent_covariance(*(arrays[one] for one in names)), "independent": True}

@@ -77,7 +77,7 @@ class FamilyDefinition:
         family: a name in `FAMILIES`.
         level: difficulty, or several in increasing order.
         classes: K, from 2; None for the family's own number.
-        samples: of each class, from 2, in one block; the preset sets the number of blocks.
+        samples: of each class, from 5, in one block; the preset sets the number of blocks.
     """
 
     name: str
@@ -102,7 +102,7 @@ class FamilyDefinition:
         most = min(_MOST_CLASSES, FAMILIES[self.family].most_classes)
         if self.classes is not None:
             check_integer("classes", self.classes, 2, f"an integer from 2 to {most}", most + 1)
-        check_integer("samples", self.samples, 2, f"an integer from 2 to {_MOST_SAMPLES}", _MOST_SAMPLES + 1)
+        check_integer("samples", self.samples, 5, f"an integer from 5 to {_MOST_SAMPLES}", _MOST_SAMPLES + 1)
         given = self.level if isinstance(self.level, list | tuple) else (self.level,)
         if not given:
             raise SynbenchError("level: expected at least one, got none")

@@ -92,7 +92,7 @@ def test_a_file_says_what_definitions_say(tmp_path: Path) -> None:
         ('family = "texture"\nclasses = 2.0', "classes: expected an integer, got 2.0"),
         ('family = "count"\nclasses = 21', "classes: expected an integer from 2 to 20, got 21"),
         ('family = "texture"\nclasses = 1', "classes: expected an integer from 2 to 1000, got 1"),
-        ('family = "texture"\nsamples = 1', "samples: expected an integer from 2 to 1000, got 1"),
+        ('family = "texture"\nsamples = 4', "samples: expected an integer from 5 to 1000, got 4"),
         ('family = "texture"\nsamples = 0x' + "f" * 5000, "samples: expected an integer, got an integer of too many digits"),
         ('family = "texture"\nclasses = 201\nsamples = 100', "samples: expected at most 20000 of all classes together, got 201 classes x 100"),
         ('family = "texture"\n[[task]]\nname = "b"\nfamily = "texture"', "task 'b': level: expected one that 'a' has not, got 0.5 of texture again"),
@@ -260,6 +260,22 @@ def test_a_fleet_has_the_numbers_of_score_suite(tmp_path: Path) -> None:
         one.score
         for one in alone.results[0].structure.families  # type: ignore[union-attr]
     ]
+
+
+def test_a_store_does_not_answer_for_other_images(tmp_path: Path) -> None:
+    """Presets and `structure` set how many images families have; the arithmetic that was decided is kept."""
+    suite_of = sb.load_suite(toml(tmp_path, FILE))
+    for preset, structure in (("quick", False), ("quick", True), ("standard", True), ("quick", True)):
+        config = ScoreConfig(**{**OPTIONS, "preset": preset, "structure": structure})
+        (job,) = run_fleet(
+            ["builtin:conv?dim=8"], tmp_path / "store", config=config, suite=suite_of, executor=InProcess()
+        )
+        found = SuiteResult.load(tmp_path / "store" / "results" / str(job.result))
+        alone = sb.score_suite("builtin:conv?dim=8", tasks=suite_of, config=config, threads=1, device="cpu")
+        assert [one.score for one in found.families] == [one.score for one in alone.families]
+        first, second = found.results[0].structure, alone.results[0].structure
+        assert (first and (first.score, first.images)) == (second and (second.score, second.images))
+        assert (first is not None) == structure
 
 
 def test_command_line_report_and_frame(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
