@@ -204,7 +204,10 @@ def test_the_page_has_the_tables_of_the_stored_rows(tmp_path, monkeypatch, capsy
     assert f"The score of {sum(z > 0 for *_, z in pairs)} of {len(pairs)} networks is above that of the twin, and of {sum(z > 2 for *_, z in pairs)} by more than two standard errors. " in PAGE  # fmt: skip
     assert all(a["encoder"] in PAGE for a, _, z in pairs if z <= 2)
     lines = re.findall(r"^python -m zoo (.*)$", PAGE, re.M)
-    assert [command._parser().parse_args(one.split()).what for one in lines] == ["validity"] * 3
+    assert [command._parser().parse_args(one.split()).what for one in lines] == [
+        *["validity"] * 3,
+        "robustness",
+    ]
     assert figure.read_text(encoding="utf-8").count("<svg") == 1
 
 
