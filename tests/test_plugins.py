@@ -94,6 +94,7 @@ too_short = Changed("short", lambda made: replace(made, t_rob=np.zeros(1)))
 not_known = Changed("unknown", lambda made: replace(made, accuracy=np.full(len(made.eps), np.nan)))
 no_point = Changed("nopoint", lambda made: None)
 other_name = OneHalf("onehalf")
+raising = Changed("raising", lambda made: {}["one\\nline two"])
 no_share = Changed("noshare", lambda made: replace(made, accuracy=made.accuracy + 5))
 no_bound = Changed("nobound", lambda made: replace(made, bound=np.full(len(made.eps), np.nan)))
 no_error = Changed("noerror", lambda made: replace(made, accuracy_stderr=-made.accuracy_stderr))
@@ -121,7 +122,7 @@ ENTRIES = {
                    "few": "tiny_plugin:few_samples", "tensors": "tiny_plugin:of_tensors",
                    "short": "tiny_plugin:too_short", "unknown": "tiny_plugin:not_known",
                    "noshare": "tiny_plugin:no_share", "nobound": "tiny_plugin:no_bound", "noerror": "tiny_plugin:no_error",
-                   "another": "tiny_plugin:other_name", "aclass": "tiny_plugin:TwoHalves"},
+                   "raising": "tiny_plugin:raising", "another": "tiny_plugin:other_name", "aclass": "tiny_plugin:TwoHalves"},
     "executors": {"tinyexec": "tiny_plugin:executor", "noexec": "tiny_plugin:no_executor"},
 }  # fmt: skip
 
@@ -150,7 +151,7 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
 
 def test_nothing_is_imported_before_its_name_is_used(installed: Path) -> None:
     assert [one.name for one in plugins.listing("encoders")][:2] == ["tiny", "timm"]
-    assert len(plugins.listing()) == 4 + 2 + 13 + 2
+    assert len(plugins.listing()) == 4 + 2 + 14 + 2
     assert "tiny:small" not in sb.list_encoders()
     sb.score("builtin:conv?dim=8", input_shape=(1, 8, 8), scales=1, samples=64)
     assert "tiny_plugin" not in sys.modules
@@ -218,6 +219,8 @@ def test_estimators(installed: Path) -> None:
     ):
         with refused(f"estimator {name}: {expected}"):
             sb.score("builtin:identity", estimator=name, **options)
+    with refused("estimator raising: KeyError"):
+        sb.score("builtin:identity", estimator="raising", **options)
     for name in ("another", "aclass"):
         with refused(f"estimators: expected an instance of Estimator whose name is '{name}'"):
             sb.score("builtin:identity", estimator=name, **options)

@@ -194,6 +194,9 @@ def eps_star(
         raise UsageError("--repeats: expected 1, or at least 3 to see their spread, got '2'")
     if repeats > 1 and config.random_init:
         raise UsageError("--repeats: expected 1 with --random-init, whose weights follow the seed")
+    stored = next((one for one in encoders if one.endswith(".json")), None)
+    if repeats > 1 and stored is not None:
+        raise UsageError(f"--repeats: expected 1 with a stored result, {stored!r}, got {str(repeats)!r}")
     if len(config.eps) < 2:
         raise UsageError(f"--eps: expected at least 2 budgets, got '{config.eps[0]:g}'")
     from synbench_fast.printable import print_table

@@ -7,7 +7,8 @@ instance in BUILT_IN; those of other packages are subclasses, too, and come thro
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from synbench_fast.checks import check_estimator, plugin_estimator
-from synbench_fast.errors import SynbenchError
+from synbench_fast.errors import SynbenchError, first_line
 from synbench_fast.ops.feature_stats import FeatureStats, feature_stats
 from synbench_fast.ops.leave_one_out import leave_one_out
 from synbench_fast.ops.robust_solve import Enqueued, enqueue
@@ -125,14 +126,29 @@ class Estimator(ABC):
             SynbenchError: as for `enqueue`; a class without samples; the point is not a `CurvePoint` of float64 arrays [E] with finite accuracies.
         """
         check_stats(stats, "train")
-        finish = self.enqueue(stats, eps, given)
+        with self._named():
+            finish = self.enqueue(stats, eps, given)
 
         def checked() -> CurvePoint:
             test = given.test if self.halves == 2 else None
             count = int(stats.count.sum()) if test is None else len(test.y)
-            return checked_point(finish(), self.name, eps, count, stats.mean.shape[1])
+            with self._named():
+                point = finish()
+            return checked_point(point, self.name, eps, count, stats.mean.shape[1])
 
         return checked
+
+    @contextmanager
+    def _named(self) -> Iterator[None]:
+        """What an estimator of another package raises becomes one line with its name."""
+        try:
+            yield
+        except SynbenchError:
+            raise
+        except Exception as error:
+            if self.name in BUILT_IN:
+                raise
+            raise SynbenchError(f"estimator {self.name}: {first_line(error)}") from error
 
     def point(self, stats: FeatureStats, eps: Sequence[float], **given: Any) -> CurvePoint:
         """The point that `start` waits for; the fields of `Given` by name."""

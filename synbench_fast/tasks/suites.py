@@ -91,6 +91,8 @@ def _in_task(source: str, label: str, task: Definition) -> None:
     try:
         if not isinstance(task.name, str) or not task.name.strip():
             raise SynbenchError(f"name: expected some text, got {task.name!r}")
+        if not task.name.isprintable():
+            raise SynbenchError(f"name: expected text on one line, got {task.name!r}")
         if task.name in _TAKEN:
             raise SynbenchError(f"name: expected another than {', '.join(_TAKEN)}, got {task.name!r}")
         task.check()

@@ -97,6 +97,7 @@ def test_a_task_file_says_what_a_definition_says(tmp_path: Path) -> None:
         ("[[tsk]]\nname = 'a'", ["tasks.toml: tsk: expected tables [[task]] only, got another key"]),
         ("[[task]\n", ["tasks.toml: expected TOML, got: "]),
         ("[[task]]\npattern = 'low'", ["tasks.toml: task 1: name: expected some text, got none"]),
+        ('[[task]]\nname = "one\\nERROR two"', ["name: expected text on one line, got 'one\\nERROR two'"]),
         ("[[task]]\nname = ' '", ["tasks.toml: task 1 (' '): name: expected some text"]),
         (
             "[[task]]\nname = 'worst'",

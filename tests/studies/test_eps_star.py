@@ -285,6 +285,11 @@ def test_command_repeats_runs() -> None:
             "--repeats: expected 1 with --random-init, whose weights follow the seed",
         ),
         (
+            ["a:b", "r.json", "--repeats", "3"],
+            2,
+            "--repeats: expected 1 with a stored result, 'r.json', got '3'",
+        ),
+        (
             ["a:b", "c:d", "--checkpoint", __file__],
             2,
             "--checkpoint: expected a single ENCODER to load it into, got 2",
