@@ -220,7 +220,7 @@ def suite(name: str) -> sb.SuiteResult:
 
 names: list[str] = sb.list_encoders()
 version: str = sb.__version__
-others = (sb.CurvePoint, sb.MulticlassResult, sb.studies.EpsStar, sb.GaussianTask, sb.studies.InheritanceReport, sb.Probe, sb.studies.LinearProbeReport, sb.studies.Sensitivity, sb.TaskDefinition)
+others = (sb.CurvePoint, sb.MulticlassResult, sb.studies.EpsStar, sb.GaussianTask, sb.studies.InheritanceReport, sb.Probe, sb.studies.LinearProbeReport, sb.studies.Sensitivity, sb.TaskDefinition, sb.FamilyDefinition)
 reports = (sb.studies.ValidityReport, sb.minimax.TaskRobustLoss, sb.report.frame)
 functions = (sb.auc_ratio, sb.studies.find_eps_star, sb.evaluate_features, sb.studies.inherit, sb.load_encoder, sb.studies.robust_linear_probe)
 more = (sb.studies.measure_sensitivity, sb.studies.validate, sb.structure_score)

@@ -541,8 +541,11 @@ def test_ten_equal_encoders_are_seldom_called_different() -> None:
         return lambda x: torch.relu((x - 0.5) @ weight)
 
     encoders = [behind() for _ in range(10)]
-    wrong = 0
+    wrong = withheld = 0
     for seed in range(60):
         made = [scored(one, samples=128, eps=0.0, thresholds=0.6, seed=seed) for one in encoders]
-        wrong += not all(one.tie for one in sb.compare(*made).differences)
+        found = sb.compare(*made).differences
+        wrong += not all(one.tie or one.withheld for one in found)
+        withheld += sum(bool(one.withheld) for one in found)
     assert wrong <= 6
+    assert withheld < 0.1 * 60 * 45  # so few samples make up the margins now and then
