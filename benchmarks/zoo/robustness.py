@@ -14,6 +14,7 @@ import json
 import math
 from collections.abc import Callable, Sequence
 from functools import cache as kept
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -197,6 +198,12 @@ def _drawn_mean(key: str, place: int | None = None) -> Callable[[Row], float]:
     return value
 
 
+def _of_family(name: str, place: int | None, row: Row) -> float:
+    """Of one family of drawn classes: the share that is right within a radius, or the log of the first-order radius."""
+    found = row["drawn"][name]
+    return float(found["robust"][place] if place is not None else math.log(max(found["first"], 1e-6)))
+
+
 def predictors(place: int) -> dict[str, Callable[[Row], float]]:
     """By name: what is computed from a row that joins `validity` and this module."""
     found = {
@@ -211,13 +218,9 @@ def predictors(place: int) -> dict[str, Callable[[Row], float]]:
             np.mean([one["accuracy"] for one in row["real"].values()])
         ),
     }
-    for family in [one.name for one in STRUCTURE.families]:
-        found[f"{family} within the radius"] = lambda row, family=family: row["drawn"][family]["robust"][
-            place
-        ]  # type: ignore[misc]
-        found[f"{family}, log median first-order radius"] = lambda row, family=family: math.log(
-            max(row["drawn"][family]["first"], 1e-6)
-        )  # type: ignore[misc]
+    for name in [one.name for one in STRUCTURE.families]:
+        found[f"{name} within the radius"] = partial(_of_family, name, place)
+        found[f"{name}, log median first-order radius"] = partial(_of_family, name, None)
     return found
 
 

@@ -34,6 +34,7 @@ __all__ = [
     "ClassAccuracy",
     "LeftOut",
     "class_accuracy",
+    "class_centred",
     "counted",
     "in_deviations",
     "left_out_distances",
@@ -42,6 +43,7 @@ __all__ = [
 
 RIDGE = 0.3
 ROUNDING = 1e-6  # of a float32 feature: one that varies less beside its size is taken for constant
+ROUNDING_64 = 2e-15  # of a float64 one
 
 
 @dataclass(frozen=True)
@@ -171,14 +173,14 @@ def trained_variance(found: LeftOut) -> float:
     density = torch.exp(-((nearest - own) / width).square() / 2) / (width * math.sqrt(2 * math.pi))
     weight = (density / (each * classes))[:, None]
     right = found.right[0]
-    own_part = _class_centred(right[:, None], labels, count)[:, 0] / (each * classes)
+    own_part = class_centred(right[:, None], labels, count)[:, 0] / (each * classes)
     e = found.samples[0] - centres[labels]
     product, to_mean = found.samples[0] @ e.T, centres @ e.T
     near, far = product - to_mean[labels], product - to_mean[other]
     moved = (near.square() - far.square()) / (n - classes)
     moved += 2 * (near * (labels[:, None] == labels) - far * (other[:, None] == labels)) / each
     moved = weight * moved.fill_diagonal_(0.0)
-    moved = _class_centred(moved.T, labels, count).T
+    moved = class_centred(moved.T, labels, count).T
     t = moved.sum(0)
     part = 2 * own_part * t + t.square() - moved.square().sum(0) - (moved * moved.T).sum(0)
     return float((part * each / (each - 1)).sum())
@@ -193,7 +195,7 @@ def _kernel_width(values: Tensor) -> float:
     return 1.06 * narrow * math.pow(len(values), -0.2)
 
 
-def _class_centred(values: Tensor, labels: Tensor, count: Tensor) -> Tensor:
+def class_centred(values: Tensor, labels: Tensor, count: Tensor) -> Tensor:
     """[N, M] less the mean of their class."""
     sums = values.new_zeros(len(count), values.shape[1]).index_add_(0, labels, values)
     return values - (sums / count[:, None])[labels]
@@ -201,7 +203,7 @@ def _class_centred(values: Tensor, labels: Tensor, count: Tensor) -> Tensor:
 
 def in_deviations(x: Tensor) -> Tensor:
     """Features [N, F'] in float64, each divided by its deviation over all samples, without those that are constant."""
-    rounding = ROUNDING * torch.finfo(x.dtype).eps / torch.finfo(torch.float32).eps
+    rounding = ROUNDING_64 if x.dtype == torch.float64 else ROUNDING
     x = _finite(x.double())
     deviation = x.std(0)
     live = deviation > rounding * x.abs().amax(0)

@@ -6,7 +6,7 @@ deviation; radii and perturbations are l2 distances in pixel space, before the n
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -84,22 +84,50 @@ def train(kind: str, digits: Digits, *, seed: int, epochs: int, radius: float, s
         )
         model = DigitClassifier(encoder, nn.Linear(FEATURES, CLASSES), digits.mean, digits.std)
     if kind != "untrained":
-        generator = torch.Generator().manual_seed(seed)
-        optimizer = torch.optim.Adam(model.parameters())
-        batches = -(-len(digits.train_x) // 64)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 4e-3, total_steps=epochs * batches)
-        for _ in range(epochs):
-            order = torch.randperm(len(digits.train_x), generator=generator)
-            for start in range(0, len(order), 64):
-                batch = order[start : start + 64]
-                x, y = digits.train_x[batch], digits.train_y[batch]
-                if kind == "adversarial":
-                    x, _ = pgd(model, x, y, radius, steps, generator, (0.0, 1.0))
-                optimizer.zero_grad()
-                functional.cross_entropy(model(x), y).backward()  # type: ignore[no-untyped-call]
-                optimizer.step()
-                schedule.step()
+        within = (radius, steps) if kind == "adversarial" else None
+        fit(
+            model,
+            lambda _: digits.train_x,
+            digits.train_y,
+            seed=seed,
+            epochs=epochs,
+            rate=4e-3,
+            within=within,
+        )
     return encoder.eval().requires_grad_(False)
+
+
+def fit(
+    model: nn.Module,
+    images: Callable[[torch.Generator], Tensor],
+    labels: Tensor,
+    *,
+    seed: int,
+    epochs: int,
+    rate: float,
+    within: tuple[float, int] | None,
+) -> None:
+    """Minimise the cross-entropy of `model` by Adam in batches of 64, with one cycle of the learning rate up to `rate`.
+
+    Args:
+        images: the images [N, ...] of an epoch, in [0, 1], of the generator that also orders the batches.
+        labels: int64 [N].
+        within: radius and steps of the l2 PGD that moves each batch; None for the images as they are.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    optimizer = torch.optim.Adam(model.parameters())
+    batches = -(-len(labels) // 64)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=epochs * batches)
+    for _ in range(epochs):
+        every = images(generator)
+        for batch in torch.split(torch.randperm(len(every), generator=generator), 64):
+            x, y = every[batch], labels[batch]
+            if within is not None:
+                x, _ = pgd(model, x, y, *within, generator, (0.0, 1.0))
+            optimizer.zero_grad()
+            functional.cross_entropy(model(x), y).backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            schedule.step()
 
 
 def linear_probe(encoder: nn.Module, digits: Digits) -> DigitClassifier:

@@ -256,10 +256,9 @@ def test_a_fleet_has_the_numbers_of_score_suite(tmp_path: Path) -> None:
 
     assert timeless(found) == timeless(alone) and len(found.families) == 2
     assert found.scores == alone.scores
-    assert [one.score for one in found.results[0].structure.families] == [  # type: ignore[union-attr]
-        one.score
-        for one in alone.results[0].structure.families  # type: ignore[union-attr]
-    ]
+    first, second = found.results[0].structure, alone.results[0].structure
+    assert first is not None and second is not None
+    assert [one.score for one in first.families] == [one.score for one in second.families]
 
 
 def test_a_store_does_not_answer_for_other_images(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import torch
 from checks import refused
 from torch import Tensor
 
-from synbench_fast.stats.discriminant import class_accuracy, left_out_distances, worst_pair
+from synbench_fast.stats.discriminant import class_accuracy, in_deviations, left_out_distances, worst_pair
 
 
 def drawn(
@@ -140,3 +140,13 @@ def test_refusals() -> None:
             class_accuracy(x.index_fill(1, torch.tensor([2]), value), labels)
     with refused("ridges: expected numbers of at least 0, got [-0.1]"):
         left_out_distances(x, labels, (-0.1,))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64, torch.int16])
+def test_features_of_every_dtype_keep_what_varies(dtype: torch.dtype) -> None:
+    """A column that varies by a hundredth of its size is live, in types of few digits too, and a constant one is not."""
+    x = torch.randn(60, 3, generator=torch.Generator().manual_seed(0))
+    x[:, 1] = 64 + (x[:, 1] > 0) / 2
+    x[:, 2] = 7
+    found = in_deviations((2 * x).to(dtype))
+    assert found.shape == (60, 2) and found.dtype == torch.float64

@@ -227,7 +227,9 @@ def test_isolated_puts_threads_and_settings_back() -> None:
 
 @pytest.mark.parametrize("made", [SensitivityStudy, Inheritance, LinearProbe, Validity])
 def test_commands_have_an_option_for_everything_that_their_study_prints(made: type[Study]) -> None:
-    verb = typer.main.get_command(app).commands["study"].commands[made.verb]  # type: ignore[attr-defined]
+    verb: Any = typer.main.get_command(app)
+    for word in ("study", made.verb):
+        verb = verb.commands[word]
     printed = {name for name in made().command("builtin:conv").split() if name.startswith("--")}
     names = {one.name for one in verb.params}
     own = {one.name for one in dataclasses.fields(made) if one.name != "config"}

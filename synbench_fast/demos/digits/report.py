@@ -40,7 +40,8 @@ class DemoRow:
     """One encoder: its scores, which saw no data, beside its accuracy on held-out images.
 
     `score` and `score_stderr`, of the published task, are keyed by eps, `attacked` by l2 radius in pixel space; a
-    standard error is that of one score from its synthetic sample. Accuracies are fractions in [0, 1].
+    standard error is that of one score from its synthetic sample, NaN where it is withheld. Accuracies are fractions in
+    [0, 1].
     """
 
     name: str
@@ -181,10 +182,14 @@ def render(report: DemoReport, console: Console) -> None:
         )
     console.print(table)
     errors = [value for row in report.rows for one in row.score_stderr.values() for value in one.values]
+    known = [one for one in errors if not math.isnan(one)]
+    withheld = (
+        f" ({len(errors) - len(known)} of {len(errors)} are withheld)" if len(known) < len(errors) else ""
+    )
     structure = max(value for row in report.rows for value in row.structure_stderr.values)
     about = (
         f"Published score above accuracy {report.threshold:g}; standard errors from the synthetic samples are at "
-        f"most {structure:.3f} for structure and {max(errors):.3f} for published scores. Accuracy on "
+        f"most {structure:.3f} for structure and {max(known, default=math.nan):.3f} for published scores{withheld}. Accuracy on "
         f"{report.test_images} digits on photographs, held out from the {report.train_images} for training; attacks "
         "move the pixels, in [0, 1], by at most r in l2."
     )

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from synbench_fast.runtime.optional import optional
-from synbench_fast.studies.digits import CLASSES, FEATURES, KINDS, DigitClassifier, Digits, pgd
+from synbench_fast.studies.digits import CLASSES, FEATURES, KINDS, DigitClassifier, Digits, fit
 from synbench_fast.studies.digits import load as load_digits
 
 __all__ = ["KINDS", "SHAPE", "Scenes", "draw", "load", "train"]
@@ -86,20 +86,12 @@ def train(kind: str, data: Scenes, *, seed: int, epochs: int, radius: float, ste
         )
         model = DigitClassifier(encoder, nn.Linear(FEATURES, CLASSES), data.mean, data.std)
     if kind != "untrained":
-        generator = torch.Generator().manual_seed(seed)
-        optimizer = torch.optim.Adam(model.parameters())
-        batches = -(-len(data.train_x) // 64)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-2, total_steps=epochs * batches)
-        for _ in range(epochs):
-            scenes = draw(data.digits.train_x, data.photographs, generator)
-            for batch in torch.split(torch.randperm(len(scenes), generator=generator), 64):
-                x, y = scenes[batch], data.train_y[batch]
-                if kind == "adversarial":
-                    x, _ = pgd(model, x, y, radius, steps, generator, (0.0, 1.0))
-                optimizer.zero_grad()
-                functional.cross_entropy(model(x), y).backward()  # type: ignore[no-untyped-call]
-                optimizer.step()
-                schedule.step()
+
+        def scenes(generator: torch.Generator) -> Tensor:
+            return draw(data.digits.train_x, data.photographs, generator)
+
+        within = (radius, steps) if kind == "adversarial" else None
+        fit(model, scenes, data.train_y, seed=seed, epochs=epochs, rate=1e-2, within=within)
     return encoder.eval().requires_grad_(False)
 
 
