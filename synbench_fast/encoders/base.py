@@ -358,7 +358,7 @@ class Encoder:
         # Not inference mode, but for weights that were made there: an encoder may differentiate inside its forward
         # pass, and what it caches there may be used in its later training. All sources run in the same mode, so that
         # one encoder has one score.
-        with kept_state(), torch.inference_mode(self._inference), torch.no_grad():
+        with torch.inference_mode(self._inference), torch.no_grad(), kept_state():
             output = self._first(x) if info.feature_dim is None else forward(x)
             return self._checked(output, len(x)).detach()
 

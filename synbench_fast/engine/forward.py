@@ -128,6 +128,9 @@ class Forward:
 
         The other buffers are overwritten.
         """
+        for buffer in buffers:  # an encoder sees numbers while it is recorded, not what the memory held before
+            if buffer.data_ptr() != x.data_ptr():
+                buffer.copy_(x)
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
@@ -136,9 +139,7 @@ class Forward:
             self.warnings.append(f"no CUDA graph: {first_line(error)}")
             return
         expected = self._encoder(x)
-        for buffer, (graph, features) in zip(buffers, graphs, strict=True):
-            if buffer.data_ptr() != x.data_ptr():
-                buffer.copy_(x)
+        for graph, features in graphs:
             graph.replay()
             if not torch.equal(features, expected):
                 self.warnings.append("no CUDA graph: its features differ from those of a plain forward pass")

@@ -17,6 +17,7 @@ function of its sample.
 
 from __future__ import annotations
 
+import gc
 import os
 import random
 import signal
@@ -302,6 +303,7 @@ def kept_state() -> Iterator[None]:
     """
     global _depth
     before, process = [one.read() for one in _SETTINGS], os.getpid()
+    inference = torch.is_inference_mode_enabled()
     _depth += 1
     try:
         yield
@@ -309,9 +311,23 @@ def kept_state() -> Iterator[None]:
         _depth -= 1
         if os.getpid() != process:
             os._exit(1)
+        if torch.is_inference_mode_enabled() != inference:
+            _leave_inference_mode(inference)
         _write(before)
 
 
+def _leave_inference_mode(wanted: bool) -> None:
+    """Inference mode was entered and not left.
+
+    An `inference_mode` that is destroyed while entered puts back what it found, gradients included, whenever Python
+    happens to collect it. So all of them stay in memory, and another one, entered for good, sets the mode.
+    """
+    _ENTERED.extend(one for one in gc.get_objects() if type(one) is torch.inference_mode)
+    _ENTERED.append(torch.inference_mode(wanted))
+    _ENTERED[-1].__enter__()
+
+
+_ENTERED: list[torch.inference_mode] = []
 _depth = 0  # of contexts of `kept_state` that are open
 
 
