@@ -175,5 +175,6 @@ def gaussian_point(
         "accuracy_stderr": deviation[:size], "robust_accuracy_stderr": deviation[2 * size :],
         "bound_stderr": deviation[size : 2 * size], "ridge": np.zeros(size), "kappa": np.zeros(size),
         "count": 1000, "feature_dim": 4, "rank": 4, "estimator": "consistent", "covariance": covariance,
+        "assumes_gaussian": changes.get("estimator") == "gaussian",
     }  # fmt: skip
     return CurvePoint(**(fields | changes))

@@ -296,8 +296,8 @@ class Scoring:
         ]
 
     def _refuted(self, points: Sequence[CurvePoint]) -> dict[int, tuple[float, int]]:
-        """The budgets at which counting refutes the margins that `gaussian` assumes: p-value, and the worst scale."""
-        if points[0].estimator != "gaussian":
+        """The budgets at which counting refutes margins that are taken as Gaussian: p-value, and the worst scale."""
+        if not points[0].assumes_gaussian:
             return {}
         found = {e: one for e in range(len(self.eps)) if (one := gaussianity(points, e)) is not None}
         return {
@@ -358,7 +358,7 @@ def gaussianity(points: Sequence[CurvePoint], e: int) -> tuple[float, int] | Non
     for s, point in enumerate(points):
         if point.excess is None or point.excess_stderr is None or not point.excess_stderr[e] > 0:
             continue
-        counted = point.accuracy[e] + (point.excess[e] if point.estimator == "gaussian" else 0.0)
+        counted = point.accuracy[e] + (point.excess[e] if point.assumes_gaussian else 0.0)
         if min(counted, 1 - counted) * point.count >= 5:
             found.append((s, float(point.excess[e]), float(point.excess_stderr[e])))
     if not found:

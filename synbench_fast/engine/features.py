@@ -183,7 +183,7 @@ def evaluate_features(
                 raise SynbenchError(f"{name}: expected none for {len(names)} classes, got one")
         if prior != 0.5:
             raise SynbenchError(f"prior: expected 0.5 for {len(names)} classes, got {prior:g}")
-        return multiclass(x, places.to(x.device), names, chosen.name)
+        return multiclass(x, places.to(x.device), names, chosen)
     y = places.to(x.device, torch.uint8)
     stats = feature_stats(x, y, backend=backend)
     test = None

@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 
-from synbench_fast.checks import ESTIMATORS
 from synbench_fast.config import PRESETS, ScoreConfig
 from synbench_fast.encoders import Encoder, EncoderInfo, load_encoder
 from synbench_fast.encoders.base import is_out_of_memory
@@ -21,7 +20,7 @@ from synbench_fast.errors import SynbenchError, first_line
 from synbench_fast.ops.dispatch import available
 from synbench_fast.runtime.global_state import seeded
 from synbench_fast.scales import spread_scales
-from synbench_fast.stats.estimators import find_estimator
+from synbench_fast.stats.estimators import BUILT_IN, find_estimator
 from synbench_fast.tasks.task import PUBLISHED_MEAN, PUBLISHED_STD, GaussianTask
 
 __all__ = ["MOST_SAMPLES", "MakeTasks", "Prepared", "average_of", "check_with_estimator", "prepare"]
@@ -39,12 +38,11 @@ def check_with_estimator(config: ScoreConfig) -> None:
         check_average(config.average, config.estimator, len(config.scale_values), config.prior)
     if config.half_width is None or find_estimator(config.estimator).unbiased:
         return
-    why = "whose number of samples is its protocol"
-    if config.estimator not in ESTIMATORS:
-        why = "which does not declare itself unbiased; samples sets their number"
-    raise SynbenchError(
-        f"half_width: expected estimator consistent or gaussian, got {config.estimator}, {why}"
-    )
+    known = " or ".join(name for name, one in BUILT_IN.items() if one.unbiased)
+    why = "which does not declare itself unbiased; samples sets their number"
+    if config.estimator in BUILT_IN:
+        why = "whose number of samples is its protocol"
+    raise SynbenchError(f"half_width: expected estimator {known}, got {config.estimator}, {why}")
 
 
 def average_of(config: ScoreConfig, task: GaussianTask) -> str:

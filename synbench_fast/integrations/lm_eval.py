@@ -214,7 +214,13 @@ class SynBench(Task):  # type: ignore[misc]
             task = replace(task, scales=tuple(task.scale_values[number] for number in sorted(by_number)))
             average = "sampled"
         scoring = Scoring(
-            task, settings.config.eps, settings.config.thresholds, "exact", average, "consistent", "auto"
+            task,
+            settings.config.eps,
+            settings.config.thresholds,
+            "exact",
+            average,
+            settings.config.estimator,
+            "auto",
         )
         return scoring.curve([by_number[number].point for number in sorted(by_number)])
 
@@ -293,6 +299,7 @@ def _probe(encoder: EmbeddingEncoder, settings: Settings) -> Probe:
         settings.config.eps,
         samples=settings.config.samples or max(SAMPLES, 2 * features),
         thresholds=settings.config.thresholds,
+        estimator=settings.config.estimator,
         average=settings.average,
         seed=settings.config.seed,
         device=device,

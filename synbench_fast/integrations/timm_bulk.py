@@ -46,7 +46,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--eps", default="0,0.2", metavar="E,...")
     parser.add_argument("--thresholds", default="0.6", metavar="A,...")
     parser.add_argument("--preset", default="standard", metavar="quick|standard|paper")
-    parser.add_argument("--estimator", default="consistent", metavar="|".join(arguments.ESTIMATORS))
+    parser.add_argument(
+        "--estimator", default=arguments.ESTIMATORS[0], metavar="|".join(arguments.ESTIMATORS)
+    )
     parser.add_argument("--scales", metavar="N|S,...")
     parser.add_argument("--samples", metavar="N")
     parser.add_argument("--seed", default="0", metavar="N")

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from synbench_fast.checks import check_eps, check_estimator, check_integer, check_thresholds
+from synbench_fast.checks import check_eps, check_integer, check_thresholds
 from synbench_fast.engine.curve import Curve, Scoring
 from synbench_fast.engine.probe import Probe
 from synbench_fast.errors import SynbenchError, suggest
@@ -20,7 +20,7 @@ from synbench_fast.ops.score_auc import Integral
 from synbench_fast.results.records import CONFIDENCE_95
 from synbench_fast.runtime.optional import optional
 from synbench_fast.scales import SCALE_STEP
-from synbench_fast.stats.estimators import BUILT_IN
+from synbench_fast.stats.estimators import BUILT_IN, find_estimator
 from synbench_fast.tasks.task import GaussianTask
 
 try:
@@ -53,9 +53,8 @@ class SynBenchScore(Metric):
         feature_dim: F.
         eps: E budgets in [0, 1), relative to the half-distance of the class means.
         thresholds: A accuracies a_t in [0, 1).
-        estimator: "gaussian", the only one that is a function of the moments. The others are refused: they count samples
-            under classifiers that are known once the last sample of a scale has come, so that equal moments can have
-            other values. `Probe`, which keeps features, has them.
+        estimator: one that needs the moments alone: of the built-in ones "gaussian". Those that need the features count
+            samples under classifiers that are known once the last sample of a scale has come; `Probe` has them.
         integral, average, backend: as in `Probe`.
         only: a name of the above, whose number `compute` then gives alone: a float64 scalar, NaN where the dict would
             leave it out.
@@ -93,9 +92,11 @@ class SynBenchScore(Metric):
         **options: Any,
     ) -> None:
         super().__init__(**options)
-        if check_estimator(estimator) != "gaussian":
+        self._estimator = find_estimator(estimator)
+        if self._estimator.needs_features:
+            known = " or ".join(name for name, one in BUILT_IN.items() if not one.needs_features)
             raise SynbenchError(
-                f"estimator: expected gaussian, which needs the moments of the features alone, got {estimator}; "
+                f"estimator: expected {known}, which needs the moments of the features alone, got {estimator}; "
                 "Probe has the others"
             )
         self.task = task
@@ -108,7 +109,7 @@ class SynBenchScore(Metric):
                 f"only: expected one of {', '.join(names)}, got {only!r}{suggest(str(only), names)}"
             )
         self.only = only
-        self._scoring = Scoring(task, self.eps, self.thresholds, integral, average, "gaussian", backend)
+        self._scoring = Scoring(task, self.eps, self.thresholds, integral, average, estimator, backend)
         self._states = [f"moments_{number}" for number in range(len(task.scale_values))]
         empty = torch.zeros(2 + 2 * self.feature_dim + self.feature_dim**2, dtype=torch.float64)
         for name in self._states:
@@ -216,7 +217,7 @@ class SynBenchScore(Metric):
             try:
                 stats = _unpacked(getattr(self, name))
                 points.append(
-                    BUILT_IN["gaussian"].point(
+                    self._estimator.point(
                         stats, self._scoring.budgets, prior=self.task.prior, backend=self.backend
                     )
                 )

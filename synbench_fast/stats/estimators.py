@@ -68,7 +68,7 @@ class Sample:
 class Given:
     """What an estimator may use beside the moments.
 
-    sample: the training features themselves; only `gaussian` does without.
+    sample: the training features themselves; None where there are their moments alone.
     test: the test half, where `halves` is 2.
     prior: probability of class 1.
     sampled: for how many of the first budgets the point has influences; None for all.
@@ -95,12 +95,18 @@ class Estimator(ABC):
         moments: whether its classifiers take the sample's moments for the population's ("known"), or correct them for
             the sampling ("sampled"); see `robust_solve`.
         samples_per_feature: how many it is given per scale at least, where nobody says how many.
+        needs_features: whether it reads the features themselves, beside their moments.
+        assumes_gaussian: whether it takes the margins as Gaussian; then it has `excess` tell whether they are.
+        multiclass: whether it speaks of K classes, too; see `stats.multiclass`.
     """
 
     name: str
     halves: int = 1
     unbiased: bool = False
     corrected: bool = False
+    needs_features: bool = True
+    assumes_gaussian: bool = False
+    multiclass: bool = False
     moments: str = "known"
     samples_per_feature: int = 2
 
@@ -185,16 +191,18 @@ class _Scale:
 
 
 class _LeaveOneOut(Estimator):
-    """What the estimators that look at left-out samples share; `looks`: whether the point itself is made of them."""
+    """What the estimators that look at left-out samples share."""
 
     unbiased = True
     corrected = True
     moments = "sampled"
-    looks = True
+    multiclass = True
 
     def enqueue(self, stats: FeatureStats, eps: Sequence[float], given: Given) -> Callable[[], CurvePoint]:
-        if given.sample is None:
-            self._check_moments_alone()
+        if given.sample is None and self.needs_features:
+            raise SynbenchError(
+                f"estimator: expected the features themselves for {self.name}, got their moments alone"
+            )
         solve = start_solving(stats, eps, given.backend)
         budgets = torch.tensor(list(eps), dtype=torch.float64)
 
@@ -221,7 +229,7 @@ class _LeaveOneOut(Estimator):
             stats = feature_stats(half.x, half.y, backend=given.backend)
             if int(stats.count.min()) < 2:
                 return None
-            seen = replace(given, sample=half if self.looks else None)
+            seen = replace(given, sample=None if self.assumes_gaussian else half)
             scale = self._scale(start_solving(stats, eps, given.backend)(), stats, budgets, seen)
             halves.append(_certain(self._point(scale), scale))
         parts = []
@@ -243,11 +251,6 @@ class _LeaveOneOut(Estimator):
         found = counts(seen, left_out, solved.solution, stats, budgets, given.prior, corrected=self.corrected)
         return _Scale(budgets, solved, stats, given.prior, seen, found)
 
-    def _check_moments_alone(self) -> None:
-        raise SynbenchError(
-            f"estimator: expected the features themselves for {self.name}, got their moments alone"
-        )
-
     @abstractmethod
     def _point(self, scale: _Scale) -> CurvePoint:
         """The point of this scale, without its influences."""
@@ -261,10 +264,8 @@ class Gaussian(_LeaveOneOut):
     """
 
     name = "gaussian"
-    looks = False
-
-    def _check_moments_alone(self) -> None:
-        """The moments are enough."""
+    needs_features = False
+    assumes_gaussian = True
 
     def _point(self, scale: _Scale) -> CurvePoint:
         t, t_rob, joint = scale.closed
@@ -404,17 +405,18 @@ def _looked_at(estimator: _LeaveOneOut, scale: _Scale, sampled: int, sample: Sam
     k = gaussian.threshold_shift(gaussian.log_prior_offset(scale.prior), t_rob.square())
     by_gaussian = t_influence(seen, t) * gaussian.accuracy_slope(t, k, scale.prior)
     of_accuracy, of_reach, _ = found.influence
-    if not estimator.looks:
+    if estimator.assumes_gaussian:
         by_reach = torch.where(t > 0, gaussian.reach_slope(t, k, scale.prior), 0.0)
         influence = (by_gaussian, t_influence(seen, t) * by_reach)
     else:
         influence = (of_accuracy, of_reach)
     looked: dict[str, Any] = {
-        "influence": torch.stack([grouped(one[:, :sampled], sample.start) for one in influence]).numpy()
+        "assumes_gaussian": estimator.assumes_gaussian,
+        "influence": torch.stack([grouped(one[:, :sampled], sample.start) for one in influence]).numpy(),
     }
     if not estimator.corrected:
         return looked
-    if estimator.looks:
+    if not estimator.assumes_gaussian:
         undecided = torch.stack([found.undecided[0], torch.zeros_like(t), found.undecided[1]])
         looked |= {
             "correction": found.correction.reshape(-1).numpy(),

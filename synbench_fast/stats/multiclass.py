@@ -48,6 +48,7 @@ from synbench_fast.stats.discriminant import (
     in_deviations,
     left_out_distances,
 )
+from synbench_fast.stats.estimators import BUILT_IN, Estimator
 from synbench_fast.stats.gaussian_classes import (
     Design,
     Simulated,
@@ -58,11 +59,10 @@ from synbench_fast.stats.gaussian_classes import (
     simulated,
 )
 
-__all__ = ["MULTICLASS_ESTIMATORS", "multiclass"]
+__all__ = ["multiclass"]
 
 Array = NDArray[np.float64]
 
-MULTICLASS_ESTIMATORS = ("consistent", "gaussian", "counted")
 SEPARATED = 1e-4  # deviations; class means that are as far apart where nothing varies separate the classes without error
 FEWEST = 5  # samples of a class for an interval
 LEAST_RHO = 0.3  # 1 - F/(N - K): with less, the noise of the covariance is larger than the errors know
@@ -147,22 +147,23 @@ def _positive(gram: Array) -> Array:
     return np.asarray((vectors * np.maximum(values, 0)) @ vectors.T)
 
 
-def multiclass(x: Tensor, labels: Tensor, names: list[int], estimator: str) -> MulticlassResult:
+def multiclass(x: Tensor, labels: Tensor, names: list[int], estimator: Estimator) -> MulticlassResult:
     """Accuracies of K classes, see the module.
 
     Args:
         x: floating [N, F] features.
         labels: int64 [N] places of the labels in `names`.
         names: the K labels.
-        estimator: one of MULTICLASS_ESTIMATORS.
+        estimator: one that speaks of K classes.
 
     Raises:
         SynbenchError: another estimator, fewer than 2 samples of a class, too few samples for F, features that are
             constant within every class.
     """
-    if estimator not in MULTICLASS_ESTIMATORS:
+    if not estimator.multiclass:
+        known = [name for name, one in BUILT_IN.items() if one.multiclass]
         raise SynbenchError(
-            f"estimator: expected one of {list(MULTICLASS_ESTIMATORS)} for {len(names)} classes, got {estimator!r}"
+            f"estimator: expected one of {known} for {len(names)} classes, got {estimator.name!r}"
         )
     count = torch.bincount(labels, minlength=len(names))
     if int(count.min()) < 2:
@@ -192,7 +193,7 @@ def multiclass(x: Tensor, labels: Tensor, names: list[int], estimator: str) -> M
 
 
 def _result(
-    left: LeftOut, model: _Model, names: list[int], estimator: str, feature_dim: int
+    left: LeftOut, model: _Model, names: list[int], estimator: Estimator, feature_dim: int
 ) -> MulticlassResult:
     share, nearer = counted(left)
     design = model.design
@@ -203,7 +204,7 @@ def _result(
         _Kind.of_classes(float(share.mean()), luck.all_classes, model),
     )
     mean, every = (one.combined(estimator) for one in kinds)
-    warnings = [] if estimator == "counted" else _doubts(model, kinds)
+    warnings = _doubts(model, kinds) if estimator.corrected else []
     kept = math.nan if warnings else 1.0  # times an error or a bound: withheld ones are NaN
     rows = [
         PairAccuracy(
@@ -216,7 +217,7 @@ def _result(
     ]
     upper = np.triu_indices(design.classes, 1)
     return MulticlassResult(
-        estimator=estimator,
+        estimator=estimator.name,
         labels=names,
         samples=[int(one) for one in design.count],
         feature_dim=feature_dim,
@@ -303,12 +304,12 @@ class _Kind:
         wrong = (1 - ratio) * (self.population.value - self.trained.value)
         return abs(wrong) / math.hypot(self.luck, self.population.stderr)
 
-    def combined(self, estimator: str) -> _Value:
+    def combined(self, estimator: Estimator) -> _Value:
         """The estimate: the luck of the count, the noise of the model and that of the simulation are independent."""
-        model = self.trained if estimator == "counted" else self.population
-        if estimator == "gaussian":
+        model = self.population if estimator.corrected else self.trained
+        if estimator.assumes_gaussian:
             value, own = model.value, self.noise[1]
-        elif estimator == "counted":
+        elif not estimator.corrected:
             value, own = self.count, self.luck
         else:
             value = self.count + self.population.value - self.trained.value
@@ -382,7 +383,7 @@ class _Pairs:
     high: Array
 
 
-def _pairs(estimator: str, nearer: Array, luck: Array, model: _Model) -> _Pairs:
+def _pairs(estimator: Estimator, nearer: Array, luck: Array, model: _Model) -> _Pairs:
     """Every pair by itself; the bounds are those of `results.suite.combine` for the smallest of many.
 
     P bends where f is small, so that each bound takes P at its own end of the interval of f.
@@ -390,7 +391,7 @@ def _pairs(estimator: str, nearer: Array, luck: Array, model: _Model) -> _Pairs:
     number = model.design.classes * (model.design.classes - 1) // 2
     normal = NormalDist()
     one_sided, simultaneous = normal.inv_cdf(1 - 0.025), normal.inv_cdf(1 - 0.025 / number)
-    if estimator == "gaussian":
+    if estimator.assumes_gaussian:
         luck = np.zeros_like(luck)
 
     def trained(f: Array) -> Array:
@@ -398,11 +399,11 @@ def _pairs(estimator: str, nearer: Array, luck: Array, model: _Model) -> _Pairs:
         return np.asarray((both + both.T) / 2)
 
     count = (nearer + nearer.T) / 2
-    moves, design = trained if estimator == "counted" else pair_population, model.design
+    moves, design = pair_population if estimator.corrected else trained, model.design
     here = moves(model.f)
-    value = count if estimator == "counted" else here
-    if estimator == "consistent":
-        value = (count + here - trained(model.f)).clip(0, 1)
+    value = here
+    if not estimator.assumes_gaussian:
+        value = (count + here - trained(model.f)).clip(0, 1) if estimator.corrected else count
     low, high = design.bounds(model.f, one_sided)[0], design.bounds(model.f, simultaneous)[1]
     stderr = [np.asarray(moves(one) - here) for one in design.bounds(model.f, 1.0)]
     return _Pairs(

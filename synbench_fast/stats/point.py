@@ -47,6 +47,7 @@ class CurvePoint:
             noise where width does not bias them, and minus the bias that is left where that falls as 1/N.
         influence: [2, E', G] what groups of 16 consecutive samples did to accuracy and reach of the first E' budgets.
         excess, excess_stderr: [E'] counted accuracy minus that of Gaussian margins with the same t, and its error.
+        assumes_gaussian: whether `accuracy` is that of Gaussian margins, so that the excess is not in it.
     """
 
     eps: Array
@@ -78,13 +79,14 @@ class CurvePoint:
     influence: Array | None = None
     excess: Array | None = None
     excess_stderr: Array | None = None
+    assumes_gaussian: bool = False
 
     @property
     def counted_accuracy(self) -> Array:
-        """What was counted: of `consistent` before its correction, of `gaussian` in place of Gaussian margins."""
+        """What was counted: before a correction, and in place of margins that are taken as Gaussian."""
         if self.correction is not None:
             return np.asarray(self.accuracy - self.correction[: len(self.eps)])
-        if self.estimator == "gaussian" and self.excess is not None:
+        if self.assumes_gaussian and self.excess is not None:
             return np.asarray(self.accuracy[: len(self.excess)] + self.excess)
         return self.accuracy
 

@@ -29,6 +29,7 @@ from synbench_fast.checks import check_integer
 from synbench_fast.errors import SynbenchError
 from synbench_fast.results.codec import nan_field
 from synbench_fast.results.records import WITHHELD, Result
+from synbench_fast.stats.estimators import BUILT_IN
 from synbench_fast.studies.base import Report, Table, row_of
 from synbench_fast.studies.inheritance.intervals import t_quantile
 
@@ -316,8 +317,9 @@ def _notes(result: Result, eps: _Array, position: str, members: NDArray[np.bool_
         notes.append(f"no maximum inside: the score is largest at {eps[-1]:g}, the largest budget given")
     if members.all():
         notes.append("every budget is in the 95 % set: these samples do not tell where the maximum is")
-    if result.estimator == "gaussian" and result.task.prior == 0.5:
+    estimator = BUILT_IN.get(result.estimator)
+    if estimator is not None and estimator.assumes_gaussian and result.task.prior == 0.5:
         notes.append(
-            "with gaussian and a threshold of at least 0.5 the score rises with eps by sampling error only"
+            f"with {estimator.name} and a threshold of at least 0.5 the score rises with eps by sampling error only"
         )
     return notes
