@@ -1,8 +1,7 @@
 """Does anything that sees no data predict how small a change of an image turns a linear probe's answer?
 
-A linear discriminant (the package's: standardised features, pooled covariance, ridge 0.3) is fitted to images of K
-classes. For images that it did not see, `radii` finds a small change in l2 of the pixels in [0, 1] that turns a right
-answer wrong. Once with labelled images, which gives what is to be predicted: the share of images that are still right
+A linear discriminant is fitted to images of K classes. For images that it did not see, a small l2 change of the pixels is
+searched that turns a right answer wrong, as in `study robustness`. Once with labelled images, which gives what is to be predicted: the share of images that are still right
 within each radius, mean over the data sets of a half. And once with the classes of the structure score, drawn by the
 package: the same shares, the median radius, and the median first-order radius (margin / |gradient of the margin|), which
 costs one backward pass. Intervals as in `validity`.
@@ -22,6 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from synbench_fast.studies.robustness import LinearHead, smallest_change
 from synbench_fast.tasks.structure import STRUCTURE
 from zoo import Data, Entry
 from zoo.halves import HELD_OUT
@@ -33,82 +33,13 @@ Forward = Callable[[Tensor], Tensor]
 RADII = (0.1, 0.25, 0.5, 1.0)
 SETS = ("emoji", "fashion", "photographs", "stamps")  # two of each half, photographs and drawings
 TRAIN, TEST = 300, 48
-STEPS, HALVINGS = 8, 6
-
-
-class Discriminant:
-    """logits = x W' + b of features x [N, F]: -d_k / 2 up to a constant, see `stats.discriminant`."""
-
-    def __init__(self, x: Tensor, labels: Tensor, ridge: float = 0.3) -> None:
-        x = x.double()
-        self.deviation = x.std(0)
-        live = self.deviation > 1e-6 * x.abs().amax(0)
-        self.deviation[~live] = torch.inf
-        x = x / self.deviation
-        classes = int(labels.max()) + 1
-        means = torch.stack([x[labels == k].mean(0) for k in range(classes)])
-        centred = x - means[labels]
-        level = ridge * float(centred.square().sum()) / (len(x) - classes) / int(live.sum())
-        freedom = len(x) - classes
-        if x.shape[1] > len(
-            x
-        ):  # Woodbury: (level I + C'C / v)^-1 M' = (M' - C' (v level I + CC')^-1 C M') / level
-            inner = torch.linalg.solve(
-                centred @ centred.T + freedom * level * torch.eye(len(x)), centred @ means.T
-            )
-            weights = (means.T - centred.T @ inner).T / level
-        else:
-            covariance = centred.T @ centred / freedom + level * torch.eye(x.shape[1])
-            weights = torch.linalg.solve(covariance, means.T).T
-        self.weights, self.bias = weights.float(), (-(weights * means).sum(1) / 2).float()
-        self.deviation = self.deviation.float()
-
-    def __call__(self, features: Tensor) -> Tensor:
-        return (features / self.deviation) @ self.weights.T + self.bias
-
-
-def _margins(logits: Tensor, y: Tensor) -> Tensor:
-    """Logit of the own class less the largest other."""
-    own = logits.gather(1, y[:, None])
-    return own[:, 0] - logits.scatter(1, y[:, None], -torch.inf).amax(1)
-
-
-def radii(forward: Forward, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """Length of the smallest change found that turns each answer, [n] l2 of the pixels, and its first-order estimate.
-
-    Steps of margin / |gradient|^2 along the gradient of the margin (DeepFool with the runner-up, Moosavi-Dezfooli et al.
-    2016), at most 1 long each, then bisection between the image and where the answer first turned. 0 where the answer
-    is wrong to begin with, infinity where no change was found. Pixels may leave [0, 1].
-    """
-    moved, turned = x.clone(), torch.full((len(x),), False)
-    first = torch.zeros(len(x))
-    for step in range(STEPS + 1):
-        moved.requires_grad_()
-        margin = _margins(forward(moved), y)
-        (gradient,) = torch.autograd.grad(margin.sum(), moved)
-        margin, length = margin.detach(), gradient.flatten(1).norm(dim=1).clamp_min(1e-20)
-        if step == 0:
-            first = margin.clamp_min(0) / length
-        turned = turned | (margin <= 0)
-        by = torch.where(turned, torch.zeros_like(margin), (1.02 * margin / length).clamp(1e-4, 1.0)) / length
-        moved = (moved - by[:, None, None, None] * gradient).detach()
-        if bool(turned.all()):
-            break
-    low, high = torch.zeros(len(x)), torch.ones(len(x))
-    with torch.no_grad():
-        for _ in range(HALVINGS):
-            middle = (low + high) / 2
-            wrong = _margins(forward(x + middle[:, None, None, None] * (moved - x)), y) <= 0
-            low, high = torch.where(wrong, low, middle), torch.where(wrong, middle, high)
-    found = high * (moved - x).flatten(1).norm(dim=1)
-    return torch.where(turned, found, torch.full_like(found, math.inf)), first
 
 
 def _summary(module: Forward, train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor]) -> dict[str, Any]:
     with torch.no_grad():
         features = torch.cat([module(part).float() for part in train[0].split(50)])
-    head = Discriminant(features, train[1])
-    length, first = radii(lambda x: head(module(x).float()), *test)
+    head = LinearHead(features, train[1])
+    length, first = smallest_change(lambda x: head(module(x).float()), *test)
     right = first > 0
     return {
         "accuracy": float(right.float().mean()),

@@ -1,4 +1,4 @@
-"""`study NAME`: the group, and the studies that take scores alone: sensitivity, eps-star and pretrain."""
+"""`study NAME`: the group, and the studies without labelled data: sensitivity, eps-star, robustness and pretrain."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from synbench_fast.cli.parsing import (
     command,
     flag,
     integer,
+    norms,
     number,
     option,
     panel,
@@ -240,6 +241,64 @@ def _find_eps_star(spec: str, config: ScoreConfig, threshold: float, repeats: in
 
 
 @command(
+    short_help="Attack answers on drawn images through the encoder.",
+    examples=(
+        "synbench-fast study robustness timm:resnet18 timm:resnet34",
+        "synbench-fast study robustness builtin:conv --input-shape 3,32,32 --radii 0.25",
+    ),
+)
+@encoders_argument(
+    "ENCODER...", "Attack through these encoders.", "at least one encoder such as timm:resnet50"
+)
+@panel(
+    STUDY,
+    option(
+        "--radii",
+        norms(),
+        "Count the images that stay right within these l2 changes of 64 x 64 pixels in [0, 1].",
+        "0.1,0.25,0.5,1",
+    ),
+)
+@score_options("preset", "seed", "batch_size", *ENCODER, preset="quick", batch_size=64)
+@output_options("table", "json", "csv", out="Also write robustness.json and robustness.csv into DIR.")
+def robustness(
+    *, encoders: Sequence[str], radii: tuple[float, ...], config: ScoreConfig, output: Output
+) -> int:
+    """Find how far drawn images must change before answers turn: robustness to attacks, without data.
+
+    A linear discriminant is fitted to features of the structure score's images, and attacked through the encoder."""
+    if not radii:
+        raise UsageError("--radii: expected at least one radius, got 'none'")
+    _check_checkpoint(config, encoders)
+    folder = output.folder()
+    from synbench_fast.report.progress import Reporter
+    from synbench_fast.report.terminal import result_stream
+    from synbench_fast.studies.robustness import Robustness, measure_robustness
+
+    code, reports = 0, []
+    reporter = Reporter(sys.stderr, quiet=output.quiet)
+    with result_stream() as stream:
+        for spec in encoders:
+            try:
+                with reporter.encoder(spec) as advance:
+                    reports.append(measure_robustness(spec, config=config, radii=radii, progress=advance))
+            except Exception as error:
+                code = output.failed(spec, error)
+        if not reports:
+            return code
+        measured = [one.encoders[0] for one in reports]
+        line = Robustness.of(config, {"radii": radii}).command(*(one.encoder.spec for one in measured))
+        document = replace(reports[0], encoders=measured, command=line)
+        for one in document.encoders:
+            for warning in one.warnings:
+                say(f"warning: {one.encoder.spec}: {warning}")
+        deliver(stream, document, output)
+    if folder is not None:
+        document.save_all(folder, "robustness")
+    return code
+
+
+@command(
     short_help="Compare minimax pre-training with the mean loss.",
     examples=(
         "synbench-fast study pretrain --demo",
@@ -287,4 +346,4 @@ def pretrain(*, demo: bool, output: Output, **options: Any) -> None:
             print_report(stream, report)
 
 
-add(study, sensitivity, eps_star, pretrain)
+add(study, sensitivity, eps_star, robustness, pretrain)

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from synbench_fast.studies.eps_star import EpsStar, find_eps_star
     from synbench_fast.studies.inheritance import InheritanceReport, inherit
     from synbench_fast.studies.linear_probe import LinearProbeReport, robust_linear_probe
+    from synbench_fast.studies.robustness import RobustnessReport, measure_robustness
     from synbench_fast.studies.sensitivity import Sensitivity, measure_sensitivity
     from synbench_fast.studies.validity import ValidityReport, validate
 
@@ -17,10 +18,12 @@ __all__ = [
     "EpsStar",
     "InheritanceReport",
     "LinearProbeReport",
+    "RobustnessReport",
     "Sensitivity",
     "ValidityReport",
     "find_eps_star",
     "inherit",
+    "measure_robustness",
     "measure_sensitivity",
     "robust_linear_probe",
     "validate",
@@ -30,10 +33,12 @@ _HOMES = {
     "EpsStar": "eps_star",
     "InheritanceReport": "inheritance",
     "LinearProbeReport": "linear_probe",
+    "RobustnessReport": "robustness",
     "Sensitivity": "sensitivity",
     "ValidityReport": "validity",
     "find_eps_star": "eps_star",
     "inherit": "inheritance",
+    "measure_robustness": "robustness",
     "measure_sensitivity": "sensitivity",
     "robust_linear_probe": "linear_probe",
     "validate": "validity",

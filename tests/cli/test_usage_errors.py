@@ -266,7 +266,7 @@ def test_other_usage_errors() -> None:
     wrong = invoke("study", "linear-prob")
     assert (wrong.exit_code, wrong.stderr) == (
         2,
-        "error: command: expected one of sensitivity, eps-star, pretrain, linear-probe, validate, inherit, got 'linear-prob', did you mean linear-probe?\n",
+        "error: command: expected one of sensitivity, eps-star, robustness, pretrain, linear-probe, validate, inherit, got 'linear-prob', did you mean linear-probe?\n",
     )
     extra = invoke("ls", "a", "b")
     assert (extra.exit_code, extra.stderr) == (2, "error: arguments: expected no more, got 'b'\n")

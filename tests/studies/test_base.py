@@ -27,6 +27,7 @@ from synbench_fast.studies.cells import CellStore, Job, Unmeasurable, fill
 from synbench_fast.studies.inheritance.options import Inheritance
 from synbench_fast.studies.linear_probe.options import LinearProbe
 from synbench_fast.studies.page import write_page
+from synbench_fast.studies.robustness import Robustness
 from synbench_fast.studies.sensitivity.options import SensitivityStudy
 from synbench_fast.studies.validity.options import Validity
 
@@ -225,7 +226,7 @@ def test_isolated_puts_threads_and_settings_back() -> None:
     assert torch.get_default_dtype() == torch.float32
 
 
-@pytest.mark.parametrize("made", [SensitivityStudy, Inheritance, LinearProbe, Validity])
+@pytest.mark.parametrize("made", [SensitivityStudy, Inheritance, LinearProbe, Robustness, Validity])
 def test_commands_have_an_option_for_everything_that_their_study_prints(made: type[Study]) -> None:
     verb: Any = typer.main.get_command(app)
     for word in ("study", made.verb):

@@ -46,8 +46,10 @@ class _MarginLoss(nn.Module):
         return gain if self.reduction == "none" else gain.sum()
 
 
-def check_differentiable(logits: Callable[[Tensor], Tensor], x: Tensor, spec: str) -> None:
-    """SynbenchError unless torch can differentiate `logits` at the one input x [1, ...]."""
+def check_differentiable(
+    logits: Callable[[Tensor], Tensor], x: Tensor, spec: str, hint: str = "; --no-attack leaves them out"
+) -> None:
+    """SynbenchError unless torch can differentiate `logits` at the one input x [1, ...]; `hint` ends its line."""
     try:
         with torch.enable_grad():
             point = x.clone().requires_grad_(True)
@@ -55,7 +57,7 @@ def check_differentiable(logits: Callable[[Tensor], Tensor], x: Tensor, spec: st
     except (RuntimeError, NotImplementedError) as error:
         raise SynbenchError(
             f"encoder {spec}: expected one that torch can differentiate for the attacks, "
-            f"got {first_line(error)}; --no-attack leaves them out"
+            f"got {first_line(error)}{hint}"
         ) from None
 
 

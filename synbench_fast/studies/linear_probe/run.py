@@ -42,7 +42,7 @@ from synbench_fast.studies.linear_probe.solver import (
     standardiser,
 )
 
-__all__ = ["features_of", "pixels_to_features", "robust_linear_probe"]
+__all__ = ["features_of", "frozen", "pixels_to_features", "robust_linear_probe"]
 
 
 @described(LinearProbe.signature)
@@ -119,7 +119,7 @@ def _report(encoder: Any, data: Any, study: LinearProbe, progress: Progress) -> 
     seconds = bench.seconds
     seconds["load"] = time.perf_counter() - begun
     info = bench.loaded.info
-    with bench.loaded.scoring(), _frozen(bench.loaded.module):
+    with bench.loaded.scoring(), frozen(bench.loaded.module):
         forward = pixels_to_features(bench.loaded)
         train_f, test_f = _features(bench, forward)
         scaled = standardiser(train_f, study.standardise)
@@ -284,7 +284,7 @@ def _attack(bench: _Bench, correct: Tensor, logits: Callable[[Tensor], Tensor]) 
 
 
 @contextmanager
-def _frozen(module: nn.Module | None) -> Iterator[None]:
+def frozen(module: nn.Module | None) -> Iterator[None]:
     """Inside, gradients reach the input and no weight; the flags are put back."""
     if module is None:
         yield
