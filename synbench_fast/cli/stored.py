@@ -46,11 +46,16 @@ _DIR = argument(
 @command(
     short_help="Say which stored result is better.",
     examples=(
-        "synbench-fast compare results/resnet18.json results/resnet34.json",
-        "synbench-fast compare results/*.json --eps 0.2 --thresholds 0.7 --format csv",
+        "synbench-fast compare results",
+        "synbench-fast compare results/resnet18.json results/resnet34.json --eps 0.2 --format csv",
     ),
 )
-@argument("files", text("RESULT.json..."), "Compare these results of `run --out`.", many=True)
+@argument(
+    "places",
+    text("DIR|RESULT.json..."),
+    "Compare these results of `run --out`, or those in a folder.",
+    many=True,
+)
 @panel(
     "What is compared",
     option("--eps", numbers("E,..."), "Compare at these budgets; the default is all that every result has."),
@@ -65,22 +70,45 @@ _DIR = argument(
     ),
 )
 @output_options("table", "json", "csv", quiet=False, traceback=False)
-def compare(*, files: Sequence[str], output: Output, **wanted: Any) -> None:
-    """Say which stored result is better, with intervals and p-values."""
-    for one in files:
-        if os.path.isdir(one):
-            raise UsageError(
-                f"RESULT.json: expected files, got the directory {one!r}; its files are {one}/*.json"
-            )
-    if len(files) < 2:
-        raise UsageError(f"RESULT.json: expected at least two files to compare, got {len(files)}")
-    from synbench_fast.report.terminal import result_stream
-    from synbench_fast.results.records import Result
-    from synbench_fast.stats.compare import compare, print_comparison
+def compare(*, places: Sequence[str], output: Output, **wanted: Any) -> None:
+    """Say which stored result is better, with intervals and p-values, and which encoder to take.
 
+    Suites are compared task by task."""
+    from synbench_fast.report.collection import load_documents
+    from synbench_fast.report.terminal import result_stream
+    from synbench_fast.report.verdict import verdict
+    from synbench_fast.results.records import Result
+    from synbench_fast.results.suite import SuiteResult
+    from synbench_fast.stats.compare import compare, print_comparison, print_comparisons
+
+    if len(places) < 2 and not any(os.path.isdir(one) for one in places):
+        raise UsageError(f"RESULT.json: expected at least two results to compare, got {len(places)}")
+    found, problems = load_documents(places)
+    for problem in problems:
+        say(f"warning: {problem}")
+    if len(found) < 2:
+        raise UsageError(f"RESULT.json: expected at least two results to compare, got {len(found)}")
+    results = [one for one in found if isinstance(one, Result)]
+    suites = [one for one in found if isinstance(one, SuiteResult)]
+    if results and suites:
+        raise UsageError(
+            f"RESULT.json: expected results of one kind, got {len(results)} of single tasks and {len(suites)} of suites"
+        )
     wanted = {name: value for name, value in wanted.items() if value is not None}
     with result_stream() as stream:
-        print_comparison(stream, compare(*(Result.load(one) for one in files), **wanted), output.format)
+        if results:
+            print_comparison(stream, compare(*results, **wanted), output.format)
+        else:
+            tasks = suites[0].tasks
+            if any(one.tasks != tasks for one in suites):
+                raise UsageError("RESULT.json: expected suites of the same tasks, got others")
+            by_task = {
+                task: compare(*(one.results[place] for one in suites), **wanted)
+                for place, task in enumerate(tasks)
+            }
+            print_comparisons(stream, by_task, output.format)
+        for line in verdict(found) if output.format == "table" else ():
+            stream.write(f"{line}\n")
 
 
 @command(

@@ -19,7 +19,17 @@ from synbench_fast.results.files import check_own, read_text
 from synbench_fast.results.records import SCHEMA, Result, TaskRecord
 from synbench_fast.results.suite import SUITE_SCHEMA, SuiteResult
 
-__all__ = ["Board", "Collection", "Failure", "Item", "boards", "collect", "load_results", "no_collection"]
+__all__ = [
+    "Board",
+    "Collection",
+    "Failure",
+    "Item",
+    "boards",
+    "collect",
+    "load_documents",
+    "load_results",
+    "no_collection",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,6 +163,23 @@ def load_results(folder: str | Path, failures: Iterable[Failure] = ()) -> Collec
             f"{problems[0]}"
         )
     return Collection(folder=str(folder), items=items, failures=found, problems=problems)
+
+
+def load_documents(places: Sequence[str]) -> tuple[list[Result | SuiteResult], list[str]]:
+    """Results and suites of these files, and of `load_results` of these folders; a line for every file in them that is neither.
+
+    Raises:
+        SynbenchError: a file that is neither, a folder without any.
+    """
+    found, problems = [], []
+    for place in places:
+        if os.path.isdir(place):
+            collection = load_results(place)
+            found += [one.document for one in collection.items]
+            problems += collection.problems
+        else:
+            found.append(_item(place, False).document)
+    return found, problems
 
 
 def _item(path: str, store: bool) -> Item:

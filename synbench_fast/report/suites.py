@@ -9,7 +9,8 @@ from dataclasses import replace
 from typing import TextIO
 
 from synbench_fast.printable import named_cells, print_table, printable
-from synbench_fast.report.terminal import by_structure, structure_cell, structure_notes, structure_of
+from synbench_fast.report.terminal import largest_first, structure_cell, structure_notes, structure_of
+from synbench_fast.report.verdict import verdict
 from synbench_fast.results.records import CSV_COLUMNS, with_error
 from synbench_fast.results.suite import SUITE_COLUMNS, SuiteResult, SuiteScore
 
@@ -71,7 +72,7 @@ class _Table(SuiteSink):
         if not self._suites:
             return
         scored = any(one.results[0].structure is not None for one in self._suites)
-        suites = by_structure(
+        suites = largest_first(
             self._suites, lambda one: structure_of(one.results[0]) if scored else one.family_mean[0]
         )
         firsts = [one.results[0] for one in suites]
@@ -86,7 +87,7 @@ class _Table(SuiteSink):
             for name, structure, scores in _rows(suite, shown, scored):
                 rows.append([suite.encoder.title, name, *([structure] if structured else []), *scores])
         print_table(self._stream, columns, rows, left=2)
-        for line in structure_notes(firsts, True) if scored else ():
+        for line in structure_notes(firsts) if scored else ():
             self._stream.write(line + "\n")
         if any(one.families for one in suites):
             self._stream.write(
@@ -99,6 +100,8 @@ class _Table(SuiteSink):
             f"score{above}, ± one standard error, worst with its 95 % interval; suite {printable(suites[0].suite)}, "
             f"{first.estimator}, {task.size()}, {first.cost.dtype} on {first.cost.device}\n"
         )
+        for line in verdict(suites):
+            self._stream.write(line + "\n")
         self._stream.flush()
 
 

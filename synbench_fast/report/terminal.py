@@ -11,18 +11,18 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout, suppress
 from dataclasses import replace
-from itertools import pairwise
 from typing import Any, Protocol, TextIO, TypeVar
 
 from synbench_fast.errors import SynbenchError
 from synbench_fast.printable import PrintableStream, named_cells, print_table, printable
+from synbench_fast.report.verdict import verdict
 from synbench_fast.results.records import CSV_COLUMNS, Result, with_error
 from synbench_fast.runtime.messages import NO_ROOM
 
 __all__ = [
     "FORMATS",
     "Sink",
-    "by_structure",
+    "largest_first",
     "result_stream",
     "sink",
     "structure_cell",
@@ -141,12 +141,14 @@ class _Table:
     def close(self) -> None:
         if not self._results:
             return
-        if self._ordered:
-            self._results = by_structure(self._results, structure_of)
         first = self._results[0]
         thresholds = first.thresholds if self._every_threshold else [min(first.thresholds)]
         shown = [(eps, threshold) for eps in first.eps for threshold in thresholds]
         structured = any(one.structure is not None for one in self._results)
+        if self._ordered:
+            self._results = largest_first(
+                self._results, structure_of if structured else lambda one: one.score(*shown[0]).score
+            )
         columns = ["encoder", *(["structure"] if structured else []), "F", "parameters"]
         columns += [f"score eps={e:g}" + (f" a={a:g}" if len(thresholds) > 1 else "") for e, a in shown]
         columns += ["robust area", "of raw", "images/s"]
@@ -167,7 +169,7 @@ class _Table:
                 ]
             )
         print_table(self._stream, columns, rows, left=1)
-        for line in structure_notes(self._results, self._ordered) if structured else ():
+        for line in structure_notes(self._results) if structured else ():
             self._stream.write(line + "\n")
         above = "" if len(thresholds) > 1 else f" above accuracy {thresholds[0]:g}"
         drawn = [count for one in self._results for count in one.task.samples]
@@ -180,14 +182,16 @@ class _Table:
             for check in one.arithmetic.checks:
                 if check.used:
                     self._stream.write(printable(f"{one.encoder.title}: {check.summary()}") + "\n")
+        for line in verdict(self._results):
+            self._stream.write(line + "\n")
         self._stream.flush()
 
 
 _Scored = TypeVar("_Scored")
 
 
-def by_structure(scored: Sequence[_Scored], score: Callable[[_Scored], float]) -> list[_Scored]:
-    """The largest structure score first, as `score` gives it; what has none, NaN, comes last, as it came."""
+def largest_first(scored: Sequence[_Scored], score: Callable[[_Scored], float]) -> list[_Scored]:
+    """The largest score first; what has none, NaN, comes last, as it came."""
 
     def key(one: _Scored) -> float:
         found = score(one)
@@ -207,18 +211,13 @@ def structure_cell(result: Result) -> str:
     return "-" if found is None else with_error(found.score, found.stderr)
 
 
-def structure_notes(results: Sequence[Result], ordered: bool) -> list[str]:
-    """Lines under a table: what the column `structure` is, whether its intervals overlap, and who has none and why."""
+def structure_notes(results: Sequence[Result]) -> list[str]:
+    """Lines under a table: what the column `structure` is, and who has none and why."""
     found = [one.structure for one in results if one.structure is not None]
     images = max((one.images for one in found), default=0)
     lines = [
         f"structure: classes that no linear map of the pixels separates, 0 chance, 1 no error; {images} images"
     ]
-    if ordered and len(found) > 1:
-        overlapping = sum(not one.ci95_low > other.ci95_high for one, other in pairwise(found))
-        lines.append(
-            f"ordered by structure; neighbouring 95 % intervals overlap in {overlapping} of {len(found) - 1} cases"
-        )
     for one in results:
         if one.structure is None:
             lines.append(printable(f"structure: {one.encoder.title} has none: {one.structure_missing}"))

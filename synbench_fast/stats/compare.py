@@ -17,7 +17,8 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Sequence
+import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import combinations
 from typing import Any, TextIO
@@ -27,7 +28,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from synbench_fast.checks import as_numbers
 from synbench_fast.errors import SynbenchError
-from synbench_fast.printable import named_cells, print_json, print_table
+from synbench_fast.printable import named_cells, print_json, print_table, printable
 from synbench_fast.results.records import CONFIDENCE_95, NON_GAUSSIAN, WITHHELD, Influence, Result, with_error
 
 __all__ = [
@@ -42,6 +43,7 @@ __all__ = [
     "freedom",
     "narrowed",
     "print_comparison",
+    "print_comparisons",
     "standings",
     "unit_rows",
     "widened",
@@ -192,7 +194,10 @@ def _at(
         gap = scores[i] - scores[j]
         z = abs(gap) / error if error > 0 else (0.0 if gap == 0 else math.inf)
         normal, reach = narrowed(z, degrees[i, j]), widened(quantile, degrees[i, j])
-        p_value = math.erfc(normal / math.sqrt(2)) if alone else float(np.mean(largest >= normal))
+        # Of draws as large as the difference, it is one itself: no p-value is 0.
+        p_value = max(math.erfc(normal / math.sqrt(2)), sys.float_info.min)
+        if not alone:
+            p_value = float(1 + np.sum(largest >= normal)) / (1 + DRAWS)
         lacking = [f"{WITHHELD} of {names[k]}: {reasons[k]}" for k in (i, j) if reasons[k]]
         tie = not lacking and z <= reach
         better[i, j], better[j, i] = (not (tie or lacking) and sign * gap > 0 for sign in (1, -1))
@@ -443,16 +448,35 @@ def _largest(covariance: Array, pairs: Sequence[tuple[int, int]], stderr: Array)
     return largest
 
 
+def print_comparisons(stream: TextIO, found: Mapping[str, Comparison], kind: str) -> None:
+    """Comparisons by task, those of tables and rows each with its name."""
+    if kind == "json":
+        print_json(stream, {task: one.to_dict() for task, one in found.items()})
+    elif kind == "csv":
+        _write_rows(
+            stream,
+            [{"task": task, **row} for task, one in found.items() for row in one.to_dict()["differences"]],
+        )
+    else:
+        for task, one in found.items():
+            stream.write(f"task {printable(task)}\n")
+            print_comparison(stream, one, kind)
+            stream.write("\n")
+
+
+def _write_rows(stream: TextIO, rows: Sequence[dict[str, Any]]) -> None:
+    writer = csv.DictWriter(stream, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(named_cells(one) for one in rows)
+
+
 def print_comparison(stream: TextIO, comparison: Comparison, kind: str) -> None:
     """Differences of pairs; of more than two encoders as a table also the ranking, which comes first."""
     if kind == "json":
         print_json(stream, comparison.to_dict())
         return
     if kind == "csv":
-        rows = [named_cells(one) for one in comparison.to_dict()["differences"]]
-        writer = csv.DictWriter(stream, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+        _write_rows(stream, comparison.to_dict()["differences"])
         return
     if len({one.encoder for one in comparison.ranking}) > 2:
         print_table(
@@ -483,7 +507,7 @@ def print_comparison(stream: TextIO, comparison: Comparison, kind: str) -> None:
                 f"{one.first} - {one.second}",
                 f"{one.difference:+.4f}"
                 + ("" if one.withheld else f" ({one.ci95_low:+.4f} to {one.ci95_high:+.4f})"),
-                "" if one.withheld else f"{one.p_value:.2g}",
+                "" if one.withheld else "<1e-15" if one.p_value < 1e-15 else f"{one.p_value:.2g}",
                 one.verdict,
             ]
             for one in comparison.differences

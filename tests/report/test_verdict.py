@@ -1,0 +1,149 @@
+"""The sentences that say which encoder to take: what they are made of, how often they are right, and how they read."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from report_cases import structured, suite
+from result_example import example
+
+import synbench_fast as sb
+from synbench_fast.cli.main import main
+from synbench_fast.report.verdict import Measure, _independent, judge, verdict
+from synbench_fast.results.records import Result
+
+
+def measure(values: list[float], stderr: list[float], **more: Any) -> Measure:
+    return Measure(name="score", values=values, reach=_independent(stderr), **more)
+
+
+def test_what_is_tied_and_what_would_separate_it() -> None:
+    found = judge(measure([0.5, 0.2, 0.48], [0.01, 0.01, 0.02]))
+    assert found is not None and (found.best, found.tied, found.nearest) == (0, [2], 2)
+    quantile = 2.3877  # Sidak's of three pairs: Phi^-1((1 + 0.95^(1/3)) / 2)
+    assert found.times == pytest.approx((quantile * math.hypot(0.01, 0.02) / 0.02) ** 2, rel=1e-4)
+    # With as many images the difference is as large as its reach.
+    again = judge(
+        measure([0.5, 0.2, 0.48], [0.01 / found.times**0.5, 0.01, 0.02 / found.times**0.5 * (1 - 1e-9)])
+    )
+    assert again is not None and again.tied == []
+
+
+def test_values_that_are_not_known_take_no_part() -> None:
+    assert judge(measure([0.5, math.nan], [0.1, 0.1])) is None
+    assert judge(measure([0.5, 0.1], [0.1, math.nan])) is None
+    found = judge(measure([math.nan, 0.5, 0.1], [0.1, 0.01, 0.01]))
+    assert found is not None and (found.best, found.tied) == (1, [])
+    equal = judge(measure([0.5, 0.5], [0.0, 0.0]))
+    assert equal is not None and equal.tied == [1] and equal.times == math.inf
+
+
+def test_equal_encoders_are_told_apart_in_at_most_five_per_cent() -> None:
+    rng = np.random.default_rng(0)
+    wrong = 0
+    for _ in range(2000):
+        errors = rng.uniform(0.5, 2, 6)
+        found = judge(measure((errors * rng.standard_normal(6)).tolist(), errors.tolist()))
+        assert found is not None
+        wrong += len(found.tied) < 5
+    # Of all differences with the largest value; 5 % of 2000 and three standard errors of the count.
+    assert wrong <= 100 + 3 * math.sqrt(95)
+
+
+def lines(*scores: tuple[str, float], stderr: float = 0.01) -> list[str]:
+    return verdict([structured(example(name), score, stderr) for name, score in scores])
+
+
+def test_sentences_of_structure_scores() -> None:
+    assert verdict([structured(example("a:a"), 0.5)]) == []
+    first, *_ = lines(("a:a", 0.1), ("a:b", 0.5), ("a:c", 0.3))
+    assert first == "verdict: take a:b: its structure score is the largest, with 95 % confidence"
+    first, second, *_ = lines(("a:a", 0.1), ("a:b", 0.5), ("a:c", 0.48))
+    assert (
+        first == "verdict: take a:b or a:c: their structure scores cannot be told apart with 95 % confidence"
+    )
+    assert second.startswith("if the difference is real, about ") and second.endswith(
+        " would separate a:b and a:c"
+    )
+    _, second, *_ = lines(("a:a", 0.5), ("a:b", 0.4999))
+    assert second == "more images would hardly separate a:a and a:b"
+    first, *_ = lines(*((f"a:{k}", 0.5) for k in range(7)))
+    assert first.startswith("verdict: take a:0, a:1, a:2 or 4 more: their")
+    first, *_ = lines(("a:a", 0.04), ("a:b", 0.01))  # 0.04 - 1.96 x 0.01 is no more than pixels may have
+    assert first == "verdict: none, because no structure score is clearly above the 0.025 that pixels reach"
+
+
+def with_scores(name: str, value: float, structure: float) -> Result:
+    one = structured(example(name), structure)
+    return dataclasses.replace(one, scores=[dataclasses.replace(at, score=value) for at in one.scores])
+
+
+def test_a_number_that_puts_another_one_first_is_named() -> None:
+    high, low = with_scores("a:a", 0.9, 0.1), with_scores("a:b", 0.1, 0.5)
+    *_, last = verdict([high, low])
+    assert last.startswith("but score eps=0") and last.endswith(" a:a first")
+    assert not any(
+        "but" in line for line in verdict([with_scores("a:a", 0.1, 0.1), with_scores("a:b", 0.9, 0.5)])
+    )
+    assert not any("but" in line for line in verdict([high, with_scores("a:b", 0.9, 0.5)]))  # the same
+
+
+def test_without_structure_scores_the_first_score_decides_as_compare_does() -> None:
+    """Scores of the same samples are closer than their own errors say, and only `compare` knows."""
+    options: dict[str, Any] = {
+        "input_shape": (24,),
+        "scales": 6,
+        "samples": 256,
+        "eps": (0.0, 0.2),
+        "device": "cpu",
+    }
+    one = sb.score("builtin:linear?dim=12", **options)
+    two = sb.score("builtin:linear?dim=20", **options)
+    (difference,) = sb.compare(one, two, eps=0.0).differences
+    first, *_ = verdict([one, two])
+    assert ("cannot be told apart" in first) == difference.tie and "score eps=0" in first
+    assert verdict([one, dataclasses.replace(one)])[0].startswith("verdict: take ")
+
+
+def test_who_has_none_and_other_shapes_are_named() -> None:
+    vector = example("a:v")
+    vector = dataclasses.replace(vector, task=dataclasses.replace(vector.task, shape=(24,)))
+    found = verdict([structured(example("a:a"), 0.5), structured(example("a:b"), 0.1), vector])
+    assert "not compared, because there is no structure score: a:v" in found
+    assert "input shapes differ: give all encoders one --input-shape to compare them" in found
+
+
+def test_compare_takes_folders_and_suites(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    single, suites = tmp_path / "single", tmp_path / "suites"
+    single.mkdir(), suites.mkdir()
+    for number, score in enumerate((0.1, 0.5)):
+        with_scores(f"a:{number}", 0.3 + score, score).save(single / f"{number}.json")
+        suite(f"a:{number}", score).save(suites / f"{number}.json")
+    assert main(["compare", str(single), "--unpaired"]) == 0
+    out = capsys.readouterr().out.splitlines()
+    assert out[-1] == "verdict: take a:1: its structure score is the largest, with 95 % confidence"
+    assert main(["compare", *map(str, sorted(single.glob("*.json"))), "--unpaired", "--format", "json"]) == 0
+    assert json.loads(capsys.readouterr().out)["differences"]
+    assert main(["compare", "--unpaired", str(suites)]) == 0
+    out = capsys.readouterr().out.splitlines()
+    tasks = suite().tasks
+    assert [line for line in out if line.startswith("task ")] == [f"task {name}" for name in tasks]
+    assert out[-1].startswith(
+        "verdict: take a:0: its mean"
+    )  # the made-up suite has less score with a larger shift
+    assert main(["compare", "--unpaired", str(suites), "--format", "csv"]) == 0
+    header, *rows = capsys.readouterr().out.splitlines()
+    assert header.startswith("task,eps,threshold,first,second") and len(rows) % len(tasks) == 0
+    assert main(["compare", "--unpaired", str(suites), "--format", "json"]) == 0
+    assert list(json.loads(capsys.readouterr().out)) == tasks
+    assert main(["compare", "--unpaired", str(suites), str(single)]) == 2
+    assert "expected results of one kind, got 2 of single tasks and 2 of suites" in capsys.readouterr().err
+    (single / "0.json").unlink()
+    assert main(["compare", str(single)]) == 2
+    assert "expected at least two results to compare, got 1" in capsys.readouterr().err
