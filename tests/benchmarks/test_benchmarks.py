@@ -23,6 +23,8 @@ import torch
 from emulation import Emulator
 from harness import Case, measure
 
+from synbench_fast.tasks.families import FAMILIES
+
 
 def case(error: float = 0.0, **changes: Any) -> Case:
     def forbidden() -> float:
@@ -91,12 +93,14 @@ def test_every_gpu_case_runs_small_on_an_emulated_device(emulator: Emulator) -> 
         cases_cuda.moments(cpu, 100, 20),
         cases_cuda.solving(cpu, 20),
         cases_cuda.after_features(cpu, 3, 300, 20),
+        *(cases_cuda.family_images(cpu, name, 2, 20, backend="cuda") for name in FAMILIES),
+        cases_cuda.classes_of(cpu, 4, 8, 10),
     ):
         error, tolerance = one.parity()
         assert error <= tolerance, (one.note, error)
         one.ours()
         one.baseline()
-    assert "score_sweep_total_kernel" in emulator.launched
+    assert {"score_sweep_total_kernel", "render_paint_kernel", "render_mix_kernel"} <= set(emulator.launched)
 
 
 def test_whole_gpu_runs_compare_features_first(monkeypatch: pytest.MonkeyPatch) -> None:
