@@ -1,6 +1,7 @@
 """The `renderers` on an NVIDIA GPU: the bits of the compiled core, enqueued without waiting for the device.
 
-What a renderer is told comes from NumPy and is copied to the device, a few kilobytes per image; images stay there.
+What a renderer is told comes from NumPy and is copied to the device: a few kilobytes per image, and what all images of a
+class share, which has about the size of one image. The images stay on the device.
 """
 
 from __future__ import annotations
