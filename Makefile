@@ -66,9 +66,9 @@ wheel: $(PACKAGING)/.done
 hooks: $(VENV)/.dev
 	$(BIN)/pre-commit install
 
-# GPU tests and benchmarks with the packages that PYTHON already has, no network.
+# GPU tests and benchmarks with the packages that PYTHON already has, no network; DEVICE has options, such as --plan.
 device:
-	$(PYTHON) benchmarks/device.py
+	$(PYTHON) benchmarks/device.py $(DEVICE)
 
 # The C++ core under address, undefined behaviour and thread sanitizers; needs GCC.
 sanitize: $(VENV)/.test

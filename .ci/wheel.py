@@ -130,6 +130,8 @@ def check_wheel(wheel: Path) -> None:
         "synbench_fast/py.typed",
         "synbench_fast/_core.pyi",
         "synbench_fast/_kernels/cuda_kernels.cu",
+        "synbench_fast/_kernels/exact_kernels.cu",
+        "synbench_fast/_kernels/families/stroke.hpp",
         "synbench_fast/_benchmarks/run.py",
         "synbench_fast/integrations/lm_eval_tasks/synbench.yaml",
     }

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,11 +15,15 @@ from torch import Tensor, nn
 
 from synbench_fast.encoders import load_encoder
 from synbench_fast.engine.score import score
+from synbench_fast.engine.structure import BATCH, structure_score
 from synbench_fast.ops.feature_stats import feature_stats
 from synbench_fast.ops.robust_solve import Enqueued, enqueue
 from synbench_fast.ops.sample_mixture import Mixture, sample_mixture
 from synbench_fast.ops.score_auc import score_auc
 from synbench_fast.ops.score_sweep import score_sweep
+from synbench_fast.stats.discriminant import class_accuracy
+from synbench_fast.tasks.families import FAMILIES
+from synbench_fast.tasks.structure import STRUCTURE
 
 Run = Callable[[], Any]
 GPU = torch.device("cuda")
@@ -372,6 +378,98 @@ def seconds_of(model: str, limit: float, repeat: int = 3, **options: Any) -> Cas
     )
 
 
+# Microseconds per image, predicted for an H200: NumPy's part as measured on a CPU, and 8 for launches and copies. The kernels
+# run beside it, 1 us for strokes and views and 6 us for transforms by their instructions and bytes.
+PREDICTED = {
+    "texture": 14, "shift": 18, "shapes": 26, "instances": 17, "relations": 24, "count": 23, "symmetry": 30,
+}  # fmt: skip
+
+
+def family_images(
+    device: torch.device, name: str, count: int = 26, side: int = 224, *, backend: str = "auto"
+) -> Case:
+    """Images of one class, as many as a block of the structure score has, beside an encoder of 1 ms per image."""
+    drawn, shape, repeat = FAMILIES[name](), (3, side, side), 8
+    out = torch.empty((count, *shape), device=device)
+
+    def run() -> None:
+        drawn.draw(shape, 0, 1, 0, count, out, device=device, backend=backend)
+
+    def ours() -> float:
+        """By the host's clock, which sees what NumPy computes; several calls, so that they overlap as in a run."""
+        begun = time.perf_counter()
+        for _ in range(repeat):
+            run()
+        wait(device)
+        return (time.perf_counter() - begun) / repeat
+
+    def parity() -> tuple[float, float]:
+        run()
+        return float((out.cpu() - drawn.draw(shape, 0, 1, 0, count)).abs().max()), 0.0
+
+    return Case(
+        unit="image",
+        work=count,
+        parity=parity,
+        ours=ours,
+        baseline=lambda: count * 1e-3,
+        baseline_name="an encoder of 1 ms per image",
+        target=0.05,
+        kind="at_most",
+        note=f"{count} x 3x{side}x{side}, the bits of the CPU; {PREDICTED[name]} us per image predicted",
+    )
+
+
+def classes_of(device: torch.device, classes: int = 20, each: int = 26, f: int = 768) -> Case:
+    """The discriminant of a block of the structure score where its features are, against a copy to the CPU."""
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(classes).repeat_interleave(each)
+    x = (
+        torch.randn(len(labels), f, generator=generator)
+        + torch.randn(classes, f, generator=generator)[labels]
+    )
+    there, own = x.to(device), labels.to(device)
+
+    def parity() -> tuple[float, float]:
+        one, two = class_accuracy(there, own), class_accuracy(x, labels)
+        return abs(one.accuracy - two.accuracy) + abs(one.stderr - two.stderr), 1e-9
+
+    return Case(
+        unit="block",
+        work=1,
+        parity=parity,
+        ours=lambda: class_accuracy(there, own),
+        baseline=lambda: class_accuracy(there.cpu(), labels),
+        baseline_name="a copy of the features, and the discriminant on the CPU",
+        repeat=5,
+        note=f"K={classes}, {each} samples each, F={f}",
+    )
+
+
+def structure_run(model: str, target: float) -> Case:
+    """The whole structure score at `standard` beside its forward passes alone."""
+    options: dict[str, Any] = {"random_init": True, "preset": "standard", "device": "cuda", "dtype": "bf16"}
+    encoder = load_encoder(model, random_init=True, device=GPU, dtype=torch.bfloat16)
+    x = torch.randn(BATCH, *encoder.info.input_shape, device=GPU).bfloat16()
+    return Case(
+        unit="image",
+        work=STRUCTURE.size("standard"),
+        parity=lambda: forward_parity(model),
+        ours=lambda: structure_score(model, **options).seconds,
+        baseline=lambda: forward_seconds(encoder.module, x, STRUCTURE.size("standard")),
+        baseline_name="bf16 forward passes alone on resident data, same batch size",
+        target=target,
+        kind="at_most",
+        repeat=2,
+        note="loading left out",
+    )
+
+
+def wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
 def cases() -> dict[str, Callable[[], Case]]:
     """Cases of the first GPU by name; none where there is none."""
     if not torch.cuda.is_available():
@@ -385,6 +483,9 @@ def cases() -> dict[str, Callable[[], Case]]:
         "cuda/robust_solve[F=768]": lambda: solving(GPU, 768),
         "cuda/robust_solve[F=2048]": lambda: solving(GPU, 2048),
         "cuda/after_features[S=49,N=2048,F=768]": lambda: after_features(GPU),
+        **{f"cuda/images[{name}]": partial(family_images, GPU, name) for name in FAMILIES},
+        "cuda/classes[K=20,n=26,F=768]": lambda: classes_of(GPU),
+        "cuda/structure[ViT-B/16]": lambda: structure_run(vit, 1.15),
         "cuda/of_peak[ViT-B/16]": lambda: of_peak(vit),
         "cuda/seconds[ViT-B/16,quick]": lambda: seconds_of(vit, 3.0, preset="quick"),
         "cuda/seconds[ViT-B/16,published]": lambda: seconds_of(

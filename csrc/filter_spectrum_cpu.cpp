@@ -8,6 +8,7 @@
 #include <numbers>
 #include <utility>
 
+#include "butterflies.hpp"
 #include "parallel.hpp"
 #include "sample_mixture.hpp"
 #include "simd.hpp"
@@ -95,16 +96,17 @@ Axis make_axis(i64 n) {
 template <class T>
 SYNBENCH_INLINE void radix2(const Planes<T>& x, const Planes<T>& y, const Stage& stage, i64 stride) {
   for (i64 p = 0; p < stage.parts; ++p) {
-    const float wr = stage.re[2 * p + 1], wi = stage.im[2 * p + 1];
+    const float w[2] = {1.0f, stage.re[2 * p + 1]}, v[2] = {0.0f, stage.im[2 * p + 1]};
     const i64 in0 = stride * p, in1 = stride * (p + stage.parts), out0 = stride * 2 * p, out1 = out0 + stride;
     const T* __restrict ar = x.re + in0, * __restrict ai = x.im + in0, * __restrict br = x.re + in1, * __restrict bi = x.im + in1;
     T* __restrict cr = y.re + out0, * __restrict ci = y.im + out0, * __restrict dr = y.re + out1, * __restrict di = y.im + out1;
     for (i64 q = 0; q < stride; ++q) {
-      const T r = ar[q] - br[q], i = ai[q] - bi[q];
-      cr[q] = ar[q] + br[q];
-      ci[q] = ai[q] + bi[q];
-      dr[q] = r * wr - i * wi;
-      di[q] = r * wi + i * wr;
+      Complex<T> c, d;
+      butterfly2(Complex<T>{ar[q], ai[q]}, Complex<T>{br[q], bi[q]}, w, v, c, d);
+      cr[q] = c.re;
+      ci[q] = c.im;
+      dr[q] = d.re;
+      di[q] = d.im;
     }
   }
 }
@@ -112,25 +114,20 @@ SYNBENCH_INLINE void radix2(const Planes<T>& x, const Planes<T>& y, const Stage&
 template <class T>
 SYNBENCH_INLINE void radix4(const Planes<T>& x, const Planes<T>& y, const Stage& stage, i64 stride) {
   for (i64 p = 0; p < stage.parts; ++p) {
-    const float *w = stage.re.data() + 4 * p, *v = stage.im.data() + 4 * p;
-    const float w1 = w[1], v1 = v[1], w2 = w[2], v2 = v[2], w3 = w[3], v3 = v[3];
+    const float *from_re = stage.re.data() + 4 * p, *from_im = stage.im.data() + 4 * p;
+    const float w[4] = {from_re[0], from_re[1], from_re[2], from_re[3]};
+    const float v[4] = {from_im[0], from_im[1], from_im[2], from_im[3]};
     const i64 in = stride * p, step = stride * stage.parts, out = stride * 4 * p;
     const T* __restrict xr = x.re + in, * __restrict xi = x.im + in;
     T* __restrict yr = y.re + out, * __restrict yi = y.im + out;
     for (i64 q = 0; q < stride; ++q) {
-      const T sr = xr[q] + xr[q + 2 * step], si = xi[q] + xi[q + 2 * step];
-      const T tr = xr[q] - xr[q + 2 * step], ti = xi[q] - xi[q + 2 * step];
-      const T ur = xr[q + step] + xr[q + 3 * step], ui = xi[q + step] + xi[q + 3 * step];
-      const T zr = xr[q + step] - xr[q + 3 * step], zi = xi[q + step] - xi[q + 3 * step];
-      yr[q] = sr + ur;
-      yi[q] = si + ui;
-      const T ar = tr + zi, ai = ti - zr, br = sr - ur, bi = si - ui, cr = tr - zi, ci = ti + zr;
-      yr[q + stride] = ar * w1 - ai * v1;
-      yi[q + stride] = ar * v1 + ai * w1;
-      yr[q + 2 * stride] = br * w2 - bi * v2;
-      yi[q + 2 * stride] = br * v2 + bi * w2;
-      yr[q + 3 * stride] = cr * w3 - ci * v3;
-      yi[q + 3 * stride] = cr * v3 + ci * w3;
+      Complex<T> x4[4], y4[4];
+      for (int j = 0; j < 4; ++j) x4[j] = {xr[q + j * step], xi[q + j * step]};
+      butterfly4(x4, w, v, y4);
+      for (int j = 0; j < 4; ++j) {
+        yr[q + j * stride] = y4[j].re;
+        yi[q + j * stride] = y4[j].im;
+      }
     }
   }
 }
@@ -157,8 +154,9 @@ SYNBENCH_INLINE void any_radix(const Planes<T>& x, const Planes<T>& y, const Sta
           power += power + k < radix ? k : k - radix;
           const float ur = root_re[power], ui = root_im[power];
           for (i64 q = 0; q < count; ++q) {
-            r[q] += xr[q + j * step] * ur - xi[q + j * step] * ui;
-            i[q] += xr[q + j * step] * ui + xi[q + j * step] * ur;
+            const Complex<T> part = times(Complex<T>{xr[q + j * step], xi[q + j * step]}, ur, ui);
+            r[q] += part.re;
+            i[q] += part.im;
           }
         }
         T *yr = y.re + stride * (radix * p + k) + first, *yi = y.im + stride * (radix * p + k) + first;
@@ -167,8 +165,9 @@ SYNBENCH_INLINE void any_radix(const Planes<T>& x, const Planes<T>& y, const Sta
           std::copy_n(i, count, yi);
         } else {
           for (i64 q = 0; q < count; ++q) {
-            yr[q] = r[q] * wr - i[q] * wi;
-            yi[q] = r[q] * wi + i[q] * wr;
+            const Complex<T> turned = times(Complex<T>{r[q], i[q]}, wr, wi);
+            yr[q] = turned.re;
+            yi[q] = turned.im;
           }
         }
       }

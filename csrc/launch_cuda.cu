@@ -1,31 +1,23 @@
 #include "launch_cuda.hpp"
 
 #include "cuda_kernels.cu"
+#include "kernel_table.cuh"
 
 namespace synbench {
 namespace {
 
-struct Kernel {
-  const char* name;
-  const void* function;
-  std::size_t arguments;
-};
-
-template <typename... Arguments>
-Kernel kernel(const char* name, void (*function)(Arguments...)) {
-  static_assert(((sizeof(Arguments) == 8) && ...), "every kernel argument is one 64-bit word");
-  return {name, reinterpret_cast<const void*>(function), sizeof...(Arguments)};
-}
-
-#define SYNBENCH_KERNEL(name) kernel(#name, name)
 const std::vector<Kernel>& kernels() {
-  static const std::vector<Kernel> all = {SYNBENCH_KERNEL(tridiagonalise_kernel),
-                                          SYNBENCH_KERNEL(robust_solve_kernel),
-                                          SYNBENCH_KERNEL(robust_solve_weights_kernel),
-                                          SYNBENCH_KERNEL(score_sweep_float32_kernel),
-                                          SYNBENCH_KERNEL(score_sweep_float64_kernel),
-                                          SYNBENCH_KERNEL(score_sweep_total_kernel),
-                                          SYNBENCH_KERNEL(score_auc_kernel)};
+  static const std::vector<Kernel> all = [] {
+    std::vector<Kernel> both = {SYNBENCH_KERNEL(tridiagonalise_kernel),
+                                SYNBENCH_KERNEL(robust_solve_kernel),
+                                SYNBENCH_KERNEL(robust_solve_weights_kernel),
+                                SYNBENCH_KERNEL(score_sweep_float32_kernel),
+                                SYNBENCH_KERNEL(score_sweep_float64_kernel),
+                                SYNBENCH_KERNEL(score_sweep_total_kernel),
+                                SYNBENCH_KERNEL(score_auc_kernel)};
+    for (const Kernel& one : exact_kernels()) both.push_back(one);
+    return both;
+  }();
   return all;
 }
 

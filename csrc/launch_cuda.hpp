@@ -1,4 +1,4 @@
-// Launching the kernels of cuda_kernels.cu by name. Every argument of every kernel is one 64-bit word (a pointer, a
+// Launching the kernels of cuda_kernels.cu and exact_kernels.cu by name. Every argument of every kernel is one 64-bit word (a pointer, a
 // long long or a double), so that a launch needs no signature; the caller checks shapes, types and devices.
 #pragma once
 #include <cstdint>

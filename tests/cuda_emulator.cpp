@@ -2,6 +2,7 @@
 #include "cuda_emulator.hpp"
 
 #include "cuda_kernels.cu"
+#include "exact_kernels.cu"
 
 extern "C" const char* emulate(const char* name, const unsigned* grid, int threads, unsigned order,
                                const std::uint64_t* words, int count) {
@@ -21,6 +22,12 @@ extern "C" const char* emulate(const char* name, const unsigned* grid, int threa
   SYNBENCH_OFFER(score_sweep_float64_kernel);
   SYNBENCH_OFFER(score_sweep_total_kernel);
   SYNBENCH_OFFER(score_auc_kernel);
+  SYNBENCH_OFFER(render_spectrum_kernel);
+  SYNBENCH_OFFER(render_fourier_kernel);
+  SYNBENCH_OFFER(render_mix_kernel);
+  SYNBENCH_OFFER(render_roll_kernel);
+  SYNBENCH_OFFER(render_view_kernel);
+  SYNBENCH_OFFER(render_paint_kernel);
   if (!known) emulator::failure = "unknown kernel " + wanted;
   return emulator::failure.c_str();
 }

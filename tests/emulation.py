@@ -53,7 +53,7 @@ def emulator_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
     library = tmp_path_factory.mktemp("emulator") / "emulator.so"
     subprocess.run(
         [
-            compiler, "-std=c++20", "-O2", "-U_FORTIFY_SOURCE", "-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas", "-shared", "-fPIC",
+            compiler, "-std=c++20", "-O2", "-ffp-contract=off", "-U_FORTIFY_SOURCE", "-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas", "-shared", "-fPIC",
             *shlex.split(os.environ.get("SYNBENCH_EMULATOR_FLAGS", "")),
             f"-I{TESTS.parent / 'csrc'}", f"-I{TESTS}", str(TESTS / "cuda_emulator.cpp"), "-o", str(library),
         ],

@@ -36,7 +36,7 @@ OPERATIONS = (
     "fuzz/test_fuzz_bindings",
     "ops/test_renderers",
 )
-KERNELS = ("ops/test_cuda_build", "ops/test_cuda_kernels")
+KERNELS = ("ops/test_cuda_build", "ops/test_cuda_kernels", "ops/test_renderers_cuda")
 INPUTS = {"address,undefined": 20_000, "thread": 4_000}
 # What pytest runs in: the module that an editable install knows must not come before the checked one.
 _PYTEST = """

@@ -1,10 +1,10 @@
 // Strokes one over the other.
 #include <algorithm>
-#include <cmath>
 #include <cstddef>
 #include <vector>
 
 #include "families/renderers.hpp"
+#include "families/stroke.hpp"
 #include "parallel.hpp"
 #include "simd.hpp"
 
@@ -12,15 +12,7 @@ namespace synbench {
 namespace {
 
 using i64 = std::int64_t;
-constexpr int kBlock = 16;       // elements at a time: a whole vector on every instruction set
-constexpr float kMargin = 1.5f;  // of the soft edge, beyond what a stroke covers
-
-enum class Kind { kEllipse, kRectangle, kOutline };
-
-struct Stroke {
-  float kind, cx, cy, ux, uy, a, b, fx, fy, ex, ey;
-};
-static_assert(sizeof(Stroke) == kStrokeNumbers * sizeof(float));
+constexpr int kBlock = 16;  // elements at a time: a whole vector on every instruction set
 
 struct Cover {
   alignas(64) float cover[kBlock], filling[kBlock];
@@ -30,68 +22,22 @@ struct Cover {
 typedef float Vector __attribute__((vector_size(4 * kBlock)));
 typedef float LooseVector __attribute__((vector_size(4 * kBlock), aligned(4), may_alias));
 
-SYNBENCH_INLINE float clamp01(float x) {
-  const float above = x > 0.0f ? x : 0.0f;
-  return above < 1.0f ? above : 1.0f;
-}
-
-SYNBENCH_INLINE float abs_of(float x) { return x < 0.0f ? -x : x; }
-
-// r(t) / a at the direction (cosine, sine).
-SYNBENCH_INLINE float radius_at(const float* outline, float cosine, float sine) {
-  float re = cosine * cosine - sine * sine, im = 2.0f * cosine * sine, sum = 1.0f;
-  for (int k = 0; k < kHarmonics; ++k) {
-    sum = sum + (outline[k] * re + outline[kHarmonics + k] * im);
-    const float next = re * cosine - im * sine;
-    im = re * sine + im * cosine;
-    re = next;
-  }
-  return sum;
-}
-
 template <Kind kKind, bool kFilled>
 SYNBENCH_INLINE void cover_block(const Stroke& s, const float* outline, float dy, i64 first, Cover& out) {
-  const float ia = 1.0f / s.a, ib = 1.0f / s.b, shorter = s.a < s.b ? s.a : s.b;
   for (int j = 0; j < kBlock; ++j) {
     const float dx = static_cast<float>(static_cast<int>(first) + j) + 0.5f - s.cx;
     const float p = dx * s.ux + dy * s.uy, q = dy * s.ux - dx * s.uy;
-    float inside;
-    if constexpr (kKind == Kind::kEllipse) {
-      const float f = p * ia, g = q * ib;
-      inside = (1.0f - __builtin_sqrtf(f * f + g * g)) * shorter;
-    } else if constexpr (kKind == Kind::kRectangle) {
-      const float along = s.a - abs_of(p), across = s.b - abs_of(q);
-      inside = along < across ? along : across;
-    } else {
-      const float radius = __builtin_sqrtf(p * p + q * q + 1e-12f);
-      inside = s.a * radius_at(outline, p / radius, q / radius) - radius;
-    }
-    out.cover[j] = clamp01(inside + 0.5f);
-    if constexpr (kFilled) {
-      const float phase = abs_of(p * s.fx + q * s.fy), part = phase - static_cast<float>(static_cast<int>(phase));
-      out.filling[j] = clamp01(2.0f * abs_of(2.0f * part - 1.0f) - 0.5f);
-    } else {
-      out.filling[j] = 1.0f;  // as at phase 0
-    }
+    out.cover[j] = clamp01(inside_of<kKind>(s, outline, p, q) + 0.5f);
+    out.filling[j] = kFilled ? filling_of(s, p, q) : 1.0f;  // as at phase 0
   }
-}
-
-// Elements [first, last) of an axis that a stroke may cover.
-SYNBENCH_INLINE void span(float centre, float half, i64 size, i64& first, i64& last) {
-  const auto clamped = [size](float value) {
-    return value <= 0.0f ? 0 : value >= static_cast<float>(size) ? size : static_cast<i64>(value);
-  };
-  first = clamped(std::floor(centre - half - kMargin));
-  last = clamped(std::ceil(centre + half + kMargin));
 }
 
 // `picture` is [channels, height, stride], stride >= width + kBlock: blocks may reach beyond the last column.
 template <Kind kKind, bool kFilled>
 SYNBENCH_INLINE void paint_rows(const ImageShape& shape, i64 stride, const Stroke& s, const float* outline,
                                 const float* colours, float* picture) {
-  i64 x0, x1, y0, y1;
-  span(s.cx, s.ex, shape.width, x0, x1);
-  span(s.cy, s.ey, shape.height, y0, y1);
+  const auto [x0, x1] = span_of(s.cx, s.ex, shape.width);
+  const auto [y0, y1] = span_of(s.cy, s.ey, shape.height);
   for (i64 row = y0; row < y1; ++row) {
     const float dy = static_cast<float>(static_cast<int>(row)) + 0.5f - s.cy;
     for (i64 first = x0; first < x1; first += kBlock) {

@@ -6,6 +6,8 @@
 #pragma once
 #include <cstdint>
 
+#include "families/stroke.hpp"
+
 namespace synbench {
 
 // words[i, 4 q + k] is word k of the Philox block with counter (first + q, start + i, stream, purpose).
@@ -38,9 +40,6 @@ void render_roll(const ImageShape& shape, std::int64_t count, const float* pictu
 // at (m0 + m1 column + m2 row, m3 + m4 column + m5 row), m = maps[i]. side: a power of two; places within 2^20.
 void render_view(const ImageShape& shape, std::int64_t count, const std::uint8_t* scene, std::int64_t side,
                  const float* maps, const float* colours, int threads, float* x);
-
-constexpr int kStrokeNumbers = 11;  // kind, cx, cy, ux, uy, a, b, fx, fy, ex, ey
-constexpr int kHarmonics = 6;       // orders 2 to 7
 
 struct Paint {
   ImageShape shape;

@@ -1,6 +1,7 @@
 // Scenes seen through affine maps.
 #include <cstring>
 
+#include "families/reading.hpp"
 #include "families/renderers.hpp"
 #include "parallel.hpp"
 #include "simd.hpp"
@@ -14,16 +15,6 @@ constexpr int kBlock = 16;  // elements at a time: a whole vector on every instr
 struct Reading {
   alignas(64) float colour[3][kBlock];
 };
-
-// The largest integer not above x, |x| < 2^31; without an instruction that the oldest set lacks.
-SYNBENCH_INLINE int floor_of(float x) {
-  const int truncated = static_cast<int>(x);
-  return truncated - (x < static_cast<float>(truncated) ? 1 : 0);
-}
-
-SYNBENCH_INLINE float colour_of(std::uint32_t texel, int shift) {
-  return static_cast<float>(static_cast<int>(texel >> shift & 255u));
-}
 
 // kBlock readings of the scene along a row.
 SYNBENCH_INLINE void read(const std::uint32_t* __restrict scene, int side, float x, float x_step, float y, float y_step,
@@ -48,9 +39,9 @@ SYNBENCH_INLINE void read(const std::uint32_t* __restrict scene, int side, float
     for (int j = 0; j < kBlock; ++j) texel[k][j] = scene[corner[k][j]];
   for (int d = 0; d < 3; ++d)
     for (int j = 0; j < kBlock; ++j) {
-      const float upper = colour_of(texel[0][j], 8 * d) * (1.0f - s[j]) + colour_of(texel[1][j], 8 * d) * s[j];
-      const float lower = colour_of(texel[2][j], 8 * d) * (1.0f - s[j]) + colour_of(texel[3][j], 8 * d) * s[j];
-      out.colour[d][j] = upper * (1.0f - t[j]) + lower * t[j];
+      const float around[4] = {colour_of(texel[0][j], 8 * d), colour_of(texel[1][j], 8 * d),
+                               colour_of(texel[2][j], 8 * d), colour_of(texel[3][j], 8 * d)};
+      out.colour[d][j] = bilinear(around, s[j], t[j]);
     }
 }
 
@@ -64,9 +55,7 @@ SYNBENCH_CLONES void view_image(const ImageShape& shape, const std::uint32_t* sc
       for (i64 c = 0; c < shape.channels; ++c) {
         const float* k = colours + 4 * c;
         float* out = x + (c * shape.height + row) * shape.width + first;
-        const auto add = [&](int j) {
-          out[j] += ((k[3] + k[0] * p.colour[0][j]) + k[1] * p.colour[1][j]) + k[2] * p.colour[2][j];
-        };
+        const auto add = [&](int j) { out[j] += recoloured(k, p.colour[0][j], p.colour[1][j], p.colour[2][j]); };
         if (first + kBlock <= shape.width)
           for (int j = 0; j < kBlock; ++j) add(j);
         else

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 
@@ -26,6 +27,7 @@ from synbench_fast.results.structure import FamilyResult, FamilyScore, Structure
 from synbench_fast.runtime.global_state import known_state, own_registrations
 from synbench_fast.stats.discriminant import ClassAccuracy, class_accuracy, worst_pair
 from synbench_fast.tasks.families import Family
+from synbench_fast.tasks.families.base import draws_on
 from synbench_fast.tasks.structure import STRUCTURE, FamilyDefinition, StructureTask
 
 __all__ = ["run_families", "run_structure", "structure_score"]
@@ -34,6 +36,7 @@ Known = dict[tuple[Family, int], FamilyScore]  # by the family and the number of
 Progress = Callable[[int, int], None]
 
 BATCH = 64
+_CPU = torch.device("cpu")
 
 
 @described(signature_of)
@@ -96,11 +99,11 @@ def run_structure(
     known = {} if known is None else known
     begun, total, done = time.perf_counter(), task.size(config.preset), 0
     batches = BatchSize(size or BATCH, largest=task.images * max(one.classes for one in task.families))
-    scores = []
+    images, scores = _Images(encoder), []
     for family in task.families:
         key, found = (family, task.images), []
         for block in range(0 if key in known else task.blocks[config.preset]):
-            x, labels = _features(encoder, family, task, config.seed, block, batches, channels_last)
+            x, labels = _features(encoder, images, family, task, config.seed, block, batches, channels_last)
             found.append(class_accuracy(x, labels))
             done += len(labels)
             if progress is not None:
@@ -192,8 +195,47 @@ def _family_score(family: Family, found: list[ClassAccuracy]) -> FamilyScore:
     )
 
 
+class _Images:
+    """The images of a run: drawn on the encoder's GPU, or on the CPU where it has no kernels or cannot draw them."""
+
+    def __init__(self, encoder: Encoder) -> None:
+        self._encoder = encoder
+        self._go_to(encoder.device if encoder.device.type == "cuda" and draws_on(encoder.device) else _CPU)
+
+    def _go_to(self, device: torch.device) -> None:
+        self.device = device
+        self._normalised = self._encoder.normalisation(torch.float32, device)
+
+    def drawn(self, family: Family, seed: int, first: int, each: int, at: int, count: int) -> Tensor:
+        """Images at .. at + count - 1 of a block whose classes have `each` images, beginning with index `first`."""
+        try:
+            return self._normalised(self._raw(family, seed, first, each, at, count))
+        except (SynbenchError, RuntimeError, MemoryError) as error:
+            if self.device == _CPU or not (isinstance(error, SynbenchError) or is_out_of_memory(error)):
+                raise
+            warnings.warn(
+                f"images: expected to be drawn on {self.device}, got {first_line(error)}; they are drawn on the CPU",
+                stacklevel=2,
+            )
+            self._go_to(_CPU)
+            return self._normalised(self._raw(family, seed, first, each, at, count))
+
+    def _raw(self, family: Family, seed: int, first: int, each: int, at: int, count: int) -> Tensor:
+        shape = self._encoder.info.input_shape
+        x = torch.empty((count, *shape), device=self.device)
+        filled = 0
+        while filled < count:
+            class_, inside = divmod(at + filled, each)
+            here = min(each - inside, count - filled)
+            out = x[filled : filled + here]
+            family.draw(shape, seed, class_, first + inside, here, out=out, device=self.device)
+            filled += here
+        return x
+
+
 def _features(
     encoder: Encoder,
+    images: _Images,
     family: Family,
     task: StructureTask,
     seed: int,
@@ -201,35 +243,22 @@ def _features(
     batches: BatchSize,
     channels_last: bool,
 ) -> tuple[Tensor, Tensor]:
-    """Features [K n, F] of one block, class after class, and their labels."""
+    """Features [K n, F] of one block, class after class, and their labels; on a GPU where the encoder is there."""
     first, each = task.first(seed, block), task.images
     total, parts, at = family.classes * each, [], 0
-    normalised = encoder.normalisation(torch.float32, "cpu")  # of the images as they are drawn
+    place = encoder.device if encoder.device.type == "cuda" else _CPU
     while at < total:
         wanted = min(batches.next(), total - at)
-        x = normalised(_images(family, encoder.info.input_shape, task.seed, first, each, at, wanted))
+        x = images.drawn(family, task.seed, first, each, at, wanted)
         layout = torch.channels_last if channels_last else torch.contiguous_format
         try:
             made = encoder(x.to(encoder.device, encoder.dtype, memory_format=layout))
-            parts.append(made.float().cpu().clone())  # an encoder may return one buffer every time
+            parts.append(made.float().to(place).clone())  # an encoder may return one buffer every time
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
             batches.too_large(wanted, first_line(error))
             continue
         at += wanted
-    return torch.cat(parts), torch.arange(family.classes).repeat_interleave(each)
-
-
-def _images(
-    family: Family, shape: tuple[int, ...], seed: int, first: int, each: int, at: int, count: int
-) -> Tensor:
-    """Images at .. at + count - 1 of a block whose classes have `each` images, beginning with index `first`."""
-    x = torch.empty((count, *shape))
-    filled = 0
-    while filled < count:
-        class_, inside = divmod(at + filled, each)
-        here = min(each - inside, count - filled)
-        family.draw(shape, seed, class_, first + inside, here, out=x[filled : filled + here])
-        filled += here
-    return x
+    labels = torch.arange(family.classes, device=place).repeat_interleave(each)
+    return torch.cat(parts), labels

@@ -73,7 +73,7 @@ BACKENDS = {
     # What torch hands to the libraries of its device.
     "blas": Backend(),
     "fft": Backend(),
-    # The specification of what draws NumPy arrays on the CPU, whatever the device.
+    # The specification of what draws images, on the CPU alone.
     "numpy": Backend(("cpu",)),
     # The float64 specification, which on a GPU would cost more than the encoder: nobody gets it there unasked.
     "torch": Backend(only_when_asked=("cuda",)),
@@ -88,7 +88,9 @@ def _row(*backends: str) -> dict[str, Backend]:
 SCORING = (
     "sample_mixture", "filter_spectrum", "feature_stats", "robust_solve", "leave_one_out", "score_sweep", "score_auc"
 )  # fmt: skip
-RENDERERS = ("random_words", "normals_of_words", "fields", "roll", "view", "paint")  # of the task families
+# Of the task families: the numbers of samples, which NumPy computes with, and the images, where they are wanted.
+NUMBERS, IMAGES = ("random_words", "normals_of_words"), ("fields", "roll", "view", "paint")
+RENDERERS = (*NUMBERS, *IMAGES)
 
 # Order is preference: backend="auto" takes the first one that serves the device.
 OPERATIONS: dict[str, dict[str, Backend]] = {
@@ -100,7 +102,8 @@ OPERATIONS: dict[str, dict[str, Backend]] = {
     "score_sweep": _row("cpp", "cuda", "torch"),
     "score_auc": _row("cpp", "cuda", "torch"),
     "nuclear_norm": _row("cpp", "blas", "torch"),
-    **{one: _row("cpp", "numpy") for one in RENDERERS},
+    **{one: _row("cpp", "numpy") for one in NUMBERS},
+    **{one: _row("cpp", "cuda", "numpy") for one in IMAGES},
 }
 OPERATIONS["filter_spectrum"]["cpp"] = replace(BACKENDS["cpp"], dtypes=("float32",))
 
@@ -127,10 +130,13 @@ def resolve(operation: str, device: str, backend: str = "auto", dtype: str | Non
         chosen = [name for name in usable if device not in OPERATIONS[operation][name].only_when_asked]
         if chosen:
             return chosen[0]
-        missing = next(one for one in OPERATIONS[operation].values() if one.devices == (device,))
+        missing = next((one for one in OPERATIONS[operation].values() if one.devices == (device,)), None)
+        if missing is None:
+            raise SynbenchError(f"device: expected one that has {operation}, got '{device}'")
+        slow = ", or ask for the slow float64 specification with backend='torch'" if "torch" in usable else ""
         raise SynbenchError(
             f"backend: expected {' or '.join(missing.requires)} for {operation} on device '{device}', got none; "
-            f"pip install '{missing.install}', or ask for the slow float64 specification with backend='torch'"
+            f"pip install '{missing.install}'{slow}"
         )
     if backend not in usable:
         raise SynbenchError(

@@ -21,6 +21,9 @@ __all__ = ["LEAST_CAPABILITY", "built_by", "launch", "source"]
 
 LEAST_CAPABILITY = (8, 0)
 
+# Units of csrc/ and their options of the compiler: a fused multiply-add rounds differently from the CPU.
+UNITS = {"cuda_kernels.cu": ("-std=c++17",), "exact_kernels.cu": ("-std=c++17", "--fmad=false")}
+
 Word = int | float | Tensor
 # name, grid, threads, index of the device, stream, words
 Launcher = Callable[[str, tuple[int, int, int], int, int, int, list[int]], None]
@@ -111,8 +114,12 @@ def _at_first_use(device: torch.device) -> Launcher:
 
     try:
         with cupy.cuda.Device(device.index or 0):
-            module = cupy.RawModule(code=source(), options=("-std=c++17",))
-            module.compile()
+            modules = {
+                code: cupy.RawModule(code=code, options=options)
+                for code, options in ((source(unit), options) for unit, options in UNITS.items())
+            }
+            for module in modules.values():
+                module.compile()
     except Exception as error:  # CuPy's own compile error, the driver's, or a missing NVRTC
         raise SynbenchError(
             f"backend: expected CUDA kernels that compile for {device}, got {first_line(error)}"
@@ -123,6 +130,7 @@ def _at_first_use(device: torch.device) -> Launcher:
     ) -> None:
         import numpy as np
 
+        module = next(module for code, module in modules.items() if name in code)
         with cupy.cuda.Device(index), stream_of(stream):
             module.get_function(name)(grid, (threads,), tuple(np.array(words, dtype=np.uint64)))
 
@@ -145,8 +153,8 @@ class _StreamAddress:
         return 0, self.address
 
 
-def source() -> str:
-    """All CUDA C++ kernels with their headers as one text, for a compiler that finds no files."""
+def source(unit: str = "cuda_kernels.cu") -> str:
+    """A unit of CUDA C++ kernels with its headers as one text, for a compiler that finds no files."""
     folder = _folder()
     seen: set[str] = set()
 
@@ -157,7 +165,7 @@ def source() -> str:
         text = (folder / name).read_text(encoding="utf-8").replace("#pragma once\n", "")
         return re.sub(r'^#include "(.+)"$', lambda match: expand(match[1]), text, flags=re.MULTILINE)
 
-    return expand("cuda_kernels.cu")
+    return expand(unit)
 
 
 def _folder() -> Path:

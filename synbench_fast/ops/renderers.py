@@ -6,10 +6,10 @@
     view                             a picture seen through an affine map, its colours turned
     paint                            strokes one over the other: ellipses, rectangles and outlines with edges and a filling
 
-Arrays are NumPy's, on the CPU whatever the device, because a renderer is told what NumPy has computed. Every x is float32
-[count, C, H, W]; `fields` writes it, the others add to it. Backends are "cpp", compiled, and "numpy", the specification:
-`random_words`, `roll`, `view` and `paint` give the same bits in both, normals and transforms are of double precision
-there.
+A renderer is told what NumPy has computed. Every x is float32 [count, C, H, W], an array or a tensor of any device;
+`fields` writes it, the others add to it. Backends are "cpp", compiled, "cuda", which gives the same bits on a GPU, and
+"numpy", the specification: `random_words`, `roll`, `view` and `paint` give the same bits there, normals and transforms
+are of double precision.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from synbench_fast.ops.dispatch import Operation
 from synbench_fast.ops.sample_mixture import sample_mixture
@@ -61,10 +62,10 @@ class Noise:
 
 _random_words = Operation[[int, int, int, int, int, int, int], Words]("random_words")
 _normals_of_words = Operation[[Words], Array]("normals_of_words")
-_fields = Operation[[Array, Array, Array, float, Noise], None]("fields")
-_roll = Operation[[Array, Array, NDArray[np.int64], Array, int], None]("roll")
-_view = Operation[[Array, NDArray[np.uint8], Array, Array, int], None]("view")
-_paint = Operation[[Array, Array, Array, Array, Array, int], None]("paint")
+_fields = Operation[[Tensor, Array, Array, float, Noise], None]("fields")
+_roll = Operation[[Tensor, Array, NDArray[np.int64], Array, int], None]("roll")
+_view = Operation[[Tensor, NDArray[np.uint8], Array, Array, int], None]("view")
+_paint = Operation[[Tensor, Array, Array, Array, Array, int], None]("paint")
 
 
 def random_words(
@@ -79,7 +80,9 @@ def normals_of_words(words: Words, backend: str = "auto") -> Array:
     return _normals_of_words.on("cpu", backend)(words)
 
 
-def fields(x: Array, gain: Array, mix: Array, center: float, noise: Noise, backend: str = "auto") -> None:
+def fields(
+    x: Array | Tensor, gain: Array, mix: Array, center: float, noise: Noise, backend: str = "auto"
+) -> None:
     """x[c] = center + sum_d mix[c, d] u_d, u_d = sum_f gain_d(f) z_d(f) exp(2 pi i f place), independent real noise.
 
     Two fields come from one transform. With w(f) = a + i b, two independent standard normals at every f,
@@ -94,11 +97,12 @@ def fields(x: Array, gain: Array, mix: Array, center: float, noise: Noise, backe
         mix: [C, C].
         noise: of the normals, 2 places * ceil(C / 2) elements.
     """
-    _fields.on("cpu", backend)(x, gain, mix, center, noise)
+    images = _images(x)
+    _fields.on(images.device.type, backend)(images, gain, mix, center, noise)
 
 
 def roll(
-    x: Array,
+    x: Array | Tensor,
     picture: Array,
     places: NDArray[np.int64],
     contrast: Array,
@@ -113,11 +117,17 @@ def roll(
         places: int64 [count, axes], from 0 to the length of the axis less 1.
         contrast: [count].
     """
-    _roll.on("cpu", backend)(x, picture, places, contrast, threads)
+    images = _images(x)
+    _roll.on(images.device.type, backend)(images, picture, places, contrast, threads)
 
 
 def view(
-    x: Array, scene: NDArray[np.uint8], maps: Array, colours: Array, threads: int = 1, backend: str = "auto"
+    x: Array | Tensor,
+    scene: NDArray[np.uint8],
+    maps: Array,
+    colours: Array,
+    threads: int = 1,
+    backend: str = "auto",
 ) -> None:
     """x[i, c] += colours[i, c, 3] + sum_d colours[i, c, d] p_d(place), a bilinear reading p of the scene.
 
@@ -128,11 +138,12 @@ def view(
             (m0 + m1 column + m2 row, m3 + m4 column + m5 row), between -2^20 and 2^20.
         colours: [count, C, 4], for colours from 0 to 255.
     """
-    _view.on("cpu", backend)(x, scene, maps, colours, threads)
+    images = _images(x)
+    _view.on(images.device.type, backend)(images, scene, maps, colours, threads)
 
 
 def paint(
-    x: Array,
+    x: Array | Tensor,
     ground: Array,
     strokes: Array,
     colours: Array,
@@ -152,14 +163,19 @@ def paint(
         colours: [count, S, 2, C].
         outlines: [count, S, 2 len(HARMONICS)], c_k and then s_k; not read for other kinds.
     """
-    _paint.on("cpu", backend)(x, ground, strokes, colours, outlines, threads)
+    images = _images(x)
+    _paint.on(images.device.type, backend)(images, ground, strokes, colours, outlines, threads)
 
 
-def white(x: Array, deviation: float, noise: Noise) -> None:
+def white(x: Tensor, deviation: float, noise: Noise) -> None:
     """x [count, elements] = deviation z, drawn by `sample_mixture`."""
     assert x.shape == (noise.count, noise.elements)
-    sample_mixture(
-        (noise.elements,), noise.start, noise.count,
+    sample_mixture(  # one channel: a vector would be as many channels as it has elements, and each std is checked
+        (1, noise.elements), noise.start, noise.count,
         scale=0.0, center=0.0, std=1 / deviation, seed=noise.seed, stream=noise.stream, purpose=noise.word,
-        threads=noise.threads, out=torch.from_numpy(x),
+        threads=noise.threads, device=x.device, out=x[:, None],
     )  # fmt: skip
+
+
+def _images(x: Array | Tensor) -> Tensor:
+    return x if isinstance(x, Tensor) else torch.from_numpy(x)

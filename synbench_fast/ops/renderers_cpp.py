@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from synbench_fast import _core
 from synbench_fast.ops.renderers import Array, Noise, Words
@@ -22,7 +23,7 @@ def normals_of_words_cpp(words: Words) -> Array:
     return _core.normals_of_words(pairs[0], pairs[1]).reshape(words.shape[0], -1)
 
 
-def fields_cpp(x: Array, gain: Array, mix: Array, center: float, noise: Noise) -> None:
+def fields_cpp(x: Tensor, gain: Array, mix: Array, center: float, noise: Noise) -> None:
     image = _image(x)
     _core.fields(
         image, np.ascontiguousarray(gain).reshape(image.shape[1:]), mix, center,
@@ -30,21 +31,24 @@ def fields_cpp(x: Array, gain: Array, mix: Array, center: float, noise: Noise) -
     )  # fmt: skip
 
 
-def roll_cpp(x: Array, picture: Array, places: NDArray[np.int64], contrast: Array, threads: int) -> None:
+def roll_cpp(x: Tensor, picture: Array, places: NDArray[np.int64], contrast: Array, threads: int) -> None:
     image = _image(x)
     both = np.zeros((len(places), 2), np.int64)  # no step along the height of a waveform
     both[:, 2 - places.shape[1] :] = places
     _core.roll(image, picture.reshape(image.shape[1:]), both, contrast, threads)
 
 
-def view_cpp(x: Array, scene: NDArray[np.uint8], maps: Array, colours: Array, threads: int) -> None:
-    _core.view(x, scene, maps, colours, threads)
+def view_cpp(x: Tensor, scene: NDArray[np.uint8], maps: Array, colours: Array, threads: int) -> None:
+    _core.view(_image(x), scene, maps, colours, threads)
 
 
-def paint_cpp(x: Array, ground: Array, strokes: Array, colours: Array, outlines: Array, threads: int) -> None:
-    _core.paint(x, ground, strokes, colours, outlines, threads)
+def paint_cpp(
+    x: Tensor, ground: Array, strokes: Array, colours: Array, outlines: Array, threads: int
+) -> None:
+    _core.paint(_image(x), ground, strokes, colours, outlines, threads)
 
 
-def _image(x: Array) -> Array:
-    """Waveforms [count, C, L] as images of height 1."""
-    return x if x.ndim == 4 else x.reshape(x.shape[0], x.shape[1], 1, -1)
+def _image(x: Tensor) -> Array:
+    """The memory of x; waveforms [count, C, L] are images of height 1."""
+    own: Array = x.numpy()
+    return own if x.ndim == 4 else own.reshape(x.shape[0], x.shape[1], 1, -1)

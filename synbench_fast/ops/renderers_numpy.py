@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from synbench_fast.ops.generator import box_muller, philox4x32
 from synbench_fast.ops.renderers import HARMONICS, Array, Noise, Words, white
@@ -39,7 +40,7 @@ def normals_of_words_numpy(words: Words) -> Array:
     return z.reshape(words.shape).numpy().astype(np.float32)
 
 
-def fields_numpy(x: Array, gain: Array, mix: Array, center: float, noise: Noise) -> None:
+def fields_numpy(x: Tensor, gain: Array, mix: Array, center: float, noise: Noise) -> None:
     channels, places = gain.shape[0], gain.shape[1:]
     axes = tuple(range(2, 2 + len(places)))
     pairs = (channels + 1) // 2
@@ -50,25 +51,25 @@ def fields_numpy(x: Array, gain: Array, mix: Array, center: float, noise: Noise)
     step = max(1, 2**22 // (2 * pairs * math.prod(places)))
     for first in range(0, noise.count, step):
         some = min(step, noise.count - first)
-        z = np.empty((some, noise.elements), np.float32)
-        white(z, 1.0, replace(noise, start=noise.start + first, count=some))
-        z = z.reshape(some, 2, pairs, *places)
+        drawn = torch.empty(some, noise.elements)
+        white(drawn, 1.0, replace(noise, start=noise.start + first, count=some))
+        z = drawn.numpy().reshape(some, 2, pairs, *places)
         w = z[:, 0] + 1j * z[:, 1]
         opposite = np.roll(np.flip(w, axes), 1, axes)
         y = np.fft.ifftn(plus * w + minus * np.conj(opposite), axes=axes, norm="forward")
         u = np.stack([y.real, y.imag], 2).reshape(some, 2 * pairs, -1)[:, :channels]
         part = np.matmul(mix.astype(np.float64), u).reshape(some, channels, *places)
-        x[first : first + some] = center + part
+        x.numpy()[first : first + some] = center + part
 
 
-def roll_numpy(x: Array, picture: Array, places: NDArray[np.int64], contrast: Array, threads: int) -> None:
-    axes = tuple(range(1, picture.ndim))
+def roll_numpy(x: Tensor, picture: Array, places: NDArray[np.int64], contrast: Array, threads: int) -> None:
+    axes, images = tuple(range(1, picture.ndim)), x.numpy()
     for i in range(x.shape[0]):
-        x[i] += contrast[i] * np.roll(picture, tuple(places[i]), axes)
+        images[i] += contrast[i] * np.roll(picture, tuple(places[i]), axes)
 
 
-def view_numpy(x: Array, scene: NDArray[np.uint8], maps: Array, colours: Array, threads: int) -> None:
-    side = scene.shape[0]
+def view_numpy(x: Tensor, scene: NDArray[np.uint8], maps: Array, colours: Array, threads: int) -> None:
+    side, images = scene.shape[0], x.numpy()
     rows = np.arange(x.shape[2], dtype=np.float32)[:, None]
     columns = np.arange(x.shape[3], dtype=np.float32)[None, :]
     flat = scene.reshape(-1, 4).astype(np.float32)
@@ -89,15 +90,16 @@ def view_numpy(x: Array, scene: NDArray[np.uint8], maps: Array, colours: Array, 
             read.append(upper * (one - t) + lower * t)
         for c in range(x.shape[1]):
             k = colours[i, c]
-            x[i, c] += ((k[3] + k[0] * read[0]) + k[1] * read[1]) + k[2] * read[2]
+            images[i, c] += ((k[3] + k[0] * read[0]) + k[1] * read[1]) + k[2] * read[2]
 
 
 def paint_numpy(
-    x: Array, ground: Array, strokes: Array, colours: Array, outlines: Array, threads: int
+    x: Tensor, ground: Array, strokes: Array, colours: Array, outlines: Array, threads: int
 ) -> None:
-    height, width = x.shape[2:]
+    images: Array = x.numpy()
+    height, width = images.shape[2:]
     for i in range(x.shape[0]):
-        picture = np.empty(x.shape[1:], np.float32)
+        picture = np.empty(images.shape[1:], np.float32)
         picture[:] = ground[i][:, None, None]
         for s in range(strokes.shape[1]):
             _, cx, cy, *_, ex, ey = strokes[i, s]
@@ -111,7 +113,7 @@ def paint_numpy(
             for c in range(x.shape[1]):
                 colour = first[c] + filling * (second[c] - first[c])
                 part[c] += cover * (colour - part[c])
-        x[i] += picture
+        images[i] += picture
 
 
 def _span(centre: np.float32, half: np.float32, size: int) -> tuple[int, int]:

@@ -35,6 +35,7 @@ __all__ = [
     "LeftOut",
     "class_accuracy",
     "class_centred",
+    "class_sums",
     "counted",
     "in_deviations",
     "left_out_distances",
@@ -197,8 +198,14 @@ def _kernel_width(values: Tensor) -> float:
 
 def class_centred(values: Tensor, labels: Tensor, count: Tensor) -> Tensor:
     """[N, M] less the mean of their class."""
-    sums = values.new_zeros(len(count), values.shape[1]).index_add_(0, labels, values)
-    return values - (sums / count[:, None])[labels]
+    return values - (class_sums(values, labels, len(count)) / count[:, None])[labels]
+
+
+def class_sums(values: Tensor, labels: Tensor, classes: int) -> Tensor:
+    """[K, M] sums of values [N, M] over the samples of each class."""
+    if values.is_cuda:  # where index_add_ adds in an order that changes from run to run
+        return torch.nn.functional.one_hot(labels, classes).to(values).T @ values
+    return values.new_zeros(classes, values.shape[1]).index_add_(0, labels, values)
 
 
 def in_deviations(x: Tensor) -> Tensor:
@@ -212,17 +219,14 @@ def in_deviations(x: Tensor) -> Tensor:
 
 def counted(found: LeftOut) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """`by_class` [K] and `pairs` [K, K] of `ClassAccuracy` from the left-out distances of the first ridge."""
-    right, labels, distance = found.right[0].cpu(), found.labels.cpu(), found.distances[0].cpu()
-    count = torch.bincount(labels)
-    share = torch.zeros(len(count), dtype=torch.float64).index_add_(0, labels, right) / count
+    right, labels, distance = found.right[0], found.labels, found.distances[0]
+    count = torch.bincount(labels)[:, None]
     own = distance.gather(1, labels[:, None])
     nearer = (own < distance).double() + 0.5 * (own == distance).double()
-    pairs = (
-        torch.zeros(len(count), len(count), dtype=torch.float64).index_add_(0, labels, nearer)
-        / count[:, None]
-    )
+    share = class_sums(right[:, None], labels, len(count)) / count
+    pairs = class_sums(nearer, labels, len(count)) / count
     pairs.fill_diagonal_(math.nan)
-    return share.numpy(), pairs.numpy()
+    return share[:, 0].cpu().numpy(), pairs.cpu().numpy()
 
 
 def left_out_distances(x: Tensor, labels: Tensor, ridges: Sequence[float]) -> LeftOut:

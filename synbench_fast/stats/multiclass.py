@@ -44,6 +44,7 @@ from synbench_fast.results.records import CONFIDENCE_95, NON_GAUSSIAN, WITHHELD
 from synbench_fast.stats.discriminant import (
     LeftOut,
     class_centred,
+    class_sums,
     counted,
     in_deviations,
     left_out_distances,
@@ -363,9 +364,7 @@ class _Luck:
         every = float(rest(left.right[0], mover).norm())
         slope = near / math.sqrt(2 * math.pi)
         residual = (class_centred(nearer, labels, count) - slope * z) * other
-        by_class = torch.zeros(k, k, dtype=torch.float64, device=labels.device).index_add_(
-            0, labels, (residual * inverse[labels][:, None] / 2).square()
-        )
+        by_class = class_sums((residual * inverse[labels][:, None] / 2).square(), labels, k)
         # A count of all or none has an error, too: that of one sample.
         own_part = np.maximum(by_class.cpu().numpy(), 1 / (4 * design.count**2)[:, None])
         each = np.sqrt(own_part + own_part.T)

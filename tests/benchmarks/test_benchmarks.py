@@ -23,6 +23,8 @@ import torch
 from emulation import Emulator
 from harness import Case, measure
 
+from synbench_fast.tasks.families import FAMILIES
+
 
 def case(error: float = 0.0, **changes: Any) -> Case:
     def forbidden() -> float:
@@ -91,12 +93,14 @@ def test_every_gpu_case_runs_small_on_an_emulated_device(emulator: Emulator) -> 
         cases_cuda.moments(cpu, 100, 20),
         cases_cuda.solving(cpu, 20),
         cases_cuda.after_features(cpu, 3, 300, 20),
+        *(cases_cuda.family_images(cpu, name, 2, 20, backend="cuda") for name in FAMILIES),
+        cases_cuda.classes_of(cpu, 4, 8, 10),
     ):
         error, tolerance = one.parity()
         assert error <= tolerance, (one.note, error)
         one.ours()
         one.baseline()
-    assert "score_sweep_total_kernel" in emulator.launched
+    assert {"score_sweep_total_kernel", "render_paint_kernel", "render_mix_kernel"} <= set(emulator.launched)
 
 
 def test_whole_gpu_runs_compare_features_first(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -112,6 +116,49 @@ def test_whole_gpu_runs_compare_features_first(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(cases_cuda, "sample_mixture", shifted)
     error, tolerance = cases_cuda.forward_parity("builtin:conv", cpu)
     assert error > tolerance
+
+
+def test_the_plan_has_every_case_of_a_gpu_once(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    for name in cases_cuda.cases():
+        assert [one for one in device.PLAN if one in name] == [name.partition("[")[0]], name
+    listed = [name.partition("[")[0] for name in cases_cuda.cases()]
+    assert set(device.PLAN) == {device.TESTS, *listed}
+    monkeypatch.setattr(sys, "argv", ["device.py", "--plan"])
+    assert device.main() == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == len(device.PLAN) + 1 and f"{sum(device.PLAN.values())} s  in all" in lines[-1]
+    assert sum(device.PLAN.values()) < 600
+
+
+def test_a_second_run_goes_on_where_the_first_stopped(tmp_path: Path) -> None:
+    cases = ["cuda/seconds[b]", "cuda/images[x]", "cuda/images[y]", "cuda/seconds[a]", "cuda/classes[k]"]
+    assert device.left(cases, set()) == ["cuda/images", "cuda/seconds", "cuda/classes"]
+    out = tmp_path / "rows.jsonl"
+    assert device.rows_of(out) == {}
+    done = ["cuda/images[x]", "cuda/seconds[b]", "cuda/seconds[a]", device.TESTS]
+    out.write_text("".join(json.dumps({"case": one, "met": None}) + "\n" for one in done))
+    found = device.rows_of(out)
+    assert all(found.values()) and device.left(cases, set(found)) == ["cuda/images[y]", "cuda/classes"]
+    with out.open("a") as stream:
+        stream.write(json.dumps({"case": done[0], "met": False}) + "\n")
+    assert [name for name, met in device.rows_of(out).items() if not met] == done[:1]
+
+
+def test_a_build_is_made_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    made: list[str] = []
+    monkeypatch.setattr(device, "BUILT", tmp_path)
+    monkeypatch.setattr(device, "run", lambda what, *_: made.append(what) or len(made) - 1)
+    assert device.build(0.0) == 0 and made == ["build"]
+    assert device.build(0.0) == 0 and made == ["build"]
+    monkeypatch.setattr(device, "fingerprint", lambda: "other sources")
+    assert device.build(0.0) == 1 and made == [
+        "build",
+        "build",
+    ]  # and a build that failed is not taken for one
+    assert device.build(0.0) == 2
 
 
 def test_device_runs_the_files_with_gpu_tests_alone() -> None:

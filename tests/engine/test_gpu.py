@@ -16,6 +16,8 @@ from synbench_fast.ops.feature_stats import feature_stats
 from synbench_fast.ops.robust_solve import robust_solve
 from synbench_fast.ops.score_auc import score_auc
 from synbench_fast.ops.score_sweep import score_sweep
+from synbench_fast.stats.discriminant import class_accuracy
+from synbench_fast.tasks.families import FAMILIES
 
 pytestmark = [
     pytest.mark.gpu,
@@ -96,6 +98,31 @@ def test_feature_stats_keep_the_covariance_of_features_far_from_zero() -> None:
     close(actual.scatter.cpu(), expected.scatter, TOLERANCE["feature_stats"])
 
 
+@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("shape", [(3, 224, 224), (1, 45, 70)])
+def test_images_of_families_have_the_bits_of_the_cpu(name: str, shape: tuple[int, ...]) -> None:
+    family = FAMILIES[name](classes=3)
+    expected = family.draw(shape, 7, 2, 2**32 - 9, 9)
+    assert torch.equal(family.draw(shape, 7, 2, 2**32 - 9, 9, device=GPU).cpu(), expected)
+
+
+def test_k_classes_are_judged_where_their_features_are() -> None:
+    labels = torch.arange(20).repeat_interleave(26)
+    x = torch.randn(520, 300, generator=torch.Generator().manual_seed(1))
+    x = x + torch.randn(20, 300, generator=torch.Generator().manual_seed(2))[labels]
+    expected, actual, again = (class_accuracy(x.to(one), labels.to(one)) for one in ("cpu", GPU, GPU))
+    assert (actual.accuracy, actual.stderr) == (again.accuracy, again.stderr)
+    np.testing.assert_allclose(actual.by_class, expected.by_class, atol=1e-12)
+    np.testing.assert_allclose(actual.stderr, expected.stderr, rtol=1e-8)
+
+
+def test_the_structure_score_is_that_of_the_cpu() -> None:
+    options = {"input_shape": (3, 32, 32), "preset": "quick"}
+    here = sb.structure_score(Small(), **options, device="cpu")
+    there = sb.structure_score(Small(), **options, device="cuda", dtype="fp32")
+    assert abs(here.score - there.score) <= 0.2 * here.stderr  # an image or two between two classes
+
+
 @pytest.mark.parametrize("estimator", ["paper", "consistent"])
 def test_evaluate_features_of_every_library(estimator: str) -> None:
     train, test = features(400, 50), features(300, 50)
@@ -136,8 +163,10 @@ def test_both_ways_to_build_give_the_same_bits() -> None:
             },
             backend="cuda",
         )
+        drawn = FAMILIES["texture"](classes=2).draw((3, 40, 40), 0, 1, 0, 3, device=GPU)
     finally:
         kernels._launcher = own
+    assert torch.equal(drawn.cpu(), FAMILIES["texture"](classes=2).draw((3, 40, 40), 0, 1, 0, 3))
     assert torch.equal(ahead, at_first_use)
     close(
         solved.t.cpu(), robust_solve(**sample_moments(150, 63), backend="torch").t, TOLERANCE["robust_solve"]

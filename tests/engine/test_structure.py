@@ -9,14 +9,19 @@ from typing import Any
 import pytest
 import torch
 from checks import refused
+from emulation import Emulator
 from torch import Tensor
 
 import synbench_fast as sb
 from synbench_fast.config import ScoreConfig
 from synbench_fast.encoders import load_encoder
+from synbench_fast.engine import structure
 from synbench_fast.engine.structure import run_structure
+from synbench_fast.ops import dispatch
+from synbench_fast.ops.dispatch import IMAGES, OPERATIONS
 from synbench_fast.stats.discriminant import class_accuracy
 from synbench_fast.tasks.families import Texture
+from synbench_fast.tasks.families.base import draws_on
 from synbench_fast.tasks.structure import STRUCTURE
 
 SHAPE = (3, 16, 16)
@@ -81,6 +86,52 @@ def test_what_is_linear_in_the_pixels_is_at_chance_and_powers_are_not() -> None:
         assert found.score < 4 * found.stderr
     texture = run(powers).families[0]
     assert texture.family == "texture" and texture.score > 0.1 and texture.score > 5 * texture.stderr
+
+
+def test_kernels_draw_the_same_images(emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = run(powers, size=50)
+    for one in IMAGES:
+        row = OPERATIONS[one]
+        monkeypatch.setitem(OPERATIONS, one, {"cuda": row["cuda"], **row})
+    assert replace(run(powers, size=50), seconds=0) == replace(expected, seconds=0)
+    assert {"render_fourier_kernel", "render_paint_kernel", "render_view_kernel"} <= set(emulator.launched)
+
+
+@pytest.mark.parametrize(
+    "error", [None, torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("device-side assert")]
+)
+def test_what_a_gpu_cannot_draw_is_drawn_on_the_cpu(
+    error: Exception | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One warning, and the same images from then on; other failures of a device are no reason to go on."""
+    family, draw = Texture(3), Texture.draw
+    images = structure._Images(load_encoder(powers, input_shape=SHAPE))
+    expected = images.drawn(family, 0, 5, 4, 2, 7)
+    images._go_to(torch.device("meta"))  # which has no renderers
+
+    def failing(self: Texture, *arguments: Any, device: torch.device, **options: Any) -> Tensor:
+        if error is not None and device.type == "meta":
+            raise error
+        return draw(self, *arguments, device=device, **options)
+
+    monkeypatch.setattr(Texture, "draw", failing)
+    if error is not None and "memory" not in str(error):
+        with pytest.raises(RuntimeError, match="device-side assert"):
+            images.drawn(family, 0, 5, 4, 2, 7)
+        return
+    with pytest.warns(
+        UserWarning, match="^images: expected to be drawn on meta, got .*; they are drawn on the CPU$"
+    ):
+        assert torch.equal(images.drawn(family, 0, 5, 4, 2, 7), expected)
+    assert torch.equal(images.drawn(family, 0, 5, 4, 2, 7), expected)
+
+
+def test_devices_that_draw(monkeypatch: pytest.MonkeyPatch) -> None:
+    kinds = [torch.device(one) for one in ("cpu", "cuda", "mps")]
+    monkeypatch.setattr(dispatch, "importable", lambda module: True)
+    assert [draws_on(one) for one in kinds] == [True, True, False]
+    monkeypatch.setattr(dispatch, "importable", lambda module: module != "triton")  # which draws the noise
+    assert [draws_on(one) for one in kinds] == [True, False, False]
 
 
 def test_errors_hold_over_seeds() -> None:

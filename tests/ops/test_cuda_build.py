@@ -25,7 +25,16 @@ CAPABILITIES = (80, 90, 100)
 GPU = torch.device("cuda", 0)
 
 
+EXACT = [
+    "render_fourier_kernel",
+    "render_mix_kernel",
+    "render_paint_kernel",
+    "render_roll_kernel",
+    "render_spectrum_kernel",
+    "render_view_kernel",
+]
 NAMES = [
+    *EXACT,
     "robust_solve_kernel",
     "robust_solve_weights_kernel",
     "score_auc_kernel",
@@ -34,6 +43,7 @@ NAMES = [
     "score_sweep_total_kernel",
     "tridiagonalise_kernel",
 ]
+UNITS = {"cuda_kernels.cu": [one for one in NAMES if one not in EXACT], "exact_kernels.cu": EXACT}
 
 
 def nvrtc() -> ctypes.CDLL:
@@ -46,14 +56,16 @@ def nvrtc() -> ctypes.CDLL:
     pytest.skip("needs NVRTC, which comes with torch's CUDA build")
 
 
+@pytest.mark.parametrize("unit", UNITS)
 @pytest.mark.parametrize("capability", CAPABILITIES)
-def test_nvrtc_compiles_the_amalgamated_source(capability: int) -> None:
+def test_nvrtc_compiles_the_amalgamated_source(capability: int, unit: str) -> None:
     library = nvrtc()
     program = ctypes.c_void_p()
-    text = kernels.source().encode()
+    text = kernels.source(unit).encode()
     assert library.nvrtcCreateProgram(ctypes.byref(program), text, b"kernels.cu", 0, None, None) == 0
-    options = (ctypes.c_char_p * 2)(b"-std=c++17", f"--gpu-architecture=sm_{capability}".encode())
-    failed = library.nvrtcCompileProgram(program, 2, options)
+    given = [*kernels.UNITS[unit], f"--gpu-architecture=sm_{capability}"]
+    options = (ctypes.c_char_p * len(given))(*(one.encode() for one in given))
+    failed = library.nvrtcCompileProgram(program, len(given), options)
     size = ctypes.c_size_t()
     library.nvrtcGetProgramLogSize(program, ctypes.byref(size))
     log = ctypes.create_string_buffer(size.value)
@@ -62,11 +74,14 @@ def test_nvrtc_compiles_the_amalgamated_source(capability: int) -> None:
     library.nvrtcGetCUBINSize(program, ctypes.byref(size))
     binary = ctypes.create_string_buffer(size.value)
     assert library.nvrtcGetCUBIN(program, binary) == 0
-    for name in NAMES:
+    for name in UNITS[unit]:
         assert f".text.{name}\0".encode() in binary.raw
 
 
-def test_nvcc_compiles_and_keeps_arrays_in_registers(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("unit", "launch"), [("cuda_kernels.cu", "launch_cuda.cu"), ("exact_kernels.cu", "launch_exact.cu")]
+)
+def test_nvcc_compiles_and_keeps_arrays_in_registers(unit: str, launch: str, tmp_path: Path) -> None:
     nvcc = shutil.which("nvcc")
     if nvcc is None:
         pytest.skip("needs nvcc")
@@ -76,8 +91,8 @@ def test_nvcc_compiles_and_keeps_arrays_in_registers(tmp_path: Path) -> None:
     targets = [c for c in CAPABILITIES if f"sm_{c}" in known]
     done = subprocess.run(
         [
-            nvcc, "-std=c++17", *(f"-gencode=arch=compute_{c},code=sm_{c}" for c in targets), "-Xptxas", "-v",
-            "-Werror", "all-warnings", "-c", str(ROOT / "csrc" / "launch_cuda.cu"), "-o", str(tmp_path / "kernels.o"),
+            nvcc, *kernels.UNITS[unit], *(f"-gencode=arch=compute_{c},code=sm_{c}" for c in targets), "-Xptxas", "-v",
+            "-Werror", "all-warnings", f"-I{ROOT / 'csrc'}", "-c", str(ROOT / "csrc" / launch), "-o", str(tmp_path / "kernels.o"),
         ],
         capture_output=True, text=True, check=False,
     )  # fmt: skip
@@ -85,10 +100,29 @@ def test_nvcc_compiles_and_keeps_arrays_in_registers(tmp_path: Path) -> None:
     used = re.findall(
         r"Function properties for (\w+)\s+(\d+) bytes stack frame, .* (\d+) bytes spill loads", done.stderr
     )
-    assert sorted(name for name, _, _ in used) == sorted(len(targets) * NAMES)
+    assert sorted(name for name, _, _ in used) == sorted(len(targets) * UNITS[unit])
     for name, stack, loads in used:
         # A handful of scalars may be kept there; an array indexed at run time would be.
         assert int(stack) <= 64 and int(loads) <= 256, (name, stack, loads)
+
+
+def test_no_multiply_and_add_of_an_exact_kernel_are_fused(tmp_path: Path) -> None:
+    """Such an operation rounds once where the CPU rounds twice; without the option there are some."""
+    nvcc = shutil.which("nvcc")
+    if nvcc is None:
+        pytest.skip("needs nvcc")
+
+    def fused(*options: str) -> int:
+        text = tmp_path / "kernels.ptx"
+        source = str(ROOT / "csrc" / "exact_kernels.cu")
+        command = [nvcc, *options, "-arch=sm_90", f"-I{ROOT / 'csrc'}", "-ptx", source, "-o", str(text)]
+        subprocess.run(command, check=True)
+        operations = re.findall(r"\b(?:add|sub|mul|fma|div|sqrt)\.\S*f32\b", text.read_text())
+        assert len(operations) > 100 and not any("approx" in one or "ftz" in one for one in operations)
+        return sum(one.startswith("fma") or ".rn" not in one for one in operations)
+
+    assert fused(*kernels.UNITS["exact_kernels.cu"]) == 0
+    assert fused("-std=c++17") > 0
 
 
 def test_an_older_nvcc_is_asked_for_what_it_knows(tmp_path: Path) -> None:
@@ -119,6 +153,9 @@ exec {nvcc} "$@"
     assert done.returncode == 0, done.stderr
     flags = (tmp_path / "build" / "CMakeFiles" / "_cuda.dir" / "flags.make").read_text()
     assert "80-real,90-real,90-virtual" in flags and "compute_100" not in flags
+    makefile = (tmp_path / "build" / "CMakeFiles" / "_cuda.dir" / "flags.make").read_text()
+    exact = re.findall(r"^# Custom options: .*launch_(\w+)\.cu\.o_OPTIONS = (.*)$", makefile, re.M)
+    assert exact == [("exact", "--fmad=false")]
 
 
 def test_the_module_built_ahead_of_time_has_every_kernel_and_imports_without_a_driver() -> None:
@@ -185,14 +222,17 @@ class FakeCupy(types.ModuleType):
 
         class RawModule:
             def __init__(self, code: str, options: tuple[str, ...]) -> None:
-                assert "robust_solve_kernel" in code and '#include "' not in code
-                assert options == ("-std=c++17",)
+                unit = "exact_kernels.cu" if "render_paint_kernel" in code else "cuda_kernels.cu"
+                assert all(one in code for one in UNITS[unit]) and '#include "' not in code
+                assert options == kernels.UNITS[unit]
+                self.unit = unit
 
             def compile(self) -> None:
                 if failure is not None:
                     raise failure
 
             def get_function(self, name: str):
+                assert name in UNITS[self.unit]
                 return lambda grid, block, arguments: calls.append((name, grid, block, arguments))
 
         class Stream(Context): ...
@@ -228,6 +268,8 @@ def test_cupy_compiles_where_nothing_was_compiled_ahead(
         1,
         2**63,
     ]
+    launcher("render_roll_kernel", (2, 1, 1), 256, 0, 17, [0])
+    assert cupy.calls[6][:3] == ("render_roll_kernel", (2, 1, 1), (256,))
 
 
 def test_cupy_takes_a_stream_by_its_address() -> None:

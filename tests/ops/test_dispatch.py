@@ -107,6 +107,17 @@ def test_auto_takes_the_kernels_on_a_gpu(monkeypatch):
     }
 
 
+@pytest.mark.parametrize("operation", dispatch.IMAGES)
+def test_images_are_drawn_on_a_cpu_and_on_a_gpu_with_kernels(monkeypatch, operation):
+    monkeypatch.setattr(dispatch, "importable", lambda name: name != "cupy")
+    assert dispatch.resolve(operation, "cuda") == "cuda"
+    with refused(f"device: expected one that has {operation}, got 'mps'"):
+        dispatch.resolve(operation, "mps")
+    monkeypatch.setattr(dispatch, "importable", lambda name: False)
+    with refused("pip install 'synbench-fast[cuda]'"):
+        dispatch.resolve(operation, "cuda")
+
+
 def test_the_specification_runs_on_a_gpu_only_when_asked(without):
     without("synbench_fast._cuda", "cupy", "triton")
     with refused(

@@ -13,7 +13,7 @@ from functools import lru_cache
 from typing import ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
+from torch import Tensor
 
 from synbench_fast.ops.renderers import HARMONICS, paint, white
 from synbench_fast.tasks.families.base import Call, Draws, Family, Floats, definition, unit
@@ -39,7 +39,7 @@ class _Painted(Family):
 
     clutter: ClassVar[float] = 0.4  # contrast of the leaves behind, at level 1
 
-    def _render(self, x: NDArray[np.float32], call: Call) -> None:
+    def _render(self, x: Tensor, call: Call) -> None:
         draws = call.nuisance()
         ground, clutter = self._ground(call, draws)
         layers, outlines = self._things(call, draws, ground)
@@ -47,7 +47,7 @@ class _Painted(Family):
         lines = no_outlines(strokes)
         if outlines is not None:
             lines[:, _CLUTTER : _CLUTTER + outlines.shape[1]] = outlines
-        white(x.reshape(call.count, -1), 0.02 + 0.06 * self.level, call.noise(x[0].size))
+        white(x.reshape(call.count, -1), 0.02 + 0.06 * self.level, call.noise(x[0].numel()))
         paint(x, ground.astype(np.float32), strokes, colours, lines, call.threads, call.backend)
 
     def _ground(self, call: Call, draws: Draws) -> tuple[Floats, Layer]:
@@ -94,7 +94,7 @@ class Shapes(_Painted):
     clutter: ClassVar[float] = 1.0
 
     def _things(self, call: Call, draws: Draws, ground: Floats) -> tuple[Layer, Floats | None]:
-        outline, wave, reach = _outline(call.backend, call.seed, call.words[0], call.class_)
+        outline, wave, reach = _outline(call.numbers, call.seed, call.words[0], call.class_)
         level = min(1.0, self.level)
         size = call.side * 0.35 / (1 + 0.75 * level * draws.uniform(1))
         place = centre_of(call, draws, 0.05 + 0.2 * level)[:, None]
@@ -136,7 +136,7 @@ class Relations(_Painted):
 
     def _things(self, call: Call, draws: Draws, ground: Floats) -> tuple[Layer, Floats | None]:
         level = min(1.0, self.level)
-        points = _constellation(call.backend, call.seed, call.words[0], call.class_)
+        points = _constellation(call.numbers, call.seed, call.words[0], call.class_)
         number = len(points)
         size = call.side * 0.34 / (1 + 0.5 * level * draws.uniform(1))
         c, s = np.moveaxis(draws.direction(1, spread=0.5 * level), -1, 0)

@@ -17,10 +17,10 @@ from torch import Tensor
 
 from synbench_fast.checks import check_integer, check_seed
 from synbench_fast.errors import SynbenchError
-from synbench_fast.ops.dispatch import resolve
+from synbench_fast.ops.dispatch import IMAGES, NUMBERS, OPERATIONS, resolve
 from synbench_fast.ops.renderers import Noise, normals_of_words, random_words
 
-__all__ = ["Call", "Draws", "Family", "blend", "definition", "parse", "unit"]
+__all__ = ["Call", "Draws", "Family", "blend", "definition", "draws_on", "parse", "unit"]
 
 Floats = NDArray[np.float64]
 _SAMPLES = 2**32  # the index of a sample is one word of the counter
@@ -98,7 +98,12 @@ class Call:
     start: int
     count: int
     threads: int
-    backend: str
+    backend: str  # of the images
+
+    @property
+    def numbers(self) -> str:
+        """The backend of the numbers that NumPy computes with: they are drawn on the CPU, whatever draws the images."""
+        return resolve(NUMBERS[0], "cpu", self.backend if self.backend in OPERATIONS[NUMBERS[0]] else "auto")
 
     @property
     def side(self) -> int:
@@ -107,12 +112,12 @@ class Call:
 
     def definition(self) -> Draws:
         """Numbers that define the class: one sample of them, the same in every call and at every level."""
-        return definition(self.backend, self.seed, self.words[0], self.class_)
+        return definition(self.numbers, self.seed, self.words[0], self.class_)
 
     def nuisance(self) -> Draws:
         """Numbers that every sample has of its own."""
         return Draws(
-            self.backend, self.seed, self.words[1], 4 * self.class_ + _NUISANCE, self.start, self.count
+            self.numbers, self.seed, self.words[1], 4 * self.class_ + _NUISANCE, self.start, self.count
         )
 
     def noise(self, elements: int) -> Noise:
@@ -184,10 +189,11 @@ class Family(ABC):
         count: int,
         out: Tensor | None = None,
         *,
+        device: torch.device | str = "cpu",
         threads: int = 0,
         backend: str = "auto",
     ) -> Tensor:
-        """Samples start .. start + count - 1 of one class: float32 [count, *shape] on the CPU, about in [0, 1].
+        """Samples start .. start + count - 1 of one class: float32 [count, *shape], about in [0, 1].
 
         Args:
             shape: of one sample, channels first.
@@ -195,10 +201,11 @@ class Family(ABC):
             class_: 0 to classes - 1.
             start, count: indices of the samples, start + count at most 2^32. The samples of one class and seed are
                 independent given the class; classes of different seeds are independent.
-            out: a contiguous float32 CPU tensor [count, *shape] to fill and return, instead of a new one.
+            out: a contiguous float32 tensor [count, *shape] on `device` to fill and return, instead of a new one.
+            device: "cpu", or a GPU that `draws_on` names, which gives the same bits.
             threads: CPU threads; 0: torch's number.
-            backend: "cpp" (compiled), "numpy" (the specification, about 100 times slower, whose normals are of double
-                precision: images agree to 1e-5), or "auto" for the first that is installed.
+            backend: "cpp" (compiled), "cuda" (on a GPU), "numpy" (the specification, about 100 times slower, whose normals
+                are of double precision: images agree to 1e-5), or "auto" for the first that serves the device.
 
         Raises:
             SynbenchError: any value outside these.
@@ -211,18 +218,19 @@ class Family(ABC):
         if start + count > _SAMPLES:
             raise SynbenchError(f"count: expected start + count of at most 2^32, got {start} + {count}")
         threads = check_integer("threads", threads, 0, "0 (torch's number) or more", 2**20)
-        backend = check_backend(backend)
+        place = torch.device(device)
+        backend = check_backend(backend, place.type)
         if out is None:
-            out = torch.empty((count, *shape), dtype=torch.float32)
+            out = torch.empty((count, *shape), dtype=torch.float32, device=place)
         elif not (
             isinstance(out, Tensor) and out.shape == (count, *shape) and out.dtype == torch.float32
-            and out.device.type == "cpu" and out.is_contiguous()
+            and out.device.type == place.type and place.index in (None, out.device.index) and out.is_contiguous()
         ):  # fmt: skip
-            raise SynbenchError(f"out: expected a contiguous float32 CPU tensor {[count, *shape]}")
+            raise SynbenchError(f"out: expected a contiguous float32 tensor {[count, *shape]} on {place}")
         if count:
             threads = threads or torch.get_num_threads()
             call = Call(shape, seed, self.words, class_, start, count, threads, backend)
-            self._render(out.detach().numpy(), call)
+            self._render(out.detach(), call)
         return out
 
     def pair_optimum(self, shape: tuple[int, ...], seed: int = 0) -> float:
@@ -233,13 +241,23 @@ class Family(ABC):
         return math.nan
 
     @abstractmethod
-    def _render(self, x: NDArray[np.float32], call: Call) -> None:
+    def _render(self, x: Tensor, call: Call) -> None:
         """Writes the samples of `call` to x [count, *shape]."""
 
 
-def check_backend(backend: str) -> str:
-    """The name of a backend that is installed."""
-    return resolve("paint", "cpu", backend)
+def check_backend(backend: str, device: str = "cpu") -> str:
+    """The name of a backend that draws images on this type of device."""
+    return resolve(IMAGES[0], device, backend)
+
+
+def draws_on(device: torch.device) -> bool:
+    """Whether images are drawn on this device: on the CPU, and on a GPU with the kernels of images and of normals."""
+    try:
+        for operation in ("sample_mixture", *IMAGES):
+            resolve(operation, device.type)
+    except SynbenchError:
+        return False
+    return True
 
 
 def _word(text: str) -> int:

@@ -8,6 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from synbench_fast.ops.renderers import paint, view, white
 from synbench_fast.tasks.families.base import Call, Family, Floats, unit
@@ -40,7 +41,7 @@ class Instances(Family):
         """1: whatever is done to a picture, it is no other one."""
         return 1.0
 
-    def _render(self, x: NDArray[np.float32], call: Call) -> None:
+    def _render(self, x: Tensor, call: Call) -> None:
         scene = _scene(call)
         level, draws, side = self.level, call.nuisance(), call.side
         count, channels, height, width = x.shape
@@ -88,7 +89,7 @@ def _scene(call: Call) -> NDArray[np.uint8]:
     size = 16
     while size < _PERIOD * call.side:
         size *= 2
-    return _painted(size, call.seed, call.words[0], call.class_, call.backend)
+    return _painted(size, call.seed, call.words[0], call.class_, call.numbers)
 
 
 @lru_cache(maxsize=128)

@@ -9,6 +9,7 @@ from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from synbench_fast.checks import check_integer, check_seed
 from synbench_fast.ops.renderers import fields, roll
@@ -79,7 +80,7 @@ class Shift(FieldFamily):
         picture = DEVIATION / math.sqrt(1 + ratio * ratio)
         return picture, picture * ratio
 
-    def _render(self, x: NDArray[np.float32], call: Call) -> None:
+    def _render(self, x: Tensor, call: Call) -> None:
         gain, mix = pink(call.shape)
         draws, (picture, deviation) = call.nuisance(), self._deviations()
         contrast = picture / (1 + self.level * draws.uniform())
@@ -88,7 +89,7 @@ class Shift(FieldFamily):
         noise = call.noise(normals_of(call.shape))
         scaled = (gain * deviation).astype(np.float32)
         fields(x, scaled, mix.astype(np.float32), CENTER, noise, call.backend)
-        unit_picture = _unit_picture(call.shape, call.seed, call.words[0], call.class_, call.backend)
+        unit_picture = _unit_picture(call.shape, call.seed, call.words[0], call.class_, call.numbers)
         roll(x, unit_picture, place, contrast.astype(np.float32), call.threads, call.backend)
 
 

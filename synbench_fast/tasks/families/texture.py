@@ -9,7 +9,7 @@ from functools import lru_cache
 from typing import ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
+from torch import Tensor
 
 from synbench_fast.checks import check_seed
 from synbench_fast.errors import SynbenchError
@@ -116,8 +116,8 @@ class Texture(FieldFamily):
             low, high = (middle, high) if at > 0 else (low, middle)
         return cls(classes, middle)
 
-    def _render(self, x: NDArray[np.float32], call: Call) -> None:
-        gain, mix = _texture(call.shape, call.backend, call.seed, call.words[0], call.class_, self.strength)
+    def _render(self, x: Tensor, call: Call) -> None:
+        gain, mix = _texture(call.shape, call.numbers, call.seed, call.words[0], call.class_, self.strength)
         noise = call.noise(normals_of(call.shape))
         fields(x, gain.astype(np.float32), mix.astype(np.float32), CENTER, noise, call.backend)
 
