@@ -158,8 +158,8 @@ def paint(
 def white(x: Array, deviation: float, noise: Noise) -> None:
     """x [count, elements] = deviation z, drawn by `sample_mixture`."""
     assert x.shape == (noise.count, noise.elements)
-    sample_mixture(
-        (noise.elements,), noise.start, noise.count,
+    sample_mixture(  # one channel: a vector would be as many channels as it has elements, and each std is checked
+        (1, noise.elements), noise.start, noise.count,
         scale=0.0, center=0.0, std=1 / deviation, seed=noise.seed, stream=noise.stream, purpose=noise.word,
-        threads=noise.threads, out=torch.from_numpy(x),
+        threads=noise.threads, out=torch.from_numpy(x)[:, None],
     )  # fmt: skip
