@@ -129,7 +129,7 @@ def _texture(
     size, cosine, sine = frequencies(shape[1:])
     channels, draws = shape[0], definition(backend, seed, word, class_)
     root = product(colour_root(channels), orthogonal(draws, channels))
-    common_gain = amplitude(size)
+    common_gain = amplitude(shape[1:])
     highest = _HIGHEST if len(shape) == 3 else min(shape[1:]) / 4
     patterns = []
     common = draws.normal(4)[0]
