@@ -204,10 +204,14 @@ def _features(
     """Features [K n, F] of one block, class after class, and their labels."""
     first, each = task.first(seed, block), task.images
     total, parts, at = family.classes * each, [], 0
-    normalised = encoder.normalisation(torch.float32, "cpu")  # of the images as they are drawn
+    normalised = encoder.normalisation(torch.float32, "cpu", in_place=True)  # of the images as they are drawn
+    # One buffer for all batches: new memory of some megabytes is mapped anew, which takes longer than filling it.
+    room = torch.empty((min(batches.next(), total), *encoder.info.input_shape))
     while at < total:
         wanted = min(batches.next(), total - at)
-        x = normalised(_images(family, encoder.info.input_shape, task.seed, first, each, at, wanted))
+        x = room[:wanted]
+        _draw(family, task.seed, first, each, at, x)
+        x = normalised(x)
         layout = torch.channels_last if channels_last else torch.contiguous_format
         try:
             made = encoder(x.to(encoder.device, encoder.dtype, memory_format=layout))
@@ -221,15 +225,11 @@ def _features(
     return torch.cat(parts), torch.arange(family.classes).repeat_interleave(each)
 
 
-def _images(
-    family: Family, shape: tuple[int, ...], seed: int, first: int, each: int, at: int, count: int
-) -> Tensor:
-    """Images at .. at + count - 1 of a block whose classes have `each` images, beginning with index `first`."""
-    x = torch.empty((count, *shape))
-    filled = 0
-    while filled < count:
+def _draw(family: Family, seed: int, first: int, each: int, at: int, x: Tensor) -> None:
+    """Fill x with images from number `at` on of a block whose classes have `each` images, beginning with index `first`."""
+    filled, shape = 0, tuple(x.shape[1:])
+    while filled < len(x):
         class_, inside = divmod(at + filled, each)
-        here = min(each - inside, count - filled)
+        here = min(each - inside, len(x) - filled)
         family.draw(shape, seed, class_, first + inside, here, out=x[filled : filled + here])
         filled += here
-    return x
