@@ -241,10 +241,12 @@ class Encoder:
             _cast(self.module, self.device, self.dtype)
         return self
 
-    def normalisation(self, dtype: torch.dtype, device: torch.device | str) -> Callable[[Tensor], Tensor]:
+    def normalisation(
+        self, dtype: torch.dtype, device: torch.device | str, *, in_place: bool = False
+    ) -> Callable[[Tensor], Tensor]:
         """A function of inputs [B, *input_shape] before normalisation to (x - mean) / std, for this dtype and device.
 
-        The constants are made here, because a copy to a GPU would make every call wait for it.
+        `in_place`: the inputs are overwritten. The constants are made here, because a copy to a GPU would make every call wait for it.
         """
         channels = (-1, *[1] * (len(self.info.input_shape) - 1))
 
@@ -254,8 +256,9 @@ class Encoder:
         mean, std = constant(self.info.mean), constant(self.info.std)
 
         def normalised(x: Tensor) -> Tensor:
-            x = x if mean is None else x - mean
-            return x if std is None else x / std
+            out = x if in_place else None
+            x = x if mean is None else torch.sub(x, mean, out=out)
+            return x if std is None else torch.div(x, std, out=out)
 
         return normalised
 

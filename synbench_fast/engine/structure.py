@@ -204,10 +204,15 @@ class _Images:
 
     def _go_to(self, device: torch.device) -> None:
         self.device = device
-        self._normalised = self._encoder.normalisation(torch.float32, device)
+        self._normalised = self._encoder.normalisation(torch.float32, device, in_place=True)
+        # One buffer for all batches: new memory of some megabytes is mapped anew, which takes longer than filling it.
+        self._room = torch.empty((0, *self._encoder.info.input_shape), device=device)
 
     def drawn(self, family: Family, seed: int, first: int, each: int, at: int, count: int) -> Tensor:
-        """Images at .. at + count - 1 of a block whose classes have `each` images, beginning with index `first`."""
+        """Images at .. at + count - 1 of a block whose classes have `each` images, beginning with index `first`.
+
+        They stay until the next ones are drawn.
+        """
         try:
             return self._normalised(self._raw(family, seed, first, each, at, count))
         except (SynbenchError, RuntimeError, MemoryError) as error:
@@ -222,8 +227,9 @@ class _Images:
 
     def _raw(self, family: Family, seed: int, first: int, each: int, at: int, count: int) -> Tensor:
         shape = self._encoder.info.input_shape
-        x = torch.empty((count, *shape), device=self.device)
-        filled = 0
+        if len(self._room) < count:
+            self._room = torch.empty((count, *shape), device=self.device)
+        x, filled = self._room[:count], 0
         while filled < count:
             class_, inside = divmod(at + filled, each)
             here = min(each - inside, count - filled)

@@ -53,7 +53,8 @@ class LeftOut:
 
     Attributes:
         distances: float64 [G, N, K] for every ridge; the smallest is the class.
-        means: float64 [G, K, R] class means times P^(1/2), in the R directions that vary within the classes.
+        means: float64 [G, K, R] class means in coordinates in which P is the identity: of the R directions that vary
+            within the classes, or for a single ridge above 0 of all.
         samples: float64 [G, N, R] the samples in the same coordinates.
         labels: int64 [N].
         gap: the largest distance of two class means outside of these directions, in the units of the features.
@@ -124,7 +125,8 @@ def worst_pair(pairs: NDArray[np.float64]) -> tuple[int, int, float]:
 
 
 def _finite(x: Tensor) -> Tensor:
-    if not bool(torch.isfinite(x).all()):
+    # A sum is finite only if every value is, and takes less time to find.
+    if not (bool(torch.isfinite(x.sum())) or bool(torch.isfinite(x).all())):
         raise SynbenchError("features: expected finite values, got NaN or infinity")
     return x
 
@@ -175,15 +177,21 @@ def trained_variance(found: LeftOut) -> float:
     weight = (density / (each * classes))[:, None]
     right = found.right[0]
     own_part = class_centred(right[:, None], labels, count)[:, 0] / (each * classes)
+    member = torch.nn.functional.one_hot(labels, classes).double()
     e = found.samples[0] - centres[labels]
-    product, to_mean = found.samples[0] @ e.T, centres @ e.T
-    near, far = product - to_mean[labels], product - to_mean[other]
-    moved = (near.square() - far.square()) / (n - classes)
-    moved += 2 * (near * (labels[:, None] == labels) - far * (other[:, None] == labels)) / each
-    moved = weight * moved.fill_diagonal_(0.0)
-    moved = class_centred(moved.T, labels, count).T
+    near = e @ e.T  # (x_i - m_y)'P e_j
+    apart = (member - torch.nn.functional.one_hot(other, classes)) @ (centres @ e.T)  # (m_y - m_c)'P e_j
+    far = near + apart  # (x_i - m_c)'P e_j
+    moved = apart.mul_(near + far).div_(
+        classes - n
+    )  # near^2 - far^2 is a product; what follows works in place
+    share = 2 * member.T / count[:, None]
+    moved.addcmul_(near, share[labels]).addcmul_(far, share[other], value=-1)
+    moved.mul_(weight).fill_diagonal_(0.0)
+    moved.addmm_(moved @ (member / count), member.T, alpha=-1)  # less the mean over j of a class
     t = moved.sum(0)
-    part = 2 * own_part * t + t.square() - moved.square().sum(0) - (moved * moved.T).sum(0)
+    once, twice = (torch.mul(moved, one, out=far).sum(0) for one in (moved, moved.T))
+    part = 2 * own_part * t + t.square() - once - twice
     return float((part * each / (each - 1)).sum())
 
 
@@ -211,10 +219,11 @@ def class_sums(values: Tensor, labels: Tensor, classes: int) -> Tensor:
 def in_deviations(x: Tensor) -> Tensor:
     """Features [N, F'] in float64, each divided by its deviation over all samples, without those that are constant."""
     rounding = ROUNDING_64 if x.dtype == torch.float64 else ROUNDING
-    x = _finite(x.double())
+    low, high = _finite(x).aminmax(dim=0)
+    x = x.double()
     deviation = x.std(0)
-    live = deviation > rounding * x.abs().amax(0)
-    return x[:, live] / deviation[live]
+    live = deviation > rounding * torch.maximum(high.double(), -low.double())
+    return x / deviation if bool(live.all()) else x[:, live] / deviation[live]
 
 
 def counted(found: LeftOut) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -248,39 +257,76 @@ def left_out_distances(x: Tensor, labels: Tensor, ridges: Sequence[float]) -> Le
     if len(count) < 2 or int(count.min()) < 2:
         raise SynbenchError("labels: expected at least 2 classes with at least 2 samples each")
     n, classes = len(x), len(count)
-    member = torch.nn.functional.one_hot(labels, classes).double()
-    means = member.T @ x / count[:, None]
+    means = _class_means(x, labels, count)
     centred = x - means[labels]
     scale = centred.square().sum() / (n - classes) / x.shape[1]  # tr(S)/F
     if not float(scale) > 0:
         zero = _squared(x, means)[None].expand(len(ridges), -1, -1)
         none = means.new_zeros(len(ridges), classes, 0)
         return LeftOut(zero, none, none.new_zeros(len(ridges), n, 0), labels, _largest_gap(means, none[0]))
-    variances, basis = _spectrum(centred, n - classes)
+    if len(ridges) == 1 and ridges[0] > 0:
+        whitened, gap = [_by_cholesky(x, labels, count, float(ridges[0] * scale))], 0.0
+    else:
+        whitened, gap = _by_spectrum(x, means, centred, [one * scale for one in ridges])
+    distances = torch.stack([_left_out(*one, labels, count) for one in whitened])
+    samples, middles = torch.stack([one[0] for one in whitened]), torch.stack([one[1] for one in whitened])
+    return LeftOut(distances, middles, samples, labels, gap)
+
+
+def _left_out(turned: Tensor, centres: Tensor, rest: Tensor | float, labels: Tensor, count: Tensor) -> Tensor:
+    """Left-out distances [N, K] from samples and class means in coordinates in which P is the identity.
+
+    `rest` is what a squared distance has outside of these coordinates.
+    """
+    own = count[labels].double()
+    share = own / ((own - 1) * (len(labels) - len(count)))
+    e = turned - centres[labels]
+    leverage = e.square().sum(1)  # e'Pe: e has no part outside of the coordinates
+    cross = (turned * e).sum(1)[:, None] - e @ centres.T
+    down = (1 - share * leverage).clamp_min(1e-12)
+    out = _squared(turned, centres) + rest + (share / down)[:, None] * cross.square()
+    out[torch.arange(len(labels), device=out.device), labels] = (own / (own - 1)).square() * leverage / down
+    return out
+
+
+def _by_cholesky(
+    x: Tensor, labels: Tensor, count: Tensor, ridge: float
+) -> tuple[Tensor, Tensor, Tensor | float]:
+    """Arguments of `_left_out` for one ridge above 0 in the units of S: L^-1 x, where S + ridge I = L L'.
+
+    It takes a small part of the time of the spectrum. With more features than samples x is turned into as many
+    coordinates as there are samples first, which changes no inner product.
+    """
+    x = x - x.mean(0)  # so that an offset common to all samples costs no digits
+    if x.shape[1] > len(x):
+        x = torch.linalg.qr(x.T, mode="r").R.T
+    means = _class_means(x, labels, count)
+    centred = x - means[labels]
+    covariance = centred.T @ centred / (len(x) - len(means))
+    covariance.diagonal().add_(ridge)
+    lower = torch.linalg.cholesky(covariance)
+    both = torch.linalg.solve_triangular(lower, torch.cat([x, means]).T, upper=False).T
+    return both[: len(x)], both[len(x) :], 0.0
+
+
+def _by_spectrum(
+    x: Tensor, means: Tensor, centred: Tensor, ridges: Sequence[Tensor]
+) -> tuple[list[tuple[Tensor, Tensor, Tensor | float]], float]:
+    """Arguments of `_left_out` for several ridges in the units of S, and `LeftOut.gap`."""
+    variances, basis = _spectrum(centred, len(x) - len(means))
     # Coordinates along the directions that vary; what is left of a vector has P = 1 / ridge.
     samples, middles = x @ basis, means @ basis
     rest = (_squared(x, means) - _squared(samples, middles)).clamp_min(0)
-    own = count[labels].double()
-    share = own / ((own - 1) * (n - classes))
-    here = torch.arange(n, device=x.device)
-    left, whitened_means, turned_samples = [], [], []
+    found: list[tuple[Tensor, Tensor, Tensor | float]] = []
     for ridge in ridges:
-        weight = 1 / (variances + ridge * scale)
-        turned, centres = samples * weight.sqrt(), middles * weight.sqrt()
-        distance = _squared(turned, centres)
-        if ridge > 0:
-            distance = distance + rest / (ridge * scale)
-        e = turned - centres[labels]
-        leverage = e.square().sum(1)  # e'Pe: e has no part outside of the directions that vary
-        cross = (turned * e).sum(1)[:, None] - e @ centres.T
-        down = (1 - share * leverage).clamp_min(1e-12)
-        out = distance + (share / down)[:, None] * cross.square()
-        out[here, labels] = (own / (own - 1)).square() * leverage / down
-        left.append(out)
-        whitened_means.append(centres)
-        turned_samples.append(turned)
-    distances, whitened, coordinates = (torch.stack(one) for one in (left, whitened_means, turned_samples))
-    return LeftOut(distances, whitened, coordinates, labels, _largest_gap(means, middles))
+        root = (1 / (variances + ridge)).sqrt()
+        found.append((samples * root, middles * root, rest / ridge if float(ridge) > 0 else 0.0))
+    return found, _largest_gap(means, middles)
+
+
+def _class_means(x: Tensor, labels: Tensor, count: Tensor) -> Tensor:
+    """[K, F] from samples [N, F]."""
+    return torch.nn.functional.one_hot(labels, len(count)).double().T @ x / count[:, None]
 
 
 def _largest_gap(means: Tensor, inside: Tensor) -> float:

@@ -10,7 +10,13 @@ import torch
 from checks import refused
 from torch import Tensor
 
-from synbench_fast.stats.discriminant import class_accuracy, in_deviations, left_out_distances, worst_pair
+from synbench_fast.stats.discriminant import (
+    class_accuracy,
+    in_deviations,
+    left_out_distances,
+    trained_variance,
+    worst_pair,
+)
 
 
 def drawn(
@@ -46,6 +52,20 @@ def test_left_out_distances_equal_refitting(width: int) -> None:
             for k in range(6):
                 d = x[i] - x[keep][labels[keep] == k].mean(0)
                 assert float(found.distances[g, i, k]) == pytest.approx(float(d @ inverse @ d), rel=1e-9)
+
+
+@pytest.mark.parametrize("width", [1, 5, 53, 54, 300])
+def test_one_ridge_alone_gives_what_it_gives_among_others(width: int) -> None:
+    """One ridge is factored by Cholesky, several by the spectrum: also where features or samples repeat or lie far off."""
+    x, labels, _ = drawn(6, 9, width)
+    x[10] = x[11]
+    x = torch.cat([x, 2 * x[:, :1], x[:, :1] + 1e4], 1)
+    one, several = left_out_distances(x, labels, (0.3,)), left_out_distances(x, labels, (0.3, 2.0))
+    torch.testing.assert_close(one.distances[0], several.distances[0], rtol=1e-8, atol=1e-8)
+    left, right = ((f.samples[0] - f.means[0][labels]) @ f.means[0].T for f in (one, several))
+    left, right = (side - side.mean(1, keepdim=True) for side in (left, right))  # whatever the origin is
+    torch.testing.assert_close(left, right, rtol=1e-7, atol=1e-7)
+    assert trained_variance(one) == pytest.approx(trained_variance(several), rel=1e-6, abs=1e-12)
 
 
 def test_classes_of_different_sizes() -> None:
@@ -95,6 +115,37 @@ def test_stated_error_is_the_spread_over_samples(distance: float) -> None:
     stated = float(np.mean([one.stderr for one in found]))
     assert stated == pytest.approx(spread, rel=0.12)  # the spread of 300 is known to 4 %
     assert np.mean(independent) < 0.95 * spread
+
+
+def test_variance_of_training_is_its_formula() -> None:
+    """Term by term, as the docstring has it, of classes of different sizes in any order."""
+    x, labels, _ = drawn(4, 8, 6, 0.8)
+    order = torch.randperm(29, generator=torch.Generator().manual_seed(1))
+    x, labels = x[order], labels[order]
+    found = left_out_distances(x, labels, (0.3,))
+    z, m, distance, y = found.samples[0], found.means[0], found.distances[0], labels.tolist()
+    n, classes, count = len(x), 4, torch.bincount(labels).tolist()
+    rivals = [min((k for k in range(classes) if k != y[i]), key=lambda k: distance[i, k]) for i in range(n)]
+    margin = torch.stack([distance[i, rivals[i]] - distance[i, y[i]] for i in range(n)])
+    low, high = torch.quantile(margin, torch.tensor([0.25, 0.75], dtype=torch.float64))
+    width = 1.06 * min(float(high - low) / 1.349, float(margin.std())) * n**-0.2
+    density = torch.exp(-((margin / width) ** 2) / 2) / (width * math.sqrt(2 * math.pi))
+    w_j = torch.zeros(n, n, dtype=torch.float64)
+    for i in range(n):
+        for j in range(n):
+            e, c = z[j] - m[y[j]], rivals[i]
+            near, far = float((z[i] - m[y[i]]) @ e), float((z[i] - m[c]) @ e)
+            change = (near**2 - far**2) / (n - classes)
+            change += 2 * near / count[y[i]] * (y[j] == y[i]) - 2 * far / count[c] * (y[j] == c)
+            w_j[i, j] = (i != j) * density[i] / (count[y[i]] * classes) * change
+    right = (margin > 0).double()
+    o = torch.stack([(right[j] - right[labels == y[j]].mean()) / (count[y[j]] * classes) for j in range(n)])
+    for k in range(classes):
+        w_j[:, labels == k] -= w_j[:, labels == k].mean(1, keepdim=True)
+    t = w_j.sum(0)
+    part = 2 * o * t + t**2 - (w_j**2).sum(0) - (w_j * w_j.T).sum(0)
+    unbiased = torch.tensor([count[k] / (count[k] - 1) for k in y], dtype=torch.float64)
+    assert trained_variance(found) == pytest.approx(float((part * unbiased).sum()), rel=1e-9)
 
 
 def test_separate_classes_and_no_classes() -> None:

@@ -85,14 +85,27 @@ def frequencies(places: tuple[int, ...]) -> tuple[Floats, Floats, Floats]:
 
 
 def total(values: Floats) -> float:
-    """The sum, rounded once: its order, which differs between machines, does not matter."""
-    return math.fsum(values.ravel().tolist())
+    """The sum, rounded once: its order, which differs between machines, does not matter.
+
+    Each round takes from every value its multiple of one unit, so large that the multiples add up without rounding in
+    any order (Rump, Ogita and Oishi, Accurate floating-point summation, SIAM J. Sci. Comput. 31, 2008).
+    """
+    rest, parts = np.array(values, np.float64), []
+    while most := float(np.abs(rest).max()):
+        above = math.ldexp(1.0, math.frexp(most)[1] + (rest.size + 1).bit_length())
+        high = (above + rest) - above
+        parts.append(float(high.sum()))
+        rest -= high
+    return math.fsum(parts)
 
 
-def amplitude(size: Floats) -> Floats:
+@lru_cache(maxsize=16)
+def amplitude(places: tuple[int, ...]) -> Floats:
     """a(f) = 1 / max(|f|, 1), times what makes the sum of its squares 1."""
-    a = 1 / np.maximum(size, 1.0)
-    return a / math.sqrt(total(a * a))
+    a = 1 / np.maximum(frequencies(places)[0], 1.0)
+    a = a / math.sqrt(total(a * a))
+    a.flags.writeable = False
+    return a
 
 
 def colour_root(channels: int) -> Floats:
@@ -143,6 +156,5 @@ def lower_solve(low: Floats, b: Floats) -> Floats:
 @lru_cache(maxsize=64)
 def pink(shape: tuple[int, ...]) -> tuple[Floats, Floats]:
     """Gains and mix of 1/f noise of deviation 1 whose channels are coupled as S."""
-    size = frequencies(shape[1:])[0]
-    gain = np.broadcast_to(amplitude(size), shape)
+    gain = np.broadcast_to(amplitude(shape[1:]), shape)
     return gain, colour_root(shape[0]) / DEVIATION

@@ -55,11 +55,12 @@ def leaves(draws: Draws, number: int, extent: tuple[float, float], smallest: flo
 def periodic(strokes: Floats, colours: Floats, period: float) -> tuple[Floats, Floats]:
     """Strokes [S, ...] and colours of one picture with the copies that reach into [0, period)^2 from beyond it."""
     steps = np.array([[x, y] for y in (-period, 0.0, period) for x in (-period, 0.0, period)])
-    copies = np.repeat(strokes[:, None], len(steps), axis=1)
-    copies[..., 1:3] += steps
-    reach = copies[..., 9:11] + 2.0
-    seen = ((copies[..., 1:3] + reach > 0) & (copies[..., 1:3] - reach < period)).all(-1)
-    return copies[seen], np.repeat(colours[:, None], len(steps), axis=1)[seen]
+    places, reach = strokes[:, None, 1:3] + steps, strokes[:, None, 9:11] + 2.0
+    seen = ((places + reach > 0) & (places - reach < period)).all(-1)
+    which = np.nonzero(seen)[0]
+    copies = strokes[which]
+    copies[:, 1:3] = places[seen]
+    return copies, colours[which]
 
 
 def flat(colours: Floats) -> Floats:
