@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import math
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -192,20 +193,27 @@ def test_what_cannot_be_drawn_is_refused(emulator: Emulator, monkeypatch: pytest
     assert emulator.launched == [] and not bool(x.any())
 
 
-def test_the_kernels_alone(emulator_library: Path) -> None:
-    """Without torch and without what launches them: arrays of NumPy by their addresses, against the compiled core."""
-    emulate = ctypes.CDLL(str(emulator_library)).emulate
-    emulate.restype = ctypes.c_char_p
+class Kernels:
+    """Kernels by name without torch and without what launches them: arrays of NumPy by their addresses."""
 
-    def run(name: str, grid: tuple[int, int, int], threads: int, *arguments: int | np.ndarray) -> bytes:
+    def __init__(self, library: Path) -> None:
+        self._emulate = ctypes.CDLL(str(library)).emulate
+        self._emulate.restype = ctypes.c_char_p
+
+    def __call__(self, name: str, grid: tuple[int, int, int], threads: int, *arguments: Any) -> str:
         words = [one.ctypes.data if isinstance(one, np.ndarray) else one for one in arguments]
-        packed, blocks = np.array(words, np.uint64), np.array(grid, np.uint32)
-        failure: bytes = emulate(
+        packed = np.array([struct.unpack("<Q", struct.pack("<d", one))[0] if isinstance(one, float) else one
+                           for one in words], np.uint64)  # fmt: skip
+        blocks = np.array(grid, np.uint32)
+        failure: bytes = self._emulate(
             name.encode(), blocks.ctypes.data_as(ctypes.c_void_p), threads, 0,
             packed.ctypes.data_as(ctypes.c_void_p), len(words),
         )  # fmt: skip
-        return failure
+        return failure.decode()
 
+
+def test_the_kernels_alone(emulator_library: Path) -> None:
+    run = Kernels(emulator_library)
     shape, count = (3, 11, 37), 2
     channels, height, width = shape
     pixels = height * width
@@ -217,7 +225,60 @@ def test_the_kernels_alone(emulator_library: Path) -> None:
     ):
         x, expected = start.copy(), start.copy()
         between: tuple[Any, ...] = (told[0], 16, *told[1:]) if name == "view" else told
-        assert run(f"render_{name}_kernel", grid, threads, x, *between, *extra) == b""
+        assert run(f"render_{name}_kernel", grid, threads, x, *between, *extra) == ""
         core(expected, *told)
         np.testing.assert_array_equal(x, expected)
-    assert run("render_roll_kernel", (1, 1, 1), 64) == b"expected 7 arguments, got 0"
+    assert run("render_roll_kernel", (1, 1, 1), 64) == "expected 7 arguments, got 0"
+
+
+def test_places_beyond_four_billion_elements(emulator_library: Path, tmp_path: Path) -> None:
+    """One block of each of 65 images of 2^26 elements, in files without contents; the last image is that of one alone."""
+    run, count, side = Kernels(emulator_library), 65, 2**13
+    size, last, looked_at = side * side, count - 1, 8 * side  # a tile has 8 rows
+
+    def sparse(name: str, planes: int = 1) -> np.ndarray:
+        made = np.memmap(tmp_path / name, np.float32, "w+", shape=(count, planes * size))
+        (tmp_path / name).unlink()  # it lives as long as it is mapped
+        return made
+
+    rng = np.random.default_rng(0)
+    shape = (1, side, side)
+    picture, scene = sparse("picture")[0], np.ones((4, 4, 4), np.uint8)
+    picture[:looked_at] = rng.standard_normal(looked_at)
+    places, contrast = np.zeros((count, 2), np.int64), rng.uniform(1, 2, count).astype(np.float32)
+    maps, colours = (
+        rng.uniform(1, 2, (count, 6)).astype(np.float32),
+        rng.uniform(1, 2, (count, 4)).astype(np.float32),
+    )
+    ground, shapes, inks, lines = of_paint((1, 64, 64), 3, count)
+    added = {
+        "roll": lambda x, i: (x, picture, places[i:], contrast[i:], *shape),
+        "view": lambda x, i: (x, scene, 4, maps[i:], colours[i:], *shape),
+        "paint": lambda x, i: (x, ground[i:], shapes[i:], inks[i:], lines[i:], 3, *shape),
+    }
+    for name, arguments in added.items():
+        x, alone = sparse(name), np.zeros(size, np.float32)
+        assert run(f"render_{name}_kernel", (1, count, 1), 256, *arguments(x, 0)) == ""
+        assert run(f"render_{name}_kernel", (1, 1, 1), 256, *arguments(alone, last)) == ""
+        assert np.count_nonzero(alone[:32]) == 32
+        np.testing.assert_array_equal(x[last, :looked_at], alone[:looked_at])
+
+    mix, roots = np.full(1, 2.0, np.float32), rng.standard_normal((2, side)).astype(np.float32)
+    made = {
+        "spectrum": (2, lambda w, y: (w, picture, *shape, y)),
+        "fourier": (2, lambda w, y: (w, 1, size, side, 1, 4, 1, roots, roots, y)),
+        "mix": (1, lambda w, y: (w, mix, 0.5, 1, size, y)),
+    }
+    source, given = sparse("source", 2), np.zeros(2 * size, np.float32)
+    for plane in (0, size):
+        given[plane : plane + looked_at] = rng.standard_normal(looked_at)
+        source[last, plane : plane + looked_at] = given[plane : plane + looked_at]
+    for name, (planes, arguments) in made.items():
+        y, alone = sparse(name, planes), np.zeros(planes * size, np.float32)
+        assert run(f"render_{name}_kernel", (1, count, 1), 256, *arguments(source, y)) == ""
+        assert run(f"render_{name}_kernel", (1, 1, 1), 256, *arguments(given, alone)) == ""
+        for plane in range(0, planes * size, size):
+            assert np.count_nonzero(alone[plane : plane + looked_at]) >= 255  # a frequency 0 is real
+            np.testing.assert_array_equal(
+                y[last, plane : plane + looked_at], alone[plane : plane + looked_at]
+            )
