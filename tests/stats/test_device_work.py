@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from synbench_fast.stats.discriminant import class_accuracy
+from synbench_fast.stats.estimators import BUILT_IN
 from synbench_fast.stats.multiclass import multiclass
 
 
@@ -53,7 +54,7 @@ def test_no_pair_and_no_sample_is_looked_at_by_itself(statistic: str) -> None:
             if statistic == "class_accuracy":
                 class_accuracy(x, labels)
             else:
-                multiclass(x, labels, list(range(classes)), "consistent")
+                multiclass(x, labels, list(range(classes)), BUILT_IN["consistent"])
         assert max(work.values) <= max(classes**2, 15 * classes)
         found.append((work.operations, len(work.values)))
     assert found[0] == found[1]
