@@ -3,7 +3,7 @@
 specs       how `synbench-fast run` names the encoders, a line each; fetches and measures nothing, see factories.py
 accuracies  linear probes of every encoder on every data set
 validity    that, then scores of every encoder, and whether they go with the accuracies; --rows FILE prints the tables
-            of stored rows and measures nothing
+            of stored rows and measures nothing; with --cache it keeps the rows of the file but for what was measured
 robustness  how small a change of an image turns the answers of a probe, on labelled images and on drawn classes; --radii
             FILE has one row per network, as --rows has for validity, whose rows the tables need too
 """
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -31,13 +32,15 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--cache", type=Path, help="folder for files, features and what was measured")
     parser.add_argument("--size", type=int, default=SIZE, help="height and width of the images")
     parser.add_argument("--only", nargs="*", help="names of encoders")
-    parser.add_argument("--choose", action="store_true", help="validity: also measure what was chosen from")
     parser.add_argument(
-        "--rows", type=Path, help="validity: one row per encoder; written with --cache, else read"
+        "--steps",
+        nargs="+",
+        choices=("accuracies", *scores.STEPS),
+        default=("accuracies", "structure", "published"),
+        help="validity: what to measure; choice is what the structure score was chosen from",
     )
-    parser.add_argument(
-        "--radii", type=Path, help="robustness: one row per network; written with --cache, else read"
-    )
+    parser.add_argument("--rows", type=Path, help="validity: one row per encoder; updated with --cache")
+    parser.add_argument("--radii", type=Path, help="robustness: one row per network; updated with --cache")
     parser.add_argument(
         "--details", action="store_true", help="validity: also print every cell, the choice and every encoder"
     )
@@ -45,6 +48,11 @@ def _parser() -> argparse.ArgumentParser:
         "--figure", type=Path, help="validity: draw score against accuracy into this SVG file"
     )
     return parser
+
+
+def _stored(file: Path | None, cache: Path | None) -> list[dict[str, Any]]:
+    """The rows of a file; none where it is to be written and is not there yet."""
+    return validity.load(file) if file and (cache is None or file.exists()) else []
 
 
 def main() -> None:
@@ -66,27 +74,31 @@ def main() -> None:
                 one for one in encoders(given.cache, ("network",)) if not given.only or one.name in given.only
             ]
             robustness.measure(chosen, data(given.cache, given.size), given.cache, given.size)
-        found = (
-            robustness.load(given.radii) if given.cache is None else robustness.rows(given.cache, given.size)
-        )
-        if given.radii and given.cache is not None:
-            validity.save(found, given.radii)
+        found = _stored(given.radii, given.cache)
+        if given.cache is not None:
+            found = robustness.updated(found, given.cache, given.size)
+            if given.radii:
+                validity.save(found, given.radii)
         print(robustness.report(robustness.joined(found, validity.load(given.rows))))
         return
     if given.cache is not None:
         chosen = [one for one in encoders(given.cache) if not given.only or one.name in given.only]
-        measure(chosen, data(given.cache, given.size), given.cache, given.size)
+        if given.what == "accuracies" or "accuracies" in given.steps:
+            measure(chosen, data(given.cache, given.size), given.cache, given.size)
     if given.what == "accuracies":
         print(table(rows(given.cache, given.size)))
         return
-    if given.cache is None:
-        found = validity.load(given.rows)
-    else:
-        for step in ("structure", "published", *(["choice"] if given.choose else [])):
+    found = _stored(given.rows, given.cache)
+    if given.cache is not None:
+        for step in (one for one in scores.STEPS if one in given.steps):
             scores.measure(chosen, given.cache, step, given.size)
-        found = validity.joined(given.cache, given.size)
+        found = validity.updated(found, given.cache, given.size)
         if given.rows:
             validity.save(found, given.rows)
+    if not found:
+        parser.error(
+            "validity: no encoder has an accuracy on every data set; --steps accuracies measures them"
+        )
     print(validity.report(found))
     if given.details:
         print("\n" + validity.details(found))

@@ -25,7 +25,7 @@ from torch import Tensor
 from synbench_fast.tasks.structure import STRUCTURE
 from zoo import Data, Entry
 from zoo.halves import HELD_OUT
-from zoo.validity import ALL, HALVES, Cell, spearman
+from zoo.validity import ALL, HALVES, Cell, load, spearman
 
 Row = dict[str, Any]
 Forward = Callable[[Tensor], Tensor]
@@ -143,14 +143,16 @@ def _file(cache: Path, size: int) -> Path:
     return cache / f"robustness-{size}.jsonl"
 
 
-def load(file: Path) -> list[Row]:
-    return [json.loads(line) for line in file.read_text().splitlines()]
-
-
 def rows(cache: Path, size: int) -> list[Row]:
     """What was measured so far."""
     file = _file(cache, size)
     return load(file) if file.exists() else []
+
+
+def updated(stored: Sequence[Row], cache: Path, size: int) -> list[Row]:
+    """`stored` with the rows that were measured into `cache` in place of theirs, and the networks that it lacks."""
+    made = {row["encoder"]: row for row in (*stored, *rows(cache, size))}
+    return list(made.values())
 
 
 def measure(entries: Sequence[Entry], sets: Sequence[Data], cache: Path, size: int) -> None:

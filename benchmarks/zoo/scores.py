@@ -111,5 +111,6 @@ def measure(entries: Sequence[Entry], cache: Path, step: str, size: int) -> None
         else:
             with _file(cache, step, size).open("a") as stream:
                 stream.write(json.dumps(row) + "\n")
-            print(f"{entry.name}: {step}", flush=True)
+            scored = " {:.4f} ± {:.4f}".format(*row["structure"]) if step == "structure" else ""
+            print(f"{entry.name}: {step}{scored}", flush=True)
         entry.close()

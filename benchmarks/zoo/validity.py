@@ -50,10 +50,13 @@ CHOSEN_ON = (
 # ---------------------------------------------------------------- rows
 
 
-def joined(cache: Path, size: int) -> list[Row]:
-    """One row per encoder that has an accuracy on every data set; scores that were not measured are left out."""
+def updated(stored: Sequence[Row], cache: Path, size: int) -> list[Row]:
+    """`stored` with all that was measured into `cache` in place of what it held, and the encoders that it lacks.
+
+    One row per encoder that has an accuracy on every data set; scores that were not measured are left out.
+    """
     groups = {one.name: one.siblings or one.name for one in NETWORKS}
-    made: dict[str, Row] = {}
+    made: dict[str, Row] = {row["encoder"]: dict(row) for row in stored}
     for one in accuracies.rows(cache, size):
         keys = ("encoder", "kind", "half", "trained_for", "F", "parameters")
         plain = one["encoder"].removesuffix(" (twin)")
@@ -367,7 +370,7 @@ def choice_tables(rows: Sequence[Row]) -> list[str]:
     sets = [name for name, one in rows[0]["data"].items() if one["half"] == DEVELOPMENT]
     choice, other = Choice(rows, CHOSEN_ON), Choice(rows, sets)
     if len(choice.rows) < 3:
-        return ["Not measured: `python -m zoo validity --choose` does."]
+        return ["Not measured: `python -m zoo validity --steps choice` does."]
     return [f"{len(choice.rows)} networks.", single_table(choice), mean_table(choice, other)]
 
 

@@ -161,7 +161,7 @@ def test_scores_are_measured_once_and_joined(tmp_path, monkeypatch, capsys):
     labels = torch.arange(40) % 2
     images[labels == 1, 0] += 2.0
     zoo.measure.measure(entries[:1], [zoo.Data("red", images, labels, ("a", "b"), "development")], tmp_path, 16)  # fmt: skip
-    (joined,) = validity.joined(tmp_path, 16)
+    (joined,) = validity.updated([], tmp_path, 16)
     assert joined["data"]["red"]["accuracy"] == 1.0 and joined["group"] == "blocks-4x4"
     assert (
         abs(joined["structure"][0]) < 5 * joined["structure"][1]
@@ -172,6 +172,26 @@ def test_scores_are_measured_once_and_joined(tmp_path, monkeypatch, capsys):
     (again,) = validity.load(tmp_path / "rows.jsonl")
     assert again["published"]["0"][0] is None and again["F"] == 48
     json.loads((tmp_path / "rows.jsonl").read_text(), parse_constant=pytest.fail)
+
+
+def test_one_step_is_renewed_in_stored_rows(tmp_path, monkeypatch):
+    """Only the structure score changes; nothing else of the rows does, and no data set is fetched."""
+    old = row("blocks-4x4", 0.5, {"h": 0.4, "d": 0.4}, kind="trivial", published={"0": [1.0, 0.1]})
+    others = zoo_rows()
+    file = tmp_path / "rows.jsonl"
+    validity.save([*others, old], file)
+    monkeypatch.setattr(command, "data", lambda *_: pytest.fail("no data set is needed"))
+    command_line = ["zoo", "validity", "--steps", "structure", "--cache", str(tmp_path / "cache"), "--size", "16"]  # fmt: skip
+    (tmp_path / "cache").mkdir()
+    monkeypatch.setattr(sys, "argv", [*command_line, "--rows", str(file), "--only", "blocks-4x4"])
+    command.main()
+    *same, new = validity.load(file)
+    assert same == validity._rounded(others)
+    changed = {key for key, value in new.items() if value != old[key]}
+    assert changed == {"structure", "families"} and new["structure"][0] < 0.1
+    monkeypatch.setattr(sys, "argv", [*command_line, "--only", "blocks-4x4"])
+    with pytest.raises(SystemExit):  # without rows there are no accuracies
+        command.main()
 
 
 def printed(monkeypatch, capsys, *options):
