@@ -6,6 +6,7 @@ validity    that, then scores of every encoder, and whether they go with the acc
             of stored rows and measures nothing; with --cache it keeps the rows of the file but for what was measured
 robustness  how small a change of an image turns the answers of a probe, on labelled images and on drawn classes; --radii
             FILE has one row per network, as --rows has for validity, whose rows the tables need too
+unprobed    scores of encoders that no linear probe is compared with, audio ones among them; --rows as above
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Any
 
 import torch
 
-from zoo import SIZE, data, encoders, robustness, scores, validity
+from zoo import SIZE, data, encoders, robustness, scores, unprobed_encoders, validity
 from zoo.factories import cache_folder, spec
 from zoo.figure import draw
 from zoo.measure import measure, rows, table
@@ -27,7 +28,10 @@ def _parser() -> argparse.ArgumentParser:
         prog="zoo", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "what", nargs="?", choices=("specs", "accuracies", "validity", "robustness"), default="accuracies"
+        "what",
+        nargs="?",
+        choices=("specs", "accuracies", "validity", "robustness", "unprobed"),
+        default="accuracies",
     )
     parser.add_argument("--cache", type=Path, help="folder for files, features and what was measured")
     parser.add_argument("--size", type=int, default=SIZE, help="height and width of the images")
@@ -35,11 +39,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--steps",
         nargs="+",
-        choices=("accuracies", *scores.STEPS),
+        choices=("accuracies", "structure", "published", "choice"),
         default=("accuracies", "structure", "published"),
         help="validity: what to measure; choice is what the structure score was chosen from",
     )
-    parser.add_argument("--rows", type=Path, help="validity: one row per encoder; updated with --cache")
+    parser.add_argument(
+        "--rows", type=Path, help="validity, unprobed: one row per encoder; updated with --cache"
+    )
     parser.add_argument("--radii", type=Path, help="robustness: one row per network; updated with --cache")
     parser.add_argument(
         "--details", action="store_true", help="validity: also print every cell, the choice and every encoder"
@@ -55,6 +61,17 @@ def _stored(file: Path | None, cache: Path | None) -> list[dict[str, Any]]:
     return validity.load(file) if file and (cache is None or file.exists()) else []
 
 
+def _unprobed(given: argparse.Namespace) -> None:
+    found = _stored(given.rows, given.cache)
+    if given.cache is not None:
+        chosen = [one for one in unprobed_encoders(given.cache) if not given.only or one.name in given.only]
+        scores.measure(chosen, given.cache, "families", given.size)
+        found = validity.replaced(found, scores.rows(given.cache, "families", given.size))
+        if given.rows:
+            validity.save(found, given.rows)
+    print(scores.family_table(found))
+
+
 def main() -> None:
     parser = _parser()
     given = parser.parse_args()
@@ -62,12 +79,21 @@ def main() -> None:
         wanted = [one.name for one in encoders(cache_folder()) if not given.only or one.name in given.only]
         print("\n".join(map(spec, wanted)))
         return
-    stored = given.rows if given.what == "validity" else given.radii if given.what == "robustness" else None
+    stored = (
+        given.rows
+        if given.what in ("validity", "unprobed")
+        else given.radii
+        if given.what == "robustness"
+        else None
+    )
     if given.cache is None and not stored:
-        parser.error("--cache is required, but for specs, validity with --rows and robustness with --radii")
+        parser.error("--cache is required, but for specs, for --rows and for robustness with --radii")
     if given.what == "robustness" and not given.rows:
         parser.error("robustness: --rows is required, the rows of validity")
     torch.set_num_threads(1)
+    if given.what == "unprobed":
+        _unprobed(given)
+        return
     if given.what == "robustness":
         if given.cache is not None:
             chosen = [
@@ -76,7 +102,7 @@ def main() -> None:
             robustness.measure(chosen, data(given.cache, given.size), given.cache, given.size)
         found = _stored(given.radii, given.cache)
         if given.cache is not None:
-            found = robustness.updated(found, given.cache, given.size)
+            found = validity.replaced(found, robustness.rows(given.cache, given.size))
             if given.radii:
                 validity.save(found, given.radii)
         print(robustness.report(robustness.joined(found, validity.load(given.rows))))

@@ -149,12 +149,6 @@ def rows(cache: Path, size: int) -> list[Row]:
     return load(file) if file.exists() else []
 
 
-def updated(stored: Sequence[Row], cache: Path, size: int) -> list[Row]:
-    """`stored` with the rows that were measured into `cache` in place of theirs, and the networks that it lacks."""
-    made = {row["encoder"]: row for row in (*stored, *rows(cache, size))}
-    return list(made.values())
-
-
 def measure(entries: Sequence[Entry], sets: Sequence[Data], cache: Path, size: int) -> None:
     """Append the rows of networks that are missing. An encoder that fails is named and left out."""
     done = {row["encoder"] for row in rows(cache, size)}

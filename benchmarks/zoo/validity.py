@@ -63,7 +63,7 @@ def updated(stored: Sequence[Row], cache: Path, size: int) -> list[Row]:
         row = made.setdefault(one["encoder"], {key: one[key] for key in keys} | {"group": groups.get(plain, plain), "data": {}})  # fmt: skip
         kept = ("accuracy", "error", "knn", "logme", "rank_me", "alpha_req")
         row["data"][one["data"]] = {"half": one["data_half"], **{key: one[key] for key in kept}}
-    for step in scores.STEPS:
+    for step in ("structure", "published", "choice"):
         for one in scores.rows(cache, step, size):
             if one["encoder"] in made:
                 made[one["encoder"]] |= {
@@ -73,6 +73,11 @@ def updated(stored: Sequence[Row], cache: Path, size: int) -> list[Row]:
                 }
     most = max((len(row["data"]) for row in made.values()), default=0)
     return [row for row in made.values() if len(row["data"]) == most]
+
+
+def replaced(stored: Sequence[Row], measured: Sequence[Row]) -> list[Row]:
+    """`stored` with the rows of `measured` in place of theirs, then those that it lacks."""
+    return list({row["encoder"]: row for row in (*stored, *measured)}.values())
 
 
 def load(file: Path) -> list[Row]:
