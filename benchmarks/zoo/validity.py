@@ -160,10 +160,9 @@ class Cell:
         self.half, self.data = half, data
         self.accuracy = np.array([over_data(row, "accuracy", data) for row in self.rows])
         names = sorted({row["group"] for row in self.rows})
-        group = np.array([names.index(row["group"]) for row in self.rows])
-        drawn = np.random.default_rng(0).multinomial(
-            len(names), np.full(len(names), 1 / len(names)), RESAMPLES
-        )
+        group = np.array([names.index(row["group"]) for row in self.rows], dtype=int)
+        shares = np.full(len(names), 1 / len(names)) if names else np.ones(1)
+        drawn = np.random.default_rng(0).multinomial(len(names), shares, RESAMPLES)
         self.weights = drawn[:, group].astype(float)
 
     def values(self, name: str) -> Array:

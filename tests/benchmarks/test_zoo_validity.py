@@ -113,6 +113,13 @@ def test_siblings_are_drawn_together():
     assert 0 <= narrow < wide  # two groups give two samples and their union
 
 
+def test_tables_of_one_half_alone():
+    rows = [row for row in zoo_rows() if row["half"] == "held-out"]
+    text = validity.report(rows)
+    assert "| development | structure score | - | - | - |" in text
+    assert "| held-out | structure score | +1.00 (+1.00 to +1.00) | -1.00 (-1.00 to -1.00) |" in text
+
+
 def test_twins_and_tables():
     rows = zoo_rows()
     found = validity.twins(rows)
