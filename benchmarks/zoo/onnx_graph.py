@@ -66,7 +66,7 @@ def _pad(x: Tensor, pads: Tensor, value: Tensor | None = None, *_: Any) -> Tenso
 
 _PLAIN: dict[str, Callable[..., Any]] = {
     "Add": torch.add, "Sub": torch.sub, "Mul": torch.mul, "Div": torch.div, "Relu": torch.relu,
-    "Sigmoid": torch.sigmoid, "Tanh": torch.tanh, "Identity": lambda x: x, "Exp": torch.exp, "Sqrt": torch.sqrt,
+    "Max": torch.maximum, "Sigmoid": torch.sigmoid, "Tanh": torch.tanh, "Identity": lambda x: x, "Exp": torch.exp, "Sqrt": torch.sqrt,
     "HardSwish": F.hardswish, "Erf": torch.erf, "Pow": torch.pow, "MatMul": torch.matmul,
     "Reshape": _reshape, "Slice": _slice, "Pad": _pad,
     "Shape": lambda x: torch.tensor(x.shape), "GlobalAveragePool": lambda x: x.mean((2, 3), keepdim=True),
@@ -101,6 +101,13 @@ def _weighted(op: str, attributes: Mapping[str, Any], inputs: list[str], known: 
         weight = known[inputs[1]]
         bias = known[inputs[2]] if len(inputs) > 2 else None
         return Linear(weight.T if attributes.get("transB") else weight, bias, None), inputs[:1]
+    if op == "LayerNormalization":
+        weight = known[inputs[1]]
+        made = nn.LayerNorm(weight.shape, float(attributes.get("epsilon", 1e-5)), bias=len(inputs) > 2)
+        made.weight.data = weight
+        if len(inputs) > 2:
+            made.bias.data = known[inputs[2]]
+        return made, inputs[:1]
     if op == "PRelu":
         return PRelu(known[inputs[1]]), inputs[:1]
     if op in ("Add", "Mul") and sum(name in known for name in inputs) == 1:

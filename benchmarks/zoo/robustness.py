@@ -25,7 +25,7 @@ from synbench_fast.studies.robustness import LinearHead, smallest_change
 from synbench_fast.tasks.structure import STRUCTURE
 from zoo import Data, Entry
 from zoo.halves import HELD_OUT
-from zoo.validity import ALL, HALVES, Cell, spearman
+from zoo.validity import ALL, HALVES, Cell, load, spearman
 
 Row = dict[str, Any]
 Forward = Callable[[Tensor], Tensor]
@@ -72,10 +72,6 @@ def _drawn(size: int) -> dict[str, tuple[tuple[Tensor, Tensor], tuple[Tensor, Te
 
 def _file(cache: Path, size: int) -> Path:
     return cache / f"robustness-{size}.jsonl"
-
-
-def load(file: Path) -> list[Row]:
-    return [json.loads(line) for line in file.read_text().splitlines()]
 
 
 def rows(cache: Path, size: int) -> list[Row]:

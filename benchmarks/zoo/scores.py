@@ -2,6 +2,7 @@
 
 structure  the structure score with preset quick, and its families
 published  the published score: 6 of its scales, 2 F samples (at least 256), the mean over the published 49 scales
+families   the score of each family alone, also for waveforms
 choice     accuracies from which families, levels and ridge were chosen, on development encoders and trivial ones
 """
 
@@ -17,8 +18,9 @@ import torch
 from torch import Tensor
 
 import synbench_fast as sb
-from synbench_fast.stats.discriminant import ROUNDING, left_out_distances
-from synbench_fast.tasks.families import FAMILIES
+from synbench_fast.stats.discriminant import ROUNDING, class_accuracy, left_out_distances
+from synbench_fast.tasks.families import FAMILIES, Shift, Texture
+from synbench_fast.tasks.structure import STRUCTURE
 from zoo import Entry
 from zoo.halves import HELD_OUT
 
@@ -31,6 +33,7 @@ TASKS = (
     ("instances", 1.0), ("relations", 0.0), ("count", 0.0), ("symmetry", 0.0),
 )  # fmt: skip
 IMAGES = 20  # of each class
+AUDIO_FAMILIES = (Texture(20, 0.33), Shift(20, 0.33))
 
 
 def _model(entry: Entry) -> Any:
@@ -55,6 +58,40 @@ def published(entry: Entry, size: int) -> Row:
     )  # fmt: skip
     scores = {f"{one.eps:g}": [one.score, one.stderr] for one in found.scores}
     return {"published": scores, "area": found.robust_area.value, "images": found.cost.images}
+
+
+def families(entry: Entry, _: int) -> Row:
+    """(accuracy - chance) / (1 - chance) and its standard error for each family of the structure score, preset quick.
+
+    For waveforms the families are those that are defined for them.
+    """
+    found = {}
+    for family in AUDIO_FAMILIES if len(entry.input_shape) == 2 else STRUCTURE.families:
+        features, labels = [], torch.arange(family.classes).repeat_interleave(STRUCTURE.images)
+        for k in range(family.classes):
+            features.append(entry(family.draw(entry.input_shape, STRUCTURE.seed, k, 0, STRUCTURE.images)))
+        made = class_accuracy(torch.cat(features), labels)
+        found[family.name] = [made.skill, made.skill_stderr]
+    kept = ("trained_for", "licence", "F", "parameters")
+    return {key: getattr(entry, key) for key in kept} | {"families": found}
+
+
+def family_table(rows: Sequence[Row]) -> str:
+    """Every network that has a twin, with its scores and the twin's."""
+    by = {row["encoder"]: row["families"] for row in rows}
+    names = list(dict.fromkeys(name for row in rows for name in row["families"]))
+    lines = [["encoder", "trained for", "licence", "F", "parameters", *names]]
+    lines.append(["---"] * len(lines[0]))
+    for row in rows:
+        own, twin = row["families"], by.get(f"{row['encoder']} (twin)")
+        if twin is not None:
+            cells = [
+                "{:.3f} ± {:.3f}, twin {:.3f} ± {:.3f}".format(*own[one], *twin[one]) if one in own else "-"
+                for one in names
+            ]
+            known = [str(row[key]) for key in ("encoder", "trained_for", "licence", "F", "parameters")]
+            lines.append([*known, *cells])
+    return "\n".join("| " + " | ".join(one) + " |" for one in lines)
 
 
 @cache
@@ -85,6 +122,7 @@ STEPS: dict[str, Callable[[Entry, int], Row]] = {
     "structure": structure,
     "published": published,
     "choice": choice,
+    "families": families,
 }
 
 
@@ -111,5 +149,6 @@ def measure(entries: Sequence[Entry], cache: Path, step: str, size: int) -> None
         else:
             with _file(cache, step, size).open("a") as stream:
                 stream.write(json.dumps(row) + "\n")
-            print(f"{entry.name}: {step}", flush=True)
+            scored = " {:.4f} ± {:.4f}".format(*row["structure"]) if step == "structure" else ""
+            print(f"{entry.name}: {step}{scored}", flush=True)
         entry.close()

@@ -1,7 +1,7 @@
 """The random twin of a network: its architecture without its training.
 
 Convolutions and linear layers get He weights (normal, variance 2 / fan in) and no bias, normalisations and per
-channel factors become the identity, slopes of PReLU 0.25. One pass over 32 images of 1/f noise (mean 0.5, deviation
+channel factors become the identity, slopes of PReLU 0.25. One pass over 32 images or waveforms of 1/f noise (mean 0.5, deviation
 0.2) then divides each convolution's and linear layer's weights by the deviation of its output, in the order in which
 they run, so that no depth or missing normalisation makes the twin saturate or vanish.
 A network whose gates multiply (squeeze and excitation after SiLU) can be chaotic so: features of two like images have
@@ -23,15 +23,18 @@ _NORMS = (nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm)
 _WEIGHTED = (nn.Conv2d, nn.Linear, nn.ConvTranspose2d)
 
 
-def pink_noise(count: int, size: int, generator: torch.Generator, deviation: float = 0.2) -> Tensor:
-    """[count, 3, size, size]: power spectrum 1/f^2 (amplitude 1/f), mean 0.5, this deviation over all values, not
-    clipped; independent channels."""
-    white = torch.randn(count, 3, size, size, generator=generator)
-    spectrum = torch.fft.rfft2(white)
-    rows, columns = torch.fft.fftfreq(size)[:, None], torch.fft.rfftfreq(size)[None]
-    frequency = torch.hypot(rows, columns)
-    frequency[0, 0] = torch.inf
-    made = torch.fft.irfft2(spectrum / frequency, (size, size))
+def pink_noise(
+    count: int, shape: tuple[int, ...], generator: torch.Generator, deviation: float = 0.2
+) -> Tensor:
+    """[count, *shape], shape (C, H, W) or (C, length): power spectrum 1/f^2 (amplitude 1/f), mean 0.5, this deviation
+    over all values, not clipped; independent channels."""
+    white = torch.randn(count, *shape, generator=generator)
+    axes = tuple(range(2, white.ndim))
+    frequency = torch.fft.rfftfreq(shape[-1])
+    if len(axes) == 2:
+        frequency = torch.hypot(torch.fft.fftfreq(shape[1])[:, None], frequency[None])
+    frequency.view(-1)[0] = torch.inf
+    made = torch.fft.irfftn(torch.fft.rfftn(white, dim=axes) / frequency, shape[1:], axes)
     return 0.5 + deviation * made / made.std()
 
 
@@ -66,8 +69,8 @@ def _unit_deviation(module: nn.Module, _: Any, output: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def twin(network: nn.Module, name: str, size: int = 64) -> nn.Module:
-    """A copy of `network` ([B, 3, size, size] in [0, 1] to features) without training; `name` seeds it."""
+def twin(network: nn.Module, name: str, shape: tuple[int, ...] = (3, 64, 64)) -> nn.Module:
+    """A copy of `network` ([B, *shape] in [0, 1] to features) without training; `name` seeds it."""
     made = copy.deepcopy(network).eval()
     generator = torch.Generator().manual_seed(zlib.crc32(name.encode()))
     _reset(made, generator)
@@ -75,7 +78,7 @@ def twin(network: nn.Module, name: str, size: int = 64) -> nn.Module:
         one.register_forward_hook(_unit_deviation) for one in made.modules() if isinstance(one, _WEIGHTED)
     ]
     try:
-        made(pink_noise(32, size, generator))
+        made(pink_noise(32, shape, generator))
     finally:
         for hook in hooks:
             hook.remove()

@@ -50,17 +50,20 @@ CHOSEN_ON = (
 # ---------------------------------------------------------------- rows
 
 
-def joined(cache: Path, size: int) -> list[Row]:
-    """One row per encoder that has an accuracy on every data set; scores that were not measured are left out."""
+def updated(stored: Sequence[Row], cache: Path, size: int) -> list[Row]:
+    """`stored` with all that was measured into `cache` in place of what it held, and the encoders that it lacks.
+
+    One row per encoder that has an accuracy on every data set; scores that were not measured are left out.
+    """
     groups = {one.name: one.siblings or one.name for one in NETWORKS}
-    made: dict[str, Row] = {}
+    made: dict[str, Row] = {row["encoder"]: dict(row) for row in stored}
     for one in accuracies.rows(cache, size):
         keys = ("encoder", "kind", "half", "trained_for", "F", "parameters")
         plain = one["encoder"].removesuffix(" (twin)")
         row = made.setdefault(one["encoder"], {key: one[key] for key in keys} | {"group": groups.get(plain, plain), "data": {}})  # fmt: skip
         kept = ("accuracy", "error", "knn", "logme", "rank_me", "alpha_req")
         row["data"][one["data"]] = {"half": one["data_half"], **{key: one[key] for key in kept}}
-    for step in scores.STEPS:
+    for step in ("structure", "published", "choice"):
         for one in scores.rows(cache, step, size):
             if one["encoder"] in made:
                 made[one["encoder"]] |= {
@@ -70,6 +73,11 @@ def joined(cache: Path, size: int) -> list[Row]:
                 }
     most = max((len(row["data"]) for row in made.values()), default=0)
     return [row for row in made.values() if len(row["data"]) == most]
+
+
+def replaced(stored: Sequence[Row], measured: Sequence[Row]) -> list[Row]:
+    """`stored` with the rows of `measured` in place of theirs, then those that it lacks."""
+    return list({row["encoder"]: row for row in (*stored, *measured)}.values())
 
 
 def load(file: Path) -> list[Row]:
@@ -152,10 +160,9 @@ class Cell:
         self.half, self.data = half, data
         self.accuracy = np.array([over_data(row, "accuracy", data) for row in self.rows])
         names = sorted({row["group"] for row in self.rows})
-        group = np.array([names.index(row["group"]) for row in self.rows])
-        drawn = np.random.default_rng(0).multinomial(
-            len(names), np.full(len(names), 1 / len(names)), RESAMPLES
-        )
+        group = np.array([names.index(row["group"]) for row in self.rows], dtype=int)
+        shares = np.full(len(names), 1 / len(names)) if names else np.ones(1)
+        drawn = np.random.default_rng(0).multinomial(len(names), shares, RESAMPLES)
         self.weights = drawn[:, group].astype(float)
 
     def values(self, name: str) -> Array:
@@ -367,7 +374,7 @@ def choice_tables(rows: Sequence[Row]) -> list[str]:
     sets = [name for name, one in rows[0]["data"].items() if one["half"] == DEVELOPMENT]
     choice, other = Choice(rows, CHOSEN_ON), Choice(rows, sets)
     if len(choice.rows) < 3:
-        return ["Not measured: `python -m zoo validity --choose` does."]
+        return ["Not measured: `python -m zoo validity --steps choice` does."]
     return [f"{len(choice.rows)} networks.", single_table(choice), mean_table(choice, other)]
 
 

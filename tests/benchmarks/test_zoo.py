@@ -29,7 +29,7 @@ pytest.importorskip("PIL")
 pytest.importorskip("sklearn")
 
 import zoo
-from zoo import factories, fetch, keras, measure, networks, onnx_graph, probe, tfjs, trivial, twins
+from zoo import audio, factories, fetch, keras, measure, networks, onnx_graph, probe, tfjs, trivial, twins
 from zoo.__main__ import main
 from zoo.catalog import NETWORKS
 from zoo.graph import Graph, Pool, PRelu, Scale
@@ -337,17 +337,94 @@ def test_archives(tmp_path, monkeypatch):
     assert fetch.fetch("p", tmp_path / "cache") == tmp_path / "cache/files/p"
 
 
+# ---------------------------------------------------------------- audio
+
+
+def test_crepe():
+    """The layers one after another: 1 024 samples give 4 positions of the sixth."""
+    channels, weights = (1, 8, 4, 4, 4, 6, 5), {}
+    for number in range(1, 7):
+        inner, outer = channels[number - 1 : number + 1]
+        kernel = 512 if number == 1 else 64
+        weights[f"conv{number}.weight"] = torch.randn(outer, inner, kernel, 1) / kernel**0.5
+        weights[f"conv{number}.bias"] = torch.randn(outer)
+        for name in ("weight", "running_var"):
+            weights[f"conv{number}_BN.{name}"] = torch.rand(outer) + 0.5
+        for name in ("bias", "running_mean"):
+            weights[f"conv{number}_BN.{name}"] = torch.randn(outer)
+    x = torch.randn(3, 1, 1024)
+    made = (x - x.mean(-1, keepdim=True)) / x.std(-1, keepdim=True)
+    for number in range(1, 7):
+        kernel, bias = weights[f"conv{number}.weight"][..., 0], weights[f"conv{number}.bias"]
+        made = F.conv1d(
+            F.pad(made, (254, 254) if number == 1 else (31, 32)), kernel, bias, 4 if number == 1 else 1
+        )
+        own = {
+            name: weights[f"conv{number}_BN.{name}"]
+            for name in ("running_mean", "running_var", "weight", "bias")
+        }
+        made = F.max_pool1d(F.batch_norm(F.relu(made), **own, eps=1e-3), 2)
+    assert made.shape == (3, 5, 4)
+    network = audio.Crepe(weights).eval()
+    close(network(x), made.mean(-1))
+    close(network(5 - 2 * x), network(-x))  # of any offset and scale
+    assert bool(torch.isfinite(network(torch.zeros(1, 1, 1024))).all())
+
+
+def test_speech_embedding(tmp_path):
+    """Against onnxruntime, which is given the spectrogram of every waveform for itself."""
+    onnx, runtime = pytest.importorskip("onnx"), pytest.importorskip("onnxruntime")
+    helper, array = onnx.helper, onnx.numpy_helper.from_array
+
+    def saved(file, nodes, given, ends, initial):
+        both = [[helper.make_tensor_value_info(*one) for one in side] for side in (given, ends)]
+        graph = helper.make_graph(nodes, "g", *both, initial)
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+        onnx.save(model, tmp_path / file)
+
+    waves = RNG.standard_normal((2, 257, 1, 512)).astype(np.float32)
+    bands = RNG.uniform(0, 1, (257, 32)).astype(np.float32)
+    named = ("0.stft.conv_real.weight", "0.stft.conv_imag.weight", "1.melW")
+    saved("melspectrogram.onnx", [], [], [], [array(one, name) for one, name in zip((*waves, bands), named, strict=True)])  # fmt: skip
+    image = ["image", 1, ["n", 76, 32, 1]]
+    nodes = [
+        helper.make_node("Transpose", ["image"], ["t"], perm=[0, 3, 1, 2]),
+        helper.make_node("Conv", ["t", "w"], ["c"]),
+        helper.make_node("Max", ["c", "least"], ["m"]),
+        helper.make_node("Transpose", ["m"], ["u"], perm=[0, 2, 3, 1]),
+        helper.make_node("LayerNormalization", ["u", "gain", "shift"], ["conv2d_19"], epsilon=0.1),
+    ]
+    kernel = RNG.standard_normal((6, 1, 76, 32)).astype(np.float32)
+    vectors = [array(RNG.standard_normal(6).astype(np.float32), name) for name in ("gain", "shift")]
+    saved("embedding_model.onnx", nodes, [image], [["conv2d_19", 1, ["n", 1, 1, 6]]], [array(kernel, "w"), array(np.float32(-0.4), "least"), *vectors])  # fmt: skip
+    network = audio.SpeechEmbedding(tmp_path / "melspectrogram.onnx", tmp_path / "embedding_model.onnx")
+    x = torch.randn(2, 1, 12512)
+    x[1] = torch.sin(0.3 * torch.arange(12512))
+    frames = audio.standardised(x).double().unfold(2, 512, 160)[:, 0] * 3276.8  # 10 % of full scale
+    power = sum((frames @ torch.from_numpy(one[:, 0].T).double()).square() for one in waves) @ torch.from_numpy(bands).double()  # fmt: skip
+    level = 10 * power.log10()
+    level = torch.maximum(level, level.amax((1, 2), keepdim=True) - 80)
+    session = runtime.InferenceSession(tmp_path / "embedding_model.onnx")
+    (expected,) = session.run(None, {"image": (level / 10 + 2).float()[..., None].numpy()})
+    assert level.shape == (2, 76, 32)
+    torch.testing.assert_close(network(x), torch.from_numpy(expected).flatten(1), rtol=1e-3, atol=1e-3)
+
+
 # ---------------------------------------------------------------- twins
 
 
 def test_pink_noise():
-    noise = twins.pink_noise(64, 64, torch.Generator().manual_seed(0)).double()
+    noise = twins.pink_noise(64, (3, 64, 64), torch.Generator().manual_seed(0)).double()
     assert float(noise.mean()) == pytest.approx(0.5, abs=1e-5)
     assert float(noise.std()) == pytest.approx(0.2, rel=1e-4)
     power = torch.fft.fft2(noise - 0.5).abs().square().mean((0, 1))
     frequency = torch.hypot(torch.fft.fftfreq(64)[:, None], torch.fft.fftfreq(64)[None])
     ratio = (power * frequency.square())[frequency > 0]
     assert float(ratio.std() / ratio.mean()) < 0.2  # 192 draws for each frequency: 0.07 for exponential ones
+    waves = twins.pink_noise(400, (1, 64), torch.Generator().manual_seed(0)).double()
+    power = torch.fft.rfft(waves - 0.5).abs().square().mean((0, 1))[1:-1]
+    ratio = power * torch.arange(1, 32).square()
+    assert float(ratio.std() / ratio.mean()) < 0.2  # 400 draws: 0.05
 
 
 @torch.no_grad()
@@ -363,10 +440,10 @@ def test_twin_has_unit_deviation_in_every_layer():
     seen = {}
     for place in (0, 4, 8):
         made[place].register_forward_hook(lambda _, __, y, place=place: seen.update({place: float(y.std())}))
-    noise = twins.pink_noise(32, 64, torch.Generator().manual_seed(1))
+    noise = twins.pink_noise(32, (3, 64, 64), torch.Generator().manual_seed(1))
     twins_noise = torch.Generator().manual_seed(zlib.crc32(b"name"))
     twins._reset(copy.deepcopy(network), twins_noise)  # the draws before the noise's
-    made(twins.pink_noise(32, 64, twins_noise))
+    made(twins.pink_noise(32, (3, 64, 64), twins_noise))
     assert seen == pytest.approx({0: 1.0, 4: 1.0, 8: 1.0}, rel=1e-4)
     assert all(torch.equal(value, network.state_dict()[name]) for name, value in before.items())
     assert torch.equal(made[2].slope, torch.full((8, 1, 1), 0.25))

@@ -105,7 +105,7 @@ def test_the_page_has_the_table_of_the_stored_rows():
     root = Path(__file__).parents[2]
     results = root / "benchmarks" / "results"
     found = robustness.joined(
-        robustness.load(results / "robustness-64.jsonl"), validity.load(results / "validity-64.jsonl")
+        validity.load(results / "robustness-64.jsonl"), validity.load(results / "validity-64.jsonl")
     )
     page = (root / "docs" / "validity.md").read_text(encoding="utf-8")
     assert robustness.summary(found) in page

@@ -22,6 +22,8 @@ import zoo
 from zoo import __main__ as command
 from zoo import scores, trivial, validity
 
+import synbench_fast as sb
+
 ROOT = Path(__file__).parents[2]
 STORED = ROOT / "benchmarks" / "results" / "validity-64.jsonl"
 PAGE = (ROOT / "docs" / "validity.md").read_text(encoding="utf-8")
@@ -111,6 +113,13 @@ def test_siblings_are_drawn_together():
     assert 0 <= narrow < wide  # two groups give two samples and their union
 
 
+def test_tables_of_one_half_alone():
+    rows = [row for row in zoo_rows() if row["half"] == "held-out"]
+    text = validity.report(rows)
+    assert "| development | structure score | - | - | - |" in text
+    assert "| held-out | structure score | +1.00 (+1.00 to +1.00) | -1.00 (-1.00 to -1.00) |" in text
+
+
 def test_twins_and_tables():
     rows = zoo_rows()
     found = validity.twins(rows)
@@ -152,7 +161,7 @@ def test_scores_are_measured_once_and_joined(tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(trivial.TRIVIAL, "broken", lambda x: x.mean((2, 3)) / 0)
     monkeypatch.setattr(scores, "TASKS", (("texture", 0.33),))
     entries = [zoo.Entry(name, "trivial", None, tmp_path, "both") for name in ("blocks-4x4", "broken")]
-    for one in scores.STEPS:
+    for one in ("structure", "published", "choice"):
         scores.measure(entries, tmp_path, one, 16)
         scores.measure(entries[:1], tmp_path, one, 16)
         assert [one["encoder"] for one in scores.rows(tmp_path, one, 16)] == ["blocks-4x4"]
@@ -161,7 +170,7 @@ def test_scores_are_measured_once_and_joined(tmp_path, monkeypatch, capsys):
     labels = torch.arange(40) % 2
     images[labels == 1, 0] += 2.0
     zoo.measure.measure(entries[:1], [zoo.Data("red", images, labels, ("a", "b"), "development")], tmp_path, 16)  # fmt: skip
-    (joined,) = validity.joined(tmp_path, 16)
+    (joined,) = validity.updated([], tmp_path, 16)
     assert joined["data"]["red"]["accuracy"] == 1.0 and joined["group"] == "blocks-4x4"
     assert (
         abs(joined["structure"][0]) < 5 * joined["structure"][1]
@@ -172,6 +181,59 @@ def test_scores_are_measured_once_and_joined(tmp_path, monkeypatch, capsys):
     (again,) = validity.load(tmp_path / "rows.jsonl")
     assert again["published"]["0"][0] is None and again["F"] == 48
     json.loads((tmp_path / "rows.jsonl").read_text(), parse_constant=pytest.fail)
+
+
+def test_one_step_is_renewed_in_stored_rows(tmp_path, monkeypatch):
+    """Only the structure score changes; nothing else of the rows does, and no data set is fetched."""
+    old = row("blocks-4x4", 0.5, {"h": 0.4, "d": 0.4}, kind="trivial", published={"0": [1.0, 0.1]})
+    others = zoo_rows()
+    file = tmp_path / "rows.jsonl"
+    validity.save([*others, old], file)
+    monkeypatch.setattr(command, "data", lambda *_: pytest.fail("no data set is needed"))
+    command_line = ["zoo", "validity", "--steps", "structure", "--cache", str(tmp_path / "cache"), "--size", "16"]  # fmt: skip
+    (tmp_path / "cache").mkdir()
+    monkeypatch.setattr(sys, "argv", [*command_line, "--rows", str(file), "--only", "blocks-4x4"])
+    command.main()
+    *same, new = validity.load(file)
+    assert same == validity._rounded(others)
+    changed = {key for key, value in new.items() if value != old[key]}
+    assert changed == {"structure", "families"} and new["structure"][0] < 0.1
+    monkeypatch.setattr(sys, "argv", [*command_line, "--only", "blocks-4x4"])
+    with pytest.raises(SystemExit):  # without rows there are no accuracies
+        command.main()
+
+
+def test_networks_without_probes(tmp_path, monkeypatch, capsys):
+    """Scores of families are those of the package, for images and for waveforms; rows that are there stay."""
+    torch.manual_seed(0)
+    nets = {
+        name: torch.nn.Sequential(layer, torch.nn.ReLU(), torch.nn.Flatten()).eval()
+        for name, layer in (("crepe-tiny", torch.nn.Conv1d(1, 4, 64, 64)), ("text-recognition-svtrv2", torch.nn.Conv2d(3, 4, 32, 32)))
+    }  # fmt: skip
+    entries = [one for one in zoo.unprobed_encoders(tmp_path) if one.name in nets]
+    assert [one.input_shape for one in entries] == [(1, 1024), (3, 64, 64)]
+    monkeypatch.setattr(zoo, "build", lambda network, cache: nets[network.name])
+    file = tmp_path / "rows.jsonl"
+    twin = {"encoder": "crepe-tiny (twin)", "families": {"texture": [0.1, 0.01], "shift": [0.2, 0.02]}}
+    validity.save([twin], file)
+    monkeypatch.setattr(sys, "argv", ["zoo", "unprobed", "--cache", str(tmp_path), "--rows", str(file), "--only", *nets])  # fmt: skip
+    command.main()
+    rows = {row["encoder"]: row for row in validity.load(file)}
+    assert list(rows) == [twin["encoder"], *nets] and rows[twin["encoder"]] == twin
+    images = nets["text-recognition-svtrv2"]
+    found = sb.structure_score(images, input_shape=(3, 64, 64), preset="quick", threads=1)
+    for one in found.families:
+        assert rows["text-recognition-svtrv2"]["families"][one.family] == pytest.approx([one.score, one.stderr], rel=1e-5)  # fmt: skip
+    own = rows["crepe-tiny"]
+    assert (own["F"], own["parameters"], own["licence"]) == (64, 4 * 65, "MIT")
+    suite = tmp_path / "suite.toml"
+    suite.write_text(
+        '[[task]]\nname = "two"\n[[task]]\nname = "waves"\nfamily = "shift"\nlevel = 0.33\nclasses = 20\n'
+    )
+    waves = sb.score_suite(nets["crepe-tiny"], input_shape=(1, 1024), tasks=str(suite), preset="quick", scales=2, samples=128, threads=1)  # fmt: skip
+    assert own["families"]["shift"] == pytest.approx([waves.families[0].score, waves.families[0].stderr], rel=1e-5)  # fmt: skip
+    printed = capsys.readouterr().out
+    assert "{:.3f} ± {:.3f}, twin 0.100 ± 0.010".format(*own["families"]["texture"]) in printed
 
 
 def printed(monkeypatch, capsys, *options):
