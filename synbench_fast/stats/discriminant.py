@@ -205,6 +205,9 @@ def in_deviations(x: Tensor) -> Tensor:
     """Features [N, F'] in float64, each divided by its deviation over all samples, without those that are constant."""
     rounding = ROUNDING_64 if x.dtype == torch.float64 else ROUNDING
     x = _finite(x.double())
+    x = x / x.abs().amax(0).clamp_min(
+        torch.finfo(x.dtype).tiny
+    )  # squares of any size would overflow or vanish
     deviation = x.std(0)
     live = deviation > rounding * x.abs().amax(0)
     return x[:, live] / deviation[live]
