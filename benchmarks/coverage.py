@@ -199,7 +199,9 @@ def features(encoder: Encoder, scale: float, count: int, seed: int) -> tuple[Ten
     return torch.cat(parts), y
 
 
-def population(encoder: Encoder, scale: float) -> tuple[np.ndarray, np.ndarray, float]:
+def population(
+    encoder: Encoder, scale: float, budgets: tuple[float, ...] = EPS
+) -> tuple[np.ndarray, np.ndarray, float]:
     """Accuracy and reach [E] of the population's classifiers at one scale, and the robust area's integral over eps."""
     h, y = features(encoder, scale, TRUTH_SAMPLES, round(scale * 1e4))
     h = h.double()
@@ -217,7 +219,7 @@ def population(encoder: Encoder, scale: float) -> tuple[np.ndarray, np.ndarray, 
     h = h @ basis
     h[~one] *= -1
     accuracy, reach, robust = [], [], []
-    for eps in (*EPS, *NODES):
+    for eps in (*budgets, *NODES):
         low, high = math.log(1e-14 * float(d[-1])), math.log(1e6 * float(d[-1]))
         for _ in range(200):
             middle = (low + high) / 2
@@ -229,7 +231,7 @@ def population(encoder: Encoder, scale: float) -> tuple[np.ndarray, np.ndarray, 
         accuracy.append(float((margin > 0).double().mean()))
         reach.append(float(margin.clamp_min(0).mean() / (a @ w)))
         robust.append(float((margin > eps * a.norm() * w.norm()).double().mean()))
-    size = len(EPS)
+    size = len(budgets)
     return np.array(accuracy[:size]), np.array(reach[:size]), float(np.array(robust[size:]) @ WEIGHTS)
 
 
@@ -238,12 +240,22 @@ def truth(name: str, encoder: Encoder, folder: Path) -> dict[str, Any]:
     path = folder / f"truth-{''.join(c if c.isalnum() else '_' for c in name)}.json"
     if path.exists():
         return dict(json.loads(path.read_text()))
+    scores, area = true_scores(encoder, EPS, THRESHOLDS)
+    found = {"scores": scores, "area": area}
+    path.write_text(json.dumps(found))
+    return found
+
+
+def true_scores(
+    encoder: Encoder, budgets: tuple[float, ...], thresholds: tuple[float, ...]
+) -> tuple[list[list[float]], float]:
+    """Scores [E, A] and robust area of the population."""
     from scipy.interpolate import CubicSpline
     from scipy.stats import norm
 
-    rows = [population(encoder, float(s)) for s in TRUTH_SCALES]
+    rows = [population(encoder, float(s), budgets) for s in TRUTH_SCALES]
     accuracy, reach = (np.stack([row[i] for row in rows]) for i in (0, 1))
-    zero = np.zeros((1, len(EPS)))
+    zero = np.zeros((1, len(budgets)))
     a = 0.5 + CubicSpline(np.r_[0, TRUTH_SCALES], np.vstack([zero, accuracy - 0.5]))(PUBLISHED)
     r = CubicSpline(TRUTH_SCALES, reach * TRUTH_SCALES[:, None])(PUBLISHED) / PUBLISHED[:, None]
     raw = norm.cdf(PUBLISHED)
@@ -254,15 +266,12 @@ def truth(name: str, encoder: Encoder, folder: Path) -> dict[str, Any]:
                 np.where(a[:, e] > t, r[:, e] * (1 - t / a[:, e]), 0).sum()
                 / (raw_reach * np.maximum(0, 1 - t / raw)).sum()
             )
-            for t in THRESHOLDS
+            for t in thresholds
         ]
-        for e in range(len(EPS))
+        for e in range(len(budgets))
     ]
     areas = np.array([0.5, *(row[2] for row in rows)])
-    area = float(np.mean(CubicSpline(np.r_[0, TRUTH_SCALES], areas)(PUBLISHED)))
-    found = {"scores": scores, "area": area}
-    path.write_text(json.dumps(found))
-    return found
+    return scores, float(np.mean(CubicSpline(np.r_[0, TRUTH_SCALES], areas)(PUBLISHED)))
 
 
 def _known(error: float) -> float | None:

@@ -4,6 +4,7 @@
 #include <array>
 #include <stdexcept>
 
+#include "gil.hpp"
 #include "launch_cuda.hpp"
 
 namespace py = pybind11;
@@ -21,7 +22,7 @@ PYBIND11_MODULE(_cuda, module) {
          std::uintptr_t stream, const std::vector<std::uint64_t>& words) {
         std::string wrong;
         {
-          py::gil_scoped_release release;
+          synbench::WithoutGil released;
           wrong = synbench::launch_kernel(name, grid.data(), threads, device, reinterpret_cast<void*>(stream), words);
         }
         if (!wrong.empty()) throw std::runtime_error(wrong);

@@ -7,6 +7,7 @@
 
 #include "arrays.hpp"
 #include "families/renderers.hpp"
+#include "gil.hpp"
 
 namespace synbench {
 namespace {
@@ -61,7 +62,7 @@ void bound_fields(py::array x, const py::array& gain, const py::array& mix, floa
   check_apart(x, "x", gain, "gain");
   check_apart(x, "x", mix, "mix");
   const std::int64_t count = x.shape(0);
-  py::gil_scoped_release release;
+  WithoutGil released;
   render_fields(spec, start, count, threads, data);
 }
 
@@ -81,7 +82,7 @@ void bound_roll(py::array x, const py::array& picture, const py::array& places, 
     expect(to[2 * i] >= 0 && to[2 * i] < shape.height && to[2 * i + 1] >= 0 && to[2 * i + 1] < shape.width,
            "places: expected a place in the picture, got (" + std::to_string(to[2 * i]) + ", " +
                std::to_string(to[2 * i + 1]) + ")");
-  py::gil_scoped_release release;
+  WithoutGil released;
   render_roll(shape, count, from, to, factor, threads, data);
 }
 
@@ -104,7 +105,7 @@ void bound_view(py::array x, const py::array& scene, const py::array& maps, cons
     const float reach = std::abs(map[3 * k]) + std::abs(map[3 * k + 1]) * width + std::abs(map[3 * k + 2]) * height;
     expect(reach < kFar, "maps: expected places within 2^20 of 0, got " + std::to_string(reach));
   }
-  py::gil_scoped_release release;
+  WithoutGil released;
   render_view(shape, count, texels, side, map, colour, threads, data);
 }
 
@@ -135,7 +136,7 @@ void bound_paint(py::array x, const py::array& ground, const py::array& strokes,
            "strokes: expected finite places within 2^20 of 0, unit vectors, half axes from 1e-6 on and at most eight "
            "cycles per element, got another one at " +
                std::to_string(k));
-  py::gil_scoped_release release;
+  WithoutGil released;
   render_paint(paint, count, threads, data);
 }
 

@@ -1,6 +1,7 @@
 #include "filter_spectrum.hpp"
 
 #include "arrays.hpp"
+#include "gil.hpp"
 
 namespace synbench {
 namespace {
@@ -19,7 +20,7 @@ void bound_filter_spectrum(py::array x, const py::array& gain, int threads) {
   check_apart(x, "x", gain, "gain");
   const std::int64_t count = x.shape(0), channels = x.shape(1);
   const float* g = static_cast<const float*>(gain.data());
-  py::gil_scoped_release release;
+  WithoutGil released;
   filter_spectrum(data, count, channels, shape, g, threads);
 }
 

@@ -1,6 +1,7 @@
 #include "nuclear_norm.hpp"
 
 #include "arrays.hpp"
+#include "gil.hpp"
 
 namespace synbench {
 
@@ -29,7 +30,7 @@ void bind_nuclear_norm(py::module_& module) {
         py::array_t<double> sums({first, second});
         double* out = sums.mutable_data();
         {
-          py::gil_scoped_release release;
+          WithoutGil released;
           nuclear_norm(p, threads, out);
         }
         return sums;

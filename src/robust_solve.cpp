@@ -4,6 +4,7 @@
 #include <stdexcept>
 
 #include "arrays.hpp"
+#include "gil.hpp"
 
 namespace synbench {
 namespace {
@@ -42,7 +43,7 @@ void bind_robust_solve(py::module_& module) {
         if (want_weights) std::fill(w_data, w_data + budgets * features, 0.0);
         RobustSolution solution;
         {
-          py::gil_scoped_release release;
+          WithoutGil released;
           solution = robust_solve(m_data, c_data, features, e_data, budgets,
                                   known ? SolveKind::known : SolveKind::sampled, dof, c0, cut, threads, w_data);
         }

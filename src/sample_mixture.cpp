@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "arrays.hpp"
+#include "gil.hpp"
 #include "philox.hpp"
 
 namespace synbench {
@@ -74,7 +75,7 @@ void bound_sample_mixture(py::array x, const py::array& labels, const std::strin
   const MixtureSpec spec{seed,  stream, purpose,         channels,       pixels,       center,
                          scale, u,      std::move(mean), std::move(std), channels_last};
   const SimdLevel simd = level_of(level);
-  py::gil_scoped_release release;
+  WithoutGil released;
   sample_mixture(spec, start, count, y, kind, data, threads, simd);
 }
 

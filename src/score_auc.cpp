@@ -1,6 +1,7 @@
 #include "score_auc.hpp"
 
 #include "arrays.hpp"
+#include "gil.hpp"
 
 namespace synbench {
 
@@ -21,7 +22,7 @@ void bind_score_auc(py::module_& module) {
         py::array_t<double> area({replicates, count});
         double* out = area.mutable_data();
         {
-          py::gil_scoped_release release;
+          WithoutGil released;
           score_auc(a, b, replicates, scales, t, count, grid ? AucIntegral::grid : AucIntegral::exact, threads, out);
         }
         return area;

@@ -1,6 +1,7 @@
 #include "score_sweep.hpp"
 
 #include "arrays.hpp"
+#include "gil.hpp"
 
 namespace synbench {
 namespace {
@@ -31,7 +32,7 @@ py::dict sweep(const py::array& x, const py::array& y, const py::array& weights,
                            bound_sum.mutable_data(),  bound_square_sum.mutable_data(),
                            margin_sum.mutable_data(), margin_square_sum.mutable_data()};
   {
-    py::gil_scoped_release release;
+    WithoutGil released;
     score_sweep<Feature>(x_data, y_data, n, features, w, c, budgets, s, r, offset, group, threads, totals);
   }
   py::dict out;

@@ -94,7 +94,9 @@ def load(group: str, name: str, accepts: Callable[[Any], bool], expected: str) -
         return None
     by = " and ".join(sorted(f"{one.distribution} {one.version}" for one, _ in found))
     if len(found) > 1:
-        raise SynbenchError(f"{group}: expected {name!r} of one distribution, got it of {by}")
+        raise SynbenchError(
+            f"entry point synbench_fast.{group}: expected {name!r} of one distribution, got it of {by}"
+        )
     plugin, entry = found[0]
     held = _loaded.get((group, name))
     if held is not None and held[0] == plugin:
@@ -103,11 +105,11 @@ def load(group: str, name: str, accepts: Callable[[Any], bool], expected: str) -
         value = entry.load()
     except (Exception, SystemExit) as error:
         raise SynbenchError(
-            f"{group}: expected {name!r} of {by} to be there, got {first_line(error)} from {plugin.entry}"
+            f"entry point synbench_fast.{group}: expected {name!r} of {by} to be there, got {first_line(error)} from {plugin.entry}"
         ) from error
     if not accepts(value):
         raise SynbenchError(
-            f"{group}: expected {expected} as {name!r} of {by}, got {type(value).__name__} from {plugin.entry}"
+            f"entry point synbench_fast.{group}: expected {expected} as {name!r} of {by}, got {type(value).__name__} from {plugin.entry}"
         )
     _loaded[group, name] = (plugin, value)
     return value

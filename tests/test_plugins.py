@@ -222,7 +222,9 @@ def test_estimators(installed: Path) -> None:
     with refused("estimator raising: KeyError"):
         sb.score("builtin:identity", estimator="raising", **options)
     for name in ("another", "aclass"):
-        with refused(f"estimators: expected an instance of Estimator whose name is '{name}'"):
+        with refused(
+            f"entry point synbench_fast.estimators: expected an instance of Estimator whose name is '{name}'"
+        ):
             sb.score("builtin:identity", estimator=name, **options)
     with refused(
         "half_width: expected estimator consistent or gaussian, got onehalf, which does not declare itself unbiased; "
@@ -372,12 +374,16 @@ def test_command_line(installed: Path, capsys: pytest.CaptureFixture[str], tmp_p
 def test_mistakes_are_one_line(installed: Path, tmp_path: Path) -> None:
     with refused("expected a source out of timm,", "tiny", "did you mean tiny?"):
         sb.load_encoder("tyny:small")
-    with refused("encoders: expected 'broken' of tiny-plugin 1.2 to be there, got ModuleNotFoundError"):
+    with refused(
+        "entry point synbench_fast.encoders: expected 'broken' of tiny-plugin 1.2 to be there, got ModuleNotFoundError"
+    ):
         sb.load_encoder("broken:x")
-    with refused("encoders: expected an encoders.registry.Source as 'wrong' of tiny-plugin 1.2, got tuple"):
+    with refused(
+        "entry point synbench_fast.encoders: expected an encoders.registry.Source as 'wrong' of tiny-plugin 1.2, got tuple"
+    ):
         sb.load_encoder("wrong:x")
     with refused(
-        "tasks: expected a Suite or a sequence of TaskDefinition as 'empty' of tiny-plugin 1.2, got list"
+        "entry point synbench_fast.tasks: expected a Suite or a sequence of TaskDefinition as 'empty' of tiny-plugin 1.2, got list"
     ):
         sb.load_suite("empty")
     with refused("tasks: expected one of published,", "tinysuite", "did you mean tinysuite?"):
@@ -398,7 +404,7 @@ def test_two_distributions_of_one_name(
     write(tmp_path / "more", "other-plugin", {"encoders": {"tiny": "other:source"}})
     monkeypatch.syspath_prepend(str(tmp_path / "more"))
     with refused(
-        "encoders: expected 'tiny' of one distribution, got it of other-plugin 1.2 and tiny-plugin 1.2"
+        "entry point synbench_fast.encoders: expected 'tiny' of one distribution, got it of other-plugin 1.2 and tiny-plugin 1.2"
     ):
         sb.load_encoder("tiny:small")
 
@@ -407,3 +413,32 @@ def test_without_plugins(tmp_path: Path) -> None:
     with refused("executor: expected the name of one that a package here declares, got 'tinyexec'"):
         run_fleet(["builtin:identity"], tmp_path / "store", executor="tinyexec")
     assert torch.is_tensor(sb.load_encoder("builtin:identity", input_shape=(4,))(torch.zeros(1, 4)))
+
+
+@pytest.mark.parametrize(
+    ("group", "name", "options"),
+    [
+        ("encoders", "tiny", ["tiny:small"]),
+        ("estimators", "onehalf", ["builtin:identity", "--estimator", "onehalf"]),
+        ("tasks", "tinysuite", ["builtin:identity", "--tasks", "tinysuite"]),
+    ],
+)
+def test_two_distributions_of_one_name_on_the_command_line(
+    installed: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    group: str,
+    name: str,
+    options: list[str],
+) -> None:
+    """The line names no option that does not exist."""
+    write(tmp_path / "more", "other-plugin", {group: {name: "other:source"}})
+    monkeypatch.syspath_prepend(str(tmp_path / "more"))
+    assert cli.main(["run", *options, "--input-shape", "1,4,4"]) in (1, 2)
+    (line,) = [one for one in capsys.readouterr().err.splitlines() if "entry point" in one]
+    assert line.endswith(
+        f"entry point synbench_fast.{group}: expected {name!r} of one distribution, got it of other-plugin 1.2 and "
+        "tiny-plugin 1.2"
+    )
+    assert f"--{group}:" not in line or group == "tasks"

@@ -88,6 +88,11 @@ def _named(labels: Tensor, half: str) -> tuple[Tensor, list[int]]:
         wrong = np.concatenate([wrong, values[np.isinf(values)]])
         if len(wrong):
             raise SynbenchError(f"{half}_y: expected integer labels, got {wrong[0]}")
+        wrong = values[np.abs(values) > 2**53]  # of larger numbers, several integers are one float
+        if len(wrong):
+            raise SynbenchError(
+                f"{half}_y: expected floating-point labels of at most 2^53 in size, got {wrong[0]:g}"
+            )
     names, places = np.unique(values, return_inverse=True)
     known = [int(one) for one in names]
     if set(known) <= {0, 1}:

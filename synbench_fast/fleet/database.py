@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -130,7 +131,7 @@ def connect(folder: Path, *, create: bool, journal: str = "auto") -> sqlite3.Con
             db.execute("PRAGMA trusted_schema=OFF")
             if create:
                 made = db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] > 0
-                db.execute(f"PRAGMA journal_mode={journal_for(folder, journal, mode(db) if made else None)}")
+                _set_journal(db, journal_for(folder, journal, mode(db) if made else None))
                 db.execute("PRAGMA synchronous=" + ("NORMAL" if mode(db) == "wal" else "FULL"))
                 with transaction(db):
                     if db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0:
@@ -152,6 +153,22 @@ def connect(folder: Path, *, create: bool, journal: str = "auto") -> sqlite3.Con
         db.close()
         raise SynbenchError(f"{path}: expected a run store of version {VERSION}, got version {version}")
     return db
+
+
+def _set_journal(db: sqlite3.Connection, wanted: str) -> None:
+    """Set the journal, after other processes that open the same new file.
+
+    The statement turns a lock for reading into one for writing, for which SQLite itself does not wait.
+    """
+    until = time.monotonic() + BUSY_SECONDS
+    while mode(db) != wanted:
+        try:
+            db.execute(f"PRAGMA journal_mode={wanted}")
+            return
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() > until:
+                raise
+            time.sleep(0.01)
 
 
 def mode(db: sqlite3.Connection) -> str:

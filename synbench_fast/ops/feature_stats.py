@@ -82,8 +82,8 @@ def feature_stats(
 
         mean_k = 1/N_k sum_{i: y_i = k} x_i,   scatter = sum_k sum_{i: y_i = k} (x_i - mean_k)(x_i - mean_k)'
 
-    Features are shifted by their overall mean before they are multiplied, and everything is accumulated in
-    float64, so features with a mean of 1e3 deviations keep their covariance to about 1e-13 relative.
+    Features are shifted to about the mean of their class before they are multiplied, and everything is accumulated in
+    float64, so features with class means of 1e6 deviations keep their covariance to about 1e-10 relative.
 
     Args:
         x: [N, F], any floating dtype; it is read in chunks, never copied whole.
@@ -118,17 +118,15 @@ def feature_stats_blas(x: Tensor, y: Tensor, count: Tensor) -> FeatureStats:
     one_hot.scatter_(0, y[None], 1.0)
     rows = max(1, min(n, max(256, (CHUNK_BYTES if cpu else GPU_CHUNK_BYTES) // (8 * max(1, f)))))
     block = BLOCK if cpu else max(1, f)
-    # Any point near the data serves as shift: the mean of the first rows is one pass over little.
-    shift = (
-        x[:256].mean(0, dtype=torch.float64) if n else torch.zeros(f, dtype=torch.float64, device=x.device)
-    )
+    shift = _shifts(x, y, one_hot)
     sums = torch.zeros(2, f, dtype=torch.float64, device=x.device)
     scatter = torch.zeros(f, f, dtype=torch.float64, device=x.device)
     buffer = torch.empty(rows, f, dtype=torch.float64, device=x.device)
     for start in range(0, n, rows):
         part = buffer[: n - start]
-        part.copy_(x[start : start + rows]).sub_(shift)
-        sums.addmm_(one_hot[:, start : start + rows], part)
+        which = one_hot[:, start : start + rows]
+        part.copy_(x[start : start + rows]).addmm_(which.T, shift, alpha=-1)
+        sums.addmm_(which, part)
         for low in range(0, f, block):
             # The scatter is symmetric: block rows from the diagonal to the right are enough.
             scatter[low : low + block, low:].addmm_(part[:, low : low + block].T, part[:, low:])
@@ -138,3 +136,19 @@ def feature_stats_blas(x: Tensor, y: Tensor, count: Tensor) -> FeatureStats:
     for low in range(0, f, block):
         scatter[low + block :, low : low + block] = scatter[low : low + block, low + block :].T
     return FeatureStats(count, mean + torch.where(present > 0, 1.0, 0.0)[:, None] * shift, scatter)
+
+
+def _shifts(x: Tensor, y: Tensor, one_hot: Tensor) -> Tensor:
+    """A point near the samples of each class, float64 [2, F]: what is taken off before products are summed.
+
+    With one point for both classes, the scatter of classes that are far apart would be a small difference of large
+    sums. The mean over the first 256 rows is one pass over little; a class that they do not hold has its first row.
+    """
+    if len(x) == 0:
+        return torch.zeros(2, x.shape[1], dtype=torch.float64, device=x.device)
+    first = x[torch.stack([(1 - y).argmax(), y.argmax()])].double()
+    some = one_hot[:, :256]
+    found = some.sum(1)[:, None]
+    # Relative to the first row, so that a feature that is constant within a class has exactly that value.
+    step = some @ (x[:256].double() - some.T @ first) / found.clamp_min(1)
+    return first + step

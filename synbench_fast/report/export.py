@@ -7,7 +7,7 @@ import importlib.util
 import json
 import math
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ from synbench_fast.errors import SynbenchError, first_line, suggest
 from synbench_fast.report.collection import Item, collect, load_results, samples_text
 from synbench_fast.report.tables import point_name
 from synbench_fast.results.arrays import arrays_path
-from synbench_fast.results.records import Result
+from synbench_fast.results.records import WITHHELD, Result
 
 if TYPE_CHECKING:
     from synbench_fast.results.suite import SuiteResult
@@ -347,8 +347,8 @@ def to_wandb(
 def model_card(items: Sequence[Item], *, name: str | None = None) -> str:
     """The `model-index` block of a Hugging Face model card, YAML, with the scores of one encoder.
 
-    Every budget at the lowest threshold, and the robust area, one result per task. Strings are JSON strings,
-    which YAML reads as they are meant.
+    Every budget at the lowest threshold, and the robust area, one result per task, those of families among them. A number
+    without an interval says why. Strings are JSON strings, which YAML reads as they are meant.
 
     Args:
         items: all of one encoder.
@@ -366,11 +366,8 @@ def model_card(items: Sequence[Item], *, name: str | None = None) -> str:
         f"- name: {_quoted(name or items[0].first.encoder.name)}",
         "  results:",
     ]
-    results = [result for item in items for result in item.results]
     seen: set[str] = set()
-    for result in results:
-        metrics = _card_metrics(result)
-        data = _card_data(result)
+    for name_of_data, data, metrics in (one for item in items for one in _card_results(item)):
         if not metrics or data in seen:
             continue
         seen.add(data)
@@ -379,7 +376,7 @@ def model_card(items: Sequence[Item], *, name: str | None = None) -> str:
             "      type: feature-extraction",
             '      name: "Robust linear separability"',
             "    dataset:",
-            '      name: "SynBench Gaussian mixture"',
+            f"      name: {_quoted(name_of_data)}",
             "      type: synbench",
             f"      config: {_quoted(data)}",
             "    metrics:",
@@ -389,6 +386,18 @@ def model_card(items: Sequence[Item], *, name: str | None = None) -> str:
     if not seen:
         raise SynbenchError(f"encoder: expected a finite score for a model card, got none of {specs[0]}")
     return "\n".join(lines) + "\n"
+
+
+def _card_results(item: Item) -> Iterator[tuple[str, str, list[tuple[str, str, float]]]]:
+    """Data set, its configuration and the metrics of each task."""
+    for result in item.results:
+        yield "SynBench Gaussian mixture", _card_data(result), _card_metrics(result)
+    for one in item.suite.families if item.suite is not None else []:
+        levels = ", ".join(f"{level:g}" for level in one.levels)
+        data = f"family {one.family}, task {one.task}, levels {levels}, {one.classes} classes, {one.samples} samples"
+        label = f"SynBench family score{_error(one.stderr)}"
+        found = [(_CARD_TYPE, label, round(one.score, 6))] if math.isfinite(one.score) else []
+        yield "SynBench task family", f"{data}, seed {item.first.seed}", found
 
 
 def _card_data(result: Result) -> str:
@@ -406,21 +415,26 @@ def _card_metrics(result: Result) -> list[tuple[str, str, float]]:
     for eps in result.eps:
         one = result.score(eps, threshold)
         if math.isfinite(one.score):
-            error = f", standard error {one.stderr:.2g}" if math.isfinite(one.stderr) else ""
+            error = _error(one.stderr, result.withheld(eps, threshold))
             label = f"SynBench score, eps {eps:g}, above accuracy {threshold:g}{error}"
             found.append((_CARD_TYPE, label, round(one.score, 6)))
     if result.structure is not None:
-        error = (
-            f", standard error {result.structure.stderr:.2g}"
-            if math.isfinite(result.structure.stderr)
-            else ""
-        )
-        found.append(
-            ("synbench-structure", f"SynBench structure score{error}", round(result.structure.score, 6))
-        )
-    if math.isfinite(area := result.robust_area.value):
-        found.append(("synbench-robust-area", "SynBench robust area", round(area, 6)))
+        label = f"SynBench structure score{_error(result.structure.stderr)}"
+        found.append(("synbench-structure", label, round(result.structure.score, 6)))
+    area = result.robust_area
+    if math.isfinite(area.value):
+        before = f"{WITHHELD} of the robust area: "
+        reasons = [one.removeprefix(before) for one in result.warnings if one.startswith(before)]
+        label = f"SynBench robust area{_error(area.stderr, '; '.join(reasons))}"
+        found.append(("synbench-robust-area", label, round(area.value, 6)))
     return found
+
+
+def _error(stderr: float, withheld: str = "") -> str:
+    """What a label says after the name of its number."""
+    if math.isfinite(stderr):
+        return f", standard error {stderr:.2g}"
+    return f", interval withheld: {withheld}" if withheld else ""
 
 
 def _quoted(text: str) -> str:

@@ -220,9 +220,10 @@ def in_deviations(x: Tensor) -> Tensor:
     """Features [N, F'] in float64, each divided by its deviation over all samples, without those that are constant."""
     rounding = ROUNDING_64 if x.dtype == torch.float64 else ROUNDING
     low, high = _finite(x).aminmax(dim=0)
-    x = x.double()
+    # In units of the largest value: squares of any size would overflow or vanish.
+    x = x.double() / torch.maximum(high.double(), -low.double()).clamp_min(torch.finfo(torch.float64).tiny)
     deviation = x.std(0)
-    live = deviation > rounding * torch.maximum(high.double(), -low.double())
+    live = deviation > rounding
     return x / deviation if bool(live.all()) else x[:, live] / deviation[live]
 
 

@@ -35,7 +35,7 @@ from synbench_fast.stats.consistent import (
     unseen,
 )
 from synbench_fast.stats.point import CurvePoint, checked_point, independent_covariance
-from synbench_fast.stats.solve import Solved, check_stats, examine, start_solving
+from synbench_fast.stats.solve import Solved, check_sizes, check_stats, examine, start_solving
 
 Array = NDArray[np.float64]
 
@@ -139,6 +139,8 @@ class Estimator(ABC):
             test = given.test if self.halves == 2 else None
             count = int(stats.count.sum()) if test is None else len(test.y)
             with self._named():
+                if stats.mean.device.type != "cpu":  # for which `check_stats` does not wait
+                    check_sizes(stats)
                 point = finish()
             return checked_point(point, self.name, eps, count, stats.mean.shape[1])
 

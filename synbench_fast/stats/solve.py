@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -15,19 +16,35 @@ from synbench_fast.ops.feature_stats import FeatureStats
 from synbench_fast.ops.leave_one_out import CUT
 from synbench_fast.ops.robust_solve import RobustSolution, enqueue
 
-__all__ = ["Directions", "Solved", "check_stats", "examine", "start_solving"]
+__all__ = ["Directions", "Solved", "check_sizes", "check_stats", "examine", "start_solving"]
 
 # Features come in float32: what is constant there varies by its rounding.
 ROUNDING = 2.0**-22
+# Size of the largest feature; every float32 number lies between. Squares of features within FADED of it are normal numbers.
+SMALLEST, LARGEST, FADED = 1e-50, 1e50, 1e-100
 
 
 def check_stats(stats: FeatureStats, role: str) -> None:
-    """SynbenchError unless there are samples of both classes, and at least 3."""
+    """SynbenchError unless there are samples of both classes, and at least 3, of features whose squares are numbers."""
     for label, count in enumerate(stats.count.tolist()):
         if count == 0:
             raise SynbenchError(f"{role} labels: expected samples of both classes, got none of class {label}")
     if stats.dof < 1:
         raise SynbenchError(f"{role} samples: expected at least 3, got {stats.dof + 2}")
+    if stats.mean.device.type == "cpu":  # looking at numbers waits for a GPU
+        check_sizes(stats)
+
+
+def check_sizes(stats: FeatureStats) -> None:
+    """SynbenchError if the squares of the features overflow or vanish in float64."""
+    mean, deviation = stats.mean.abs().amax(0), stats.covariance.diagonal().clamp_min(0).sqrt()
+    largest = float(torch.maximum(mean, deviation).nan_to_num(math.inf).max())
+    if largest and not SMALLEST <= largest <= LARGEST:
+        found = f"{largest:.2g}" if largest < 1e150 else "larger ones"  # whose squares are infinite
+        raise SynbenchError(
+            f"features: expected the largest between {SMALLEST:g} and {LARGEST:g} in size, got {found}; multiply all of them "
+            "by one number"
+        )
 
 
 @dataclass(frozen=True)
@@ -56,9 +73,11 @@ def examine(stats: FeatureStats) -> Directions:
     m, variance = stats.half_difference, stats.covariance.diagonal()
     size = stats.mean.abs().amax(0)
     deviation = variance.clamp_min(0).sqrt()
-    constant = deviation <= ROUNDING * size
+    faded = FADED * (size + deviation).max()  # of smaller features nothing is known
+    constant = deviation <= torch.maximum(ROUNDING * size, faded)
     # A constant feature is rounded as a number of its size is, another one as one of its mean and deviation.
     limit = ROUNDING * torch.where(constant, size, size + deviation) * len(m) ** 0.5
+    limit = torch.maximum(limit, faded)
     separation, number = torch.where(constant & (m.abs() > limit), m, 0.0), 0
     if not bool(constant.all()):
         rest = ~constant

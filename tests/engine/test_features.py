@@ -105,6 +105,16 @@ def test_labels_of_every_kind_are_equal(estimator: str, labels: Any) -> None:
     same(evaluate(estimator, x, [labels(half) for half in y]), evaluate(estimator, x, y))
 
 
+@pytest.mark.parametrize(
+    "labels", [[-(2**63), 2**63 - 1], [2**53, 2**53 + 1], [-(2.0**53), 2.0**53]], ids=str
+)
+def test_labels_are_told_apart_at_any_size(labels: list[float]) -> None:
+    x, y = drawn(60, 4)[:2]
+    named = np.array(labels)[y[0]]
+    expected = sb.evaluate_features(x[0], (named > named.min()).astype(int), eps=0.0)
+    assert sb.evaluate_features(x[0], named, eps=0.0).accuracy == expected.accuracy
+
+
 @pytest.mark.parametrize("estimator", BOTH)
 def test_bfloat16_features_are_read_as_float32(estimator: str) -> None:
     x, y, _ = drawn(300, 9)
@@ -147,6 +157,12 @@ X, Y, _ = drawn(60, 4)
         ({"train_y": Y[0] + 1}, ["test_y: expected the labels [1, 2] of train_y, got [0, 1]"]),
         ({"test_y": np.where(Y[1] == 1, np.nan, 0.0)}, ["test_y: expected integer labels, got nan"]),
         ({"test_y": np.where(Y[1] == 1, np.inf, 0.0)}, ["test_y: expected integer labels, got inf"]),
+        ({"train_y": np.where(Y[0] == 1, 1e300, 0.0)}, ["train_y: expected floating-point labels of at most 2^53 in size, got 1e+300"]),
+        ({"train_y": np.where(Y[0] == 1, -(2.0**60), 0.0)}, ["train_y: expected floating-point labels of at most 2^53 in size, got -1.15292e+18"]),
+        ({"train_y": [10**30, 0] * 30}, ["train_y: expected a NumPy, Torch or CuPy array, got list (TypeError: object array)"]),
+        ({"train_y": [None, 0] * 30}, ["train_y: expected a NumPy, Torch or CuPy array, got list (TypeError: object array)"]),
+        ({"train_x": X[0] * 1e200}, ["features: expected the largest between 1e-50 and 1e+50 in size, got larger ones; multiply"]),
+        ({"train_x": X[0] * 1e-200}, ["features: expected the largest between 1e-50 and 1e+50 in size, got ", "e-200; multiply"]),
         ({"train_x": np.where(X[0] == X[0][7, 2], np.nan, X[0])}, ["train_x: expected finite features, got nan at [7, 2]"]),
         ({"test_x": np.where(X[1] == X[1][5, 0], -np.inf, X[1])}, ["test_x: expected finite features, got -inf at [5, 0]"]),
         ({"test_x": X[1][:, :3]}, ["test_x: expected F = 4 features as in train_x, got 3"]),

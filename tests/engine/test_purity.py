@@ -132,6 +132,31 @@ def test_noise_and_states_are_refused(name: str, batch_size: Any) -> None:
         scored(IMPURE[name](), batch_size=batch_size)
 
 
+@pytest.mark.parametrize("call", [1, 2, 3, 4])
+def test_noise_of_a_single_call_is_noise(call: int) -> None:
+    """Whichever of the four calls it meets: it is not taken for a feature that depends on its batch."""
+    calls, x = [], torch.randn(11, 192, generator=torch.Generator().manual_seed(0))
+
+    def encode(batch: Tensor) -> Tensor:
+        calls.append(len(batch))
+        return flat(batch) + (len(calls) == call) * torch.rand(len(batch), 8, generator=OWN)
+
+    with refused("encoder one: ", RANDOM, " times its deviation from call to call"):
+        check_purity(encode, lambda n: x[:n], 8, spec="one", dtype=torch.float32, tf32=False)
+    assert calls == ([8, 8, 3, 8] if call in (1, 4) else [8, 8, 3, 8, 8, 3])
+
+
+def test_an_encoder_of_its_samples_runs_four_small_batches() -> None:
+    calls, x = [], torch.randn(11, 192, generator=torch.Generator().manual_seed(0))
+
+    def encode(batch: Tensor) -> Tensor:
+        calls.append(len(batch))
+        return flat(batch)
+
+    assert not check_purity(encode, lambda n: x[:n], 8, spec="one", dtype=torch.float32, tf32=False)
+    assert calls == [8, 8, 3, 8]
+
+
 # States that move in the run
 
 
@@ -186,6 +211,46 @@ def test_noise_of_every_second_call_at_the_end() -> None:
     with refused("encoder one: ", RANDOM, " from call to call at the end of the run"):
         check_drift(encode, lambda n: x[:n], x @ WEIGHT, 1000, spec="one", dtype=torch.float32, tf32=False)
     assert calls == [5, 32, 5]
+
+
+class Gone(Exception):
+    """What an encoder raises once a resource of its own is used up."""
+
+
+def exhausted(x: Tensor) -> Tensor:
+    raise Gone("no tokens left")
+
+
+@pytest.mark.parametrize(
+    ("rule", "what"),
+    [
+        (exhausted, "(Gone: no tokens left)"),
+        (lambda x: flat(x)[:, :5], "(features [32, 5])"),
+        (lambda x: flat(x)[:1], "(features [1, 8])"),
+        (lambda x: flat(x).long(), "(features [32, 8])"),
+    ],
+)
+def test_a_batch_that_was_taken_at_the_beginning_fails_at_the_end(rule: Encode, what: str) -> None:
+    x = torch.randn(32, 192, generator=torch.Generator().manual_seed(0))
+    with refused(
+        "encoder one: ", "got a failure at the end of the run ", what, " a state is kept between calls"
+    ):
+        check_drift(rule, lambda n: x[:n], flat(x), 1000, spec="one", dtype=torch.float32, tf32=False)
+
+
+def test_a_run_whose_encoder_gives_up_at_its_end() -> None:
+    whole = Late(lambda x, _: flat(x), after=0)
+    scored(whole, batch_size=50)
+    with refused("encoder ", "got a failure at the end of the run (Gone: no tokens left)"):
+        scored(Late(lambda x, _: exhausted(x), after=whole.calls - 1), batch_size=50)
+
+
+def test_no_room_at_the_end_says_nothing() -> None:
+    def encode(batch: Tensor) -> Tensor:
+        raise MemoryError
+
+    x = torch.randn(32, 192, generator=torch.Generator().manual_seed(0))
+    check_drift(encode, lambda n: x[:n], flat(x), 1000, spec="one", dtype=torch.float32, tf32=False)
 
 
 def test_values_that_are_not_finite_any_more() -> None:

@@ -357,6 +357,25 @@ def test_summary(tmp_path: Path) -> None:
 # What is wrong with a store
 
 
+def test_a_new_store_waits_for_another_process_that_makes_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The journal of a new file is set under locks for which SQLite does not wait: "database is locked" at once."""
+    other = sqlite3.connect(tmp_path / database.FILE, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    waits: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        waits.append(seconds)
+        other.execute("ROLLBACK")
+
+    monkeypatch.setattr(database.time, "sleep", sleep)
+    db = database.connect(tmp_path, create=True)
+    assert database.mode(db) == "wal" and len(waits) == 1
+    db.close()
+    other.close()
+
+
 def test_no_store(tmp_path: Path) -> None:
     with refused("DIR: expected a folder that `run --models` wrote, got"):
         read_summary(tmp_path)

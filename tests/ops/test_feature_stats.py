@@ -60,6 +60,38 @@ def test_features_far_from_zero_keep_their_covariance() -> None:
     close(feature_stats(single, y).scatter, feature_stats(single.double(), y, backend="torch").scatter, 1e-12)
 
 
+@pytest.mark.parametrize("order", ["mixed", "sorted", "rare"])
+@pytest.mark.parametrize("backend", ["blas", "torch"])
+def test_classes_far_apart_keep_their_covariance(backend: str, order: str) -> None:
+    """The oracle takes the class means off before there is a distance to round."""
+    x, y = data(1500, 40)
+    if order == "sorted":
+        y, places = y.sort()
+        x = x[places]
+    if order == "rare":
+        y = (torch.arange(1500) >= 1490).to(torch.uint8)
+    near = feature_stats(x, y, backend="torch")
+    for distance in (1e3, 1e6, 1e9):
+        step = distance * torch.linspace(-1, 1, 40, dtype=torch.float64)
+        far = feature_stats(x + y[:, None] * step, y, backend=backend)
+        close(far.scatter, near.scatter, 1e-14 * distance)
+        close(far.scatter, far.scatter.T, 1e-14)
+
+
+def test_a_feature_that_is_constant_within_its_class_has_no_scatter_at_all() -> None:
+    x, y = data(700, 5)
+    x[:, 2] = torch.where(y == 1, 1e30, -3e29)
+    stats = feature_stats(x, y)
+    assert stats.scatter[2].abs().max() == 0 and stats.scatter[:, 2].abs().max() == 0
+
+
+def test_the_features_stay_as_they_are() -> None:
+    x, y = data(300, 5)
+    before = x.clone()
+    feature_stats(x, y)
+    assert torch.equal(x, before)
+
+
 @settings(deadline=None, max_examples=30)
 @given(st.integers(1, 60), st.integers(0, 60), st.integers(1, 9))
 def test_merging_equals_one_pass(n: int, cut: int, f: int) -> None:

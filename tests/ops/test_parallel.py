@@ -58,6 +58,29 @@ def test_a_forked_child_does_not_wait_for_its_parents_threads(first: str) -> Non
     assert run(program).split() == ["0", "True"]
 
 
+@pytest.mark.parametrize("first", ["", "import torch\n"])
+@pytest.mark.parametrize("threads", [1, 4])
+def test_the_process_ends_while_a_daemon_thread_computes(first: str, threads: int) -> None:
+    """The thread waits for Python's lock when the interpreter has gone, which must not end as an abort."""
+    program = (
+        first
+        + SAMPLE
+        + (
+            "import threading\n"
+            "begun = threading.Event()\n"
+            "def work():\n"
+            "    while True:\n"
+            f"        digest({threads})\n"
+            "        begun.set()\n"
+            "threading.Thread(target=work, daemon=True).start()\n"
+            "begun.wait()\n"
+            "print('done')"
+        )
+    )
+    for _ in range(3):
+        assert run(program) == "done"
+
+
 def test_callers_in_several_threads_get_the_same_samples() -> None:
     def sample(index: int) -> torch.Tensor:
         return sample_mixture((3, 40, 41), 0, 30, scale=1.0, seed=index % 3, stream=0, threads=1 + index % 4)[

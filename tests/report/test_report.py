@@ -20,7 +20,7 @@ import pytest
 import torch
 from checks import refused
 from fleet_fakes import add, fakes
-from report_cases import HOSTILE, suite
+from report_cases import HOSTILE, family, suite
 from result_example import example
 
 import synbench_fast as sb
@@ -28,7 +28,7 @@ from synbench_fast.cli import main as cli
 from synbench_fast.fleet.store import Store
 from synbench_fast.report import export, html, ranking, tables
 from synbench_fast.report.collection import Failure, boards, load_results
-from synbench_fast.results.records import SCHEMA_VERSION, Result
+from synbench_fast.results.records import SCHEMA_VERSION, WITHHELD, Result
 
 GENERATOR = torch.Generator().manual_seed(0)
 MIX = torch.randn(24, 16, generator=GENERATOR) / 5
@@ -605,6 +605,38 @@ def test_model_cards_are_what_the_hub_takes(tmp_path: Path) -> None:
     assert values == pytest.approx([0.84, 0.64, 0.61, 0.64, 0.44, 0.61])
     card = hub.ModelCard(f"---\n{text}---\n# Model\n")
     assert card.data.eval_results == results
+
+
+def test_model_cards_hold_the_tasks_of_families(tmp_path: Path) -> None:
+    yaml = pytest.importorskip("yaml")
+    families = [family("texture-0.5", 0.3, 0.9), family("shift-2", 0.2, 1.0)]
+    dataclasses.replace(suite(), families=families).save(tmp_path / "a.json")
+    (index,) = yaml.safe_load(sb.report.model_card(load_results(tmp_path).items))["model-index"]
+    found = [one for one in index["results"] if one["dataset"]["name"] == "SynBench task family"]
+    assert [one["metrics"][0]["value"] for one in found] == [0.3, 0.2]
+    for one, there in zip(families, found, strict=True):
+        assert f"task {one.task}, " in there["dataset"]["config"]
+        assert f"{one.classes} classes, {one.samples} samples" in there["dataset"]["config"]
+        assert there["metrics"][0]["name"] == f"SynBench family score, standard error {one.stderr:.2g}"
+
+
+def test_model_cards_say_why_an_interval_is_withheld(tmp_path: Path) -> None:
+    yaml = pytest.importorskip("yaml")
+    one = example()
+    scores = [dataclasses.replace(s, stderr=math.nan) if s.eps == 0.0 else s for s in one.scores]
+    area = dataclasses.replace(one.robust_area, stderr=math.nan)
+    places = ", ".join(f"{s.threshold:g} at eps 0" for s in one.scores if s.eps == 0.0)
+    warnings = [
+        f"{WITHHELD} above {places}: margins pile up",
+        f"{WITHHELD} of the robust area: equal margins",
+    ]
+    changed = dataclasses.replace(one, scores=scores, robust_area=area, warnings=warnings)
+    changed.save(tmp_path / "a.json")
+    (index,) = yaml.safe_load(sb.report.model_card(load_results(tmp_path).items))["model-index"]
+    first, second, *_, last = (metric["name"] for metric in index["results"][0]["metrics"])
+    assert first == "SynBench score, eps 0, above accuracy 0.6, interval withheld: margins pile up"
+    assert "standard error" in second
+    assert last == "SynBench robust area, interval withheld: equal margins"
 
 
 def test_mlflow_gets_runs(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -219,6 +219,25 @@ def test_classes_that_are_far_apart(estimator: str) -> None:
     assert found.accuracy == 1 and found.pair_accuracy == 1 and 0 <= found.stderr < 0.01
 
 
+@pytest.mark.parametrize("distance", [1e4, 1e6])
+@pytest.mark.parametrize("classes", [3, 10])
+def test_classes_much_farther_apart(classes: int, distance: float) -> None:
+    x, y = drawn(distance * np.eye(classes, 12), 60, 0)
+    found = evaluated(x, y)
+    assert found.accuracy == 1 and found.pair_accuracy == 1 and found.rank == 12
+
+
+@pytest.mark.parametrize("size", [1e-300, 1e-160, 1e160, 1e300])
+def test_the_size_of_features_changes_nothing(size: float) -> None:
+    x, y = drawn(means_of(4, 10, 2.0), 60, 1)
+    plain = evaluated(x, y)
+    for factor in (size, np.where(np.arange(10) == 3, size, 1.0)):
+        found = evaluated(x * factor, y)
+        assert found.rank == plain.rank
+        assert found.accuracy == pytest.approx(plain.accuracy, abs=1e-9)
+        assert found.stderr == pytest.approx(plain.stderr, rel=1e-6)
+
+
 def test_an_offset_of_a_feature_changes_nothing() -> None:
     x, y = drawn(np.array([[0.0, 0.0], [2.0, 0.0], [0.0, 4.0]]), 100, 0)
     plain = evaluated(x, y)

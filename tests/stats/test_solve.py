@@ -66,6 +66,46 @@ def test_what_separates_the_classes_has_accuracy_1(
     assert point.covariance is not None and np.all(np.isfinite(point.covariance))
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("distance", [1e4, 1e5, 1e6, 1e7, 1e12, 1e30])
+@pytest.mark.parametrize("along", ["one feature", "all features"])
+@pytest.mark.parametrize("estimator", THREE)
+def test_classes_far_apart_have_accuracy_1(estimator: str, along: str, distance: float, dtype: Any) -> None:
+    x = noise(12, signal=0.0)
+    x[:, : 1 if along == "one feature" else 12] += distance * SIDE[:, None]
+    point = sb.evaluate_features(x.astype(dtype), LABELS, eps=EPS, estimator=estimator)
+    assert point.accuracy.tolist() == [1.0, 1.0] and point.robust_accuracy.tolist() == [1.0, 1.0]
+    assert point.t.min() > 5e3
+
+
+@pytest.mark.parametrize("size", [1e-300, 1e-160, 1e-60, 1e60, 1e160, 1e300])
+@pytest.mark.parametrize("estimator", [*THREE, "paper"])
+def test_features_whose_squares_are_no_numbers_are_refused(estimator: str, size: float) -> None:
+    with refused("features: expected the largest between 1e-50 and 1e+50 in size, got"):
+        sb.evaluate_features(size * noise(), LABELS, size * noise(), LABELS, estimator=estimator)
+
+
+@pytest.mark.parametrize("size", [1e-45, 1e-30, 1e30])
+@pytest.mark.parametrize("estimator", THREE)
+def test_features_of_every_size_that_float32_has(estimator: str, size: float) -> None:
+    expected = sb.evaluate_features(noise(), LABELS, eps=EPS, estimator=estimator)
+    point = sb.evaluate_features(size * noise(), LABELS, eps=EPS, estimator=estimator)
+    np.testing.assert_allclose(point.accuracy, expected.accuracy, rtol=1e-9)
+    np.testing.assert_allclose(point.t, expected.t, rtol=1e-9)
+
+
+@pytest.mark.parametrize("size", [1e-130, 1e-160, 1e-200, 1e-300])
+@pytest.mark.parametrize("estimator", THREE)
+def test_a_feature_too_small_to_be_squared_is_dropped(estimator: str, size: float) -> None:
+    """Its deviation is lost, so that it must not be taken for one that separates the classes."""
+    x = noise()
+    expected = sb.evaluate_features(x[:, 1:], LABELS, eps=EPS, estimator=estimator)
+    x[:, 0] *= size
+    point = sb.evaluate_features(x, LABELS, eps=EPS, estimator=estimator)
+    assert point.rank == expected.rank == 7
+    np.testing.assert_allclose(point.accuracy, expected.accuracy, rtol=1e-9)
+
+
 @pytest.mark.parametrize("estimator", THREE)
 def test_what_no_single_feature_tells(estimator: str) -> None:
     """Two features that share their noise: their difference is the class."""
