@@ -44,17 +44,24 @@ VALIDATED = (  # fields of ScoreConfig that `validate` takes
 )  # fmt: skip
 INHERITED = ("device", "threads", "checkpoint", "random_init")
 # A dozen encoders on two data sets, small enough for a minute.
-DEMO: dict[str, Any] = {"zoo_epochs": 0.5, "scales": 6, "steps": 5, "targets": 2, "linf": (), "threads": 1}
+DEMO: dict[str, Any] = {
+    "zoo_epochs": 0.5,
+    "scales": 6,
+    "steps": 5,
+    "wrong_classes": 2,
+    "linf": (),
+    "threads": 1,
+}
 
 
-def _probe_options(l2: str, steps: str, targets: str) -> tuple[Parameter, ...]:
+def _probe_options(l2: str, steps: str, wrong_classes: str) -> tuple[Parameter, ...]:
     """Options of attacked linear probes, with the defaults of a study."""
     return (
         option("--l2", norms(), "Attack inputs in [0, 1] within these l2 radii.", l2),
         option("--linf", norms(), "Attack inputs in [0, 1] within these l-infinity radii.", "8/255"),
         flag("--attack/--no-attack", "Attack the probes.", True),
         option("--steps", integer(1), "Take N steps of the attack per target.", steps),
-        option("--targets", integer(1), "Attack towards the N likeliest wrong classes.", targets),
+        option("--wrong-classes", integer(1), "Attack towards the N likeliest wrong classes.", wrong_classes),
         option(
             "--regularisation", number("C", above=0, below=1e9), "Set C of the penalty |W|^2 / (2 C N).", "1"
         ),
@@ -95,7 +102,7 @@ def _probe_options(l2: str, steps: str, targets: str) -> tuple[Parameter, ...]:
         "Divide features by one factor, or each by its own.",
         "common",
     ),
-    *_probe_options(l2="0.5", steps="50", targets="9"),
+    *_probe_options(l2="0.5", steps="50", wrong_classes="9"),
     option(
         "--seed", integer(0, 2**64 - 1), "Set the seed of the split, the attacks and random weights.", "0"
     ),
@@ -165,7 +172,7 @@ def linear_probe(*, encoder: str, data: str, config: ScoreConfig, output: Output
 )
 @panel(
     PROBE,
-    *_probe_options(l2="0.25", steps="10", targets="3"),
+    *_probe_options(l2="0.25", steps="10", wrong_classes="3"),
     option(
         "--neighbours", integer(1, metavar="K"), "Take K neighbours in the nearest-neighbour baseline.", "5"
     ),

@@ -128,7 +128,9 @@ class Forward:
 
         The other buffers are overwritten.
         """
-        for buffer in buffers:  # an encoder sees numbers while it is recorded, not what the memory held before
+        for (
+            buffer
+        ) in buffers:  # an encoder sees numbers while it is recorded, not what the memory held before
             if buffer.data_ptr() != x.data_ptr():
                 buffer.copy_(x)
         try:

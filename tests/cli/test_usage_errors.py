@@ -165,7 +165,7 @@ PROBES = [
     ("--linf -1", "--linf: expected comma-separated distinct numbers in [0, inf), got '-1'"),
     ("--attack=1", "--attack: expected no value, got one"),
     ("--steps 0", f"--steps: {NUMBER}"),
-    ("--targets 0", f"--targets: {NUMBER}"),
+    ("--wrong-classes 0", f"--wrong-classes: {NUMBER}"),
     ("--regularisation 0", "--regularisation: expected a number between 0 and 1e+09, got '0'"),
     ("--test-fraction 1", "--test-fraction: expected a number between 0 and 1, got '1'"),
     ("--batch-size auto", "--batch-size: expected an integer of at least 1, got 'auto'"),

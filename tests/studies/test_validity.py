@@ -486,7 +486,7 @@ def test_zoo_learns_what_it_is_told_and_repeats() -> None:
 # validate() and the command
 
 FAST: dict[str, Any] = {
-    "scales": 4, "samples": 256, "steps": 2, "targets": 1, "linf": (), "data_samples": 200, "zoo_epochs": 0.2,
+    "scales": 4, "samples": 256, "steps": 2, "wrong_classes": 1, "linf": (), "data_samples": 200, "zoo_epochs": 0.2,
     "resamples": 200, "splits": 10, "tasks": "published", "eps": (0.0, 0.2), "thresholds": (0.6, 0.7),
 }  # fmt: skip
 
@@ -522,7 +522,7 @@ def test_validate_from_python() -> None:
         l2=0.25,
         linf=(),
         steps=2,
-        targets=1,
+        wrong_classes=1,
         samples=200,
     )
     assert report.targets[0].values[0][0] == probe.probes[0].clean.value
@@ -566,7 +566,7 @@ def test_command_runs_offline_and_repeats(
 ) -> None:
     words = [
         "study", "validate", "zoo:conv-mean", "zoo:pca-8", "zoo:projection-16", "zoo:mlp", "zoo:blocks", "zoo:autoencoder-16",
-        "--data", "digits", "--data", "photos", "--scales", "4", "--samples", "200", "--steps", "2", "--targets", "1",
+        "--data", "digits", "--data", "photos", "--scales", "4", "--samples", "200", "--steps", "2", "--wrong-classes", "1",
         "--l2", "0.25", "--linf", "none", "--data-samples", "120", "--zoo-epochs", "0.2", "--resamples", "200",
         "--splits", "10", "--tasks", "published", "--threads", "1", "--quiet",
     ]  # fmt: skip
