@@ -35,13 +35,19 @@ from synbench_fast.runtime.messages import fail, say
 
 __all__ = ["inherit", "linear_probe", "validate"]
 
-PROBE, DATA = "The probes", "Labelled data"
+PROBE, DATA, PUBLISHED = "The probes", "Labelled data", "Published accuracies"
 # As in studies/inheritance, which imports torch.
 METHODS = ("ft", "lp", "lp-ft", "lora", "prompt", "ewc", "l2sp", "lwf", "wise", "soup")
 SUITES = ("digits-rib", "imagenet-rib", "folders")
 VALIDATED = (  # fields of ScoreConfig that `validate` takes
     "eps", "thresholds", "estimator", "preset", "scales", "samples", *(one for one in ENCODER if one != "checkpoint")
 )  # fmt: skip
+# Options of `validate` that mean nothing without labelled data, and those that mean nothing with them.
+PROBING = (
+    "demo", "data", "data_samples", "splits", "zoo_epochs", "l2", "linf", "attack", "steps", "wrong_classes",
+    "regularisation", "test_fraction", "batch_size", "neighbours",
+)  # fmt: skip
+TABLES = ("stored", "metrics", "structure")
 INHERITED = ("device", "threads", "checkpoint", "random_init")
 # A dozen encoders on two data sets, small enough for a minute.
 DEMO: dict[str, Any] = {
@@ -52,6 +58,10 @@ DEMO: dict[str, Any] = {
     "linf": (),
     "threads": 1,
 }
+
+
+def _split(name: str, text: str) -> list[str]:
+    return text.split(",")
 
 
 def _probe_options(l2: str, steps: str, wrong_classes: str) -> tuple[Parameter, ...]:
@@ -134,11 +144,26 @@ def linear_probe(*, encoder: str, data: str, config: ScoreConfig, output: Output
     examples=(
         "synbench-fast study validate --demo",
         "synbench-fast study validate zoo:all mine.onnx --data digits --out validity",
+        "synbench-fast study validate --stored fleet --targets results-imagenet.csv,results-imagenet-a.csv",
     ),
 )
 @encoders_argument(
     "[ENCODER...]",
     "Compare at least 3 encoders; zoo:small, zoo:all or zoo:NAME are small ones that are trained here.",
+)
+@panel(
+    PUBLISHED,
+    option(
+        "--targets",
+        Type("FILE.csv,...", _split),
+        "Compare scores with the accuracies in these files: those of timm, CLIP_benchmark, or encoder,data set,metric,value.",
+    ),
+    option("--stored", directory(), "Take the results in DIR; give one option per folder.", multiple=True),
+    option(
+        "--metrics",
+        Type("M,...", _split),
+        "Read these metrics of the files; the default is top1, acc1 and lp_acc1, of plain tables all.",
+    ),
 )
 @panel(
     DATA,
@@ -153,11 +178,15 @@ def linear_probe(*, encoder: str, data: str, config: ScoreConfig, output: Output
 @panel(
     STUDY,
     flag("--demo", "Compare the encoders of zoo:small on digits and photos, in under a minute."),
-    option("--tasks", text("SUITE|FILE.toml", suite_names), "Score these tasks, as for run.", "full"),
+    option(
+        "--tasks",
+        text("SUITE|FILE.toml", suite_names),
+        "Score these tasks, as for run; the default is full, with --targets published.",
+    ),
     option(
         "--coefficient",
         choice("spearman", "pearson", "kendall"),
-        "Choose the coefficient of the table; files have all.",
+        "Choose the coefficient of the table; files have all, with --targets this one.",
         "spearman",
     ),
     option("--resamples", integer(100), "Resample the encoders N times for the intervals.", "2000"),
@@ -177,19 +206,36 @@ def linear_probe(*, encoder: str, data: str, config: ScoreConfig, output: Output
         "--neighbours", integer(1, metavar="K"), "Take K neighbours in the nearest-neighbour baseline.", "5"
     ),
 )
-@score_options(*VALIDATED, preset="quick", thresholds=(0.6, 0.7, 0.8, 0.9))
-@output_options("table", "json", "csv", out="Also write validity.json and validity.csv into DIR.")
+@score_options(*VALIDATED, "structure", preset="quick", thresholds=(0.6, 0.7, 0.8, 0.9), structure=True)
+@output_options(
+    "table",
+    "json",
+    "csv",
+    out="Also write validity.json and validity.csv into DIR, with --targets published.json and published.csv.",
+)
 def validate(
     *,
     encoders: Sequence[str],
     data: Sequence[str],
     demo: bool,
-    coefficient: str,
+    tasks: str | None,
+    targets: list[str] | None,
+    stored: Sequence[str],
+    metrics: list[str] | None,
     config: ScoreConfig,
     output: Output,
     **options: Any,
 ) -> int:
-    """Correlate scores and simple baselines with linear probes on labelled data, over several encoders."""
+    """Correlate scores and simple baselines with linear probes on labelled data, or with published accuracies."""
+    if targets is not None:
+        options = {name: options[name] for name in ("coefficient", "resamples", "seed")}
+        options |= values_of(config, (*VALIDATED, "structure")) | {"stored": list(stored), "metrics": metrics}
+        return _published(encoders, targets, options | ({} if tasks is None else {"tasks": tasks}), output)
+    for name in TABLES:
+        if given(name):
+            raise UsageError(f"--{name}: expected --targets FILE.csv with it, got none")
+    coefficient = options.pop("coefficient")
+    options["tasks"] = tasks or "full"
     if demo and (encoders or data):
         raise UsageError("--demo: expected neither ENCODER nor --data, got some")
     models, sets = (["zoo:small"], ["digits", "photos"]) if demo else (list(encoders), list(data))
@@ -220,6 +266,31 @@ def validate(
     return 0
 
 
+def _published(encoders: Sequence[str], targets: list[str], options: dict[str, Any], output: Output) -> int:
+    """`validate --targets`."""
+    for name in PROBING:
+        if given(name):
+            raise UsageError(f"--{name.replace('_', '-')}: expected it without --targets, got both")
+    if not encoders and not options["stored"]:
+        raise UsageError("ENCODER: expected encoders or --stored DIR, got none")
+    folder = output.folder()
+    from synbench_fast.report.terminal import result_stream
+
+    with result_stream() as stream:
+        try:
+            from synbench_fast.studies.published import validate_published
+
+            report = validate_published(list(encoders), targets, progress=output.say, **options)
+            if folder is not None:
+                report.save_all(folder, "published")
+        except Exception as error:
+            return _stopped("validate", error, output)
+        for warning in report.warnings:
+            say(f"warning: {warning}")
+        deliver(stream, report, output)
+    return 0
+
+
 def _stopped(name: str, error: Exception, output: Output) -> int:
     """Exit code of a study of many encoders, whose own errors say what they are about."""
     return fail(str(error), 1) if isinstance(error, SynbenchError) else output.failed(name, error)
@@ -230,10 +301,6 @@ def _pair(name: str, text: str) -> tuple[str, str]:
     if not key or not equals or not path:
         raise UsageError(f"{name}: expected NAME=DIR, got {text!r}")
     return key, path
-
-
-def _split(name: str, text: str) -> list[str]:
-    return text.split(",")
 
 
 @command(
