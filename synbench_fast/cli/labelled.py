@@ -309,12 +309,27 @@ def _pair(name: str, text: str) -> tuple[str, str]:
         "synbench-fast study inherit --methods ft,lp,wise,lwf --seeds 2",
         "synbench-fast study inherit --methods 'ft,wise?alpha=0.3' --out inherited",
         "synbench-fast study inherit timm:vit_tiny --suite folders --data photos=photos",
+        "synbench-fast study inherit --cells published.csv --covariates encoders.csv",
     ),
 )
 @encoders_argument(
     "[ENCODER...]",
     "Fine-tune these networks with their classifiers: digits:standard (the default of digits-rib), digits:adversarial, "
     "digits:untrained, timm:NAME, torchvision:NAME, python:FILE.py:FACTORY.",
+)
+@panel(
+    PUBLISHED,
+    option(
+        "--cells",
+        file("FILE.csv"),
+        "Fine-tune nothing, and take accuracies that others measured: encoder, fine_tuned_on, evaluated_on, before, after.",
+    ),
+    option(
+        "--covariates",
+        file("FILE.csv"),
+        "Correlate these numbers of the encoders with the changes: encoder and any other columns.",
+    ),
+    option("--coefficient", choice("spearman", "pearson", "kendall"), "Choose the coefficient.", "spearman"),
 )
 @panel(
     STUDY,
@@ -388,11 +403,23 @@ def inherit(
     encoders: Sequence[str],
     suite: str,
     data: Sequence[tuple[str, str]],
+    cells: str | None,
+    covariates: str | None,
+    coefficient: str,
     config: ScoreConfig,
     output: Output,
     **options: Any,
 ) -> int:
     """Fine-tune on every data set of a suite, and measure how accuracy on the others changes (ImageNet-RIB)."""
+    if cells is not None:
+        for name in ("encoders", "suite", "data", *(one for one in options if one != "seed"), *INHERITED):
+            if given(name):
+                word = "ENCODER" if name == "encoders" else f"--{name.replace('_', '-')}"
+                raise UsageError(f"{word}: expected it without --cells, got both")
+        return _inherit_published(cells, covariates, coefficient, options["seed"], output)
+    for name in ("covariates", "coefficient"):
+        if given(name):
+            raise UsageError(f"--{name}: expected --cells FILE.csv with it, got none")
     if not encoders and suite != SUITES[0]:
         raise UsageError(
             f"ENCODER: expected at least one, such as timm:vit_base_patch16_224, for {suite}, got none"
@@ -419,6 +446,28 @@ def inherit(
         total = len(report.cells) + len(report.failed)
         first = f": {report.failed[0]}" if len(report.failed) == 1 else f", the first is {report.failed[0]}"
         return fail(f"inherit: {len(report.failed)} of {total} fine-tunings failed{first}", 1)
+    return 0
+
+
+def _inherit_published(
+    cells: str, covariates: str | None, coefficient: str, seed: int, output: Output
+) -> int:
+    """`inherit --cells`."""
+    folder = output.folder()
+    from synbench_fast.report.terminal import result_stream
+
+    with result_stream() as stream:
+        try:
+            from synbench_fast.studies.inheritance.published import inherit_published
+
+            report = inherit_published(cells, covariates, coefficient=coefficient, seed=seed)
+            if folder is not None:
+                report.save_all(folder, "inherit")
+        except Exception as error:
+            return _stopped("inherit", error, output)
+        for warning in report.warnings:
+            say(f"warning: {warning}")
+        deliver(stream, report, output)
     return 0
 
 
