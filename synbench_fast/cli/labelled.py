@@ -47,7 +47,7 @@ PROBING = (
     "demo", "data", "data_samples", "splits", "zoo_epochs", "l2", "linf", "attack", "steps", "wrong_classes",
     "regularisation", "test_fraction", "batch_size", "neighbours",
 )  # fmt: skip
-TABLES = ("stored", "metrics", "structure")
+TABLES = ("stored", "metrics", "structure", "label_free")
 INHERITED = ("device", "threads", "checkpoint", "random_init")
 # A dozen encoders on two data sets, small enough for a minute.
 DEMO: dict[str, Any] = {
@@ -206,7 +206,7 @@ def linear_probe(*, encoder: str, data: str, config: ScoreConfig, output: Output
         "--neighbours", integer(1, metavar="K"), "Take K neighbours in the nearest-neighbour baseline.", "5"
     ),
 )
-@score_options(*VALIDATED, "structure", preset="quick", thresholds=(0.6, 0.7, 0.8, 0.9), structure=True)
+@score_options(*VALIDATED, *TABLES[2:], preset="quick", thresholds=(0.6, 0.7, 0.8, 0.9), structure=True)
 @output_options(
     "table",
     "json",
@@ -229,11 +229,11 @@ def validate(
     """Correlate scores and simple baselines with linear probes on labelled data, or with published accuracies."""
     if targets is not None:
         options = {name: options[name] for name in ("coefficient", "resamples", "seed")}
-        options |= values_of(config, (*VALIDATED, "structure")) | {"stored": list(stored), "metrics": metrics}
+        options |= values_of(config, (*VALIDATED, *TABLES[2:])) | {"stored": list(stored), "metrics": metrics}
         return _published(encoders, targets, options | ({} if tasks is None else {"tasks": tasks}), output)
     for name in TABLES:
         if given(name):
-            raise UsageError(f"--{name}: expected --targets FILE.csv with it, got none")
+            raise UsageError(f"--{name.replace('_', '-')}: expected --targets FILE.csv with it, got none")
     coefficient = options.pop("coefficient")
     options["tasks"] = tasks or "full"
     if demo and (encoders or data):

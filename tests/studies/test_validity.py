@@ -20,10 +20,11 @@ from torch import Tensor, nn
 
 import synbench_fast as sb
 from synbench_fast.cli import main as cli
+from synbench_fast.stats.label_free import rankme
 from synbench_fast.studies.labelled_data import open_data, split
 from synbench_fast.studies.validity import ValidityReport, correlate, run
 from synbench_fast.studies.validity.analysis import analyse
-from synbench_fast.studies.validity.baselines import knn_accuracy, logme, rankme
+from synbench_fast.studies.validity.baselines import knn_accuracy, logme
 from synbench_fast.studies.validity.correlation import Bootstrap, average_ranks, coefficient
 from synbench_fast.studies.validity.datasets import DataSet, open_data_sets, photo_patches
 from synbench_fast.studies.validity.measure import BASELINES, Measured
@@ -634,7 +635,7 @@ def several(scores: dict[tuple[str, float, float], np.ndarray], clean: list[np.n
     """Encoders with these scores, and baselines that differ between them."""
     found = []
     for i, one in enumerate(measured(clean[0], clean)):
-        baselines = {name: [float((i * (3 + j)) % 11)] * len(clean) for j, name in enumerate(BASELINES)}
+        baselines = {name: [float((i * (3 + j)) % 29)] * len(clean) for j, name in enumerate(BASELINES)}
         values = {key: float(row[i]) for key, row in scores.items()}
         found.append(dataclasses.replace(one, scores=values, baselines=baselines))
     return found

@@ -44,7 +44,7 @@ class Published(Study):
 
     verb: ClassVar[str] = "validate"
     reads: ClassVar[tuple[str, ...] | None] = (
-        "eps", "thresholds", "estimator", "preset", "scales", "samples", "structure", "seed", "device", "input_shape",
+        "eps", "thresholds", "estimator", "preset", "scales", "samples", "structure", "label_free", "seed", "device", "input_shape",
         "mean", "std", "pool", "random_init", "trust_remote_code", "threads",
     )  # fmt: skip
     defaults: ClassVar[dict[str, Any]] = {

@@ -26,7 +26,7 @@ def first_result(document: Document) -> Result:
 def predictors_of(document: Document) -> dict[str, float]:
     """Numbers by name; NaN where one is not known. The names of scores are those of `validate`.
 
-    - `structure`, and `structure FAMILY` for each of its families.
+    - `structure`, and `structure FAMILY` for each of its families; the label-free metrics of its images.
     - `score TASK eps=E a=A`; of a suite also the mean and the worst of the tasks, and `family TASK` of its families.
     - `robust area` and `synthetic accuracy` (at the lowest eps, the mean over the scales) of the first task.
     - `parameters` and `features`.
@@ -37,6 +37,7 @@ def predictors_of(document: Document) -> dict[str, float]:
     if first.structure is not None:
         found["structure"] = first.structure.score
         found |= {f"structure {one.family}": one.score for one in first.structure.families}
+        found |= {one.name: one.value for one in first.structure.metrics}
     if suite is None:
         found |= _scores(_task_name(first), first)
     else:
