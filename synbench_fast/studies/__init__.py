@@ -9,6 +9,7 @@ from synbench_fast.lazy import attach
 if TYPE_CHECKING:
     from synbench_fast.studies.eps_star import EpsStar, find_eps_star
     from synbench_fast.studies.inheritance import InheritanceReport, inherit
+    from synbench_fast.studies.input_metrics import InputMetricsReport, measure_inputs
     from synbench_fast.studies.linear_probe import LinearProbeReport, robust_linear_probe
     from synbench_fast.studies.published import PublishedReport, read_measurements, validate_published
     from synbench_fast.studies.sensitivity import Sensitivity, measure_sensitivity
@@ -17,12 +18,14 @@ if TYPE_CHECKING:
 __all__ = [
     "EpsStar",
     "InheritanceReport",
+    "InputMetricsReport",
     "LinearProbeReport",
     "PublishedReport",
     "Sensitivity",
     "ValidityReport",
     "find_eps_star",
     "inherit",
+    "measure_inputs",
     "measure_sensitivity",
     "read_measurements",
     "robust_linear_probe",
@@ -33,12 +36,14 @@ __all__ = [
 _HOMES = {
     "EpsStar": "eps_star",
     "InheritanceReport": "inheritance",
+    "InputMetricsReport": "input_metrics",
     "LinearProbeReport": "linear_probe",
     "PublishedReport": "published",
     "Sensitivity": "sensitivity",
     "ValidityReport": "validity",
     "find_eps_star": "eps_star",
     "inherit": "inheritance",
+    "measure_inputs": "input_metrics",
     "measure_sensitivity": "sensitivity",
     "read_measurements": "published",
     "robust_linear_probe": "linear_probe",
