@@ -7,6 +7,7 @@ import dataclasses
 import io
 import json
 import math
+import re
 import time
 from pathlib import Path
 from typing import Any
@@ -375,6 +376,21 @@ def test_differences_are_paired() -> None:
     assert close.ci95_high - close.ci95_low < 0.05 * (whole.ci95_high - whole.ci95_low)
     with refused("predictor: expected one of the report's", "got 'none'"):
         report.difference(score, "none", "clean")
+
+
+def test_the_table_has_paired_differences() -> None:
+    """Of the first score from every baseline, on the target's own place."""
+    random = np.random.default_rng(8)
+    quality = random.standard_normal(12)
+    report = analyse(
+        measured(quality, [quality + random.standard_normal(12)]), sets(1), "s", resamples=100, splits=5, seed=0,
+        begun=0.0,
+    )  # fmt: skip
+    printed = io.StringIO()
+    report.print_report(printed)
+    one = report.difference(report.headline()[0].name, "knn", "clean", data="set 0")
+    (line,) = re.findall(r"^score published less.*?^(knn .*?)$", printed.getvalue(), re.M | re.S)
+    assert f"{one.value:+.2f} ({one.ci95_low:+.2f} to {one.ci95_high:+.2f})" in line
 
 
 def test_subset_is_the_report_of_fewer() -> None:

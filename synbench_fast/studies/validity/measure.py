@@ -20,6 +20,7 @@ from synbench_fast.studies.linear_probe.run import features_of, pixels_to_featur
 from synbench_fast.studies.validity.baselines import knn_accuracy, logme
 from synbench_fast.studies.validity.datasets import DataSet
 from synbench_fast.studies.validity.options import Validity
+from synbench_fast.studies.validity.transferability import TRANSFERABILITY
 from synbench_fast.studies.validity.zoo import ZooEncoder
 from synbench_fast.tasks.suites import Suite
 
@@ -37,6 +38,7 @@ BASELINES = {
     **dict.fromkeys(METRICS, "inputs"),
     "knn": "labels",
     "logme": "labels",
+    **dict.fromkeys(TRANSFERABILITY, "labels"),
 }
 
 
@@ -59,8 +61,8 @@ class Measured:
 def look(name: str, encoder: Any, data: Sequence[DataSet], study: Validity) -> Measured:
     """What takes a few forward passes: parameters, features, and the baselines on them.
 
-    Baselines: number of parameters (NaN if unknown) and features; label-free metrics and LogME of the train features,
-    k-nearest neighbours from train to test. An encoder that cannot be loaded, or that a data set does not fit, is
+    Baselines: number of parameters (NaN if unknown) and features; label-free metrics, LogME and the scores of
+    TRANSFERABILITY of the train features, k-nearest neighbours from train to test. An encoder that cannot be loaded, or that a data set does not fit, is
     found here, before anything takes long.
     """
     found = Measured(name)
@@ -69,7 +71,7 @@ def look(name: str, encoder: Any, data: Sequence[DataSet], study: Validity) -> M
         found.spec, found.weights_sha256 = loaded.info.spec, loaded.info.weights_sha256
         found.parameters = loaded.info.parameters
         parts = [one.parts(loaded.info.input_shape, name) for one in data]
-        per_data: dict[str, list[float]] = {name: [] for name in (*METRICS, "knn", "logme")}
+        per_data: dict[str, list[float]] = {name: [] for name in (*METRICS, "knn", "logme", *TRANSFERABILITY)}
         with loaded.scoring():
             forward = pixels_to_features(loaded)
             for one, (train_x, train_y, test_x, test_y) in zip(data, parts, strict=True):
@@ -81,6 +83,8 @@ def look(name: str, encoder: Any, data: Sequence[DataSet], study: Validity) -> M
                     per_data[metric].append(function(train))
                 per_data["knn"].append(knn_accuracy(train, train_y, test, test_y, k=study.neighbours))
                 per_data["logme"].append(logme(train, train_y))
+                for score, estimate in TRANSFERABILITY.items():
+                    per_data[score].append(estimate(train, train_y))
     alike = {
         "parameters": math.nan if found.parameters is None else float(found.parameters),
         "features": float(found.features),
