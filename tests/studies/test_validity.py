@@ -23,7 +23,7 @@ import synbench_fast as sb
 from synbench_fast.cli import main as cli
 from synbench_fast.stats.label_free import rankme
 from synbench_fast.studies.labelled_data import open_data, split
-from synbench_fast.studies.validity import ValidityReport, correlate, run
+from synbench_fast.studies.validity import ValidityReport, correlate, measure, run
 from synbench_fast.studies.validity.analysis import analyse
 from synbench_fast.studies.validity.baselines import knn_accuracy, logme
 from synbench_fast.studies.validity.correlation import Bootstrap, average_ranks, coefficient
@@ -636,6 +636,25 @@ def test_demo_is_the_small_zoo(monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
 def test_command_mistakes(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["study", "validate", *words]) == 2
     assert capsys.readouterr().err.startswith(message)
+
+
+def test_what_cannot_be_attacked_is_refused_before_anything_is_scored(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Also where it is the last encoder; without attacks it is one like others."""
+
+    def rounded(x: Tensor) -> Tensor:
+        return torch.from_numpy(x.detach().flatten(1)[:, :5].numpy())
+
+    encoders = {"a": means, "b": lambda x: x.flatten(1)[:, :7], "rounded": rounded}
+    with monkeypatch.context() as patch:
+        patch.setattr(measure, "score_suite", lambda *given, **more: pytest.fail("scored"))
+        with refused(
+            "encoder rounded: expected one that torch can differentiate for the attacks", "--no-attack"
+        ):
+            sb.studies.validate(encoders, ["photos"], **FAST)
+    report = sb.studies.validate(encoders, ["photos"], attack=False, **FAST)
+    assert [one.name for one in report.targets] == ["clean"]
 
 
 def test_command_says_which_encoder(capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,6 +15,7 @@ from synbench_fast.errors import SynbenchError
 from synbench_fast.stats.label_free import METRICS
 from synbench_fast.studies.base import Say, isolated, open_encoder
 from synbench_fast.studies.linear_probe import robust_linear_probe
+from synbench_fast.studies.linear_probe.attack import check_differentiable
 from synbench_fast.studies.linear_probe.options import Attacks
 from synbench_fast.studies.linear_probe.run import features_of, pixels_to_features
 from synbench_fast.studies.validity.baselines import knn_accuracy, logme
@@ -62,8 +63,8 @@ def look(name: str, encoder: Any, data: Sequence[DataSet], study: Validity) -> M
     """What takes a few forward passes: parameters, features, and the baselines on them.
 
     Baselines: number of parameters (NaN if unknown) and features; label-free metrics, LogME and the scores of
-    TRANSFERABILITY of the train features, k-nearest neighbours from train to test. An encoder that cannot be loaded, or that a data set does not fit, is
-    found here, before anything takes long.
+    TRANSFERABILITY of the train features, k-nearest neighbours from train to test. An encoder that cannot be loaded or
+    attacked, or that a data set does not fit, is found here, before anything takes long.
     """
     found = Measured(name)
     with isolated():
@@ -74,6 +75,8 @@ def look(name: str, encoder: Any, data: Sequence[DataSet], study: Validity) -> M
         per_data: dict[str, list[float]] = {name: [] for name in (*METRICS, "knn", "logme", *TRANSFERABILITY)}
         with loaded.scoring():
             forward = pixels_to_features(loaded)
+            if study.attack and (study.l2 or study.linf):
+                check_differentiable(forward, parts[0][0][:1], name)
             for one, (train_x, train_y, test_x, test_y) in zip(data, parts, strict=True):
                 train, test = (features_of(forward, x, study.batch_size) for x in (train_x, test_x))
                 if not bool(torch.isfinite(train).all() and torch.isfinite(test).all()):
