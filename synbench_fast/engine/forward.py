@@ -128,9 +128,8 @@ class Forward:
 
         The other buffers are overwritten.
         """
-        for (
-            buffer
-        ) in buffers:  # an encoder sees numbers while it is recorded, not what the memory held before
+        # An encoder sees numbers while it is recorded, not what the memory held before.
+        for buffer in buffers:
             if buffer.data_ptr() != x.data_ptr():
                 buffer.copy_(x)
         try:
