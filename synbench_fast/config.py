@@ -217,6 +217,14 @@ class ScoreConfig:
         decides="amount",
         always=True,
     )
+    label_free: bool = _option(
+        False,
+        kind=kinds.flag(),
+        help="Also compute metrics of the structure score's features that need no labels, such as RankMe; takes a second for "
+        "each block.",
+        panel=SCORE,
+        decides="amount",
+    )
     prior: float = _option(
         0.5,
         kind=Kind(
@@ -372,6 +380,8 @@ class ScoreConfig:
             raise SynbenchError(
                 "published_preprocessing: expected mean and std to be left out, got both kinds"
             )
+        if self.label_free and not self.structure:
+            raise SynbenchError("label_free: expected structure=True, whose images it takes, got False")
 
     @classmethod
     def of(cls, config: ScoreConfig | None, given: Mapping[str, Any]) -> ScoreConfig:

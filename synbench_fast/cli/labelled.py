@@ -35,26 +35,43 @@ from synbench_fast.runtime.messages import fail, say
 
 __all__ = ["inherit", "linear_probe", "validate"]
 
-PROBE, DATA = "The probes", "Labelled data"
+PROBE, DATA, PUBLISHED = "The probes", "Labelled data", "Published accuracies"
 # As in studies/inheritance, which imports torch.
 METHODS = ("ft", "lp", "lp-ft", "lora", "prompt", "ewc", "l2sp", "lwf", "wise", "soup")
 SUITES = ("digits-rib", "imagenet-rib", "folders")
 VALIDATED = (  # fields of ScoreConfig that `validate` takes
     "eps", "thresholds", "estimator", "preset", "scales", "samples", *(one for one in ENCODER if one != "checkpoint")
 )  # fmt: skip
+# Options of `validate` that mean nothing without labelled data, and those that mean nothing with them.
+PROBING = (
+    "demo", "data", "data_samples", "splits", "zoo_epochs", "l2", "linf", "attack", "steps", "wrong_classes",
+    "regularisation", "test_fraction", "batch_size", "neighbours",
+)  # fmt: skip
+TABLES = ("stored", "metrics", "structure", "label_free")
 INHERITED = ("device", "threads", "checkpoint", "random_init")
 # A dozen encoders on two data sets, small enough for a minute.
-DEMO: dict[str, Any] = {"zoo_epochs": 0.5, "scales": 6, "steps": 5, "targets": 2, "linf": (), "threads": 1}
+DEMO: dict[str, Any] = {
+    "zoo_epochs": 0.5,
+    "scales": 6,
+    "steps": 5,
+    "wrong_classes": 2,
+    "linf": (),
+    "threads": 1,
+}
 
 
-def _probe_options(l2: str, steps: str, targets: str) -> tuple[Parameter, ...]:
+def _split(name: str, text: str) -> list[str]:
+    return text.split(",")
+
+
+def _probe_options(l2: str, steps: str, wrong_classes: str) -> tuple[Parameter, ...]:
     """Options of attacked linear probes, with the defaults of a study."""
     return (
         option("--l2", norms(), "Attack inputs in [0, 1] within these l2 radii.", l2),
         option("--linf", norms(), "Attack inputs in [0, 1] within these l-infinity radii.", "8/255"),
         flag("--attack/--no-attack", "Attack the probes.", True),
         option("--steps", integer(1), "Take N steps of the attack per target.", steps),
-        option("--targets", integer(1), "Attack towards the N likeliest wrong classes.", targets),
+        option("--wrong-classes", integer(1), "Attack towards the N likeliest wrong classes.", wrong_classes),
         option(
             "--regularisation", number("C", above=0, below=1e9), "Set C of the penalty |W|^2 / (2 C N).", "1"
         ),
@@ -95,7 +112,7 @@ def _probe_options(l2: str, steps: str, targets: str) -> tuple[Parameter, ...]:
         "Divide features by one factor, or each by its own.",
         "common",
     ),
-    *_probe_options(l2="0.5", steps="50", targets="9"),
+    *_probe_options(l2="0.5", steps="50", wrong_classes="9"),
     option(
         "--seed", integer(0, 2**64 - 1), "Set the seed of the split, the attacks and random weights.", "0"
     ),
@@ -127,11 +144,26 @@ def linear_probe(*, encoder: str, data: str, config: ScoreConfig, output: Output
     examples=(
         "synbench-fast study validate --demo",
         "synbench-fast study validate zoo:all mine.onnx --data digits --out validity",
+        "synbench-fast study validate --stored fleet --targets results-imagenet.csv,results-imagenet-a.csv",
     ),
 )
 @encoders_argument(
     "[ENCODER...]",
     "Compare at least 3 encoders; zoo:small, zoo:all or zoo:NAME are small ones that are trained here.",
+)
+@panel(
+    PUBLISHED,
+    option(
+        "--targets",
+        Type("FILE.csv,...", _split),
+        "Compare scores with the accuracies in these files: those of timm, CLIP_benchmark, or encoder,data set,metric,value.",
+    ),
+    option("--stored", directory(), "Take the results in DIR; give one option per folder.", multiple=True),
+    option(
+        "--metrics",
+        Type("M,...", _split),
+        "Read these metrics of the files; the default is top1, acc1 and lp_acc1, of plain tables all.",
+    ),
 )
 @panel(
     DATA,
@@ -146,11 +178,15 @@ def linear_probe(*, encoder: str, data: str, config: ScoreConfig, output: Output
 @panel(
     STUDY,
     flag("--demo", "Compare the encoders of zoo:small on digits and photos, in under a minute."),
-    option("--tasks", text("SUITE|FILE.toml", suite_names), "Score these tasks, as for run.", "full"),
+    option(
+        "--tasks",
+        text("SUITE|FILE.toml", suite_names),
+        "Score these tasks, as for run; the default is full, with --targets published.",
+    ),
     option(
         "--coefficient",
         choice("spearman", "pearson", "kendall"),
-        "Choose the coefficient of the table; files have all.",
+        "Choose the coefficient of the table; files have all, with --targets this one.",
         "spearman",
     ),
     option("--resamples", integer(100), "Resample the encoders N times for the intervals.", "2000"),
@@ -165,24 +201,41 @@ def linear_probe(*, encoder: str, data: str, config: ScoreConfig, output: Output
 )
 @panel(
     PROBE,
-    *_probe_options(l2="0.25", steps="10", targets="3"),
+    *_probe_options(l2="0.25", steps="10", wrong_classes="3"),
     option(
         "--neighbours", integer(1, metavar="K"), "Take K neighbours in the nearest-neighbour baseline.", "5"
     ),
 )
-@score_options(*VALIDATED, preset="quick", thresholds=(0.6, 0.7, 0.8, 0.9))
-@output_options("table", "json", "csv", out="Also write validity.json and validity.csv into DIR.")
+@score_options(*VALIDATED, *TABLES[2:], preset="quick", thresholds=(0.6, 0.7, 0.8, 0.9), structure=True)
+@output_options(
+    "table",
+    "json",
+    "csv",
+    out="Also write validity.json and validity.csv into DIR, with --targets published.json and published.csv.",
+)
 def validate(
     *,
     encoders: Sequence[str],
     data: Sequence[str],
     demo: bool,
-    coefficient: str,
+    tasks: str | None,
+    targets: list[str] | None,
+    stored: Sequence[str],
+    metrics: list[str] | None,
     config: ScoreConfig,
     output: Output,
     **options: Any,
 ) -> int:
-    """Correlate scores and simple baselines with linear probes on labelled data, over several encoders."""
+    """Correlate scores and simple baselines with linear probes on labelled data, or with published accuracies."""
+    if targets is not None:
+        options = {name: options[name] for name in ("coefficient", "resamples", "seed")}
+        options |= values_of(config, (*VALIDATED, *TABLES[2:])) | {"stored": list(stored), "metrics": metrics}
+        return _published(encoders, targets, options | ({} if tasks is None else {"tasks": tasks}), output)
+    for name in TABLES:
+        if given(name):
+            raise UsageError(f"--{name.replace('_', '-')}: expected --targets FILE.csv with it, got none")
+    coefficient = options.pop("coefficient")
+    options["tasks"] = tasks or "full"
     if demo and (encoders or data):
         raise UsageError("--demo: expected neither ENCODER nor --data, got some")
     models, sets = (["zoo:small"], ["digits", "photos"]) if demo else (list(encoders), list(data))
@@ -213,6 +266,31 @@ def validate(
     return 0
 
 
+def _published(encoders: Sequence[str], targets: list[str], options: dict[str, Any], output: Output) -> int:
+    """`validate --targets`."""
+    for name in PROBING:
+        if given(name):
+            raise UsageError(f"--{name.replace('_', '-')}: expected it without --targets, got both")
+    if not encoders and not options["stored"]:
+        raise UsageError("ENCODER: expected encoders or --stored DIR, got none")
+    folder = output.folder()
+    from synbench_fast.report.terminal import result_stream
+
+    with result_stream() as stream:
+        try:
+            from synbench_fast.studies.published import validate_published
+
+            report = validate_published(list(encoders), targets, progress=output.say, **options)
+            if folder is not None:
+                report.save_all(folder, "published")
+        except Exception as error:
+            return _stopped("validate", error, output)
+        for warning in report.warnings:
+            say(f"warning: {warning}")
+        deliver(stream, report, output)
+    return 0
+
+
 def _stopped(name: str, error: Exception, output: Output) -> int:
     """Exit code of a study of many encoders, whose own errors say what they are about."""
     return fail(str(error), 1) if isinstance(error, SynbenchError) else output.failed(name, error)
@@ -225,22 +303,33 @@ def _pair(name: str, text: str) -> tuple[str, str]:
     return key, path
 
 
-def _split(name: str, text: str) -> list[str]:
-    return text.split(",")
-
-
 @command(
     short_help="Measure how fine-tuning changes robustness.",
     examples=(
         "synbench-fast study inherit --methods ft,lp,wise,lwf --seeds 2",
         "synbench-fast study inherit --methods 'ft,wise?alpha=0.3' --out inherited",
         "synbench-fast study inherit timm:vit_tiny --suite folders --data photos=photos",
+        "synbench-fast study inherit --cells published.csv --covariates encoders.csv",
     ),
 )
 @encoders_argument(
     "[ENCODER...]",
     "Fine-tune these networks with their classifiers: digits:standard (the default of digits-rib), digits:adversarial, "
     "digits:untrained, timm:NAME, torchvision:NAME, python:FILE.py:FACTORY.",
+)
+@panel(
+    PUBLISHED,
+    option(
+        "--cells",
+        file("FILE.csv"),
+        "Fine-tune nothing, and take accuracies that others measured: encoder, fine_tuned_on, evaluated_on, before, after.",
+    ),
+    option(
+        "--covariates",
+        file("FILE.csv"),
+        "Correlate these numbers of the encoders with the changes: encoder and any other columns.",
+    ),
+    option("--coefficient", choice("spearman", "pearson", "kendall"), "Choose the coefficient.", "spearman"),
 )
 @panel(
     STUDY,
@@ -314,11 +403,23 @@ def inherit(
     encoders: Sequence[str],
     suite: str,
     data: Sequence[tuple[str, str]],
+    cells: str | None,
+    covariates: str | None,
+    coefficient: str,
     config: ScoreConfig,
     output: Output,
     **options: Any,
 ) -> int:
     """Fine-tune on every data set of a suite, and measure how accuracy on the others changes (ImageNet-RIB)."""
+    if cells is not None:
+        for name in ("encoders", "suite", "data", *(one for one in options if one != "seed"), *INHERITED):
+            if given(name):
+                word = "ENCODER" if name == "encoders" else f"--{name.replace('_', '-')}"
+                raise UsageError(f"{word}: expected it without --cells, got both")
+        return _inherit_published(cells, covariates, coefficient, options["seed"], output)
+    for name in ("covariates", "coefficient"):
+        if given(name):
+            raise UsageError(f"--{name}: expected --cells FILE.csv with it, got none")
     if not encoders and suite != SUITES[0]:
         raise UsageError(
             f"ENCODER: expected at least one, such as timm:vit_base_patch16_224, for {suite}, got none"
@@ -345,6 +446,28 @@ def inherit(
         total = len(report.cells) + len(report.failed)
         first = f": {report.failed[0]}" if len(report.failed) == 1 else f", the first is {report.failed[0]}"
         return fail(f"inherit: {len(report.failed)} of {total} fine-tunings failed{first}", 1)
+    return 0
+
+
+def _inherit_published(
+    cells: str, covariates: str | None, coefficient: str, seed: int, output: Output
+) -> int:
+    """`inherit --cells`."""
+    folder = output.folder()
+    from synbench_fast.report.terminal import result_stream
+
+    with result_stream() as stream:
+        try:
+            from synbench_fast.studies.inheritance.published import inherit_published
+
+            report = inherit_published(cells, covariates, coefficient=coefficient, seed=seed)
+            if folder is not None:
+                report.save_all(folder, "inherit")
+        except Exception as error:
+            return _stopped("inherit", error, output)
+        for warning in report.warnings:
+            say(f"warning: {warning}")
+        deliver(stream, report, output)
     return 0
 
 

@@ -1,4 +1,4 @@
-"""`study NAME`: the group, and the studies without labelled data: sensitivity, eps-star, robustness and pretrain."""
+"""`study NAME`: the group, and the studies without labelled data: sensitivity, eps-star, robustness, metrics and pretrain."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import typer
 
 from synbench_fast.arguments import UsageError
 from synbench_fast.cli.completion import encoder_names
-from synbench_fast.cli.options import Output, output_options, score_options
+from synbench_fast.cli.options import Output, output_options, score_options, values_of
 from synbench_fast.cli.parsing import (
     Group,
     add,
@@ -19,6 +19,7 @@ from synbench_fast.cli.parsing import (
     choice,
     choices,
     command,
+    directory,
     flag,
     integer,
     norms,
@@ -29,6 +30,7 @@ from synbench_fast.cli.parsing import (
     unit,
 )
 from synbench_fast.config import ScoreConfig
+from synbench_fast.errors import SynbenchError
 from synbench_fast.runtime.messages import fail, reason, say
 
 __all__ = ["ENCODER", "STUDY", "deliver", "encoders_argument", "study"]
@@ -299,6 +301,46 @@ def robustness(
 
 
 @command(
+    short_help="Measure label-free metrics on your own images.",
+    examples=("synbench-fast study metrics timm:resnet18 timm:resnet50 --inputs my_images",),
+)
+@encoders_argument("ENCODER...", "Measure these encoders.", "at least one encoder such as timm:resnet50")
+@panel(
+    STUDY,
+    option(
+        "--inputs", directory(), "Read the images in DIR and its subfolders.", wanted="a folder of images"
+    ),
+    option("--samples", integer(20), "Read at most N images."),
+    option("--seed", integer(0, 2**64 - 1), "Set the seed that chooses images and random weights.", "0"),
+    option("--batch-size", integer(1), "Set the images per forward pass.", "128"),
+)
+@score_options(*ENCODER)
+@output_options("table", "json", "csv", out="Also write metrics.json and metrics.csv into DIR.")
+def metrics(
+    *, encoders: Sequence[str], inputs: str, config: ScoreConfig, output: Output, **options: Any
+) -> int:
+    """Measure RankMe, alpha-ReQ and other metrics of features that need no labels, on images of your own."""
+    _check_checkpoint(config, encoders)
+    options |= values_of(config, ENCODER)
+    folder = output.folder()
+    from synbench_fast.report.terminal import result_stream
+
+    with result_stream() as stream:
+        try:
+            from synbench_fast.studies.input_metrics import measure_inputs
+
+            report = measure_inputs(list(encoders), inputs, progress=output.say, **options)
+            if folder is not None:
+                report.save_all(folder, "metrics")
+        except SynbenchError as error:
+            return fail(str(error), 1)
+        except Exception as error:
+            return output.failed("metrics", error)
+        deliver(stream, report, output)
+    return 0
+
+
+@command(
     short_help="Compare minimax pre-training with the mean loss.",
     examples=(
         "synbench-fast study pretrain --demo",
@@ -346,4 +388,4 @@ def pretrain(*, demo: bool, output: Output, **options: Any) -> None:
             print_report(stream, report)
 
 
-add(study, sensitivity, eps_star, robustness, pretrain)
+add(study, sensitivity, eps_star, robustness, metrics, pretrain)

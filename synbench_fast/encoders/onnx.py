@@ -13,7 +13,7 @@ from synbench_fast.encoders.base import Layout, Loaded, Request, check_rows
 from synbench_fast.encoders.registry import require
 from synbench_fast.encoders.weights import existing_file, file_sha256
 from synbench_fast.errors import SynbenchError, first_line, suggest
-from synbench_fast.runtime.local_files import onnx_data, onnx_inner
+from synbench_fast.runtime.local_files import onnx_data, onnx_inner, onnx_parameters, onnx_pooled
 
 __all__ = ["load"]
 
@@ -88,9 +88,11 @@ class _Session:
             return
         inner = onnx_inner(self.file)
         if name not in inner:
+            pooled = onnx_pooled(self.file)[:3]
+            such = f" (pooled: {', '.join(pooled)})" if pooled else ""
             raise SynbenchError(
                 f"encoder: expected an output out of {', '.join(declared)} in {self.spec!r}, or a tensor that "
-                f"one of its nodes makes, got {name!r}" + suggest(name, [*declared, *inner])
+                f"one of its nodes makes{such}, got {name!r}" + suggest(name, [*declared, *inner])
             )
         self.inner, self.provider = name, ""
         self.place(torch.device("cpu"))
@@ -174,6 +176,7 @@ def load(request: Request) -> Loaded:
         name=request.name,
         input_shape=complete if complete and len(complete) == len(own) else None,
         weights_sha256=file_sha256([file, *onnx_data(file)]),
+        parameters=onnx_parameters(file),
         layout=Layout(channels_last=session.channels_last),
         place=session.place,
     )

@@ -20,7 +20,7 @@ from synbench_fast.encoders.base import is_out_of_memory
 from synbench_fast.engine.batch_size import BatchSize
 from synbench_fast.engine.forward import Compile, Forward, compile_repays, graph_repays
 from synbench_fast.engine.probe import Batch, Probe
-from synbench_fast.engine.purity import check_drift, check_purity
+from synbench_fast.engine.purity import check_drift, check_head, check_purity
 from synbench_fast.errors import first_line
 from synbench_fast.ops.streams import Lane, Mark, Span, mark, wait
 from synbench_fast.stats.blocks import Block
@@ -230,8 +230,8 @@ class Pipeline:
         return features, span
 
     def _check(self, features: Tensor) -> list[str]:
-        """Whether the encoder is a function of single samples, seen at the first batch of a task."""
-        return check_purity(
+        """Whether the encoder is a function of single samples, and no head; seen at the first batch of a task."""
+        return check_head(features) + check_purity(
             self._encoder,
             lambda count: self.probe.batch(0, 0, 0, count).x,
             len(features),

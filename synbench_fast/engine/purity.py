@@ -13,7 +13,7 @@ from torch import Tensor
 from synbench_fast.encoders.base import is_out_of_memory
 from synbench_fast.errors import SynbenchError, first_line
 
-__all__ = ["check_drift", "check_purity"]
+__all__ = ["check_drift", "check_head", "check_purity"]
 
 Array = NDArray[np.float64]
 Pair = tuple[Array, Array]  # features of the same samples from two forward passes
@@ -27,6 +27,8 @@ TF32_EPS = 2.0**-10  # products in TF32 keep as many bits as float16
 STORED = 16  # up to 10 units from float32 to bfloat16,
 SUMMED = 4096  # up to 1 300 units of a feature's deviation between batch sizes in float64,
 CANCELLED = 8  # and up to 1.3 units of the largest feature there.
+
+HEAD = 1e-5  # how far the sum of probabilities in float32 may be from 1; rounding them to eps moves it by eps / 2 at most
 
 
 def check_purity(
@@ -97,6 +99,23 @@ def check_purity(
         what = f"one that moves by {moved:.2g} times its deviation"
         return [_depends(what, "with the batch that the sample is in")]
     return [_depends(f"a failure ({failure})", f"in a batch of {step}")] if failure else []
+
+
+def check_head(features: Tensor) -> list[str]:
+    """The warning where every row of features [B, F] is a distribution: the encoder ends in a classifier's softmax.
+
+    Whatever the features of an encoder were before it, a softmax bounds them and ties them to one plane.
+    """
+    if features.ndim != 2 or features.shape[1] < 2 or not features.is_floating_point():
+        return []
+    values = features.detach().to("cpu", torch.float64)
+    allowed = HEAD + torch.finfo(features.dtype).eps
+    if bool((values >= 0).all()) and bool(((values.sum(1) - 1).abs() <= allowed).all()):
+        return [
+            "features: expected those of a representation, got rows that are not negative and add up to 1, as a "
+            "classifier's probabilities do; choose a tensor before the head"
+        ]
+    return []
 
 
 def check_drift(

@@ -23,10 +23,18 @@ from synbench_fast.engine.prepare import prepare
 from synbench_fast.engine.run import in_arithmetic, recast
 from synbench_fast.errors import SynbenchError, first_line
 from synbench_fast.results.records import CONFIDENCE_95
-from synbench_fast.results.structure import FamilyResult, FamilyScore, StructureScore, mean_score
+from synbench_fast.results.structure import (
+    FamilyResult,
+    FamilyScore,
+    FeatureMetric,
+    StructureScore,
+    mean_metrics,
+    mean_score,
+)
 from synbench_fast.runtime.global_state import known_state, own_registrations
 from synbench_fast.stats.discriminant import ClassAccuracy, class_accuracy, worst_pair
-from synbench_fast.tasks.families import Family
+from synbench_fast.stats.label_free import GROUPS, label_free
+from synbench_fast.tasks.families import Family, Instances
 from synbench_fast.tasks.families.base import draws_on
 from synbench_fast.tasks.structure import STRUCTURE, FamilyDefinition, StructureTask
 
@@ -59,7 +67,7 @@ def structure_score(
     Raises:
         SynbenchError: inputs that are no images of 1 or 3 channels, and as `score`.
     """
-    config = ScoreConfig.of(config, arguments)
+    config = ScoreConfig.of(config, {"structure": True} | arguments)
     with own_registrations(), known_state(config.threads):
         prepared = prepare(encoder, config)
         loaded = prepared.encoder
@@ -101,15 +109,18 @@ def run_structure(
     batches = BatchSize(size or BATCH, largest=task.images * max(one.classes for one in task.families))
     images, scores = _Images(encoder), []
     for family in task.families:
-        key, found = (family, task.images), []
+        key, found = (family, task.images), list[ClassAccuracy]()
+        metrics: list[list[FeatureMetric]] = []
         for block in range(0 if key in known else task.blocks[config.preset]):
             x, labels = _features(encoder, images, family, task, config.seed, block, batches, channels_last)
             found.append(class_accuracy(x, labels))
+            if config.label_free:
+                metrics.append(_metrics(family, x, labels))
             done += len(labels)
             if progress is not None:
                 progress(done, total)
         if found:
-            known[key] = _family_score(family, found)
+            known[key] = _family_score(family, found, metrics)
         scores.append(known[key])
     score, stderr = mean_score(scores)
     return StructureScore(
@@ -180,7 +191,18 @@ def _optimum(family: Family, shape: tuple[int, ...]) -> float:
     return family.pair_optimum(shape, STRUCTURE.seed)
 
 
-def _family_score(family: Family, found: list[ClassAccuracy]) -> FamilyScore:
+def _metrics(family: Family, x: Tensor, labels: Tensor) -> list[FeatureMetric]:
+    """Of one block. The jackknife leaves out the same number of images of every class; views of a picture make LiDAR."""
+    if not bool(torch.isfinite(x).all()) or not bool(x.any()):
+        return []
+    group = torch.arange(len(x)) % int((labels == 0).sum()) % GROUPS
+    found = label_free(x, pictures=labels if isinstance(family, Instances) else None, group=group)
+    return [FeatureMetric(name=name, value=one.value, stderr=one.stderr) for name, one in found.items()]
+
+
+def _family_score(
+    family: Family, found: list[ClassAccuracy], metrics: list[list[FeatureMetric]]
+) -> FamilyScore:
     """The mean over blocks, which are independent given the classes."""
     count = len(found)
     return FamilyScore(
@@ -192,6 +214,7 @@ def _family_score(family: Family, found: list[ClassAccuracy]) -> FamilyScore:
         accuracy=sum(one.accuracy for one in found) / count,
         pair_accuracy=sum(one.pair_accuracy for one in found) / count,
         worst_pair=worst_pair(np.mean([one.pairs for one in found], axis=0))[2],
+        metrics=mean_metrics(metrics),
     )
 
 

@@ -328,7 +328,7 @@ def _build(suite: Suite, ready: Prepared, shape: tuple[int, ...]) -> list[Gaussi
 
 def _structure_of(config: ScoreConfig) -> list[Any]:
     """What sets the images of structure score and families, beside what one family of jobs has in common."""
-    return [config.structure, config.preset]
+    return [config.structure, config.preset, config.label_free]
 
 
 def _identity(

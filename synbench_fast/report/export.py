@@ -16,6 +16,7 @@ from synbench_fast.report.collection import Item, collect, load_results, samples
 from synbench_fast.report.tables import point_name
 from synbench_fast.results.arrays import arrays_path
 from synbench_fast.results.records import WITHHELD, Result
+from synbench_fast.results.structure import metric_cells
 
 if TYPE_CHECKING:
     from synbench_fast.results.suite import SuiteResult
@@ -48,6 +49,7 @@ FRAME_COLUMNS: dict[str, type] = {
     "ci95_high": float,
     "structure": float,
     "structure_stderr": float,
+    **{name: float for name in metric_cells(None)},
     "robust_area": float,
     "robust_area_ratio": float,
     "robust_area_stderr": float,
@@ -135,6 +137,7 @@ def _facts(result: Result) -> dict[str, Any]:
         "prior": task.prior,
         "structure": None if structure is None else _finite(structure.score),
         "structure_stderr": None if structure is None else _finite(structure.stderr),
+        **metric_cells(structure),
         "robust_area": _finite(area.value),
         "robust_area_ratio": _finite(area.ratio),
         "robust_area_stderr": _finite(area.stderr),
@@ -198,6 +201,7 @@ def _metrics(item: Item) -> dict[str, float]:
             item.first.structure.score,
             item.first.structure.stderr,
         )
+        found |= metric_cells(item.first.structure)
     for family in item.suite.families if item.suite is not None else []:
         found[f"{_plain(family.task)}/score"], found[f"{_plain(family.task)}/stderr"] = (
             family.score,

@@ -27,6 +27,7 @@ from synbench_fast.report.ranking import Ranking, rank
 from synbench_fast.report.tables import Leaderboard, Table, point_name
 from synbench_fast.results.files import write_atomically
 from synbench_fast.results.records import Result
+from synbench_fast.results.structure import LABEL_FREE, metric_cells
 
 __all__ = ["content_digest", "page", "write_html"]
 
@@ -237,6 +238,14 @@ def _members(table: Table, setups: dict[str, int]) -> dict[str, Any]:
         "structure_profile": [
             [] if one.structure is None else [[f.family, _short(f.score)] for f in one.structure.families]
             for one in firsts
+        ],
+        "label_free": [
+            [
+                [name, _short(found[name]), _short(found[f"{name}_stderr"])]
+                for name in LABEL_FREE
+                if found[name] is not None
+            ]
+            for found in (metric_cells(one.structure) for one in firsts)
         ],
         "configuration": table.board.configurations,
         "sha": [one.encoder.weights_sha256 for one in firsts],

@@ -16,6 +16,7 @@ from synbench_fast.printable import cells, printable
 from synbench_fast.report.collection import Board, Collection, Item, boards, samples_text
 from synbench_fast.report.ranking import Ranking, rank
 from synbench_fast.results.files import write_atomically
+from synbench_fast.results.structure import metric_cells
 
 __all__ = ["Leaderboard", "Table", "leaderboard", "write_csv", "write_markdown", "write_parquet"]
 
@@ -160,7 +161,7 @@ def _columns(tables: Sequence[Table]) -> list[str]:
         "reason",
         "file",
     ]
-    middle = dict.fromkeys(key for table in tables for row in table.rows[:1] for key in row)
+    middle = dict.fromkeys(key for table in tables for row in table.rows for key in row)
     return [*head, *(key for key in middle if key not in head and key not in tail), *tail]
 
 
@@ -226,6 +227,7 @@ def _costs(item: Item) -> dict[str, Cell]:
     return {
         "structure": None if structure is None else _finite(structure.score),
         "structure_stderr": None if structure is None else _finite(structure.stderr),
+        **(metric_cells(structure) if structure is not None and structure.metrics else {}),
         "robust_area": _mean([one.value for one in areas]),
         "robust_area_stderr": _finite(areas[0].stderr) if single else None,
         "robust_area_ratio": _mean([one.ratio for one in areas]),

@@ -17,6 +17,7 @@ from synbench_fast.errors import SynbenchError
 from synbench_fast.printable import PrintableStream, named_cells, print_table, printable
 from synbench_fast.report.verdict import verdict
 from synbench_fast.results.records import CSV_COLUMNS, Result, with_error
+from synbench_fast.results.structure import LABEL_FREE, metric_cells
 from synbench_fast.runtime.messages import NO_ROOM
 
 __all__ = [
@@ -171,6 +172,7 @@ class _Table:
         print_table(self._stream, columns, rows, left=1)
         for line in structure_notes(self._results) if structured else ():
             self._stream.write(line + "\n")
+        _print_metrics(self._stream, self._results)
         above = "" if len(thresholds) > 1 else f" above accuracy {thresholds[0]:g}"
         drawn = [count for one in self._results for count in one.task.samples]
         task = replace(first.task, samples=drawn)  # wide encoders draw more
@@ -185,6 +187,27 @@ class _Table:
         for line in verdict(self._results):
             self._stream.write(line + "\n")
         self._stream.flush()
+
+
+def _print_metrics(stream: TextIO, results: Sequence[Result]) -> None:
+    """Label-free metrics with their standard errors, a row for each encoder that has some."""
+    found = [(one, metric_cells(one.structure)) for one in results if one.structure and one.structure.metrics]
+    if not found:
+        return
+    stream.write("\n")
+    rows = [
+        [
+            one.encoder.title,
+            *(
+                "-"
+                if (value := cells[name]) is None
+                else f"{value:.4g} ± {cells[f'{name}_stderr'] or math.nan:.2g}"
+                for name in LABEL_FREE
+            ),
+        ]
+        for one, cells in found
+    ]
+    print_table(stream, ["label-free", *(name.replace("_", " ") for name in LABEL_FREE)], rows, left=1)
 
 
 _Scored = TypeVar("_Scored")

@@ -49,7 +49,7 @@ __all__ = [
 ]
 
 SCHEMA = "synbench-fast/result"
-SCHEMA_VERSION = 7
+SCHEMA_VERSION = 8
 CONFIDENCE_95 = 1.959963984540054  # a 95 % interval is the estimate +- so many errors
 WITHHELD = "interval withheld"  # how the warnings begin that say which scores have no interval, and why
 NON_GAUSSIAN = "the margins are not Gaussian"  # how the warning begins that comparisons repeat

@@ -4,21 +4,46 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import fmean
 
 import numpy as np
 
 from synbench_fast.results.codec import nan_field
 
-__all__ = ["FamilyResult", "FamilyScore", "StructureScore", "are_images", "mean_score"]
+__all__ = [
+    "LABEL_FREE",
+    "FamilyResult",
+    "FamilyScore",
+    "FeatureMetric",
+    "StructureScore",
+    "are_images",
+    "mean_metrics",
+    "mean_score",
+    "metric_cells",
+]
+
+# As in stats/label_free.py, which imports torch.
+LABEL_FREE = (
+    "rankme", "effective_rank", "alpha_req", "nesum", "isotropy", "uniformity", "twonn", "lidar",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeatureMetric:
+    """A label-free metric of the features of one family's images, see `stats.label_free`; NaN where it is not defined."""
+
+    name: str
+    value: float = nan_field()
+    stderr: float = nan_field()
 
 
 @dataclass(frozen=True, kw_only=True)
 class FamilyScore:
     """One family: `score` is (accuracy - 1/K) / (1 - 1/K), the accuracy that of K classes on left-out images.
 
-    pair_accuracy is the mean over all pairs of classes, worst_pair the smallest of them.
+    pair_accuracy is the mean over all pairs of classes, worst_pair the smallest of them. `metrics` are the label-free
+    metrics of the same features, none where they were not asked for.
     """
 
     family: str
@@ -29,6 +54,7 @@ class FamilyScore:
     accuracy: float
     pair_accuracy: float
     worst_pair: float
+    metrics: list[FeatureMetric] = field(default_factory=list)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +68,14 @@ class StructureScore:
     images: int
     seconds: float
     families: list[FamilyScore]
+
+    @property
+    def metrics(self) -> list[FeatureMetric]:
+        """Label-free metrics, each the mean over the families that have it, with its standard error; NaN is no value.
+
+        The images of families are independent, so that errors add in quadrature. LiDAR is that of `instances` alone.
+        """
+        return mean_metrics([one.metrics for one in self.families])
 
     def summary(self) -> str:
         """One line: the score, its error, and the profile over families."""
@@ -90,6 +124,35 @@ class FamilyResult(StructureScore):
     def worst_pair(self) -> float:
         """The pair accuracy of the pair that is told apart worst at any level."""
         return min(one.worst_pair for one in self.families)
+
+
+def mean_metrics(several: Sequence[Sequence[FeatureMetric]]) -> list[FeatureMetric]:
+    """Metrics by name, the mean of those of independent samples that have a value."""
+    found = []
+    for name in dict.fromkeys(one.name for metrics in several for one in metrics):
+        those = [
+            one for metrics in several for one in metrics if one.name == name and math.isfinite(one.value)
+        ]
+        count = len(those) or 1
+        found.append(
+            FeatureMetric(
+                name=name,
+                value=fmean(one.value for one in those) if those else math.nan,
+                stderr=math.sqrt(sum(one.stderr**2 for one in those)) / count if those else math.nan,
+            )
+        )
+    return found
+
+
+def metric_cells(structure: StructureScore | None) -> dict[str, float | None]:
+    """Value and standard error of every label-free metric as cells of a table; None where there is none."""
+    known = {} if structure is None else {one.name: one for one in structure.metrics}
+    cells: dict[str, float | None] = {}
+    for name in LABEL_FREE:
+        one = known.get(name, FeatureMetric(name=name, value=math.nan, stderr=math.nan))
+        for column, value in ((name, one.value), (f"{name}_stderr", one.stderr)):
+            cells[column] = value if math.isfinite(value) else None
+    return cells
 
 
 def mean_score(scores: Sequence[FamilyScore | StructureScore]) -> tuple[float, float]:

@@ -23,7 +23,7 @@ from synbench_fast.results.structure import FamilyResult, mean_score
 __all__ = ["SUITE_COLUMNS", "SUITE_SCHEMA", "SUITE_SCHEMA_VERSION", "SuiteResult", "SuiteScore", "combine"]
 
 SUITE_SCHEMA = "synbench-fast/suite"
-SUITE_SCHEMA_VERSION = 3
+SUITE_SCHEMA_VERSION = 4
 SUITE_COLUMNS = (
     "task", "pattern", "covariance", "family", "level", "classes", "accuracy", "pair_accuracy", "worst_pair", "optimum",
 )  # fmt: skip

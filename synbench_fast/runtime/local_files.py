@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import math
 import mmap
 import os
 import re
@@ -26,6 +27,8 @@ __all__ = [
     "local_sources",
     "onnx_data",
     "onnx_inner",
+    "onnx_parameters",
+    "onnx_pooled",
     "split_checkpoint",
 ]
 
@@ -113,6 +116,77 @@ def onnx_inner(file: Path) -> list[str]:
                     if output == 2 and stop > at:
                         names.append(data[at:stop].decode())
     return names
+
+
+# Floating types of a tensor (TensorProto.DataType): float, float16, double, bfloat16.
+_FLOATING = {1, 10, 11, 16}
+_POOLING = {"GlobalAveragePool", "GlobalMaxPool", "GlobalLpPool", "ReduceMean", "ReduceMax", "Flatten"}
+
+
+def onnx_parameters(file: Path) -> int | None:
+    """Numbers in the floating initialisers of an ONNX graph; None if it is no graph, or has none.
+
+    Statistics of batch normalisation are among them, as are constants that an exporter made initialisers.
+    """
+    sizes: list[int] = []
+    with (
+        suppress(OSError, ValueError, IndexError),
+        file.open("rb") as stream,
+        mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data,
+    ):
+        for graph, first, last in _fields(data, 0, len(data)):
+            for tensor, start, end in _fields(data, first, last) if graph == 7 else ():
+                dims, kind = _tensor(data, start, end) if tensor == 5 else ([], 0)
+                if kind in _FLOATING:
+                    sizes.append(math.prod(dims))
+    return sum(sizes) if sizes else None
+
+
+def onnx_pooled(file: Path) -> list[str]:
+    """Tensors that pooling or flattening nodes of an ONNX graph make, the last one first: those are often its features."""
+    names: list[str] = []
+    with (
+        suppress(OSError, ValueError, IndexError),
+        file.open("rb") as stream,
+        mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data,
+    ):
+        for graph, first, last in _fields(data, 0, len(data)):
+            for node, start, end in _fields(data, first, last) if graph == 7 else ():
+                texts: dict[int, list[str]] = {2: [], 4: []}  # outputs and type
+                for number, at, stop in _fields(data, start, end) if node == 1 else ():
+                    if number in texts:
+                        texts[number].append(data[at:stop].decode())
+                if not _POOLING.isdisjoint(texts[4]):
+                    names += [one for one in texts[2] if one]
+    return names[::-1]
+
+
+def _tensor(data: mmap.mmap, at: int, end: int) -> tuple[list[int], int]:
+    """Sizes (field 1, packed or one by one) and type (field 2) of a tensor; its numbers are stepped over."""
+    sizes, kind = list[int](), 0
+    while at < end:
+        tag, at = _varint(data, at)
+        number, wire = tag >> 3, tag & 7
+        if wire == 0:
+            value, at = _varint(data, at)
+            if number == 1:
+                sizes.append(value)
+            elif number == 2:
+                kind = value
+        elif wire == 2:
+            size, at = _varint(data, at)
+            if size > end - at:
+                raise IndexError
+            stop = at + size
+            while number == 1 and at < stop:
+                value, at = _varint(data, at)
+                sizes.append(value)
+            at = stop
+        elif wire in (1, 5):
+            at += 8 if wire == 1 else 4
+        else:
+            raise IndexError
+    return sizes, kind
 
 
 def _fields(data: mmap.mmap, at: int, end: int) -> Iterator[tuple[int, int, int]]:

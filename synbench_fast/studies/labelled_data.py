@@ -24,12 +24,13 @@ from synbench_fast.engine.environment import memory_bytes
 from synbench_fast.errors import SynbenchError, first_line, suggest
 from synbench_fast.runtime.optional import optional
 
-__all__ = ["IMAGE_FORMATS", "Samples", "Split", "open_data", "split"]
+__all__ = ["IMAGE_FORMATS", "Samples", "Split", "open_data", "split", "unlabelled_images"]
 
 NAMES = ("digits",)
 KINDS = "'digits', an image folder, a .npz or a .parquet file"
 # What Pillow may open an image as, whatever the file is called: it has decoders that start other programs.
 IMAGE_FORMATS = ("BMP", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
 FEWEST = 4  # samples of a class, of which at least two train and one tests
 
 
@@ -253,6 +254,27 @@ def _folder(path: Path) -> Samples:
         return torch.stack([_decoded(one.read_bytes(), wanted, str(one)) for one in files])
 
     return Samples(str(path), None, np.array(found.targets, dtype=np.int64), list(found.classes), load)
+
+
+def unlabelled_images(
+    folder: str | Path,
+) -> tuple[list[Path], Callable[[NDArray[np.int64], tuple[int, ...]], Tensor]]:
+    """The image files in a folder and its subfolders, by name, and `load(rows, shape)` as that of `Samples`.
+
+    Raises:
+        SynbenchError: no such folder; `load` names a file that is no image.
+    """
+    root = Path(folder)
+    if not root.is_dir():
+        raise SynbenchError(f"inputs: expected a folder of images, got {str(folder)!r}")
+    files = sorted(one for one in root.rglob("*") if one.suffix.lower() in _SUFFIXES and one.is_file())
+
+    def load(rows: NDArray[np.int64], wanted: tuple[int, ...]) -> Tensor:
+        return torch.stack(
+            [_decoded(files[int(row)].read_bytes(), wanted, str(files[int(row)])) for row in rows]
+        )
+
+    return files, load
 
 
 def _decoded(raw: Any, shape: tuple[int, ...], name: str) -> Tensor:

@@ -165,7 +165,7 @@ PROBES = [
     ("--linf -1", "--linf: expected comma-separated distinct numbers in [0, inf), got '-1'"),
     ("--attack=1", "--attack: expected no value, got one"),
     ("--steps 0", f"--steps: {NUMBER}"),
-    ("--targets 0", f"--targets: {NUMBER}"),
+    ("--wrong-classes 0", f"--wrong-classes: {NUMBER}"),
     ("--regularisation 0", "--regularisation: expected a number between 0 and 1e+09, got '0'"),
     ("--test-fraction 1", "--test-fraction: expected a number between 0 and 1, got '1'"),
     ("--batch-size auto", "--batch-size: expected an integer of at least 1, got 'auto'"),
@@ -217,6 +217,9 @@ FORMATS = "expected one of table, json, csv, got 'jsn', did you mean json?"
         ("study eps-star", "a:b --threshold 0.7,0.8", "--threshold: expected one number, got '0.7,0.8'"),
         ("study eps-star", "a:b --repeats 2", "--repeats: expected 1, or at least 3 to see their spread, got '2'"),
         ("study eps-star", "a:b --eps 0.2", "--eps: expected at least 2 budgets, got '0.2'"),
+        ("study metrics", "", "ENCODER: expected at least one encoder such as timm:resnet50, got none"),
+        ("study metrics", "a:b", "--inputs: expected a folder of images, got none"),
+        ("study metrics", "a:b --inputs d --samples 19", "--samples: expected an integer of at least 20, got '19'"),
         ("study linear-probe", "", "ENCODER: expected an encoder such as timm:resnet50, got none"),
         ("study linear-probe", "a:b", "--data: expected digits, an image folder, a .npz or a .parquet file, got none"),
         ("study linear-probe", "a:b --data d --standardise x", "--standardise: expected one of common, feature, got 'x'"),
@@ -265,7 +268,7 @@ def test_other_usage_errors() -> None:
     wrong = invoke("study", "linear-prob")
     assert (wrong.exit_code, wrong.stderr) == (
         2,
-        "error: command: expected one of sensitivity, eps-star, robustness, pretrain, linear-probe, validate, inherit, got 'linear-prob', did you mean linear-probe?\n",
+        "error: command: expected one of sensitivity, eps-star, robustness, metrics, pretrain, linear-probe, validate, inherit, got 'linear-prob', did you mean linear-probe?\n",
     )
     extra = invoke("ls", "a", "b")
     assert (extra.exit_code, extra.stderr) == (2, "error: arguments: expected no more, got 'b'\n")

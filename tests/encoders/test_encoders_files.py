@@ -16,6 +16,7 @@ from torch import nn
 from synbench_fast.encoders import load_encoder
 from synbench_fast.encoders.builtin import Conv
 from synbench_fast.encoders.weights import file_sha256, state_sha256
+from synbench_fast.runtime.local_files import onnx_parameters, onnx_pooled
 
 # ---------------------------------------------------------------- onnx
 
@@ -52,7 +53,7 @@ def test_onnx_with_any_and_with_fixed_batch(tmp_path, batch, count):
     x = torch.randn(count, 2, 3)
     torch.testing.assert_close(encoder(x).double(), x.double().flatten(1) @ weight, rtol=1e-5, atol=1e-5)
     info = encoder.info
-    assert (info.input_shape, info.feature_dim, info.parameters) == ((2, 3), 5, None)
+    assert (info.input_shape, info.feature_dim, info.parameters) == ((2, 3), 5, 30)
     assert info.weights_sha256 == hashlib.sha256(file.read_bytes()).hexdigest()
 
 
@@ -192,7 +193,52 @@ def test_onnx_inner_tensor_as_output(tmp_path, external):
         "expected an output out of z in",
         f"onnx:{file}?output=cc",
     )
-    fails("or a tensor that one of its nodes makes, got 'w'", f"onnx:{file}?output=w")
+    fails("or a tensor that one of its nodes makes (pooled: y), got 'w'", f"onnx:{file}?output=w")
+    assert encoder.info.parameters == 12  # the kernel, wherever it lies, and not the shape
+
+
+def test_onnx_parameters_are_those_of_the_network(tmp_path):
+    """Counted from the file as torch counts them, and as ONNX's own reader finds them; statistics come on top."""
+    onnx = pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    weight, bias = np.ones((6, 5), np.float32), np.ones(5, np.float16)
+    file = tmp_path / "m.onnx"
+    nodes = [("MatMul", ["x", "w"], ["h"]), ("Relu", ["h"], ["y"])]
+    save_nodes(
+        file, ["N", 6], ["N", 5], nodes, w=weight, unused=bias, scalar=np.float64(3), steps=np.arange(7)
+    )
+    model = onnx.load(file)
+    floating = [one for one in model.graph.initializer if one.data_type != onnx.TensorProto.INT64]
+    expected = sum(onnx.numpy_helper.to_array(one).size for one in floating)
+    assert onnx_parameters(file) == expected == weight.size + bias.size + 1
+    one_by_one = (
+        b"".join(b"\x08" + bytes([size]) for size in (6, 5)) + b"\x10\x01"
+    )  # sizes that are not packed
+    tensor = b"\x2a" + bytes([len(one_by_one)]) + one_by_one
+    odd = tmp_path / "odd.onnx"
+    odd.write_bytes(b"\x3a" + bytes([len(tensor)]) + tensor)
+    assert onnx_parameters(odd) == 30
+    del model.graph.initializer[:]
+    onnx.save(model, file)
+    assert onnx_parameters(file) is None
+    file.write_bytes(b"not a graph")
+    assert onnx_parameters(file) is None and onnx_pooled(file) == []
+
+
+def test_onnx_pooled_tensors_are_named_last_first(tmp_path):
+    pytest.importorskip("onnx")
+    file = tmp_path / "m.onnx"
+    nodes = [
+        ("Relu", ["x"], ["r"]),
+        ("GlobalAveragePool", ["r"], ["pool"]),
+        ("Flatten", ["pool"], ["flat"]),
+        ("Softmax", ["flat"], ["y"]),
+    ]
+    save_nodes(file, ["N", 3, 4, 4], ["N", 3], nodes)
+    assert onnx_pooled(file) == ["flat", "pool"]
+    fails("makes (pooled: flat, pool), got 'features'", f"onnx:{file}?output=features")
+    x = torch.rand(2, 3, 4, 4)
+    torch.testing.assert_close(load_encoder(f"onnx:{file}?output=flat")(x), x.mean((2, 3)))
 
 
 def test_onnx_output_that_is_no_tensor(tmp_path):

@@ -21,7 +21,7 @@ from torch.nn import functional
 import synbench_fast as sb
 from synbench_fast.config import ScoreConfig
 from synbench_fast.encoders import load_encoder
-from synbench_fast.engine.purity import check_drift, check_purity
+from synbench_fast.engine.purity import check_drift, check_head, check_purity
 from synbench_fast.fleet.executors import InProcess
 from synbench_fast.fleet.launch import run_fleet
 from synbench_fast.integrations.monitor import Monitor
@@ -696,3 +696,32 @@ def test_probes_of_labelled_data() -> None:
         sb.studies.robust_linear_probe(IMPURE["dropout"](), (x, y), **options)
     with refused(RANDOM, "to its end"):
         sb.studies.robust_linear_probe(Late(lambda x, _: flat(x.flip(-1)), after=6), (x, y), **options)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("width", [2, 10, 1000, 21_000])
+def test_a_head_of_probabilities_is_named(dtype: torch.dtype, width: int) -> None:
+    logits = 3 * torch.randn(64, width, generator=torch.Generator().manual_seed(width))
+    probabilities = logits.softmax(1).to(dtype)
+    (line,) = check_head(probabilities)
+    assert "add up to 1, as a classifier's probabilities do; choose a tensor before the head" in line
+    assert check_head(logits.to(dtype)) == [] and check_head(logits.relu().to(dtype)) == []
+    one_row = probabilities.clone()
+    one_row[5] *= 0.5
+    assert check_head(one_row) == []
+    assert check_head(probabilities - 1e-3) == []
+    assert check_head(probabilities[:, :1]) == [] and check_head(logits.argmax(1)) == []
+
+
+def test_a_run_says_that_its_features_are_probabilities() -> None:
+    weight = torch.randn(192, 6, generator=torch.Generator().manual_seed(0))
+
+    def found(head: bool) -> list[str]:
+        def encode(x: Tensor) -> Tensor:
+            z = x.flatten(1) @ weight
+            return z.softmax(1) if head else z
+
+        result = sb.score(encode, input_shape=(3, 8, 8), samples=64, scales=(1.0, 2.0))
+        return [one for one in result.warnings if "classifier's probabilities" in one]
+
+    assert len(found(True)) == 1 and found(False) == []

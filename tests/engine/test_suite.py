@@ -413,7 +413,7 @@ def test_the_document(tmp_path: Path) -> None:
     assert again.to_dict() == suite.to_dict()
     assert again.scores[:3] == suite.scores[:3] and math.isnan(again.scores[3].worst)
     document = json.loads(suite.to_json())
-    assert (document["schema"], document["schema_version"]) == ("synbench-fast/suite", 3)
+    assert (document["schema"], document["schema_version"]) == ("synbench-fast/suite", 4)
     assert document["scores"]["mean"][3] is None
     assert suite.file_name().startswith("builtin_conv-suite-")
     assert suite.score(threshold=0.7) == suite.scores[1]
@@ -425,8 +425,8 @@ def test_the_document(tmp_path: Path) -> None:
     ("change", "parts"),
     [
         ({"schema": "synbench-fast/result"}, ["suite: schema: expected 'synbench-fast/suite', got"]),
-        ({"schema_version": 4}, ["suite: schema_version: expected 3, got 4; a newer synbench-fast wrote it"]),
-        ({"schema_version": True}, ["suite: schema_version: expected 3, got True"]),
+        ({"schema_version": 5}, ["suite: schema_version: expected 4, got 5; a newer synbench-fast wrote it"]),
+        ({"schema_version": True}, ["suite: schema_version: expected 4, got True"]),
         ({"results": []}, ["suite: results: expected one per task and at least one, got 0 for 2 tasks"]),
         ({"results": 3}, ["suite: results: expected an array, got 3"]),
         ({"results": [{}]}, ["suite: results[0].schema: expected 'synbench-fast/result', got None"]),

@@ -224,6 +224,8 @@ others = (sb.CurvePoint, sb.MulticlassResult, sb.studies.EpsStar, sb.GaussianTas
 reports = (sb.studies.ValidityReport, sb.minimax.TaskRobustLoss, sb.report.frame)
 functions = (sb.auc_ratio, sb.studies.find_eps_star, sb.evaluate_features, sb.studies.inherit, sb.load_encoder, sb.studies.robust_linear_probe)
 more = (sb.studies.measure_sensitivity, sb.studies.validate, sb.structure_score)
+metrics = (sb.studies.InputMetricsReport, sb.studies.measure_inputs)
+published = (sb.studies.PublishedReport, sb.studies.read_measurements, sb.studies.validate_published)
 """
 MISTAKES = """
 import synbench_fast as sb

@@ -679,4 +679,4 @@ def test_a_task_without_samples_has_none() -> None:
 def test_the_version_that_is_written() -> None:
     """It changes with what the numbers mean: documents of another version are refused."""
     document = example().to_dict()
-    assert (document["schema"], document["schema_version"]) == ("synbench-fast/result", 7)
+    assert (document["schema"], document["schema_version"]) == ("synbench-fast/result", 8)

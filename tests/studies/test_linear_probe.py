@@ -496,7 +496,7 @@ def test_mistakes_of_arguments() -> None:
         ({"l2": (-0.1,)}, "l2: expected finite budgets of at least 0, got -0.1"),
         ({"linf": math.inf}, "linf: expected finite budgets of at least 0, got inf"),
         ({"steps": 0}, "steps: expected at least 1, got 0"),
-        ({"targets": 0}, "targets: expected at least 1, got 0"),
+        ({"wrong_classes": 0}, "wrong_classes: expected at least 1, got 0"),
         ({"batch_size": 0}, "batch_size: expected 'auto' or a positive integer, got 0"),
         ({"samples": 0}, "samples: expected at least 1, got 0"),
         ({"threads": 0}, "threads: expected an integer from 1 to "),

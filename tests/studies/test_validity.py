@@ -7,6 +7,7 @@ import dataclasses
 import io
 import json
 import math
+import re
 import time
 from pathlib import Path
 from typing import Any
@@ -20,10 +21,11 @@ from torch import Tensor, nn
 
 import synbench_fast as sb
 from synbench_fast.cli import main as cli
+from synbench_fast.stats.label_free import rankme
 from synbench_fast.studies.labelled_data import open_data, split
-from synbench_fast.studies.validity import ValidityReport, correlate, run
+from synbench_fast.studies.validity import ValidityReport, correlate, measure, run
 from synbench_fast.studies.validity.analysis import analyse
-from synbench_fast.studies.validity.baselines import knn_accuracy, logme, rankme
+from synbench_fast.studies.validity.baselines import knn_accuracy, logme
 from synbench_fast.studies.validity.correlation import Bootstrap, average_ranks, coefficient
 from synbench_fast.studies.validity.datasets import DataSet, open_data_sets, photo_patches
 from synbench_fast.studies.validity.measure import BASELINES, Measured
@@ -376,6 +378,21 @@ def test_differences_are_paired() -> None:
         report.difference(score, "none", "clean")
 
 
+def test_the_table_has_paired_differences() -> None:
+    """Of the first score from every baseline, on the target's own place."""
+    random = np.random.default_rng(8)
+    quality = random.standard_normal(12)
+    report = analyse(
+        measured(quality, [quality + random.standard_normal(12)]), sets(1), "s", resamples=100, splits=5, seed=0,
+        begun=0.0,
+    )  # fmt: skip
+    printed = io.StringIO()
+    report.print_report(printed)
+    one = report.difference(report.headline()[0].name, "knn", "clean", data="set 0")
+    (line,) = re.findall(r"^score published less.*?^(knn .*?)$", printed.getvalue(), re.M | re.S)
+    assert f"{one.value:+.2f} ({one.ci95_low:+.2f} to {one.ci95_high:+.2f})" in line
+
+
 def test_subset_is_the_report_of_fewer() -> None:
     random = np.random.default_rng(2)
     quality, first, second = random.standard_normal((3, 10))
@@ -486,7 +503,7 @@ def test_zoo_learns_what_it_is_told_and_repeats() -> None:
 # validate() and the command
 
 FAST: dict[str, Any] = {
-    "scales": 4, "samples": 256, "steps": 2, "targets": 1, "linf": (), "data_samples": 200, "zoo_epochs": 0.2,
+    "scales": 4, "samples": 256, "steps": 2, "wrong_classes": 1, "linf": (), "data_samples": 200, "zoo_epochs": 0.2,
     "resamples": 200, "splits": 10, "tasks": "published", "eps": (0.0, 0.2), "thresholds": (0.6, 0.7),
 }  # fmt: skip
 
@@ -522,7 +539,7 @@ def test_validate_from_python() -> None:
         l2=0.25,
         linf=(),
         steps=2,
-        targets=1,
+        wrong_classes=1,
         samples=200,
     )
     assert report.targets[0].values[0][0] == probe.probes[0].clean.value
@@ -566,7 +583,7 @@ def test_command_runs_offline_and_repeats(
 ) -> None:
     words = [
         "study", "validate", "zoo:conv-mean", "zoo:pca-8", "zoo:projection-16", "zoo:mlp", "zoo:blocks", "zoo:autoencoder-16",
-        "--data", "digits", "--data", "photos", "--scales", "4", "--samples", "200", "--steps", "2", "--targets", "1",
+        "--data", "digits", "--data", "photos", "--scales", "4", "--samples", "200", "--steps", "2", "--wrong-classes", "1",
         "--l2", "0.25", "--linf", "none", "--data-samples", "120", "--zoo-epochs", "0.2", "--resamples", "200",
         "--splits", "10", "--tasks", "published", "--threads", "1", "--quiet",
     ]  # fmt: skip
@@ -621,6 +638,25 @@ def test_command_mistakes(words: list[str], message: str, capsys: pytest.Capture
     assert capsys.readouterr().err.startswith(message)
 
 
+def test_what_cannot_be_attacked_is_refused_before_anything_is_scored(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Also where it is the last encoder; without attacks it is one like others."""
+
+    def rounded(x: Tensor) -> Tensor:
+        return torch.from_numpy(x.detach().flatten(1)[:, :5].numpy())
+
+    encoders = {"a": means, "b": lambda x: x.flatten(1)[:, :7], "rounded": rounded}
+    with monkeypatch.context() as patch:
+        patch.setattr(measure, "score_suite", lambda *given, **more: pytest.fail("scored"))
+        with refused(
+            "encoder rounded: expected one that torch can differentiate for the attacks", "--no-attack"
+        ):
+            sb.studies.validate(encoders, ["photos"], **FAST)
+    report = sb.studies.validate(encoders, ["photos"], attack=False, **FAST)
+    assert [one.name for one in report.targets] == ["clean"]
+
+
 def test_command_says_which_encoder(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["study", "validate", "zoo:conv", "zoo:mlp", "--data", "digits"]) == 1
     assert capsys.readouterr().err == "error: encoders: expected at least 3 to correlate over, got 2\n"
@@ -634,7 +670,7 @@ def several(scores: dict[tuple[str, float, float], np.ndarray], clean: list[np.n
     """Encoders with these scores, and baselines that differ between them."""
     found = []
     for i, one in enumerate(measured(clean[0], clean)):
-        baselines = {name: [float((i * (3 + j)) % 11)] * len(clean) for j, name in enumerate(BASELINES)}
+        baselines = {name: [float((i * (3 + j)) % 29)] * len(clean) for j, name in enumerate(BASELINES)}
         values = {key: float(row[i]) for key, row in scores.items()}
         found.append(dataclasses.replace(one, scores=values, baselines=baselines))
     return found

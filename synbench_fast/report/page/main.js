@@ -15,6 +15,7 @@ function showDetail(i) {
     ["Score", `${fixed(value, 4)} ± ${fixed(stderr, 4)} (one standard error), 95 % interval ${fixed(low, 4)} to ${fixed(high, 4)}, at eps ${b.eps[state.e]}, above accuracy ${b.thresholds[state.a]}`],
     ["Structure score", m.structure_missing[i] ? `none: ${m.structure_missing[i]}` : `${structureText(b, i, 4)} (half the 95 % interval)`],
     ["Structure by family", m.structure_profile[i].map(([name, score]) => `${name} ${fixed(score, 4)}`).join(", ")],
+    ["Label-free metrics", m.label_free[i].map(([name, one, error]) => `${name.replace("_", " ")} ${short(one)}${error === null ? "" : ` ± ${short(error)}`}`).join(", ")],
     ["Configuration", m.configuration[i]],
   ])];
   if (m.warnings[i].length) parts.push(el("h3", {}, "Warnings"), el("ul", { class: "warnings" }, ...m.warnings[i].map((one) => el("li", {}, one))));

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from synbench_fast.studies.inheritance.data import DataSet, DataSuite, Part
     from synbench_fast.studies.inheritance.model import Classifier
     from synbench_fast.studies.inheritance.page import write_page
+    from synbench_fast.studies.inheritance.published import PublishedInheritance, inherit_published
     from synbench_fast.studies.inheritance.report import InheritanceReport
     from synbench_fast.studies.inheritance.run import inherit
     from synbench_fast.studies.inheritance.schedule import Training
@@ -30,8 +31,10 @@ _HOMES = {
     "MethodSummary": "summaries",
     "PRETRAINING": "cells",
     "Part": "data",
+    "PublishedInheritance": "published",
     "Training": "schedule",
     "inherit": "run",
+    "inherit_published": "published",
     "write_page": "page",
 }
 
@@ -46,8 +49,10 @@ __all__ = [
     "InheritanceReport",
     "MethodSummary",
     "Part",
+    "PublishedInheritance",
     "Training",
     "inherit",
+    "inherit_published",
     "write_page",
 ]
 

@@ -41,7 +41,7 @@ class Attacks(Study):
     Attributes:
         l2, linf: budgets of the attacks on inputs in [0, 1], before the encoder's normalisation.
         attack: False trains the probes and attacks nothing.
-        steps: of AutoPGD, for each of the `targets` likeliest wrong classes.
+        steps: of AutoPGD, for each of the `wrong_classes` likeliest wrong classes.
         regularisation: C of |W|^2 / (2 C N) beside the mean loss.
         test_fraction: of every class, held out by the seed.
     """
@@ -50,7 +50,7 @@ class Attacks(Study):
     linf: tuple[float, ...] = option((8 / 255,), budgets)
     attack: bool = True
     steps: int = option(50, at_least(1))
-    targets: int = option(9, at_least(1))
+    wrong_classes: int = option(9, at_least(1))
     regularisation: float = option(1.0, between(math.inf))
     test_fraction: float = option(0.25, between(1))
 

@@ -154,7 +154,7 @@ def _report(encoder: Any, data: Any, study: LinearProbe, progress: Progress) -> 
             library=f"{LIBRARY} {metadata.version(LIBRARY)}",
             method="AutoPGD on the logit difference to each of the likeliest wrong classes",
             steps=study.steps,
-            targets=min(study.targets, bench.classes - 1),
+            targets=min(study.wrong_classes, bench.classes - 1),
         )
         if bench.budgets
         else None,
@@ -270,7 +270,7 @@ def _attack(bench: _Bench, correct: Tensor, logits: Callable[[Tensor], Tensor]) 
             budgets=sizes,
             classes=bench.classes,
             steps=study.steps,
-            targets=study.targets,
+            targets=study.wrong_classes,
             batch_size=study.batch_size,
             seed=study.config.seed,
             progress=tell,

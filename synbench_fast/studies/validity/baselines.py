@@ -9,7 +9,7 @@ from torch import Tensor
 
 from synbench_fast.errors import SynbenchError
 
-__all__ = ["knn_accuracy", "logme", "rankme"]
+__all__ = ["knn_accuracy", "logme"]
 
 _GRID = 241  # points of log10(alpha / beta) in _SPAN around the largest squared singular value
 _SPAN = 12.0
@@ -22,27 +22,6 @@ def _matrix(name: str, features: Tensor) -> Tensor:
     if not bool(torch.isfinite(features).all()):
         raise SynbenchError(f"{name}: expected finite features, got others")
     return features.double()
-
-
-def rankme(features: Tensor) -> float:
-    """Effective rank of features [N, F], without labels:
-
-        exp(-sum_k p_k ln p_k),   p_k = sigma_k / sum sigma,
-
-    sigma the singular values of the features as they are, neither centred nor scaled; from 1 to min(N, F), 1 for
-    features of rank 1. SynbenchError if all features are 0.
-
-    Source: RankMe (Garrido, Balestriero, Najman and LeCun, arXiv 2210.02885), which adds eps = 1e-7 to every p_k, in
-    front of the logarithm too. Here eps = 0 and 0 ln 0 = 0, the effective rank of Roy and Vetterli (EUSIPCO 2007).
-    It is not the other quantity of that name, with p_k = sigma_k^2 / sum sigma^2: the exponential of the von Neumann
-    entropy of the second moments, which is smaller. docs/validity.md has an example.
-    """
-    sigma = torch.linalg.svdvals(_matrix("features", features))
-    total = float(sigma.sum())
-    if total == 0:
-        raise SynbenchError("features: expected some that are not 0, got zeros only")
-    p = sigma / total
-    return math.exp(float(torch.special.entr(p).sum()))
 
 
 def knn_accuracy(train: Tensor, train_y: Tensor, test: Tensor, test_y: Tensor, *, k: int = 5) -> float:

@@ -22,6 +22,8 @@ Array = NDArray[np.float64]
 
 FEWEST = 3  # encoders: two always lie on a line
 _TAIL = 0.025
+_CHUNK = 1 << 22  # numbers of a part of the resamples
+_DETERMINED = 1e-12  # of 1 - r^2: what rounding leaves of 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,9 +37,16 @@ class Estimate:
 
 def average_ranks(x: Array) -> Array:
     """Ranks 1 ... n along the last axis of x [..., n]; equal values share the mean of their ranks."""
-    below = (x[..., None, :] < x[..., :, None]).sum(-1)
-    equal = (x[..., None, :] == x[..., :, None]).sum(-1)
-    ranks: Array = below + (equal + 1) / 2
+    order = np.argsort(x, axis=-1, kind="stable")
+    ascending = np.take_along_axis(x, order, -1)
+    places = np.broadcast_to(np.arange(x.shape[-1]), x.shape)
+    first, last = np.ones(x.shape, dtype=bool), np.ones(x.shape, dtype=bool)  # of their run of equal values
+    first[..., 1:] = ascending[..., 1:] != ascending[..., :-1]
+    last[..., :-1] = first[..., 1:]
+    begins = np.maximum.accumulate(np.where(first, places, 0), axis=-1)
+    ends = np.minimum.accumulate(np.where(last, places, x.shape[-1])[..., ::-1], axis=-1)[..., ::-1]
+    ranks = np.empty(x.shape)
+    np.put_along_axis(ranks, order, (begins + ends) / 2 + 1, -1)
     return ranks
 
 
@@ -85,6 +94,17 @@ def coefficient(name: str, x: Array, y: Array) -> Array:
     return _cosine(_unit(name, x), _unit(name, y))
 
 
+def partial(xy: Array, xz: Array, yz: Array) -> Array:
+    """The partial coefficient of x and y given z, from those of the pairs; NaN where z determines x or y.
+
+    (xy - xz yz) / sqrt((1 - xz^2) (1 - yz^2)): Pearson's of the residuals of linear regressions on z, Spearman's of
+    those of ranks, and Kendall's partial tau (Kendall, "Partial rank correlation", Biometrika 32, 1942, 277).
+    """
+    left = (1 - np.square(xz)) * (1 - np.square(yz))
+    found: Array = (xy - xz * yz) / np.sqrt(np.where(left > _DETERMINED, left, math.nan))
+    return np.clip(found, -1.0, 1.0)
+
+
 class Bootstrap:
     """The same resamples of n encoders for every pair of quantities, drawn once from `seed`.
 
@@ -126,6 +146,43 @@ class Bootstrap:
             _cosine(a, c) - _cosine(b, c) for a, b, c in zip(first[name], second[name], y[name], strict=True)
         )
         return self._bca(float(value), drawn[np.isfinite(drawn)], without)
+
+    def many(
+        self, x: Array, y: Array, name: str, given: Array | None = None
+    ) -> tuple[list[Estimate], list[Estimate]]:
+        """The coefficient of each row of x [P, n] with y [n], and the partial one given `given` [n].
+
+        The same numbers as `estimate`, computed over parts of the resamples, so that thousands of encoders fit into
+        memory. Without `given` the second list is empty.
+        """
+        width = x.shape[1] * (x.shape[1] - 1) // 2 if name == "kendall" else x.shape[1]
+        step = max(1, _CHUNK // (width * (len(x) + 2)))
+
+        def over(rows: NDArray[np.int64]) -> tuple[Array, Array]:
+            parts = []
+            for first in range(0, len(rows), step):
+                chosen = rows[first : first + step]
+                of_x, of_y = _unit(name, x[:, chosen]), _unit(name, y[chosen])
+                plain = _cosine(of_x, of_y)
+                if given is None:
+                    parts.append((plain, plain[:0]))
+                    continue
+                of_z = _unit(name, given[chosen])
+                parts.append((plain, partial(plain, _cosine(of_x, of_z), _cosine(of_y, of_z))))
+            plains, partials = (np.concatenate(one, axis=1) for one in zip(*parts, strict=True))
+            return plains, partials
+
+        whole, drawn, without = (
+            over(rows) for rows in (np.arange(self.count)[None, :], self._rows, self._without)
+        )
+        found, controlled = (
+            [
+                self._bca(float(value[0]), one[np.isfinite(one)], left_out)
+                for value, one, left_out in zip(whole[which], drawn[which], without[which], strict=True)
+            ]
+            for which in (0, 1)
+        )
+        return found, controlled
 
     def _bca(self, value: float, drawn: Array, without: Array) -> Estimate:
         if not math.isfinite(value) or not len(drawn) or not np.isfinite(without).all():

@@ -12,13 +12,16 @@ import torch
 from synbench_fast.config import ScoreConfig
 from synbench_fast.engine.suite import score_suite
 from synbench_fast.errors import SynbenchError
+from synbench_fast.stats.label_free import METRICS
 from synbench_fast.studies.base import Say, isolated, open_encoder
 from synbench_fast.studies.linear_probe import robust_linear_probe
+from synbench_fast.studies.linear_probe.attack import check_differentiable
 from synbench_fast.studies.linear_probe.options import Attacks
 from synbench_fast.studies.linear_probe.run import features_of, pixels_to_features
-from synbench_fast.studies.validity.baselines import knn_accuracy, logme, rankme
+from synbench_fast.studies.validity.baselines import knn_accuracy, logme
 from synbench_fast.studies.validity.datasets import DataSet
 from synbench_fast.studies.validity.options import Validity
+from synbench_fast.studies.validity.transferability import TRANSFERABILITY
 from synbench_fast.studies.validity.zoo import ZooEncoder
 from synbench_fast.tasks.suites import Suite
 
@@ -33,9 +36,10 @@ BASELINES = {
     "synthetic accuracy": "nothing",
     "synthetic accuracy, all tasks": "nothing",
     "robust area": "nothing",
-    "rankme": "inputs",
+    **dict.fromkeys(METRICS, "inputs"),
     "knn": "labels",
     "logme": "labels",
+    **dict.fromkeys(TRANSFERABILITY, "labels"),
 }
 
 
@@ -58,9 +62,9 @@ class Measured:
 def look(name: str, encoder: Any, data: Sequence[DataSet], study: Validity) -> Measured:
     """What takes a few forward passes: parameters, features, and the baselines on them.
 
-    Baselines: number of parameters (NaN if unknown) and features; RankMe and LogME of the train features,
-    k-nearest neighbours from train to test. An encoder that cannot be loaded, or that a data set does not fit, is
-    found here, before anything takes long.
+    Baselines: number of parameters (NaN if unknown) and features; label-free metrics, LogME and the scores of
+    TRANSFERABILITY of the train features, k-nearest neighbours from train to test. An encoder that cannot be loaded or
+    attacked, or that a data set does not fit, is found here, before anything takes long.
     """
     found = Measured(name)
     with isolated():
@@ -68,17 +72,22 @@ def look(name: str, encoder: Any, data: Sequence[DataSet], study: Validity) -> M
         found.spec, found.weights_sha256 = loaded.info.spec, loaded.info.weights_sha256
         found.parameters = loaded.info.parameters
         parts = [one.parts(loaded.info.input_shape, name) for one in data]
-        per_data: dict[str, list[float]] = {"rankme": [], "knn": [], "logme": []}
+        per_data: dict[str, list[float]] = {name: [] for name in (*METRICS, "knn", "logme", *TRANSFERABILITY)}
         with loaded.scoring():
             forward = pixels_to_features(loaded)
+            if study.attack and (study.l2 or study.linf):
+                check_differentiable(forward, parts[0][0][:1], name)
             for one, (train_x, train_y, test_x, test_y) in zip(data, parts, strict=True):
                 train, test = (features_of(forward, x, study.batch_size) for x in (train_x, test_x))
                 if not bool(torch.isfinite(train).all() and torch.isfinite(test).all()):
                     raise SynbenchError(f"encoder {name}: expected finite features, got others on {one.name}")
                 found.features = train.shape[1]
-                per_data["rankme"].append(rankme(train))
+                for metric, function in METRICS.items():
+                    per_data[metric].append(function(train))
                 per_data["knn"].append(knn_accuracy(train, train_y, test, test_y, k=study.neighbours))
                 per_data["logme"].append(logme(train, train_y))
+                for score, estimate in TRANSFERABILITY.items():
+                    per_data[score].append(estimate(train, train_y))
     alike = {
         "parameters": math.nan if found.parameters is None else float(found.parameters),
         "features": float(found.features),

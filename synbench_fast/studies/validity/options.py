@@ -49,7 +49,7 @@ class Validity(Attacks):
     tasks: str | Suite = "full"
     l2: tuple[float, ...] = option((0.25,), budgets)
     steps: int = option(10, at_least(1))
-    targets: int = option(3, at_least(1))
+    wrong_classes: int = option(3, at_least(1))
     data_samples: int | None = option(None, at_least(1, none=True))
     neighbours: int = option(5, at_least(1))
     zoo_epochs: float = option(1.0, _factor)

@@ -189,6 +189,8 @@ class ValidityReport(Report):
                 ],
                 left=2,
             )
+        yield ""
+        yield self._differences_table(shown, coefficient)
         if self.held_out:
             yield ""
             yield from self._held_out_tables()
@@ -215,6 +217,25 @@ class ValidityReport(Report):
             for index, one in enumerate(self.encoders)
         ]
         return Table(columns, rows)
+
+    def _differences_table(self, shown: Sequence[Predictor], coefficient: str) -> Table:
+        """By how much the first score correlates better than each baseline, on the same encoders and resamples."""
+        first = next(one for one in shown if one.kind == "score")
+        place = self.data[0].name if len(self.data) == 1 else OVERALL
+        rows = []
+        for one in shown:
+            if one.kind == "score":
+                continue
+            found = [
+                self.difference(first.name, one.name, target.name, data=place, coefficient=coefficient)
+                for target in self.targets
+            ]
+            rows.append([one.name, one.sees, *(_interval(value) for value in found)])
+        return Table(
+            [f"{_label(first)} less, {place}", "sees", *(target.name for target in self.targets)],
+            rows,
+            left=2,
+        )
 
     def _held_out_tables(self) -> Iterator[Table | str]:
         families = list(dict.fromkeys(one.family for one in self.held_out))
@@ -250,7 +271,7 @@ def _label(one: Predictor) -> str:
     return f"score {one.task}" if one.kind == "score" else one.name
 
 
-def _interval(one: Correlation) -> str:
+def _interval(one: Correlation | Estimate) -> str:
     if not math.isfinite(one.value):
         return "undefined"
     ends = "no interval"
