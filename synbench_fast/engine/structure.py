@@ -193,6 +193,7 @@ def _optimum(family: Family, shape: tuple[int, ...]) -> float:
 
 def _metrics(family: Family, x: Tensor, labels: Tensor) -> list[FeatureMetric]:
     """Of one block. The jackknife leaves out the same number of images of every class; views of a picture make LiDAR."""
+    x, labels = x.cpu(), labels.cpu()
     if not bool(torch.isfinite(x).all()) or not bool(x.any()):
         return []
     group = torch.arange(len(x)) % int((labels == 0).sum()) % GROUPS
