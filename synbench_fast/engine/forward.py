@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -110,7 +112,7 @@ class Forward:
         """Compile for batches like x. A failure is an error if compiling was asked for, else a warning."""
         compiled = self._encoder.compiled()
         try:
-            with warnings.catch_warnings():
+            with warnings.catch_warnings(), _hints_of_the_compiler_off():
                 warnings.simplefilter("ignore")
                 compiled(x)
         except Exception as error:
@@ -151,6 +153,20 @@ class Forward:
     def reset(self) -> None:
         """Back to the encoder as it is."""
         self._graphs, self._compiled, self._size = {}, None, 0
+
+
+@contextmanager
+def _hints_of_the_compiler_off() -> Iterator[None]:
+    """Its hints on how to compile more are for the author of the encoder; a failure is an exception."""
+    loggers = [logging.getLogger(f"torch.{name}") for name in ("_dynamo", "_inductor", "_functorch")]
+    levels = [one.level for one in loggers]
+    for one in loggers:
+        one.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for one, level in zip(loggers, levels, strict=True):
+            one.setLevel(level)
 
 
 def _capture(encoder: Encoder, buffers: Sequence[Tensor]) -> list[tuple[torch.cuda.CUDAGraph, Tensor]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import random
 import types
@@ -371,6 +372,40 @@ def test_whole_batches_are_compiled_and_the_rest_is_not(monkeypatch: pytest.Monk
     assert "--compile" in result.command and "compile" not in plain.command
     assert "--no-compile" in sb.score("builtin:identity", **options, compile=False).command
     assert compiler.sizes == [128] * 5
+
+
+def test_hints_of_the_compiler_reach_no_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are what torch logs below torch._dynamo and its like; what logs elsewhere or later goes on as before."""
+    heard: list[str] = []
+
+    class Ear(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            heard.append(record.getMessage())
+
+    names = ("torch._dynamo.variables.tensor", "torch._inductor.graph", "torch._functorch.config", "mine")
+    loggers = [logging.getLogger(name) for name in names]
+
+    def compile(function: Callable[[Tensor], Tensor], **options: Any) -> Callable[[Tensor], Tensor]:
+        def compiled(x: Tensor) -> Tensor:
+            if len(heard) == 0:
+                for one in loggers:
+                    one.warning("hint of %s", one.name)
+            return function(x)
+
+        return compiled
+
+    ear = Ear()
+    for one in loggers:
+        one.addHandler(ear)
+    try:
+        monkeypatch.setattr(torch, "compile", compile)
+        assert sb.score("builtin:identity", **SMALL, compile=True).cost.compiled
+        assert heard == ["hint of mine"]
+        loggers[0].warning("later")
+        assert heard[1:] == ["later"]
+    finally:
+        for one in loggers:
+            one.removeHandler(ear)
 
 
 def test_a_failing_compilation(monkeypatch: pytest.MonkeyPatch) -> None:
