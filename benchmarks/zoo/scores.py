@@ -63,7 +63,8 @@ def published(entry: Entry, size: int) -> Row:
 def families(entry: Entry, _: int) -> Row:
     """(accuracy - chance) / (1 - chance) and its standard error for each family of the structure score, preset quick.
 
-    For waveforms the families are those that are defined for them.
+    For waveforms the families are those that are defined for them. Their bands are at most 16 cycles per waveform, which
+    is 20 Hz for the longest of them here, below what it was trained to hear.
     """
     found = {}
     for family in AUDIO_FAMILIES if len(entry.input_shape) == 2 else STRUCTURE.families:

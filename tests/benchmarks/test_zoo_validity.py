@@ -185,7 +185,14 @@ def test_scores_are_measured_once_and_joined(tmp_path, monkeypatch, capsys):
 
 def test_one_step_is_renewed_in_stored_rows(tmp_path, monkeypatch):
     """Only the structure score changes; nothing else of the rows does, and no data set is fetched."""
-    old = row("blocks-4x4", 0.5, {"h": 0.4, "d": 0.4}, kind="trivial", published={"0": [1.0, 0.1]})
+    old = row(
+        "blocks-4x4",
+        0.5,
+        {"h": 0.4, "d": 0.4},
+        kind="trivial",
+        published={"0": [1.0, 0.1]},
+        earlier_error=True,
+    )
     others = zoo_rows()
     file = tmp_path / "rows.jsonl"
     validity.save([*others, old], file)
@@ -196,8 +203,9 @@ def test_one_step_is_renewed_in_stored_rows(tmp_path, monkeypatch):
     command.main()
     *same, new = validity.load(file)
     assert same == validity._rounded(others)
-    changed = {key for key, value in new.items() if value != old[key]}
-    assert changed == {"structure", "families"} and new["structure"][0] < 0.1
+    changed = {key for key, value in old.items() if new.get(key) != value}
+    assert changed == {"structure", "families", "earlier_error"} and new["structure"][0] < 0.1
+    assert "earlier_error" not in new
     monkeypatch.setattr(sys, "argv", [*command_line, "--only", "blocks-4x4"])
     with pytest.raises(SystemExit):  # without rows there are no accuracies
         command.main()
@@ -265,10 +273,15 @@ def test_the_page_has_the_tables_of_the_stored_rows(tmp_path, monkeypatch, capsy
     pairs = validity.twins(rows)
     assert f"The score of {sum(z > 0 for *_, z in pairs)} of {len(pairs)} networks is above that of the twin, and of {sum(z > 2 for *_, z in pairs)} by more than two standard errors. " in PAGE  # fmt: skip
     assert all(a["encoder"] in PAGE for a, _, z in pairs if z <= 2)
+    assert f"errors of {sum(validity.EARLIER not in row for row in rows)} of {len(rows)} encoders were measured again" in PAGE  # fmt: skip
+    alone = {row["encoder"]: row["families"] for row in validity.load(STORED.with_name("unprobed.jsonl"))}
+    own, twin = ("{:.3f} ± {:.3f}".format(*alone[f"speech-embedding{mark}"]["texture"]) for mark in ("", " (twin)"))  # fmt: skip
+    assert f"In `texture` a speech embedding has {own} and its twin {twin}." in PAGE
     lines = re.findall(r"^python -m zoo (.*)$", PAGE, re.M)
     assert [command._parser().parse_args(one.split()).what for one in lines] == [
         *["validity"] * 3,
         "robustness",
+        "unprobed",
     ]
     assert figure.read_text(encoding="utf-8").count("<svg") == 1
 
