@@ -40,9 +40,6 @@ CANDIDATES = (
 )
 CHOSEN_RIDGE = 0.3
 CERTAIN = 0.1  # standard error of the published score
-EARLIER = (
-    "earlier_error"  # in rows whose structure score has the error of an earlier formula, which was too small
-)
 CHOSEN_ON = (
     "emoji",
     "digits",
@@ -69,8 +66,6 @@ def updated(stored: Sequence[Row], cache: Path, size: int) -> list[Row]:
     for step in ("structure", "published", "choice"):
         for one in scores.rows(cache, step, size):
             if one["encoder"] in made:
-                if step == "structure":
-                    made[one["encoder"]].pop(EARLIER, None)
                 made[one["encoder"]] |= {
                     key: one[key]
                     for key in ("structure", "families", "published", "area", "choice")

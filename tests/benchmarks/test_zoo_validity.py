@@ -191,7 +191,6 @@ def test_one_step_is_renewed_in_stored_rows(tmp_path, monkeypatch):
         {"h": 0.4, "d": 0.4},
         kind="trivial",
         published={"0": [1.0, 0.1]},
-        earlier_error=True,
     )
     others = zoo_rows()
     file = tmp_path / "rows.jsonl"
@@ -204,8 +203,7 @@ def test_one_step_is_renewed_in_stored_rows(tmp_path, monkeypatch):
     *same, new = validity.load(file)
     assert same == validity._rounded(others)
     changed = {key for key, value in old.items() if new.get(key) != value}
-    assert changed == {"structure", "families", "earlier_error"} and new["structure"][0] < 0.1
-    assert "earlier_error" not in new
+    assert changed == {"structure", "families"} and new["structure"][0] < 0.1
     monkeypatch.setattr(sys, "argv", [*command_line, "--only", "blocks-4x4"])
     with pytest.raises(SystemExit):  # without rows there are no accuracies
         command.main()
@@ -273,7 +271,6 @@ def test_the_page_has_the_tables_of_the_stored_rows(tmp_path, monkeypatch, capsy
     pairs = validity.twins(rows)
     assert f"The score of {sum(z > 0 for *_, z in pairs)} of {len(pairs)} networks is above that of the twin, and of {sum(z > 2 for *_, z in pairs)} by more than two standard errors. " in PAGE  # fmt: skip
     assert all(a["encoder"] in PAGE for a, _, z in pairs if z <= 2)
-    assert f"errors of {sum(validity.EARLIER not in row for row in rows)} of {len(rows)} encoders were measured again" in PAGE  # fmt: skip
     alone = {row["encoder"]: row["families"] for row in validity.load(STORED.with_name("unprobed.jsonl"))}
     own, twin = ("{:.3f} ± {:.3f}".format(*alone[f"speech-embedding{mark}"]["texture"]) for mark in ("", " (twin)"))  # fmt: skip
     assert f"In `texture` a speech embedding has {own} and its twin {twin}." in PAGE
