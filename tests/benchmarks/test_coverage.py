@@ -115,4 +115,4 @@ def test_the_page_has_the_tables_of_the_stored_rows(monkeypatch, capsys):
     names = {json.loads(one)["encoder"] for one in STORED.read_text(encoding="utf-8").splitlines()}
     assert names == set(coverage.encoders())
     assert coverage.ONE_SCALE_HEAD in page
-    assert f"for {len(names)} encoders" in page and re.search(rf"For \d+ of the {len(names)} ", page)
+    assert f"for {len(names)} encoders" in page and re.search(rf"for \d+ of {len(names)}\.", page)
