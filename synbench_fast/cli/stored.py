@@ -107,7 +107,7 @@ def compare(*, places: Sequence[str], output: Output, **wanted: Any) -> None:
                 for place, task in enumerate(tasks)
             }
             print_comparisons(stream, by_task, output.format)
-        for line in verdict(found) if output.format == "table" else ():
+        for line in verdict(found, **wanted) if output.format == "table" else ():
             stream.write(f"{line}\n")
 
 

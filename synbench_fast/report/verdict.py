@@ -7,6 +7,7 @@ encoders share do to their differences. Other numbers are taken as independent, 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -55,7 +56,7 @@ class Verdict:
 
 def judge(measure: Measure) -> Verdict | None:
     """The verdict of one measure; None with fewer than two known values."""
-    known = [i for i, value in enumerate(measure.values) if np.isfinite([value, measure.reach[i, i]]).all()]
+    known = _known(measure)
     if len(known) < 2:
         return None
     best, *others = sorted(known, key=lambda i: -measure.values[i])
@@ -67,6 +68,11 @@ def judge(measure: Measure) -> Verdict | None:
     return Verdict(best=best, tied=tied, nearest=tied[0] if tied else None, times=times)
 
 
+def _known(measure: Measure) -> list[int]:
+    """The places that have both a value and an error."""
+    return [i for i, value in enumerate(measure.values) if np.isfinite([value, measure.reach[i, i]]).all()]
+
+
 def _independent(stderr: Sequence[float]) -> NDArray[np.float64]:
     """`Measure.reach` of independent values with these standard errors."""
     errors = np.array(stderr, dtype=float)
@@ -75,7 +81,7 @@ def _independent(stderr: Sequence[float]) -> NDArray[np.float64]:
     return np.asarray(quantile * np.sqrt(errors[:, None] ** 2 + errors**2))
 
 
-def _paired(results: Sequence[Result], eps: float, threshold: float) -> NDArray[np.float64]:
+def _paired(results: Sequence[Result], eps: float, threshold: float, unpaired: bool) -> NDArray[np.float64]:
     """`Measure.reach` of scores, from `compare` where it can compare them and they are few."""
     from synbench_fast.stats.compare import compare
 
@@ -83,7 +89,7 @@ def _paired(results: Sequence[Result], eps: float, threshold: float) -> NDArray[
     if len(results) > PAIRS_LIMIT:
         return found
     try:
-        differences = compare(*results, eps=eps, thresholds=threshold).differences
+        differences = compare(*results, eps=eps, thresholds=threshold, unpaired=unpaired).differences
     except SynbenchError:  # other samples, or the estimator paper
         return found
     for (i, j), one in zip(combinations(range(len(results)), 2), differences, strict=True):
@@ -91,25 +97,33 @@ def _paired(results: Sequence[Result], eps: float, threshold: float) -> NDArray[
     return found
 
 
-def verdict(results: Sequence[Result | SuiteResult]) -> list[str]:
+def verdict(
+    results: Sequence[Result | SuiteResult],
+    *,
+    eps: Sequence[float] | None = None,
+    thresholds: Sequence[float] | None = None,
+    unpaired: bool = False,
+) -> list[str]:
     """Sentences about results of one run: the structure score decides where there is one, else the first score.
 
-    An empty list for fewer than two results.
+    An empty list for fewer than two results. The other arguments are those of `compare`; of several thresholds the lowest
+    counts.
     """
     if len(results) < 2:
         return []
     firsts = [one.results[0] if isinstance(one, SuiteResult) else one for one in results]
     names = [printable(one.encoder.title) for one in firsts]
-    measures = _measures(results)
+    measures = _measures(results, eps, thresholds, unpaired)
     found = [(one, judge(one)) for one in measures]
     decisive = next(((one, verdict) for one, verdict in found if verdict is not None), None)
     if decisive is None:
         return []
     measure, chosen = decisive
     taken = {chosen.best, *chosen.tied}
+    known = _known(measure)
     # Of equal independent errors the difference reaches sqrt(2) as far as either interval.
-    within = float(measure.reach[chosen.best, chosen.best]) / math.sqrt(2)
-    if measure.values[chosen.best] - within <= measure.least:
+    lows = [measure.values[i] - float(measure.reach[i, i]) / math.sqrt(2) for i in known]
+    if max(lows) <= measure.least:
         lines = [
             f"verdict: none, because no {measure.name} is clearly above the {measure.least:g} that pixels reach"
         ]
@@ -119,6 +133,9 @@ def verdict(results: Sequence[Result | SuiteResult]) -> list[str]:
     absent = [name for name, value in zip(names, measure.values, strict=True) if not math.isfinite(value)]
     if absent:
         lines.append(f"not compared, because there is no {measure.name}: {_list(absent)}")
+    doubtful = [names[i] for i, value in enumerate(measure.values) if math.isfinite(value) and i not in known]
+    if doubtful:
+        lines.append(f"not compared, because there is no error of the {measure.name}: {_list(doubtful)}")
     if len({one.task.shape for one in firsts}) > 1:
         lines.append("input shapes differ: give all encoders one --input-shape to compare them")
     return [*lines, *_others(found, measure, taken, names)]
@@ -129,7 +146,9 @@ def _sentences(measure: Measure, chosen: Verdict, names: Sequence[str]) -> list[
     if not chosen.tied:
         return [f"verdict: take {best}: its {measure.name} is the largest, with 95 % confidence"]
     listed = _list([best, *(names[i] for i in chosen.tied)], "or")
-    lines = [f"verdict: take {listed}: their {measure.name}s cannot be told apart with 95 % confidence"]
+    lines = [
+        f"verdict: take {listed}: their {_plural(measure.name)} cannot be told apart with 95 % confidence"
+    ]
     assert chosen.nearest is not None
     pair = f"{best} and {names[chosen.nearest]}"
     if chosen.times > MOST_TIMES:
@@ -159,7 +178,12 @@ def _others(
     ]
 
 
-def _measures(results: Sequence[Result | SuiteResult]) -> list[Measure]:
+def _measures(
+    results: Sequence[Result | SuiteResult],
+    eps: Sequence[float] | None,
+    thresholds: Sequence[float] | None,
+    unpaired: bool,
+) -> list[Measure]:
     suites = [one for one in results if isinstance(one, SuiteResult)]
     firsts = [one.results[0] if isinstance(one, SuiteResult) else one for one in results]
     structures = [one.structure for one in firsts]
@@ -185,20 +209,22 @@ def _measures(results: Sequence[Result | SuiteResult]) -> list[Measure]:
                 reach=_independent([error for _, error in means]),
             )
         )
-    threshold = min(firsts[0].thresholds)
+    budgets, levels = (
+        [one for one in wanted or getattr(firsts[0], name) if all(one in getattr(r, name) for r in firsts)]
+        for name, wanted in (("eps", eps), ("thresholds", thresholds))
+    )
     images = fmean(one.cost.images for one in firsts)
-    for eps in firsts[0].eps:
-        if not all(one.place(eps, threshold) is not None for one in firsts):
-            continue
+    for budget in budgets if levels else ():
+        at = budget, min(levels)
         if suites:
-            both = [one.score(eps, threshold) for one in suites]
+            both = [one.score(*at) for one in suites]
             values, within = [one.mean for one in both], _independent([one.mean_stderr for one in both])
         else:
             values, within = (
-                [one.score(eps, threshold).score for one in firsts],
-                _paired(firsts, eps, threshold),
+                [one.score(*at).score for one in firsts],
+                _paired(firsts, *at, unpaired),
             )
-        name = f"{'mean' if suites else 'score'} eps={eps:g}"
+        name = f"{'mean' if suites else 'score'} eps={budget:g}"
         found.append(Measure(name=name, values=values, reach=within, images=images))
     if not suites:
         areas = [one.robust_area for one in firsts]
@@ -210,6 +236,11 @@ def _measures(results: Sequence[Result | SuiteResult]) -> list[Measure]:
             )
         )
     return found
+
+
+def _plural(name: str) -> str:
+    """`scores eps=0`, `means of the families`: the first noun takes the s."""
+    return re.sub(r"\b(score|mean|area)\b", r"\1s", name, count=1)
 
 
 def _list(words: Sequence[str], joint: str = "and") -> str:

@@ -172,6 +172,9 @@ def multiclass(x: Tensor, labels: Tensor, names: list[int], estimator: Estimator
             f"train_y: expected at least 2 samples of each class, got 1 of class {names[int(count.argmin())]}"
         )
     live = in_deviations(x)
+    live = live - live.mean(
+        0
+    )  # an offset common to all samples costs digits that the spectrum takes for directions
     least = live.shape[1] + len(names) + 2
     if len(x) < least:
         raise SynbenchError(

@@ -125,6 +125,9 @@ def smallest_change(logits: Forward, x: Tensor, y: Tensor, *, unit: float = 1.0)
 
     Returns:
         Both lengths [n], l2 of x: 0 where the answer is wrong to begin with, infinity where no change was found.
+
+    Raises:
+        SynbenchError: logits or gradients that are not finite; no step can be taken from there.
     """
     each = (-1, *[1] * (x.ndim - 1))
     moved, turned, first = x.clone(), torch.full((len(x),), False), torch.zeros(len(x))
@@ -134,6 +137,10 @@ def smallest_change(logits: Forward, x: Tensor, y: Tensor, *, unit: float = 1.0)
             margin = _margins(logits(moved), y)
             (gradient,) = torch.autograd.grad(margin.sum(), moved)
         margin, length = margin.detach(), gradient.flatten(1).norm(dim=1).clamp_min(1e-20)
+        if not bool((margin + length).isfinite().all()):
+            raise SynbenchError(
+                "features: expected finite ones of changed images, and finite gradients, got others"
+            )
         if step == 0:
             first = margin.clamp_min(0) / length
         turned = turned | (margin <= 0)

@@ -15,7 +15,7 @@ from result_example import example
 
 import synbench_fast as sb
 from synbench_fast.cli.main import main
-from synbench_fast.report.verdict import Measure, _independent, judge, verdict
+from synbench_fast.report.verdict import Measure, _independent, _plural, judge, verdict
 from synbench_fast.results.records import Result
 
 
@@ -79,6 +79,45 @@ def test_sentences_of_structure_scores() -> None:
     assert first == "verdict: none, because no structure score is clearly above the 0.025 that pixels reach"
 
 
+def test_any_encoder_may_be_clearly_above_the_pixels() -> None:
+    """The largest score need not be the one that is known best."""
+    first, *_ = verdict([structured(example("a:a"), 0.06, 0.03), structured(example("a:b"), 0.055, 0.002)])
+    assert first.startswith("verdict: take a:a or a:b: ")
+
+
+def test_a_number_without_an_error_is_said_to_take_no_part() -> None:
+    doubtful = structured(example("a:a"), 0.9, math.nan)
+    found = verdict([doubtful, structured(example("a:b"), 0.5), structured(example("a:c"), 0.1)])
+    assert found[0] == "verdict: take a:b: its structure score is the largest, with 95 % confidence"
+    assert found[1] == "not compared, because there is no error of the structure score: a:a"
+
+
+def test_numbers_in_the_plural() -> None:
+    assert "their scores eps=0 cannot" in verdict([example("a:a"), example("a:b")])[0]
+    names = ("structure score", "robust area", "mean of the families", "mean eps=0.2")
+    assert [_plural(one) for one in names] == [
+        "structure scores", "robust areas", "means of the families", "means eps=0.2",
+    ]  # fmt: skip
+
+
+def test_scores_are_compared_where_all_have_them_and_as_asked() -> None:
+    """Encoder a:b is the best above 0.7 alone, which is the only threshold that both have."""
+    two = example("a:b")
+    high = [dataclasses.replace(one, score=0.99) for one in two.scores if one.threshold == 0.7]
+    two = dataclasses.replace(two, thresholds=[0.7], scores=high)
+    wanted = "verdict: take a:b: its score eps=0 is the largest, with 95 % confidence"
+    assert verdict([example("a:a"), two])[0] == verdict([two, example("a:a")])[0] == wanted
+    both = dataclasses.replace(
+        example("a:b"),
+        scores=[
+            dataclasses.replace(one, score=0.99 if one.threshold == 0.7 else 0.1) for one in example().scores
+        ],
+    )
+    assert verdict([example("a:a"), both], thresholds=[0.7])[0] == wanted
+    assert "take a:a: its score eps=0 " in verdict([example("a:a"), both])[0]
+    assert "take a:b: its score eps=0.2 " in verdict([example("a:a"), both], eps=[0.2], thresholds=[0.7])[0]
+
+
 def with_scores(name: str, value: float, structure: float) -> Result:
     one = structured(example(name), structure)
     return dataclasses.replace(one, scores=[dataclasses.replace(at, score=value) for at in one.scores])
@@ -103,11 +142,12 @@ def test_without_structure_scores_the_first_score_decides_as_compare_does() -> N
         "eps": (0.0, 0.2),
         "device": "cpu",
     }
-    one = sb.score("builtin:linear?dim=12", **options)
-    two = sb.score("builtin:linear?dim=20", **options)
-    (difference,) = sb.compare(one, two, eps=0.0).differences
-    first, *_ = verdict([one, two])
-    assert ("cannot be told apart" in first) == difference.tie and "score eps=0" in first
+    one = sb.score("builtin:linear?dim=13", **options)
+    two = sb.score("builtin:linear?dim=17", **options)
+    for unpaired, tie in ((False, False), (True, True)):
+        (difference,) = sb.compare(one, two, eps=0.0, unpaired=unpaired).differences
+        first, *_ = verdict([one, two], unpaired=unpaired)
+        assert ("cannot be told apart" in first) == difference.tie == tie and " eps=0" in first
     assert verdict([one, dataclasses.replace(one)])[0].startswith("verdict: take ")
 
 

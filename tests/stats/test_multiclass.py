@@ -247,6 +247,15 @@ def test_an_offset_of_a_feature_changes_nothing() -> None:
         assert moved.accuracy == pytest.approx(plain.accuracy, abs=1e-6)
 
 
+@pytest.mark.parametrize("offset", [1e8, -1e10])
+def test_an_offset_of_all_features_changes_nothing(offset: float) -> None:
+    """Rounding of numbers far from 0 was taken for directions in which no class varies, and refused."""
+    x, y = drawn(means_of(4, 20, 2.5), 150, 5)
+    found, moved = evaluated(x, y), evaluated(x + offset, y)
+    assert moved.accuracy == pytest.approx(found.accuracy, abs=1e-3)
+    assert moved.pair_accuracy == pytest.approx(found.pair_accuracy, abs=1e-5)
+
+
 def test_intervals_of_equal_classes_and_of_few_samples_are_withheld() -> None:
     """Simulated: they held in 75 to 90 % of runs."""
     equal = evaluated(*drawn(np.repeat(means_of(3, 10, 2.0), 2, axis=0), 60, 1))

@@ -127,6 +127,9 @@ def test_plain_tables(tmp_path: Path) -> None:
         ("encoder,data,metric,value,value\nx,y,z,1,2\n", "expected every column once, got 'value' twice"),
         ("encoder,data,metric,value\nx,y,z,\n", "expected a value, got none in 1 rows"),
         ('encoder,data,metric,value\n"x"y,y,z,1\n', "expected a CSV file, got one that is not"),
+        # decimal commas: 0,853 is neither 853 nor 0.853 for certain
+        ('encoder,data,metric,value\nx,y,z,"0,853"\n', "line 2: value: expected a finite number, got '0,853'"),
+        ('encoder,data,metric,value\nx,y,z,"85,3"\n', "line 2: value: expected a finite number, got '85,3'"),
         ("model,top1\nx,high\n", "line 2: top1: expected a finite number, got 'high'"),
     ],
 )  # fmt: skip

@@ -75,6 +75,21 @@ def test_radii_of_a_curved_answer_are_no_smaller_than_an_exhaustive_search() -> 
             assert float(length) < 2.5 * smallest
 
 
+def test_answers_that_are_no_numbers_have_no_radius() -> None:
+    """They would never turn, and count as right within every radius."""
+    x, y = torch.full((2, 1), 0.5), torch.zeros(2, dtype=torch.int64)
+
+    def undefined_beyond(one: Tensor) -> Tensor:
+        return torch.cat([torch.where(one > 0.4, one, torch.nan), torch.zeros_like(one)], 1)
+
+    def steep(one: Tensor) -> Tensor:  # the gradient of the root is infinite at 0
+        return torch.cat([(one - 0.5).sqrt() + 1, torch.zeros_like(one)], 1)
+
+    for logits in (undefined_beyond, steep):
+        with refused("features: expected finite ones of changed images, and finite gradients, got others"):
+            smallest_change(logits, x, y)
+
+
 def test_what_cannot_be_turned_has_no_radius() -> None:
     x = torch.rand(3, 1, 2, 2)
     found, first = smallest_change(

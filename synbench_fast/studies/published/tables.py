@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,7 +61,9 @@ class CsvRow:
         text = self.cells.get(column, "").strip()
         if text.lower() in ("", "nan", "-"):
             return None
-        found = decimal(text.replace(",", ""))
+        # A comma elsewhere may be that of a decimal: 0,85 is not 85.
+        grouped = re.fullmatch(r"[+-]?[1-9][0-9]{0,2}(,[0-9]{3})+(\.[0-9]*)?", text)
+        found = decimal(text.replace(",", "") if grouped else text)
         if found is None:
             raise SynbenchError(f"{self.place}: {column}: expected a finite number, got {text!r}")
         return found
