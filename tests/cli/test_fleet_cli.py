@@ -151,6 +151,22 @@ def test_a_line_that_is_a_file_is_that_file(here: Path, name: str) -> None:
         expand(["models.txt"])
 
 
+def test_options_after_a_factory_in_a_file(here: Path) -> None:
+    """The file's existence once made the whole line the spec, so that options were read as the factory's name."""
+    for name in ("mine.py", "my file.py"):
+        (here / name).write_text("def make(): ...\n")
+    (here / "models.txt").write_text(
+        "python:mine.py:make --input-shape 3,8,8 --random-init\npython:mine.py:make # --pool avg\n"
+        "python:my file.py:make\n'python:my file.py:make' --pool flatten\n"
+    )
+    assert expand(["models.txt"]) == [
+        ("python:mine.py:make", {"input_shape": (3, 8, 8), "random_init": True}),
+        ("python:mine.py:make", {}),
+        ("python:my file.py:make", {}),
+        ("python:my file.py:make", {"pool": "flatten"}),
+    ]
+
+
 def test_a_list_from_a_pipe(here: Path) -> None:
     """What a shell puts in the place of <(command)."""
     reading, writing = os.pipe()
