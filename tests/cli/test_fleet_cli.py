@@ -90,6 +90,7 @@ def test_specs_patterns_and_files(here: Path) -> None:
         (["builtin:x*"], ["--models: expected a pattern of files", "got 'builtin:x*'"]),
         (["tim:vit_*"], ["encoder: expected a source out of", "got 'tim' in 'tim:vit_*', did you mean timm?"]),
         (["tim:resnet"], ["encoder: expected a source out of", "did you mean timm?"]),
+        (["mine.py:make"], ["got 'mine.py' in 'mine.py:make', did you mean python:mine.py:make?"]),
         (["bad.txt"], ["bad.txt:2: encoder: expected a source out of", "got 'buildin' in 'buildin:conv'"]),
         (["option.txt"], ["option.txt:1: option: expected one of --input-shape", "got '--pol', did you mean --pool?"]),
         (["value.txt"], ["value.txt:1: --pool: expected a value, got none"]),
