@@ -122,7 +122,7 @@ def source(prefix: str, spec: str) -> Source:
     known = [*REGISTRY, *plugins.names("encoders")]
     raise SynbenchError(
         f"encoder: expected a source out of {', '.join(dict.fromkeys(known))}, got {prefix!r} in {spec!r}"
-        + suggest(prefix, known)
+        + (f", did you mean python:{spec}?" if prefix.endswith(".py") else suggest(prefix, known))
     )
 
 

@@ -154,8 +154,9 @@ def _words(line: str) -> list[str]:
     """
     prefix, colon, name = line.partition(":")
     if colon and is_source(prefix) and re.search(r"[ \t'\"#\\]", name):
-        file = name.partition("?")[0] if prefix != "python" else name.rpartition(":")[0]
-        if os.path.exists(os.path.expanduser(file)):
+        file, rest = (name.partition("?")[0], "") if prefix != "python" else name.rpartition(":")[::2]
+        # Words after python:FILE.py:FACTORY are options or a comment: a factory's name has no blank.
+        if not re.search(r"[ \t#]", rest) and os.path.exists(os.path.expanduser(file)):
             return [line]
     words: list[str] = []
     at = 0

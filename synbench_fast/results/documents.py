@@ -61,6 +61,10 @@ class Document:
         first = f"of {', '.join(names[2:])}" if not hasattr(self, "summary") else str(self).partition("\n")[0]
         return f"<{type(self).__name__} {first}>"
 
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        """What IPython and notebooks show for the last expression of a cell."""
+        printer.text(str(self))
+
     if not TYPE_CHECKING:
 
         def __getattr__(self, name: str) -> Any:

@@ -113,6 +113,10 @@ class Comparison:
         print_comparison(stream, self, "table")
         return stream.getvalue().rstrip("\n")
 
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        """What IPython and notebooks show for the last expression of a cell."""
+        printer.text(str(self))
+
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values; None for what is not known."""
         found = asdict(self)

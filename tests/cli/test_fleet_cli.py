@@ -90,6 +90,7 @@ def test_specs_patterns_and_files(here: Path) -> None:
         (["builtin:x*"], ["--models: expected a pattern of files", "got 'builtin:x*'"]),
         (["tim:vit_*"], ["encoder: expected a source out of", "got 'tim' in 'tim:vit_*', did you mean timm?"]),
         (["tim:resnet"], ["encoder: expected a source out of", "did you mean timm?"]),
+        (["mine.py:make"], ["got 'mine.py' in 'mine.py:make', did you mean python:mine.py:make?"]),
         (["bad.txt"], ["bad.txt:2: encoder: expected a source out of", "got 'buildin' in 'buildin:conv'"]),
         (["option.txt"], ["option.txt:1: option: expected one of --input-shape", "got '--pol', did you mean --pool?"]),
         (["value.txt"], ["value.txt:1: --pool: expected a value, got none"]),
@@ -149,6 +150,22 @@ def test_a_line_that_is_a_file_is_that_file(here: Path, name: str) -> None:
     with refused("models.txt:2: encoder: expected a source"):
         (here / "models.txt").write_text("builtin:conv\u2028\x85 # x\nonn:y\n", encoding="utf-8")
         expand(["models.txt"])
+
+
+def test_options_after_a_factory_in_a_file(here: Path) -> None:
+    """The file's existence once made the whole line the spec, so that options were read as the factory's name."""
+    for name in ("mine.py", "my file.py"):
+        (here / name).write_text("def make(): ...\n")
+    (here / "models.txt").write_text(
+        "python:mine.py:make --input-shape 3,8,8 --random-init\npython:mine.py:make # --pool avg\n"
+        "python:my file.py:make\n'python:my file.py:make' --pool flatten\n"
+    )
+    assert expand(["models.txt"]) == [
+        ("python:mine.py:make", {"input_shape": (3, 8, 8), "random_init": True}),
+        ("python:mine.py:make", {}),
+        ("python:my file.py:make", {}),
+        ("python:my file.py:make", {"pool": "flatten"}),
+    ]
 
 
 def test_a_list_from_a_pipe(here: Path) -> None:

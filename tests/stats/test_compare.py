@@ -9,6 +9,7 @@ import math
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -107,6 +108,15 @@ def test_representations_that_say_the_same_are_ties(estimator: str, seed: int) -
     assert all(len(one) == 1 for one in lacking)
     assert estimator == "gaussian" or {False} in lacking
     assert all((one.best_rank, one.worst_rank) == (1, len(same)) for one in together.ranking)
+
+
+def test_a_notebook_shows_what_print_writes() -> None:
+    """IPython asks an object for `_repr_pretty_`; without it the table was a dump of all fields."""
+    one, other = scored(lambda x: x[:, :8]), scored(lambda x: x[:, 4:12])
+    for shown in (one, sb.compare(one, other)):
+        written: list[str] = []
+        shown._repr_pretty_(SimpleNamespace(text=written.append), False)
+        assert written == [str(shown)] and "\n" in written[0]
 
 
 def gain(x: torch.Tensor) -> torch.Tensor:
