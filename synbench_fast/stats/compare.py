@@ -152,6 +152,7 @@ def compare(
         if not isinstance(one, Result):
             raise SynbenchError(
                 f"results: expected what score() returns or Result.load reads from a file, got {type(one).__name__}"
+                + ("; pass the results one by one" if isinstance(one, list | tuple) else "")
             )
     if len(results) < 2:
         raise SynbenchError(f"results: expected at least two to compare, got {len(results)}")

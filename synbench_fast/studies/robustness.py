@@ -239,12 +239,16 @@ class RobustnessReport(Report):
         rows = []
         for one in self.encoders:
             cells = [
-                f"{share:.3f} +- {error:.3f}"
+                f"{share:.3f} ± {error:.3f}"
                 for share, error in zip(one.within, one.within_stderr, strict=True)
             ]
             rows.append([one.encoder.spec, f"{one.accuracy:.3f}", *cells])
         yield Table(columns, rows)
-        yield "Shares of drawn images that stay right under the smallest l2 change found; +- is one standard error."
+        chance = np.mean([1 / one.classes for one in STRUCTURE.families])
+        yield (
+            "shares of drawn images that stay right under the smallest l2 change found, ± one standard error; guessing is "
+            f"right for {chance:.2g} of them"
+        )
 
 
 @described(Robustness.signature)

@@ -76,3 +76,7 @@ def test_a_leaderboard_has_the_column_and_the_reason(tmp_path: Path) -> None:
     assert lines[2].split()[:4] == ["builtin:a", "0.0200", "\u00b1", "0.0100"]
     assert lines[5].split()[:2] == ["builtin:d", "-"]
     assert lines[6].endswith("structure -: it was not asked for")
+    assert lines[7:9] == [
+        "verdict: take builtin:b: its structure score is the largest, with 95 % confidence",
+        "not compared, because there is no structure score: builtin:d",
+    ]

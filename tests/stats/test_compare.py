@@ -278,6 +278,8 @@ def test_what_cannot_be_compared_is_refused(
 def test_other_refusals(results: list[Result]) -> None:
     with refused("results: expected what score() returns or Result.load reads from a file, got str"):
         sb.compare("a.json", "b.json")  # type: ignore[arg-type]
+    with refused("got list; pass the results one by one"):
+        sb.compare(results)  # type: ignore[arg-type]
     with refused("results: expected at least two to compare, got 1"):
         sb.compare(results[0])
     with refused("eps: expected values that", "has (0, 0.2), got 0.5"):
