@@ -11,8 +11,9 @@ and each forward pass leaves them as it found them:
             ...
 
 Out of reach is what has no setting to put back: functions of a library that an encoder replaces, options of other
-libraries, threads it leaves running. Random numbers go on from batch to batch: an encoder that draws some is no
-function of its sample.
+libraries, threads it leaves running, and generators that hold `torch.no_grad` open: when they are collected, after the
+run, they put back the mode in which they were entered, which was without gradients. Random numbers go on from batch to
+batch: an encoder that draws some is no function of its sample.
 """
 
 from __future__ import annotations
