@@ -144,7 +144,7 @@ def linear_probe(*, encoder: str, data: str, config: ScoreConfig, output: Output
     examples=(
         "synbench-fast study validate --demo",
         "synbench-fast study validate zoo:all mine.onnx --data digits --out validity",
-        "synbench-fast study validate --stored fleet --targets results-imagenet.csv,results-imagenet-a.csv",
+        "synbench-fast study validate --stored fleet --targets results-imagenet.csv",
     ),
 )
 @encoders_argument(

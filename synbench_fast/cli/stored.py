@@ -47,7 +47,7 @@ _DIR = argument(
     short_help="Say which stored result is better.",
     examples=(
         "synbench-fast compare results",
-        "synbench-fast compare results/resnet18.json results/resnet34.json --eps 0.2 --format csv",
+        "synbench-fast compare results/a.json results/b.json --eps 0.2 --format csv",
     ),
 )
 @argument(
@@ -82,17 +82,17 @@ def compare(*, places: Sequence[str], output: Output, **wanted: Any) -> None:
     from synbench_fast.stats.compare import compare, print_comparison, print_comparisons
 
     if len(places) < 2 and not any(os.path.isdir(one) for one in places):
-        raise UsageError(f"RESULT.json: expected at least two results to compare, got {len(places)}")
+        raise UsageError(f"DIR|RESULT.json: expected at least two results to compare, got {len(places)}")
     found, problems = load_documents(places)
     for problem in problems:
         say(f"warning: {problem}")
     if len(found) < 2:
-        raise UsageError(f"RESULT.json: expected at least two results to compare, got {len(found)}")
+        raise UsageError(f"DIR|RESULT.json: expected at least two results to compare, got {len(found)}")
     results = [one for one in found if isinstance(one, Result)]
     suites = [one for one in found if isinstance(one, SuiteResult)]
     if results and suites:
         raise UsageError(
-            f"RESULT.json: expected results of one kind, got {len(results)} of single tasks and {len(suites)} of suites"
+            f"DIR|RESULT.json: expected results of one kind, got {len(results)} of single tasks and {len(suites)} of suites"
         )
     wanted = {name: value for name, value in wanted.items() if value is not None}
     with result_stream() as stream:
@@ -101,7 +101,7 @@ def compare(*, places: Sequence[str], output: Output, **wanted: Any) -> None:
         else:
             tasks = suites[0].tasks
             if any(one.tasks != tasks for one in suites):
-                raise UsageError("RESULT.json: expected suites of the same tasks, got others")
+                raise UsageError("DIR|RESULT.json: expected suites of the same tasks, got others")
             by_task = {
                 task: compare(*(one.results[place] for one in suites), **wanted)
                 for place, task in enumerate(tasks)

@@ -183,8 +183,8 @@ FORMATS = "expected one of table, json, csv, got 'jsn', did you mean json?"
 @pytest.mark.parametrize(
     ("verb", "words", "message"),
     [
-        ("compare", "a.json", "RESULT.json: expected at least two results to compare, got 1"),
-        ("compare", "", "RESULT.json: expected at least two results to compare, got 0"),
+        ("compare", "a.json", "DIR|RESULT.json: expected at least two results to compare, got 1"),
+        ("compare", "", "DIR|RESULT.json: expected at least two results to compare, got 0"),
         ("compare", "a b --eps 1", "--eps: expected comma-separated distinct numbers in [0, 1), got '1'"),
         ("compare", "a b --thresholds 0,0", "--thresholds: expected comma-separated distinct numbers in [0, 1), got '0' twice in '0,0'"),
         ("compare", "a b --format jsn", f"--format: {FORMATS}"),
