@@ -586,8 +586,8 @@ def test_curve_point_has_what_its_fields_say() -> None:
     np.testing.assert_array_equal(point.counted_accuracy, values)
     corrected = dataclasses.replace(point, correction=np.array([0.1, 0.05, 9, 9, 9, 9]))
     np.testing.assert_allclose(corrected.counted_accuracy, [0.4, 0.2])
-    gaussian = dataclasses.replace(point, estimator="gaussian", excess=np.array([0.1]))
-    np.testing.assert_allclose(gaussian.counted_accuracy, [0.6])
+    assumed = dataclasses.replace(point, assumes_gaussian=True, excess=np.array([0.1]))
+    np.testing.assert_allclose(assumed.counted_accuracy, [0.6])
     with pytest.raises(dataclasses.FrozenInstanceError):
         point.count = 5  # type: ignore[misc]
 
