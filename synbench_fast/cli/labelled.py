@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from synbench_fast.arguments import UsageError
@@ -248,22 +248,13 @@ def validate(
     options |= values_of(config, VALIDATED)
     if demo:
         options |= {name: value for name, value in DEMO.items() if not given(name)}
-    folder = output.folder()
-    from synbench_fast.report.terminal import result_stream
 
-    with result_stream() as stream:
-        try:
-            from synbench_fast.studies.validity import validate
+    def measure() -> Any:
+        from synbench_fast.studies.validity import validate
 
-            report = validate(models, sets, progress=output.say, **options)
-            if folder is not None:
-                report.save_all(folder, "validity")
-        except Exception as error:
-            return _stopped("validate", error, output)
-        for warning in report.warnings:
-            say(f"warning: {warning}")
-        deliver(stream, report, output, coefficient=coefficient)
-    return 0
+        return validate(models, sets, progress=output.say, **options)
+
+    return _measured("validate", measure, "validity", output, coefficient=coefficient)
 
 
 def _published(encoders: Sequence[str], targets: list[str], options: dict[str, Any], output: Output) -> int:
@@ -273,21 +264,30 @@ def _published(encoders: Sequence[str], targets: list[str], options: dict[str, A
             raise UsageError(f"--{name.replace('_', '-')}: expected it without --targets, got both")
     if not encoders and not options["stored"]:
         raise UsageError("ENCODER: expected encoders or --stored DIR, got none")
+
+    def measure() -> Any:
+        from synbench_fast.studies.published import validate_published
+
+        return validate_published(list(encoders), targets, progress=output.say, **options)
+
+    return _measured("validate", measure, "published", output)
+
+
+def _measured(verb: str, measure: Callable[[], Any], file: str, output: Output, **shown: Any) -> int:
+    """Exit code of a study of many encoders: its report on standard output, and as FILE.json and FILE.csv with --out."""
     folder = output.folder()
     from synbench_fast.report.terminal import result_stream
 
     with result_stream() as stream:
         try:
-            from synbench_fast.studies.published import validate_published
-
-            report = validate_published(list(encoders), targets, progress=output.say, **options)
+            report = measure()
             if folder is not None:
-                report.save_all(folder, "published")
+                report.save_all(folder, file)
         except Exception as error:
-            return _stopped("validate", error, output)
+            return _stopped(verb, error, output)
         for warning in report.warnings:
             say(f"warning: {warning}")
-        deliver(stream, report, output)
+        deliver(stream, report, output, **shown)
     return 0
 
 
@@ -453,22 +453,13 @@ def _inherit_published(
     cells: str, covariates: str | None, coefficient: str, seed: int, output: Output
 ) -> int:
     """`inherit --cells`."""
-    folder = output.folder()
-    from synbench_fast.report.terminal import result_stream
 
-    with result_stream() as stream:
-        try:
-            from synbench_fast.studies.inheritance.published import inherit_published
+    def measure() -> Any:
+        from synbench_fast.studies.inheritance.published import inherit_published
 
-            report = inherit_published(cells, covariates, coefficient=coefficient, seed=seed)
-            if folder is not None:
-                report.save_all(folder, "inherit")
-        except Exception as error:
-            return _stopped("inherit", error, output)
-        for warning in report.warnings:
-            say(f"warning: {warning}")
-        deliver(stream, report, output)
-    return 0
+        return inherit_published(cells, covariates, coefficient=coefficient, seed=seed)
+
+    return _measured("inherit", measure, "inherit", output)
 
 
 def _inherit(encoders: list[str], suite: str, options: dict[str, Any], output: Output) -> Any:

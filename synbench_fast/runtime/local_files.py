@@ -13,7 +13,7 @@ import os
 import re
 import sys
 import sysconfig
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from functools import lru_cache
 from importlib.machinery import ModuleSpec, PathFinder, all_suffixes
@@ -105,60 +105,65 @@ def onnx_inner(file: Path) -> list[str]:
     Tensors of graphs inside a node (the branches of an `If`) are left out: nothing outside can read them.
     """
     names: list[str] = []
-    with (
-        suppress(OSError, ValueError, IndexError),
-        file.open("rb") as stream,
-        mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data,
-    ):
-        for graph, first, last in _fields(data, 0, len(data)):
-            for node, start, end in _fields(data, first, last) if graph == 7 else ():
-                for output, at, stop in _fields(data, start, end) if node == 1 else ():
-                    if output == 2 and stop > at:
-                        names.append(data[at:stop].decode())
+
+    def node(data: mmap.mmap, number: int, start: int, end: int) -> None:
+        for output, at, stop in _fields(data, start, end) if number == _NODE else ():
+            if output == 2 and stop > at:
+                names.append(data[at:stop].decode())
+
+    _visit_graph(file, node)
     return names
 
 
+_NODE, _INITIALISER = 1, 5  # fields of a graph (GraphProto)
 # Floating types of a tensor (TensorProto.DataType): float, float16, double, bfloat16.
 _FLOATING = {1, 10, 11, 16}
 _POOLING = {"GlobalAveragePool", "GlobalMaxPool", "GlobalLpPool", "ReduceMean", "ReduceMax", "Flatten"}
 
 
 def onnx_parameters(file: Path) -> int | None:
-    """Numbers in the floating initialisers of an ONNX graph; None if it is no graph, or has none.
+    """Numbers in the floating initialisers of an ONNX graph; None if it is no whole graph, or has none.
 
     Statistics of batch normalisation are among them, as are constants that an exporter made initialisers.
     """
     sizes: list[int] = []
-    with (
-        suppress(OSError, ValueError, IndexError),
-        file.open("rb") as stream,
-        mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data,
-    ):
-        for graph, first, last in _fields(data, 0, len(data)):
-            for tensor, start, end in _fields(data, first, last) if graph == 7 else ():
-                dims, kind = _tensor(data, start, end) if tensor == 5 else ([], 0)
-                if kind in _FLOATING:
-                    sizes.append(math.prod(dims))
-    return sum(sizes) if sizes else None
+
+    def tensor(data: mmap.mmap, number: int, start: int, end: int) -> None:
+        dims, kind = _tensor(data, start, end) if number == _INITIALISER else ([], 0)
+        if kind in _FLOATING:
+            sizes.append(math.prod(dims))
+
+    return sum(sizes) if _visit_graph(file, tensor) and sizes else None
 
 
 def onnx_pooled(file: Path) -> list[str]:
     """Tensors that pooling or flattening nodes of an ONNX graph make, the last one first: those are often its features."""
     names: list[str] = []
+
+    def node(data: mmap.mmap, number: int, start: int, end: int) -> None:
+        texts: dict[int, list[str]] = {2: [], 4: []}  # outputs and type
+        for field, at, stop in _fields(data, start, end) if number == _NODE else ():
+            if field in texts:
+                texts[field].append(data[at:stop].decode())
+        if not _POOLING.isdisjoint(texts[4]):
+            names.extend(one for one in texts[2] if one)
+
+    _visit_graph(file, node)
+    return names[::-1]
+
+
+def _visit_graph(file: Path, visit: Callable[[mmap.mmap, int, int, int], None]) -> bool:
+    """Call `visit` with the bytes, number, start and end of each field of an ONNX graph; False where it is not whole."""
     with (
         suppress(OSError, ValueError, IndexError),
         file.open("rb") as stream,
         mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data,
     ):
         for graph, first, last in _fields(data, 0, len(data)):
-            for node, start, end in _fields(data, first, last) if graph == 7 else ():
-                texts: dict[int, list[str]] = {2: [], 4: []}  # outputs and type
-                for number, at, stop in _fields(data, start, end) if node == 1 else ():
-                    if number in texts:
-                        texts[number].append(data[at:stop].decode())
-                if not _POOLING.isdisjoint(texts[4]):
-                    names += [one for one in texts[2] if one]
-    return names[::-1]
+            for number, start, end in _fields(data, first, last) if graph == 7 else ():
+                visit(data, number, start, end)
+        return True
+    return False
 
 
 def _tensor(data: mmap.mmap, at: int, end: int) -> tuple[list[int], int]:

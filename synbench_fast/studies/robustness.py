@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from synbench_fast.config import described
 from synbench_fast.encoders import Encoder
@@ -24,6 +24,7 @@ from synbench_fast.engine.score import encoder_record
 from synbench_fast.errors import SynbenchError
 from synbench_fast.results.codec import inf_field
 from synbench_fast.results.records import EncoderRecord
+from synbench_fast.stats.discriminant import RIDGE
 from synbench_fast.studies.base import (
     EncoderLike,
     Report,
@@ -54,7 +55,6 @@ __all__ = [
 ROBUSTNESS_SCHEMA = "synbench-fast/robustness"
 ROBUSTNESS_SCHEMA_VERSION = 1
 
-RIDGE = 0.3  # of the discriminant, in mean variances of the features, as in the structure score
 FITTED, ATTACKED = 20, 3  # images of each class in a block
 STEPS, HALVINGS = 8, 6
 SIDE = 64  # a radius is meant for images of 64 x 64 pixels
@@ -278,8 +278,9 @@ def measure_robustness(
     Source: docs/validity.md.
     """
     study = Robustness.of(config, arguments)
-    one = isinstance(encoders, str | nn.Module) or callable(encoders)
-    named = named_encoders([encoders] if one else list(encoders))  # type: ignore[arg-type]
+    if isinstance(encoders, str) or not isinstance(encoders, Sequence):
+        encoders = [encoders]
+    named = named_encoders(encoders)
     study.check_checkpoint(named)
     found = []
     for encoder in named.values():

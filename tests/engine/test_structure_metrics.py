@@ -125,7 +125,8 @@ def test_documents_keep_them(folder: Path) -> None:
     assert one.structure is not None and [metric.name for metric in one.structure.metrics] == list(LABEL_FREE)
     assert Result.from_json(one.to_json()).structure == one.structure
     assert "--label-free" in one.command
-    assert known["builtin:linear?dim=8"].structure.metrics == []  # type: ignore[union-attr]
+    without = known["builtin:linear?dim=8"].structure
+    assert without is not None and without.metrics == []
 
 
 def test_leaderboard_frame_and_page_show_them(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
