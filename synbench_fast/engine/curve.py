@@ -23,6 +23,7 @@ from synbench_fast.results.records import (
     ScaleFit,
     ScalePoint,
     Score,
+    with_error,
 )
 from synbench_fast.scales import spread_scales
 from synbench_fast.stats.averages import Area, Averages, over_scales
@@ -116,9 +117,10 @@ class Scoring:
         """Scores, curve and robust area from the points of all scales, in their order."""
         found = self.averages(points)
         unit = self._raw_area("exact")
+        scores = self._scores(found, unit)
         covariance = found.covariance / np.outer(unit.reshape(-1), unit.reshape(-1))
         return Curve(
-            scores=self._scores(found, unit),
+            scores=scores,
             curve=self._curve(points),
             score_covariance=None
             if any(one.independent for one in points) or not np.isfinite(covariance).all()
@@ -133,6 +135,7 @@ class Scoring:
                 *self._of_points(points),
                 *self._of_fits(found),
                 *self._of_width(found, unit),
+                *self._above_one(found, scores),
             ],
         )
 
@@ -335,6 +338,31 @@ class Scoring:
             f"scores move with the number of samples: above {self.thresholds[a]:g} at eps {self.eps[e]:g} by {drift:+.3f} "
             f"+- {error:.3f} from half of them to all; the intervals are widened by as much, more samples narrow them"
         ]
+
+    def _above_one(self, found: Averages, scores: list[Score]) -> list[str]:
+        """A warning for each reason why whole intervals lie above 1, with the number of the score farthest above."""
+        raw_bound = self._raw_bound[:, : len(self.eps)]
+        area = self._area_of(self.integral)(torch.from_numpy(found.accuracy), raw_bound)
+        same_bound = (np.asarray(area) / self._raw_area(self.integral)).reshape(-1)
+        above = [(one, float(same)) for one, same in zip(scores, same_bound, strict=True) if one.ci95_low > 1]
+        by_bound = [(one, same) for one, same in above if same - 1 <= (one.score - 1) / 2]
+        by_accuracy = [pair for pair in above if pair not in by_bound]
+        said = []
+        for some, reason in (
+            (by_bound, "because the bound, not the accuracy, exceeds that of the raw data"),
+            (
+                by_accuracy,
+                "because estimated accuracies exceed the raw data's optimum, which true ones cannot",
+            ),
+        ):
+            if some:
+                one, same = max(some, key=lambda pair: pair[0].score)
+                places = ", ".join(f"{each.threshold:g} at eps {each.eps:g}" for each, _ in some)
+                said.append(
+                    f"score above 1 for threshold {places}, {reason}: {with_error(one.score, one.stderr)} would be "
+                    f"{same:.4f} with the raw data's bound"
+                )
+        return said
 
     def _of_fits(self, found: Averages) -> list[str]:
         named = zip(self._fits(found) or [], self.eps, strict=False)

@@ -45,8 +45,8 @@ class Averages:
     area: [E, A]; variance: [S, E, A], what each sampled scale adds to that of the area, with `area` as the integral; what
     belongs to no scale is shared out in proportion. covariance: [E A, E A], eps-major; drift, drift_stderr: [E, A], area
     from all samples minus that from their halves, and its error, NaN where that is not known; slopes: [S, 2, E, A],
-    derivatives of the area in the accuracy and in the reach of each sampled scale; robust_area and its error; fits: of
-    accuracy and reach, per budget, where there are any.
+    derivatives of the area in the accuracy and in the reach of each sampled scale; accuracy: [J, E] at the scales of the
+    mean; robust_area and its error; fits: of accuracy and reach, per budget, where there are any.
     withheld: (e, a) of the areas whose error is too small by an unknown amount, and why; robust_withheld: why that of the
     robust area is, empty if it is not.
     """
@@ -57,6 +57,7 @@ class Averages:
     drift: Array
     drift_stderr: Array
     slopes: Array
+    accuracy: Array
     robust_area: float
     robust_area_stderr: float
     fits: list[tuple[Fit, Fit]] | None = None
@@ -169,6 +170,7 @@ def over_scales(
         drift=drift,
         drift_stderr=drift_stderr,
         slopes=slopes,
+        accuracy=accuracy.numpy(),
         robust_area=robust_area,
         robust_area_stderr=math.sqrt(max(0.0, robust_variance)),
         fits=curves.fits,

@@ -221,7 +221,8 @@ def test_accuracies_above_the_optimum_are_flagged() -> None:
             p = point(one, s, error=0.004, count=count)
             accuracy = p.accuracy + above * ((s == scale) & (np.array(one.budgets) == 0.3))
             points.append(replace(p, accuracy=accuracy))
-        return one.curve(points).warnings
+        found = one.curve(points).warnings
+        return [text for text in found if not text.startswith("score above 1")]
 
     assert warnings(0.0) == []
     assert warnings(0.02) == []  # 20 of 1000 are less than four errors of the optimum's own rate
@@ -239,6 +240,36 @@ def test_accuracies_above_the_optimum_are_flagged() -> None:
     ]
     assert any(
         text.startswith("accuracy above the raw data's optimum") for text in one.curve(certain).warnings
+    )
+
+
+def test_scores_above_one_say_what_exceeds_the_raw_data() -> None:
+    one = scoring()
+
+    def warnings(accuracy: float = 0.0, bound: float = 1.0, error: float = 1e-3) -> list[str]:
+        points = [point(one, s, error=error) for s in SCALES]
+        return one.curve(
+            [replace(p, accuracy=p.accuracy + accuracy, bound=p.bound * bound) for p in points]
+        ).warnings
+
+    assert warnings() == []
+    assert warnings(bound=0.9) == []
+    assert warnings(bound=1.02, error=0.05) == []  # 1 is within the interval
+    (text,) = warnings(bound=1.1)
+    assert text.startswith(
+        "score above 1 for threshold 0.6 at eps 0, 0.8 at eps 0, 0.6 at eps 0.3, 0.8 at eps 0.3, because the bound, not "
+        "the accuracy, exceeds that of the raw data: 1.1000 ± "
+    )
+    assert text.endswith(" would be 1.0000 with the raw data's bound")
+    (text,) = warnings(accuracy=0.003)
+    assert "because estimated accuracies exceed the raw data's optimum, which true ones cannot: 1.0" in text
+    score, same = (float(part.split()[0]) for part in text.partition(": ")[2].split(" would be "))
+    assert score == same > 1
+    # The bound's part of 0.02 is the larger one above 0.6, that of the accuracies above 0.8.
+    by_bound, by_accuracy = warnings(accuracy=0.003, bound=1.02)
+    assert by_bound.startswith("score above 1 for threshold 0.6 at eps 0, 0.6 at eps 0.3, because the bound")
+    assert by_accuracy.startswith(
+        "score above 1 for threshold 0.8 at eps 0, 0.8 at eps 0.3, because estimated"
     )
 
 

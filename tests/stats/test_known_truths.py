@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from checks import Array
+from scipy.stats import norm
 from torch import Tensor
 
 import synbench_fast as sb
@@ -132,6 +133,28 @@ def test_useless_features_have_a_robust_area_of_one_half() -> None:
     values = np.array([one.value for one in areas])
     assert abs(values.mean() - 0.5) < 2 * values.std(ddof=1) / 4 + 0.002
     assert np.mean([abs(one.value - 0.5) < 1.96 * one.stderr for one in areas]) >= 0.8
+
+
+def test_a_score_above_one_that_is_true() -> None:
+    """tanh of the optimum's margin has its accuracy at every scale, and a larger bound; by integration over the margin."""
+    y = np.linspace(-14, 14, 28_001)
+    scales = np.round(4.9 * np.arange(1, 50) / 49, 4)
+    density = norm.pdf(y - scales[:, None]) * (y[1] - y[0])  # class 1; class 0 is its mirror image
+    accuracy = norm.cdf(scales)
+    bound = density @ np.tanh(y).clip(0) / (density @ np.tanh(y)) / accuracy
+    raw_bound = 1 + norm.pdf(scales) / (scales * accuracy)
+    above = np.maximum(0, accuracy - 0.6)
+    right = float((bound * above).sum() / (raw_bound * above).sum())
+    assert right == pytest.approx(1.00878, abs=1e-5)
+    found = sb.score(
+        lambda x: torch.tanh((x - 0.5).sum(1, keepdim=True) / 2), input_shape=(4,), scales=12, samples=16_384,
+        eps=0.0, thresholds=0.6, seed=0,
+    )  # fmt: skip
+    (score,) = found.scores
+    assert score.stderr < 0.0025
+    assert score.ci95_low <= right <= score.ci95_high
+    assert score.ci95_low > 1
+    assert any("because the bound, not the accuracy" in text for text in found.warnings)
 
 
 def levels(x: Tensor, at: tuple[float, ...]) -> Tensor:
