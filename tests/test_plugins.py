@@ -329,6 +329,14 @@ def test_in_workers_of_a_fleet(installed: Path, tmp_path: Path) -> None:
     assert '"tiny-plugin": "1.2"' in text  # what a new version of it computes is not taken from this one
 
 
+def test_a_worker_names_the_plugin_that_is_not_its_first_encoder(installed: Path, tmp_path: Path) -> None:
+    config = ScoreConfig(input_shape=(1, 4, 4), scales=2, samples=64, threads=torch.get_num_threads())
+    jobs = run_fleet(["builtin:identity", "tiny:small"], tmp_path, config=config, executor=InProcess())
+    first, second = (sb.Result.load(tmp_path / "results" / str(one.result)) for one in jobs)
+    assert "tiny-plugin" not in first.environment.versions
+    assert second.environment.versions["tiny-plugin"] == "1.2"
+
+
 def test_command_line(installed: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert cli.main(["info", "--format", "json"]) == 0
     found = {(one["group"], one["name"]): one for one in json.loads(capsys.readouterr().out)["plugins"]}

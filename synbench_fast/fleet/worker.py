@@ -9,7 +9,6 @@ from __future__ import annotations
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
-from functools import cache
 from importlib import metadata
 from typing import Any, NoReturn
 
@@ -143,7 +142,7 @@ class EncoderWorker:
             "families": families,
             "structure_of": _structure_of(config),
             "warnings": warnings,
-            "environment": _environment(),
+            "environment": encode(environment.describe()),
             "backends": environment.chosen_backends(self.device.type, config.backend),
             "seconds": seconds,
             "device": str(self.device),
@@ -293,11 +292,6 @@ class EncoderWorker:
 def device_kind(device: torch.device) -> str:
     """Devices whose numbers belong together: the CPUs, or GPUs of one name."""
     return f"cuda {torch.cuda.get_device_name(device)}" if device.type == "cuda" else device.type
-
-
-@cache
-def _environment() -> dict[str, Any]:
-    return encode(environment.describe())
 
 
 def _config(request: dict[str, Any], device: str) -> ScoreConfig:
