@@ -6,6 +6,7 @@ A leak in a forward pass comes after the features are computed, so that every on
 
 from __future__ import annotations
 
+import io
 import os
 import random
 import signal
@@ -82,6 +83,10 @@ def generators() -> None:
     random.seed(5)
 
 
+def streams() -> None:
+    sys.stdout = sys.stderr = io.StringIO()
+
+
 def hook() -> None:
     """On the layers of others: an encoder may look at its own that way."""
     register_module_forward_hook(
@@ -118,15 +123,18 @@ LEAKS: dict[str, Callable[[], object]] = {
     "directory": lambda: os.chdir("/"),
     "environment": environment,
     "generators": generators,
+    "streams": streams,
+    "recursion": lambda: sys.setrecursionlimit(200),
     "import_path": lambda: sys.path.insert(0, "/nowhere"),
     "signals": lambda: [signal.signal(one, signal.SIG_IGN) for one in (signal.SIGINT, signal.SIGTERM)],
     "hook": hook,
+    "umask": lambda: os.umask(0o777),
     "function_mode": lambda: enter(Halves()),
     "dispatch_mode": lambda: enter(Drops()),
     "fork": os.fork,
 }
 FORWARD = [
-    name for name in LEAKS if name not in ("import_path", "signals", "hook")
+    name for name in LEAKS if name not in ("import_path", "signals", "hook", "umask")
 ]  # what a whole run may keep
 
 

@@ -220,6 +220,10 @@ def _write_gpu(value: Any) -> None:
         torch.cuda.set_device(value)
 
 
+def _write_streams(value: Any) -> None:
+    sys.stdout, sys.stderr = value
+
+
 def _write_filters(value: Any) -> None:
     warnings.resetwarnings()
     warnings.filters.extend(value)  # type: ignore[attr-defined]
@@ -286,6 +290,8 @@ _SETTINGS = [
     _Setting(lambda: list(warnings.filters), _write_filters),
     _Setting(lambda: dict(os.environ._data), _write_environment),  # type: ignore[attr-defined]
     _Setting(_read_directory, _write_directory),
+    _Setting(lambda: (sys.stdout, sys.stderr), _write_streams),
+    _Setting(sys.getrecursionlimit, sys.setrecursionlimit),
 ]
 
 
@@ -388,8 +394,9 @@ def seeded(seed: int) -> Iterator[None]:
 def own_registrations() -> Iterator[None]:
     """What the code inside registers with Python and torch goes with it: an encoder's from loading to its result.
 
-    These are paths of imports, hooks on all modules of torch, and what Ctrl-C and SIGTERM do; and modules that were
-    imported from paths of the encoder's own, which would be taken for another encoder's modules of the same names.
+    These are paths of imports, hooks on all modules of torch, what Ctrl-C and SIGTERM do, and the mask of permissions of
+    new files; and modules that were imported from paths of the encoder's own, which would be taken for another
+    encoder's modules of the same names.
     """
     paths, modules = list(sys.path), set(sys.modules)
     hooks = {
@@ -398,9 +405,11 @@ def own_registrations() -> Iterator[None]:
         if name.startswith("_global_") and isinstance(value, dict)
     }
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    os.umask(mask := os.umask(0o077))  # there is no other way to read it
     try:
         yield
     finally:
+        os.umask(mask)
         for number, handler in handlers.items():
             if signal.getsignal(number) != handler:
                 with suppress(

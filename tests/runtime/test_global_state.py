@@ -54,7 +54,9 @@ def state() -> dict[str, Any]:
     except RuntimeError:  # the newer ones are such as they cannot express
         older = None
     found: dict[str, Any] = {f"setting {n}": one.read() for n, one in enumerate(global_state._SETTINGS)}
+    os.umask(mask := os.umask(0o077))
     return found | {
+        "umask": mask,
         "inference": torch.is_inference_mode_enabled(),
         "older switches": older,
         "torch": torch.get_rng_state().tolist(),
@@ -154,6 +156,19 @@ def test_a_fleet_and_a_plain_run_agree_in_both_orders(tmp_path: Path, expected: 
         for job in jobs:
             found = values(Result.load(folder / "results" / str(job.result)))
             assert np.array_equal(found, alone if job.spec == "builtin:conv" else expected), job.spec
+
+
+def test_a_run_goes_on_with_its_streams_and_writes_files_that_can_be_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from synbench_fast.cli.main import main
+
+    names = ["forward_streams", "factory_umask", "factory_none", "clean"]  # of the third there is no factory
+    words = ["run", *map(spec, names), "--input-shape", "3,8,8", "--scales", "1", "--samples", "64"]
+    assert main([*words, "--out", str(tmp_path), "--device", "cpu", "--no-structure"]) == 1
+    assert any("error" in line and "factory_none" in line for line in capsys.readouterr().err.splitlines())
+    files = list(tmp_path.glob("*"))
+    assert len(files) == 6 and all(file.stat().st_mode & 0o400 for file in files)
 
 
 def test_modules_of_one_name_are_each_encoders_own(tmp_path: Path) -> None:
