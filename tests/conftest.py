@@ -12,7 +12,7 @@ import torch
 from hypothesis import settings
 
 # Fixtures of several files, each in a module beside what it is about.
-pytest_plugins = ["cli_fixtures", "emulation", "pipeline_fixtures"]
+pytest_plugins = ["browser_fixtures", "cli_fixtures", "emulation", "pipeline_fixtures"]
 
 # What a run of CI tries is the same every time; elsewhere every run tries something else.
 settings.register_profile("ci", derandomize=True, deadline=None, database=None)

@@ -6,6 +6,7 @@ validity    that, then scores of every encoder, and whether they go with the acc
             of stored rows and measures nothing; with --cache it keeps the rows of the file but for what was measured
 robustness  how small a change of an image turns the answers of a probe, on labelled images and on drawn classes; --radii
             FILE has one row per network, as --rows has for validity, whose rows the tables need too
+leaderboard every encoder of stored --rows, as the HTML file --page; measures nothing
 unprobed    scores of encoders that no linear probe is compared with, audio ones among them; --rows as above
 """
 
@@ -17,7 +18,7 @@ from typing import Any
 
 import torch
 
-from zoo import SIZE, data, encoders, robustness, scores, unprobed_encoders, validity
+from zoo import SIZE, data, encoders, leaderboard, robustness, scores, unprobed_encoders, validity
 from zoo.factories import cache_folder, spec
 from zoo.figure import draw
 from zoo.measure import measure, rows, table
@@ -30,7 +31,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "what",
         nargs="?",
-        choices=("specs", "accuracies", "validity", "robustness", "unprobed"),
+        choices=("specs", "accuracies", "validity", "robustness", "leaderboard", "unprobed"),
         default="accuracies",
     )
     parser.add_argument("--cache", type=Path, help="folder for files, features and what was measured")
@@ -44,9 +45,12 @@ def _parser() -> argparse.ArgumentParser:
         help="validity: what to measure; choice is what the structure score was chosen from",
     )
     parser.add_argument(
-        "--rows", type=Path, help="validity, unprobed: one row per encoder; updated with --cache"
+        "--rows",
+        type=Path,
+        help="validity, leaderboard, unprobed: one row per encoder; updated with --cache",
     )
     parser.add_argument("--radii", type=Path, help="robustness: one row per network; updated with --cache")
+    parser.add_argument("--page", type=Path, help="leaderboard: the HTML file to write")
     parser.add_argument(
         "--details", action="store_true", help="validity: also print every cell, the choice and every encoder"
     )
@@ -78,6 +82,11 @@ def main() -> None:
     if given.what == "specs":
         wanted = [one.name for one in encoders(cache_folder()) if not given.only or one.name in given.only]
         print("\n".join(map(spec, wanted)))
+        return
+    if given.what == "leaderboard":
+        if given.rows is None or given.page is None:
+            parser.error("leaderboard: --rows and --page are required")
+        given.page.write_text(leaderboard.page(validity.load(given.rows)), encoding="utf-8")
         return
     stored = (
         given.rows

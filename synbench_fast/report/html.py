@@ -29,7 +29,7 @@ from synbench_fast.results.files import write_atomically
 from synbench_fast.results.records import Result
 from synbench_fast.results.structure import LABEL_FREE, metric_cells
 
-__all__ = ["content_digest", "page", "write_html"]
+__all__ = ["assembled", "content_digest", "page", "page_file", "write_html"]
 
 # What the page shows of scores, of a suite's mean and worst, and of curves: the names of the fields of the records.
 _SCORE = ("score", "stderr", "ci95_low", "ci95_high")
@@ -37,7 +37,7 @@ _SUITE_SCORE = tuple(
     f"{kind}{what}" for kind in ("mean", "worst") for what in ("", "_stderr", "_ci95_low", "_ci95_high")
 )
 _CURVE = ("accuracy", "robust_accuracy", "bound", "raw_accuracy", "raw_bound")
-_SCRIPTS = ("data.js", "table.js", "charts.js", "main.js")
+_SCRIPTS = ("elements.js", "data.js", "columns.js", "table.js", "charts.js", "detail.js", "main.js")
 _CURVES = 1000  # members of a board whose curves are in the page: those with the best scores
 _RANK_EVERY_POINT = 200  # members; larger boards have ranks where the leaderboard shows them
 
@@ -51,14 +51,6 @@ def page(board: Leaderboard) -> str:
     """The text of the page."""
     import synbench_fast
 
-    files = resources.files("synbench_fast.report") / "page"
-    text = {name: (files / name).read_text(encoding="utf-8") for name in ("page.html", "page.css", *_SCRIPTS)}
-    script = '"use strict";\n' + "\n".join(text[name] for name in _SCRIPTS)
-    style = text["page.css"]
-    policy = (
-        f"default-src 'none'; script-src 'sha256-{content_digest(script)}'; style-src 'sha256-{content_digest(style)}'; "
-        "img-src data:; base-uri 'none'; form-action 'none'"
-    )
     problems = [*board.collection.problems]
     data = {
         "version": synbench_fast.__version__,
@@ -66,8 +58,23 @@ def page(board: Leaderboard) -> str:
         "failures": [[one.encoder, one.reason] for one in board.collection.failures],
         "problems": problems,
     }
+    return assembled(page_file("page.html"), [page_file(name) for name in _SCRIPTS], data)
+
+
+def page_file(name: str) -> str:
+    """The text of a file that pages are made of."""
+    return (resources.files("synbench_fast.report") / "page" / name).read_text(encoding="utf-8")
+
+
+def assembled(template: str, scripts: Sequence[str], data: Any) -> str:
+    """A page of a template, whose places are @@POLICY@@, @@STYLE@@, @@SCRIPT@@ and @@DATA@@, with the style of the report."""
+    script, style = '"use strict";\n' + "\n".join(scripts), page_file("page.css")
+    policy = (
+        f"default-src 'none'; script-src 'sha256-{content_digest(script)}'; style-src 'sha256-{content_digest(style)}'; "
+        "img-src data:; base-uri 'none'; form-action 'none'"
+    )
     parts = {"POLICY": policy, "STYLE": style, "SCRIPT": script, "DATA": embedded(data)}
-    pieces = text["page.html"].split("@@")  # @@NAME@@; what is put in is never searched for names
+    pieces = template.split("@@")  # @@NAME@@; what is put in is never searched for names
     return "".join(piece if i % 2 == 0 else parts[piece] for i, piece in enumerate(pieces))
 
 

@@ -29,7 +29,7 @@ from synbench_fast.report.collection import Board
 from synbench_fast.results.records import NON_GAUSSIAN, Influence, Result
 from synbench_fast.stats.compare import RESOLUTION, free_groups, unit_rows
 
-__all__ = ["Ranking", "rank"]
+__all__ = ["Ranking", "rank", "separate_ranks"]
 
 PAIRS_LIMIT = 32
 BOUND_LIMIT = 2000
@@ -87,7 +87,7 @@ def rank(
         keep = usable & np.isfinite(score) & np.isfinite(stderr)
         ranks, method, places = np.zeros((size, 2), dtype=int), "none", np.flatnonzero(keep).tolist()
         if len(places) > 1 and separate:
-            ranks, method = _separate(score, stderr, keep), "separate"
+            ranks, method = separate_ranks(score, stderr, keep), "separate"
         elif len(places) > 1 and pairs:
             ranks[places], method = _pairs([board.members[i].first for i in places], eps, threshold), "pairs"
         elif len(places) > 1:
@@ -153,7 +153,7 @@ def _scores(board: Board, eps: float, threshold: float) -> tuple[Array, Array]:
     return values[:, 0], values[:, 1]
 
 
-def _separate(score: Array, stderr: Array, keep: NDArray[np.bool_]) -> NDArray[np.int_]:
+def separate_ranks(score: Array, stderr: Array, keep: NDArray[np.bool_]) -> NDArray[np.int_]:
     """Ranks from intervals that do not overlap: counts in sorted ends, no pairs."""
     ranks = np.zeros((len(score), 2), dtype=int)
     s, error = score[keep], stderr[keep]

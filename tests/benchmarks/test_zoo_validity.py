@@ -276,6 +276,7 @@ def test_the_page_has_the_tables_of_the_stored_rows(tmp_path, monkeypatch, capsy
     assert f"In `texture` a speech embedding has {own} and its twin {twin}." in PAGE
     lines = re.findall(r"^python -m zoo (.*)$", PAGE, re.M)
     assert [command._parser().parse_args(one.split()).what for one in lines] == [
+        "leaderboard",
         *["validity"] * 3,
         "robustness",
         "unprobed",

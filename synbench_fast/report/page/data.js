@@ -63,24 +63,9 @@ function ranking(b) {
   return b.ranks.find((one) => one.eps === b.eps[state.e] && one.threshold === b.thresholds[state.a]) || null;
 }
 
-function fixed(value, digits) {
-  return Number.isFinite(value) ? value.toFixed(digits) : "–";
-}
-
-function grouped(value) {
-  return value === null || !Number.isFinite(value) ? "–" : Math.round(value).toLocaleString("en").replace(/,/g, "\u202f");
-}
-
 function widthOf(b, i) { // F, and how many directions of the features vary
   const { feature_dim: features, dropped } = b.members;
   return grouped(features[i]) + (dropped[i] ? ` (${grouped(features[i] - dropped[i])} vary)` : "");
-}
-
-function short(value, unit = "") {
-  if (value === null || !Number.isFinite(value)) return "–";
-  for (const [size, name] of [[1e9, "G"], [1e6, "M"], [1e3, "k"]])
-    if (Math.abs(value) >= size) return `${Number((value / size).toPrecision(3))}\u202f${name}${unit}`;
-  return `${Number(value.toPrecision(3))}${unit ? "\u202f" + unit : ""}`;
 }
 
 function memory(bytes) {
@@ -94,21 +79,3 @@ const COSTS = {
   feature_dim: "Feature dimension F",
   peak_memory_bytes: "Peak memory, bytes",
 };
-
-// Elements from text and nothing else: no string of a result is ever read as markup.
-function el(tag, attributes = {}, ...children) {
-  const node = document.createElement(tag);
-  for (const [name, value] of Object.entries(attributes)) {
-    if (name.startsWith("on")) node.addEventListener(name.slice(2), value);
-    else if (value !== null && value !== false) node.setAttribute(name, value === true ? "" : value);
-  }
-  node.append(...children.filter((one) => one !== null && one !== ""));
-  return node;
-}
-
-function svg(tag, attributes = {}, ...children) {
-  const node = document.createElementNS("http://www.w3.org/2000/svg", tag);
-  for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
-  node.append(...children);
-  return node;
-}

@@ -1,15 +1,7 @@
 // Controls, the dialog about one encoder, and the start.
 
-const control = (id) => document.getElementById(id);
-
-function options(select, entries, value) {
-  select.replaceChildren(...entries.map(([key, text]) => el("option", { value: String(key) }, text)));
-  select.value = String(value);
-}
-
 function showDetail(i) {
   const b = board(), m = b.members, setup = b.setups[m.setup[i]];
-  const facts = (pairs) => el("dl", {}, ...pairs.flatMap(([name, value]) => value === null || value === "" || value === undefined ? [] : [el("dt", {}, name), el("dd", {}, String(value))]));
   const [value, stderr, low, high] = scoreOf(b, i);
   const parts = [facts([
     ["Score", `${fixed(value, 4)} ± ${fixed(stderr, 4)} (one standard error), 95 % interval ${fixed(low, 4)} to ${fixed(high, 4)}, at eps ${b.eps[state.e]}, above accuracy ${b.thresholds[state.a]}`],
@@ -20,11 +12,8 @@ function showDetail(i) {
   ])];
   if (m.warnings[i].length) parts.push(el("h3", {}, "Warnings"), el("ul", { class: "warnings" }, ...m.warnings[i].map((one) => el("li", {}, one))));
   parts.push(el("h3", {}, "Run it again"));
-  if (m.command[i]) {
-    const text = el("pre", {}, m.command[i]);
-    const button = el("button", { type: "button", id: "copy", onclick: () => copy(m.command[i], text, button) }, "Copy");
-    parts.push(el("div", { class: "command" }, text, button));
-  } else parts.push(el("p", { class: "small" }, "No shell line does: the encoder was passed as a Python object."));
+  if (m.command[i]) parts.push(commandBox(m.command[i]));
+  else parts.push(el("p", { class: "small" }, "No shell line does: the encoder was passed as a Python object."));
   const phases = Object.entries(m.phases[i]).map(([name, seconds]) => `${name} ${short(seconds)} s`).join(", ");
   parts.push(el("h3", {}, "Encoder and run"), facts([
     ["Weights, sha256", m.sha[i] || "unknown: the encoder is a callable"], ["Revision", m.revision[i]], ["Checkpoint", m.checkpoint[i]],
@@ -33,25 +22,7 @@ function showDetail(i) {
     ["Time", `${short(nan(m.seconds[i]))} s in all${phases ? `; ${phases}` : ""}`], ["Peak memory", memory(m.peak_memory_bytes[i])],
     ...Object.entries(setup), ["File", m.file[i]],
   ]));
-  control("detail-heading").textContent = m.spec[i];
-  control("detail-body").replaceChildren(...parts);
-  control("detail").showModal();
-}
-
-async function copy(text, node, button) {
-  let done = false;
-  try {
-    await navigator.clipboard.writeText(text);
-    done = true;
-  } catch { // not allowed here: select it, so that the usual key copies it
-    const range = document.createRange();
-    range.selectNodeContents(node);
-    getSelection().removeAllRanges();
-    getSelection().addRange(range);
-    done = document.execCommand("copy");
-  }
-  button.textContent = done ? "Copied" : "Selected";
-  setTimeout(() => { button.textContent = "Copy"; }, 1500);
+  openDetail(m.spec[i], parts);
 }
 
 function setBoard(index) {
@@ -98,7 +69,6 @@ control("filter").addEventListener("input", (event) => {
   drawScatter();
 });
 control("controls").addEventListener("submit", (event) => event.preventDefault());
-control("close").addEventListener("click", () => control("detail").close());
 addEventListener("resize", () => { clearTimeout(waiting); waiting = setTimeout(() => { drawRows(); drawScatter(); drawCurves(); }, 120); });
 
 control("version").textContent = DATA.version;
