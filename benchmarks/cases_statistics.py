@@ -18,10 +18,10 @@ from synbench_fast.engine.score import score
 from synbench_fast.engine.structure import structure_score
 from synbench_fast.engine.suite import score_suite
 from synbench_fast.ops import robust_solve_solution
+from synbench_fast.report.comparison import Comparison, compare
 from synbench_fast.results.records import Result
 from synbench_fast.results.structure import FamilyResult, StructureScore
 from synbench_fast.stats import estimators
-from synbench_fast.stats.compare import Comparison, compare
 from synbench_fast.stats.discriminant import class_accuracy
 from synbench_fast.tasks.families import FAMILIES, Family
 from synbench_fast.tasks.structure import STRUCTURE, FamilyDefinition

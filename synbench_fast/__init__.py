@@ -24,10 +24,10 @@ if TYPE_CHECKING:
     from synbench_fast.engine.structure import structure_score
     from synbench_fast.engine.suite import score_suite
     from synbench_fast.errors import SynbenchError
+    from synbench_fast.report.comparison import Comparison, compare
     from synbench_fast.results.multiclass import MulticlassResult
     from synbench_fast.results.records import Result
     from synbench_fast.results.suite import SuiteResult
-    from synbench_fast.stats.compare import Comparison, compare
     from synbench_fast.stats.point import CurvePoint
     from synbench_fast.tasks.structure import FamilyDefinition
     from synbench_fast.tasks.suites import Suite, TaskDefinition, load_suite
@@ -64,7 +64,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Comparison": "stats.compare",
+    "Comparison": "report.comparison",
     "CurvePoint": "stats.point",
     "FamilyDefinition": "tasks.structure",
     "GaussianTask": "tasks.task",
@@ -77,7 +77,7 @@ _HOMES = {
     "SynbenchError": "errors",
     "TaskDefinition": "tasks.suites",
     "auc_ratio": "engine.features",
-    "compare": "stats.compare",
+    "compare": "report.comparison",
     "evaluate_features": "engine.features",
     "list_encoders": "encoders",
     "load_encoder": "encoders",

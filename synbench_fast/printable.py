@@ -5,10 +5,20 @@ from __future__ import annotations
 import io
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TextIO
 
-__all__ = ["PrintableStream", "cell", "cells", "named_cells", "print_json", "print_table", "printable"]
+__all__ = [
+    "PrintableStream",
+    "cell",
+    "cells",
+    "distinct",
+    "named_cells",
+    "print_json",
+    "print_table",
+    "printable",
+]
 
 
 def printable(text: str) -> str:
@@ -27,6 +37,20 @@ def printable(text: str) -> str:
         else one.encode("unicode_escape", "backslashreplace").decode("ascii")
         for one in text
     )
+
+
+def distinct(names: Sequence[str]) -> list[str]:
+    """The names, each with a number where several are alike.
+
+    >>> distinct(["a", "b", "a"])
+    ['a (1)', 'b', 'a (2)']
+    """
+    alike, seen = Counter(names), Counter[str]()
+    found = []
+    for name in names:
+        seen[name] += 1
+        found.append(f"{name} ({seen[name]})" if alike[name] > 1 else name)
+    return found
 
 
 class PrintableStream(io.TextIOWrapper):

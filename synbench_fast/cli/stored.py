@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -75,11 +76,11 @@ def compare(*, places: Sequence[str], output: Output, **wanted: Any) -> None:
 
     Suites are compared task by task."""
     from synbench_fast.report.collection import load_documents
+    from synbench_fast.report.comparison import compare, print_comparison, print_comparisons
     from synbench_fast.report.terminal import result_stream
     from synbench_fast.report.verdict import verdict
     from synbench_fast.results.records import Result
     from synbench_fast.results.suite import SuiteResult
-    from synbench_fast.stats.compare import compare, print_comparison, print_comparisons
 
     if len(places) < 2 and not any(os.path.isdir(one) for one in places):
         raise UsageError(f"DIR|RESULT.json: expected at least two results to compare, got {len(places)}")
@@ -103,12 +104,12 @@ def compare(*, places: Sequence[str], output: Output, **wanted: Any) -> None:
             if any(one.tasks != tasks for one in suites):
                 raise UsageError("DIR|RESULT.json: expected suites of the same tasks, got others")
             by_task = {
-                task: compare(*(one.results[place] for one in suites), **wanted)
+                task: replace(compare(*(one.results[place] for one in suites), **wanted), verdict=[])
                 for place, task in enumerate(tasks)
             }
             print_comparisons(stream, by_task, output.format)
-        for line in verdict(found, **wanted) if output.format == "table" else ():
-            stream.write(f"{line}\n")
+            for line in verdict(suites, **wanted) if output.format == "table" else ():
+                stream.write(f"{line}\n")
 
 
 @command(

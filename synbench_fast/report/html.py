@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from synbench_fast.errors import SynbenchError
 from synbench_fast.report.collection import Board, samples_text
+from synbench_fast.report.links import model_page
 from synbench_fast.report.ranking import Ranking, rank
 from synbench_fast.report.tables import Leaderboard, Table, point_name
 from synbench_fast.results.files import write_atomically
@@ -102,6 +103,7 @@ def _board(table: Table, problems: list[str]) -> dict[str, Any]:
     numbers = np.stack([_scores(board, results) for results in by_task], axis=1)
     data = {
         "title": board.title,
+        "verdict": table.verdict(),
         "suite": board.suite,
         "eps": board.eps,
         "thresholds": board.thresholds,
@@ -241,6 +243,7 @@ def _members(table: Table, setups: dict[str, int]) -> dict[str, Any]:
     firsts = [one.first for one in members]
     columns |= {
         "spec": [one.encoder.spec for one in firsts],
+        "page": [model_page(one.encoder) for one in firsts],
         "structure_missing": [one.structure_missing for one in firsts],
         "structure_profile": [
             [] if one.structure is None else [[f.family, _short(f.score)] for f in one.structure.families]

@@ -181,10 +181,10 @@ def _one_thread() -> Iterator[None]:
 
 
 def _pairs(results: Sequence[Result], eps: float, threshold: float) -> NDArray[np.int_]:
-    from synbench_fast.stats.compare import compare
+    from synbench_fast.stats.compare import compare_scores
 
     with _one_thread():
-        ranking = compare(*results, eps=eps, thresholds=threshold).ranking
+        ranking = compare_scores(*results, eps=eps, thresholds=threshold).ranking
     scores = np.array([one.score(eps, threshold).score for one in results])
     ranks = np.zeros((len(results), 2), dtype=int)
     # the order of Comparison.ranking

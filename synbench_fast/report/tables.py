@@ -14,7 +14,7 @@ from typing import Any, TextIO
 from synbench_fast.errors import SynbenchError, first_line, suggest
 from synbench_fast.printable import cells, printable
 from synbench_fast.report.collection import Board, Collection, Item, boards, samples_text
-from synbench_fast.report.ranking import PAIRS_LIMIT, Ranking, rank
+from synbench_fast.report.ranking import BOUND_LIMIT, Ranking, rank
 from synbench_fast.report.verdict import verdict
 from synbench_fast.results.files import write_atomically
 from synbench_fast.results.structure import metric_cells
@@ -53,6 +53,16 @@ class Table:
         missing = dict.fromkeys(one.first.structure_missing for one in self.board.members)
         none = [f"structure -: {one}" for one in missing if one and "" in missing]  # some have one
         return "; ".join([f"{what} ± one standard error", *methods, *notes, *none])
+
+    def verdict(self) -> list[str]:
+        """The sentences of `verdict`, at the budgets and the lowest threshold shown; of at most BOUND_LIMIT members."""
+        if not self.points or len(self.rows) > BOUND_LIMIT:
+            return []
+        return verdict(
+            [one.document for one in self.board.members],
+            eps=list(dict.fromkeys(eps for eps, _ in self.points)),
+            thresholds=[min(threshold for _, threshold in self.points)],
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -347,7 +357,7 @@ def _error(value: Cell, stderr: Cell, text: Any) -> str:
 
 
 def print_tables(stream: TextIO, board: Leaderboard) -> None:
-    """Every board on a terminal: its title, its rows, its note, of few rows the verdict; then what failed."""
+    """Every board on a terminal: its title, its rows, its note, the verdict; then what failed."""
     from synbench_fast.printable import print_table
 
     for number, table in enumerate(board.tables):
@@ -361,13 +371,8 @@ def print_tables(stream: TextIO, board: Leaderboard) -> None:
             else:
                 print_table(stream, columns, rows, left=2 if any(table.board.configurations) else 1)
             stream.write(printable(table.note()) + "\n")
-            if len(rows) <= PAIRS_LIMIT:
-                for line in verdict(
-                    [one.document for one in table.board.members],
-                    eps=list(dict.fromkeys(eps for eps, _ in table.points)),
-                    thresholds=above[:1],
-                ):
-                    stream.write(line + "\n")
+            for line in table.verdict():
+                stream.write(line + "\n")
         else:
             stream.write("nothing at the budgets and thresholds asked for\n")
     for one in board.collection.failures:

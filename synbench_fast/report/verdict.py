@@ -1,6 +1,6 @@
 """Which encoder to take, in sentences: on which number, how sure, what certainty would cost, and which number disagrees.
 
-All comparisons of one number hold together with 95 %. Those of scores are `compare`'s, which knows what the samples that
+All comparisons of one number hold together with 95 %. Those of scores are `compare_scores`', which knows what the samples that
 encoders share do to their differences. Other numbers are taken as independent, with Sidak's bound over the pairs.
 """
 
@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from synbench_fast.errors import SynbenchError
-from synbench_fast.printable import printable
+from synbench_fast.printable import distinct, printable
 from synbench_fast.report.ranking import PAIRS_LIMIT, reach
 from synbench_fast.results.records import Result
 from synbench_fast.results.suite import SuiteResult
@@ -83,13 +83,13 @@ def _independent(stderr: Sequence[float]) -> NDArray[np.float64]:
 
 def _paired(results: Sequence[Result], eps: float, threshold: float, unpaired: bool) -> NDArray[np.float64]:
     """`Measure.reach` of scores, from `compare` where it can compare them and they are few."""
-    from synbench_fast.stats.compare import compare
+    from synbench_fast.stats.compare import compare_scores
 
     found = _independent([one.score(eps, threshold).stderr for one in results])
     if len(results) > PAIRS_LIMIT:
         return found
     try:
-        differences = compare(*results, eps=eps, thresholds=threshold, unpaired=unpaired).differences
+        differences = compare_scores(*results, eps=eps, thresholds=threshold, unpaired=unpaired).differences
     except SynbenchError:  # other samples, or the estimator paper
         return found
     for (i, j), one in zip(combinations(range(len(results)), 2), differences, strict=True):
@@ -112,7 +112,7 @@ def verdict(
     if len(results) < 2:
         return []
     firsts = [one.results[0] if isinstance(one, SuiteResult) else one for one in results]
-    names = [printable(one.encoder.title) for one in firsts]
+    names = distinct([printable(one.encoder.title) for one in firsts])
     measures = _measures(results, eps, thresholds, unpaired)
     found = [(one, judge(one)) for one in measures]
     decisive = next(((one, verdict) for one, verdict in found if verdict is not None), None)

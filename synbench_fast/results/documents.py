@@ -184,15 +184,21 @@ class Document:
         return "{\n  " + ",\n  ".join(lines) + "\n}\n", data
 
     def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write the header to `path` and the arrays beside it, whole or not at all; returns the path."""
-        return write_files(path, *self.to_files())
+        """Write the header to NAME.json and the arrays to NAME.npz, whole or not at all; returns the path of the header.
+
+        path: NAME.json; to any other name `.json` is added, so that no two headers have one file of arrays.
+        """
+        return write_files(_header_path(path), *self.to_files())
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], *, own: bool = False) -> Self:
         """Read a saved document, its arrays later; SynbenchError names the file and the field that does not fit.
 
-        `own`: the files are part of a store, see `open_own`.
+        path: as for `save`; `.json` may be left out where no file has the shorter name.
+        own: the files are part of a store, see `open_own`.
         """
+        if not os.path.lexists(path) and os.path.lexists(_header_path(path)):
+            path = _header_path(path)
         return cls.from_header(parse(read_text(path, cls.kind(), own=own), str(path)), path, own=own)
 
 
@@ -204,6 +210,16 @@ def stored_fields(kind: Any) -> tuple[Field, ...]:
 @cache
 def _stored_fields(kind: Any) -> tuple[Field, ...]:
     return tuple(one for one in fields_of(kind) if one.stored)
+
+
+def _header_path(path: str | os.PathLike[str]) -> Path:
+    """NAME.json, by adding what is missing; what names a folder stays as it is, for the writer to refuse."""
+    place = Path(path)
+    if not place.name or os.fspath(path).endswith(os.sep):
+        raise SynbenchError(f"path: expected that of a file, got {os.fspath(path)!r}")
+    if place.name.endswith(".json") or place.is_dir():
+        return place
+    return place.with_name(place.name + ".json")
 
 
 def write_files(path: str | os.PathLike[str], header: str, arrays: bytes) -> Path:

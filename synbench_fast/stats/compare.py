@@ -14,36 +14,31 @@ is known from, and normal quantiles become those of Student's t with the degrees
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import combinations
-from typing import Any, TextIO
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from synbench_fast.checks import as_numbers
 from synbench_fast.errors import SynbenchError
-from synbench_fast.printable import named_cells, print_json, print_table, printable
-from synbench_fast.results.records import CONFIDENCE_95, NON_GAUSSIAN, WITHHELD, Influence, Result, with_error
+from synbench_fast.printable import distinct
+from synbench_fast.results.records import CONFIDENCE_95, NON_GAUSSIAN, WITHHELD, Influence, Result
 
 __all__ = [
     "RESOLUTION",
-    "Comparison",
     "Difference",
+    "Differences",
     "Rank",
-    "compare",
+    "compare_scores",
     "correlation",
     "difference_error",
     "free_groups",
     "freedom",
     "narrowed",
-    "print_comparison",
-    "print_comparisons",
     "standings",
     "unit_rows",
     "widened",
@@ -97,7 +92,7 @@ class Rank:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Comparison:
+class Differences:
     """Every pair at every budget and threshold asked for, and the ranking that follows.
 
     notes: what makes the order doubtful whatever its errors: results whose scores are not those of a classifier.
@@ -105,49 +100,16 @@ class Comparison:
 
     differences: list[Difference]
     ranking: list[Rank]
-    paired: bool
-    notes: list[str] = field(default_factory=list)
-
-    def __str__(self) -> str:
-        stream = io.StringIO()
-        print_comparison(stream, self, "table")
-        return stream.getvalue().rstrip("\n")
-
-    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
-        """What IPython and notebooks show for the last expression of a cell."""
-        printer.text(str(self))
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values; None for what is not known."""
-        found = asdict(self)
-        for one in (*found["differences"], *found["ranking"]):
-            one |= {key: None for key, value in one.items() if isinstance(value, float) and math.isnan(value)}
-        return found
+    notes: list[str]
 
 
-def compare(
+def compare_scores(
     *results: Result,
     eps: Sequence[float] | float | None = None,
     thresholds: Sequence[float] | float | None = None,
     unpaired: bool = False,
-) -> Comparison:
-    """Differences of the scores of two or more results, from what they store: no forward pass.
-
-    Args:
-        results: of one task, estimator and seed.
-        eps: budgets to compare at, all of them in every result; default all that they share.
-        thresholds: likewise; default the lowest one that they share.
-        unpaired: take the results as independent. They may then differ in input shape and seed; that is the only
-            way for different input shapes, and for the paper's estimator, whose results store no influences.
-
-    Returns:
-        Comparison; its differences run over eps, thresholds and pairs, its ranking over eps, thresholds and
-        encoders, the highest score first.
-
-    Raises:
-        SynbenchError: results that cannot be compared, with the reason; a budget or threshold that one lacks;
-            a score that is not defined. One whose interval is withheld is not comparable, and says so in its verdict.
-    """
+) -> Differences:
+    """Differences of the scores, and their ranking; arguments and errors are those of `report.comparison.compare`."""
     for one in results:
         if not isinstance(one, Result):
             raise SynbenchError(
@@ -156,15 +118,14 @@ def compare(
             )
     if len(results) < 2:
         raise SynbenchError(f"results: expected at least two to compare, got {len(results)}")
-    names = _names(results)
+    names = distinct([one.encoder.spec for one in results])
     _check_comparable(results, names, unpaired)
     budgets = _shared("eps", eps, [r.eps for r in results], names, every=True)
     levels = _shared("thresholds", thresholds, [r.thresholds for r in results], names, every=False)
     found = [_at(results, names, one_eps, threshold, unpaired) for one_eps in budgets for threshold in levels]
-    return Comparison(
+    return Differences(
         differences=[one for differences, _ in found for one in differences],
         ranking=[one for _, ranking in found for one in ranking],
-        paired=not unpaired,
         notes=_doubts(results, names),
     )
 
@@ -303,15 +264,6 @@ def _resolved(rho: ArrayLike) -> Array:
     return np.asarray(np.clip(rho, -1.0, 1.0) * (1 - RESOLUTION**2))
 
 
-def _names(results: Sequence[Result]) -> list[str]:
-    """Specs; a number is added where several are alike."""
-    specs = [r.encoder.spec for r in results]
-    return [
-        spec if specs.count(spec) == 1 else f"{spec} ({specs[: i + 1].count(spec)})"
-        for i, spec in enumerate(specs)
-    ]
-
-
 def _check_comparable(results: Sequence[Result], names: Sequence[str], unpaired: bool) -> None:
     first = results[0]
     for other, name in zip(results[1:], names[1:], strict=True):
@@ -398,9 +350,9 @@ def _scores(
 def standings(results: Sequence[Result], eps: float, threshold: float) -> tuple[Array, Array, Array, Array]:
     """Scores [M], errors [M], their correlations and degrees of freedom [M, M], 0 and infinite between different samples.
 
-    Raises SynbenchError as `compare` for results that cannot be compared, input shapes and seeds apart.
+    Raises SynbenchError as `compare_scores` for results that cannot be compared, input shapes and seeds apart.
     """
-    names = _names(results)
+    names = distinct([one.encoder.spec for one in results])
     _check_comparable(results, names, unpaired=True)
     scores, errors = _scores(results, names, eps, threshold)
     rho, degrees = np.eye(len(results)), np.full((len(results), len(results)), math.inf)
@@ -451,73 +403,3 @@ def _largest(covariance: Array, pairs: Sequence[tuple[int, int]], stderr: Array)
         if error > 0:
             np.maximum(largest, np.abs(draws[:, i] - draws[:, j]) / error, out=largest)
     return largest
-
-
-def print_comparisons(stream: TextIO, found: Mapping[str, Comparison], kind: str) -> None:
-    """Comparisons by task, those of tables and rows each with its name."""
-    if kind == "json":
-        print_json(stream, {task: one.to_dict() for task, one in found.items()})
-    elif kind == "csv":
-        _write_rows(
-            stream,
-            [{"task": task, **row} for task, one in found.items() for row in one.to_dict()["differences"]],
-        )
-    else:
-        for task, one in found.items():
-            stream.write(f"task {printable(task)}\n")
-            print_comparison(stream, one, kind)
-            stream.write("\n")
-
-
-def _write_rows(stream: TextIO, rows: Sequence[dict[str, Any]]) -> None:
-    writer = csv.DictWriter(stream, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(named_cells(one) for one in rows)
-
-
-def print_comparison(stream: TextIO, comparison: Comparison, kind: str) -> None:
-    """Differences of pairs; of more than two encoders as a table also the ranking, which comes first."""
-    if kind == "json":
-        print_json(stream, comparison.to_dict())
-        return
-    if kind == "csv":
-        _write_rows(stream, comparison.to_dict()["differences"])
-        return
-    if len({one.encoder for one in comparison.ranking}) > 2:
-        print_table(
-            stream,
-            ["eps", "above", "rank", "encoder", "score"],
-            [
-                [
-                    f"{one.eps:g}",
-                    f"{one.threshold:g}",
-                    f"{one.best_rank}"
-                    if one.best_rank == one.worst_rank
-                    else f"{one.best_rank}-{one.worst_rank}",
-                    one.encoder,
-                    with_error(one.score, one.stderr),
-                ]
-                for one in comparison.ranking
-            ],
-            left=4,
-        )
-        stream.write("\n")
-    print_table(
-        stream,
-        ["eps", "above", "difference", "95 % interval", "p", "verdict"],
-        [
-            [
-                f"{one.eps:g}",
-                f"{one.threshold:g}",
-                f"{one.first} - {one.second}",
-                f"{one.difference:+.4f}"
-                + ("" if one.withheld else f" ({one.ci95_low:+.4f} to {one.ci95_high:+.4f})"),
-                "" if one.withheld else "<1e-15" if one.p_value < 1e-15 else f"{one.p_value:.2g}",
-                one.verdict,
-            ]
-            for one in comparison.differences
-        ],
-        left=4,
-    )
-    for note in comparison.notes:
-        stream.write(f"\nnote: {note}\n")

@@ -8,6 +8,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -137,7 +139,7 @@ def test_structure_scores_have_a_column_that_sorts_and_says_what_is_missing(
     assert "Structure" in button.text
     button.click()
     assert names(browser) == [f"timm:net_{place:04d}" for place in (1, 3, 0, 2)]
-    assert cells(browser, "structure")[:2] == ["0.400 \u00b1\u202f0.020", "0.100 \u00b1\u202f0.020"]
+    assert cells(browser, "structure")[:2] == ["0.400 \u00b1\u202f0.010", "0.100 \u00b1\u202f0.010"]
     clipped = browser.execute_script(
         "const at = columns().findIndex((one) => one.key === 'structure');"
         "return [...document.querySelectorAll('#leaderboard tbody tr[data-index]')]"
@@ -154,7 +156,7 @@ def test_structure_scores_have_a_column_that_sorts_and_says_what_is_missing(
     browser.find_element("css selector", 'button[data-sort="structure"]').click()
     assert names(browser) == [f"timm:net_{place:04d}" for place in (0, 3, 1, 2)]
     for at, part in (
-        (0, "0.0500 \u00b1\u202f0.0196"),
+        (0, "0.0500 \u00b1\u202f0.0100 (one standard error)"),
         (0, "texture 0.0500"),
         (3, "none: it was not asked for"),
     ):
@@ -451,6 +453,157 @@ def test_nothing_sticks_out_and_text_is_readable(width: int, scheme: str, browse
         assert contrast(colours[front], colours[back]) >= 4.5, (front, back)
     for slot in range(8):  # lines and marks: 3 is what graphics need
         assert contrast(colours[f"--c{slot}"], colours["--card"]) >= 3, slot
+
+
+LONG = [
+    "timm:vit_base_patch16_clip_224.laion2b_ft_in12k_in1k",
+    "timm:vit_base_patch16_clip_224.laion2b_ft_in1k",
+    "timm:vit_base_patch16_clip_224.openai_ft_in12k_in1k",
+    "timm:resnet50.a1_in1k",
+    "open_clip:ViT-B-32/laion2b_s34b_b79k",
+    "python:/home/somebody/projects/encoders/models.py:make_the_encoder_of_the_paper",
+    "builtin:conv?dim=128",
+    "hf:facebook/dinov2-base",
+]
+
+
+@pytest.fixture(params=["single", "suite"])
+def long_names(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """Results of encoders with long names that cost about the same, so that their marks lie close to each other."""
+    for place, spec in enumerate(LONG):
+        if request.param == "suite":
+            suite(spec, 0.02 * place).save(tmp_path / f"{place}.json")
+            continue
+        one = structured(varied(place), 0.5 - 0.05 * place)
+        dataclasses.replace(one, encoder=dataclasses.replace(one.encoder, spec=spec)).save(
+            tmp_path / f"{place}.json"
+        )
+    return tmp_path
+
+
+@contextmanager
+def window(browser: Any, width: int) -> Iterator[None]:
+    size = {"width": width, "height": 1300, "deviceScaleFactor": 1, "mobile": False}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    try:
+        yield
+    finally:
+        browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+# Texts of a drawing that overlap, or leave it.
+OVERLAPPING = """
+const found = [];
+for (const drawing of document.querySelectorAll('#scatter svg, #curves svg')) {
+  const whole = drawing.getBoundingClientRect();
+  const texts = [...drawing.querySelectorAll('text')].map((one) => [one.textContent, one.getBoundingClientRect()]);
+  texts.forEach(([text, a], k) => {
+    if (a.left < whole.left || a.right > whole.right + 0.5 || a.bottom > whole.bottom + 0.5) found.push([text, 'outside']);
+    for (const [other, b] of texts.slice(k + 1))
+      if (a.left < b.right && b.left < a.right && a.top + 1 < b.bottom && b.top + 1 < a.bottom) found.push([text, other]);
+  });
+}
+return found;
+"""
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_screenshot_shows_whole_names_and_scores(width: int, browser: Any, long_names: Path) -> None:
+    with window(browser, width):
+        opened(browser, long_names)
+        browser.find_elements("css selector", "#leaderboard input")[4].click()
+        run = browser.execute_script
+        assert run("return document.documentElement.scrollWidth <= document.documentElement.clientWidth")
+        sides = run(
+            "return [...document.querySelectorAll('main > :not([hidden]), header, #rows')].filter((o) => o.offsetWidth).map((o) => {"
+            "const r = o.getBoundingClientRect(), s = getComputedStyle(o);"
+            "return [r.left + parseFloat(s.paddingLeft), innerWidth - r.right + parseFloat(s.paddingRight)]})"
+        )
+        assert min(one for pair in sides for one in pair) >= 14
+        cut = run(
+            "return [...document.querySelectorAll('#leaderboard tr:not(.spacer) > *')]"
+            ".filter((o) => o.scrollWidth > o.clientWidth || o.scrollHeight > o.clientHeight + 1).map((o) => o.innerText)"
+        )
+        assert cut == []
+        hidden = run(
+            "const whole = scroller.getBoundingClientRect(), end = whole.left + scroller.clientWidth + 1;"
+            "return [...document.querySelectorAll(innerWidth < 600 ? 'td.k-encoder, td.k-structure, td.k-score'"
+            " : '#leaderboard tbody td')].filter((o) => o.getBoundingClientRect().right > end).map((o) => o.innerText)"
+        )
+        assert hidden == []
+        assert len(set(names(browser))) == len(LONG)
+        assert {
+            one.get_attribute("aria-label") for one in browser.find_elements("css selector", ".name")
+        } == set(LONG)
+        assert run(OVERLAPPING) == []
+        verdict, table = (browser.find_element("css selector", one).rect for one in ("#verdict", "#rows"))
+        assert verdict["height"] > 0 and verdict["y"] + verdict["height"] <= table["y"]
+        assert browser.get_log("browser") == []
+        shot = long_names / f"{width}.png"
+        assert browser.save_screenshot(str(shot)) and shot.stat().st_size > 20_000
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_shortened_names_of_published_models_differ(width: int, browser: Any, six: Path) -> None:
+    timm = pytest.importorskip("timm")
+    published = [f"timm:{one}" for one in timm.list_models(pretrained=True)]
+    with window(browser, width):
+        opened(browser, six)
+        shown = browser.execute_script(
+            "const line = view.layout.name - 32, lines = NARROW.matches ? 3 : 2;"
+            "return arguments[0].map((one) => fitted(one, line * lines))",
+            published,
+        )
+    assert len(published) > 1000 and len(set(shown)) == len(published)
+
+
+def test_verdict_of_every_board_stands_on_top(browser: Any, tmp_path: Path) -> None:
+    for place in range(3):
+        structured(varied(place), 0.5 - place / 10).save(tmp_path / f"{place}.json")
+        suite(f"builtin:s{place}", 0.1 * place).save(tmp_path / f"s{place}.json")
+    opened(browser, tmp_path)
+    first = browser.find_element("css selector", "#verdict").text
+    assert first == "verdict: take timm:net_0000: its structure score is the largest, with 95 % confidence"
+    pick(browser, "#board", browser.find_elements("css selector", "#board option")[1].text)
+    assert browser.find_element("css selector", "#verdict").text.startswith(
+        "verdict: take builtin:s0: its mean eps=0 is"
+    )
+
+
+def test_every_column_is_explained(browser: Any, tmp_path: Path) -> None:
+    suite("builtin:s").save(tmp_path / "0.json")
+    structured(varied(0), 0.5).save(tmp_path / "1.json")
+    opened(browser, tmp_path)
+    meanings = set(
+        browser.execute_script(
+            "return [...document.querySelectorAll('.meaning dt')].map((o) => o.textContent)"
+        )
+    )
+    for _ in range(2):
+        heads = browser.find_elements("css selector", "#leaderboard th")
+        assert all(len(one.get_attribute("title")) > 20 for one in heads)
+        labels = [one.text.split("\n")[0].strip("\u2193\u2191") for one in heads]
+        assert {one or "Draw" for one in labels} <= meanings
+        units = [one.text.split("\n")[1] for one in heads if "\n" in one.text]
+        assert set(units) == {"\u00b1 std. error"}
+        pick(browser, "#board", browser.find_elements("css selector", "#board option")[1].text)
+
+
+def test_details_link_to_the_page_of_a_published_model(browser: Any, tmp_path: Path) -> None:
+    for place, (source, name, revision) in enumerate(
+        (("timm", "resnet50.a1_in1k", None), ("builtin", "conv", None), ("hf", "a/" + HOSTILE, "r"))
+    ):
+        one = varied(place)
+        encoder = dataclasses.replace(one.encoder, source=source, name=name, revision=revision)
+        dataclasses.replace(one, encoder=encoder).save(tmp_path / f"{place}.json")
+    opened(browser, tmp_path)
+    found = []
+    for button in browser.find_elements("css selector", "#leaderboard .name"):
+        button.click()
+        found += [one.get_attribute("href") for one in browser.find_elements("css selector", "#detail a")]
+        browser.find_element("css selector", "#close").click()
+    assert found == ["https://huggingface.co/timm/resnet50.a1_in1k"]
+    assert [one for one in requests(browser) if "huggingface" in one] == []
 
 
 def contrast(one: str, two: str) -> float:

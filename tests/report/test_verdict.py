@@ -187,3 +187,54 @@ def test_compare_takes_folders_and_suites(tmp_path: Path, capsys: pytest.Capture
     (single / "0.json").unlink()
     assert main(["compare", str(single)]) == 2
     assert "expected at least two results to compare, got 1" in capsys.readouterr().err
+
+
+def scored(*names: str) -> list[Result]:
+    """Results of small random projections, with structure scores of their own."""
+    results = [
+        sb.score(one, input_shape=(24,), scales=6, samples=128, eps=(0.0,), device="cpu") for one in names
+    ]
+    return [structured(one, 0.5 - 0.1 * place) for place, one in enumerate(results)]
+
+
+def test_comparison_in_python_says_what_the_command_says(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results = scored("builtin:linear?dim=13", "builtin:linear?dim=17")
+    for place, one in enumerate(results):
+        one.save(tmp_path / f"{place}.json")
+    text = str(sb.compare(*results))
+    assert main(["compare", str(tmp_path / "0.json"), str(tmp_path / "1.json")]) == 0
+    assert capsys.readouterr().out == text + "\n"
+    assert (
+        "\nverdict: take builtin:linear?dim=13: its structure score is the largest, with 95 % confidence"
+        in text
+    )
+    found = sb.compare(*results).to_dict()
+    assert found["verdict"] == verdict(results)
+    assert found["structure"]["builtin:linear?dim=17"]["families"][0]["score"] == 0.4
+
+
+def test_families_of_encoders_stand_side_by_side() -> None:
+    one, two = scored("builtin:linear?dim=13", "builtin:linear?dim=17")
+    rows = [line.split() for line in str(sb.compare(two, one)).splitlines()]
+    at = rows.index(["encoder", "structure", "texture"])
+    assert rows[at + 1] == ["builtin:linear?dim=13", "0.5000", "\u00b1", "0.0100", "0.500"]
+    assert rows[at + 2] == ["builtin:linear?dim=17", "0.4000", "\u00b1", "0.0100", "0.400"]
+
+
+def test_of_many_results_a_table_has_the_pairs_of_the_best_and_says_what_it_leaves_out() -> None:
+    results = scored(*(f"builtin:linear?dim={k}" for k in (3, 9, 11, 13, 17, 23)))
+    comparison = sb.compare(*results)
+    assert len(comparison.differences) == 15
+    text = str(comparison)
+    pairs = [line for line in text.splitlines() if " - builtin:" in line]
+    assert len(pairs) == 5 and all(comparison.ranking[0].encoder in line for line in pairs)
+    assert "pairs without the first: 10 more" in text
+    few = str(sb.compare(*results[:4]))
+    assert few.count(" - builtin:") == 6 and "pairs without" not in few
+
+
+def test_an_encoder_scored_twice_has_two_names() -> None:
+    found = lines(("a:a", 0.5), ("a:b", 0.1), ("a:a", 0.5))
+    assert found[0].startswith("verdict: take a:a (1) or a:a (2): ")

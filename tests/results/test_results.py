@@ -267,6 +267,24 @@ def test_save_and_load(tmp_path: Path) -> None:
     assert path.read_text().endswith("}\n")
 
 
+def test_a_name_without_json_is_that_with_it(tmp_path: Path) -> None:
+    """Otherwise `nb` and `nb.json` were two headers with one file of arrays."""
+    assert example("a:a").save(tmp_path / "nb") == tmp_path / "nb.json"
+    assert Result.load(tmp_path / "nb").encoder.spec == "a:a"
+    example("a:b").save(str(tmp_path / "nb"))
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["nb.json", "nb.npz"]
+    assert Result.load(tmp_path / "nb.json").encoder.spec == "a:b"
+    assert example("a:c").save(tmp_path / "nb.v1") == tmp_path / "nb.v1.json"  # not the place of `nb`
+    assert Result.load(tmp_path / "nb.json").curve and Result.load(tmp_path / "nb.v1.json").curve
+    (tmp_path / "folder").mkdir()
+    with refused("folder: expected a file that can be written, got: Is a directory"):
+        example().save(tmp_path / "folder")
+    with refused("path: expected that of a file, got "):
+        example().save(f"{tmp_path}/none/")
+    with refused("absent: expected a readable result file"):
+        Result.load(tmp_path / "absent")
+
+
 def test_load_names_the_file(tmp_path: Path) -> None:
     missing = tmp_path / "none.json"
     with pytest.raises(
@@ -320,9 +338,10 @@ def test_the_next_save_removes_what_a_killed_one_left(kind: str, tmp_path: Path)
     if kind == "plot":
         pytest.importorskip("matplotlib")
     left = killed_inside_its_save(tmp_path / "killed")
-    SAVES[kind](tmp_path / "new")
+    SAVES[kind](tmp_path / "new.json")
     assert not left.exists()
-    assert {one.name for one in tmp_path.iterdir()} == {"new"} | ({"new.npz"} if kind == "result" else set())
+    arrays = {"new.npz"} if kind == "result" else set()
+    assert {one.name for one in tmp_path.iterdir()} == {"new.json"} | arrays
 
 
 @linux

@@ -43,7 +43,7 @@ function logTicks(low, high) {
 
 // Axes with a grid; returns the drawing and the two scales.
 function frame({ width, height, x, y, xTitle, yTitle, log = false, label }) {
-  const box = { left: 50, right: 12, top: 10, bottom: 36 };
+  const box = { left: 50, right: 22, top: 10, bottom: 36 };
   const inner = { w: width - box.left - box.right, h: height - box.top - box.bottom };
   const along = log ? (v) => Math.log(v / x[0]) / Math.log(x[1] / x[0]) : (v) => (v - x[0]) / (x[1] - x[0]);
   const sx = (v) => box.left + inner.w * along(v);
@@ -51,8 +51,12 @@ function frame({ width, height, x, y, xTitle, yTitle, log = false, label }) {
   const id = `clip${(frame.count = (frame.count || 0) + 1)}`;
   const drawing = svg("svg", { viewBox: `0 0 ${width} ${height}`, width, height, role: "img", "aria-label": label });
   drawing.append(svg("clipPath", { id }, svg("rect", { x: box.left, y: box.top - 4, width: inner.w + 6, height: inner.h + 8 })));
+  let end = -Infinity; // of the last label: the next one must leave it room
   for (const [value, text] of log ? logTicks(...x) : linearTicks(...x, Math.max(3, inner.w / 70))) {
     drawing.append(svg("path", { class: "grid", d: `M${sx(value)},${box.top}v${inner.h}` }));
+    const half = textWidth(text, "11px") / 2;
+    if (sx(value) - half < end + 6) continue;
+    end = sx(value) + half;
     drawing.append(svg("text", { x: sx(value), y: height - 21, "text-anchor": "middle" }, text));
   }
   for (const [value, text] of linearTicks(...y, Math.max(3, inner.h / 45))) {
@@ -100,6 +104,21 @@ function hints(drawing, points, onpick) {
   });
 }
 
+// Names beside their marks, on the side with more room, pushed apart and shortened so that all can be read.
+function placeLabels(drawing, labels, width, height) {
+  labels.sort((p, q) => p.y - q.y);
+  let free = 12;
+  for (const one of labels) free = (one.label = Math.max(one.y + 4, free)) + 14;
+  free = height - 42; // above the axis
+  for (const one of [...labels].reverse()) free = (one.label = Math.min(one.label, free)) - 14;
+  for (const one of labels) {
+    const [before, behind] = [one.x - 50, width - one.x]; // 50: the numbers of the axis
+    const left = before > behind, room = Math.max(before, behind) - 14;
+    drawing.append(svg("text", { class: "label", x: one.x + (left ? -9 : 9), y: one.label, "text-anchor": left ? "end" : "start" },
+      fitted(board().labels[one.i], room, "11.5px")));
+  }
+}
+
 function drawScatter() {
   const b = board(), place = document.getElementById("scatter");
   const cost = b.members[state.cost];
@@ -144,14 +163,7 @@ function drawScatter() {
     drawing.append(mark(slots().get(one.i), one.x, one.y, 5));
     labels.push(one);
   }
-  let last = -Infinity;
-  for (const one of labels.sort((p, q) => p.y - q.y)) { // top to bottom, pushed apart
-    const y = Math.max(one.y + 4, last + 13);
-    last = y;
-    const right = one.x > width * 0.62;
-    const name = b.labels[one.i];
-    drawing.append(svg("text", { class: "label", x: one.x + (right ? -9 : 9), y, "text-anchor": right ? "end" : "start" }, name.length > 34 ? name.slice(0, 33) + "…" : name));
-  }
+  placeLabels(drawing, labels, width, height);
   hints(drawing, all.map((one) => ({ ...one, text: () => `${b.labels[one.i]}\nscore ${fixed(one.value, 4)}, ${COSTS[state.cost].toLowerCase()} ${short(one.cost)}` })),
     (i) => choose(i, !chosen().includes(i)));
   place.replaceChildren(drawing, el("p", { class: "small" }, "Dotted: no other encoder is both better and cheaper. Click a point to choose it."));
@@ -186,7 +198,7 @@ function drawCurves() {
     { title: "Accuracy over scale", x: span, y: [0.45, 1.005], xTitle: "scale", of: (p, s) => [scales[s], p[0]], raw: (s) => [scales[s], rawAt(s)[0]], level: "y" },
     { title: "Accuracy under attack over scale", x: span, y: [0.45, 1.005], xTitle: "scale", of: (p, s) => [scales[s], p[1]], raw: null },
     { title: "Scaled bound over scale", x: span, y: [0, limit], xTitle: "scale", of: (p, s) => [scales[s], p[2]], raw: (s) => [scales[s], rawAt(s)[1]] },
-    { title: "Scaled bound over accuracy", x: [0.48, 1.005], y: [0, limit], xTitle: "accuracy; what counts is right of the threshold", of: (p) => [p[0], p[2]], raw: (s) => rawAt(s), level: "x" },
+    { title: "Scaled bound over accuracy", x: [0.48, 1.005], y: [0, limit], xTitle: "accuracy; what is right of the line counts", of: (p) => [p[0], p[2]], raw: (s) => rawAt(s), level: "x" },
   ];
   const width = Math.max(240, (place.clientWidth - 18) / (innerWidth > 600 ? 2 : 1)), height = 222;
   place.replaceChildren(...panels.map((panel) => {

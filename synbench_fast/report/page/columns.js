@@ -2,9 +2,10 @@
 
 const MOST = 8; // encoders drawn at once: as many as the palette has colours
 
+// Every column: `meaning` is its hint and its entry in the list below the charts.
 const COLUMNS = [
-  { key: "pick", label: "", width: 40, left: true },
-  { key: "rank", label: "Rank", width: 86, up: true, title: "Places the samples leave open",
+  { key: "pick", label: "", title: "Draw", width: 36, left: true, meaning: "Draw: a mark puts the encoder into the charts, up to eight at once." },
+  { key: "rank", label: "Rank", width: 62, up: true, meaning: "Place by the published score: 1 is best. 2–4 means that the samples do not tell which of these places it is. All ranks of a board hold together with at least 95 %. Encoders are ranked only against others that saw the same samples.",
     value: (b, i) => { const r = ranking(b); return r ? r.values[2 * i] + r.values[2 * i + 1] / 1e6 : NaN; },
     text: (b, i) => {
       const r = ranking(b);
@@ -12,19 +13,19 @@ const COLUMNS = [
       const [low, high] = [r.values[2 * i], r.values[2 * i + 1]];
       return low === high ? `${low}` : `${low}–${high}`;
     } },
-  { key: "encoder", label: "Encoder", left: true, up: true, value: (b, i) => b.labels[i].toLowerCase(), cell: nameCell },
-  { key: "structure", label: "Structure", width: 120, structured: true, title: "Structure score, half its 95 % interval", value: field("structure"), cell: structureCell },
-  { key: "score", label: "Score", width: 250, left: true, title: "Score, half its 95 % interval, and the interval drawn", value: (b, i) => scoreOf(b, i)[0], cell: scoreCell },
-  { key: "worst", label: "Worst task", width: 136, left: true, suite: true, value: (b, i) => suiteNumbers(b, i)[4],
+  { key: "encoder", label: "Encoder", left: true, up: true, meaning: "Where the encoder comes from, and its name. A click shows its details, the command that repeats its run, and the page of a published model.", value: (b, i) => b.labels[i].toLowerCase(), cell: nameCell },
+  { key: "structure", label: "Structure", unit: "± std. error", width: 132, narrow: 84, structured: true, meaning: "How far the encoder makes classes of synthetic images linearly separable that no linear map of the pixels separates: 0 is guessing, 1 is no error. ± is one standard error. A dash has its reason in the hint and in the encoder's details: the score was not asked for, or the inputs are not images.", value: field("structure"), cell: structureCell },
+  { key: "score", label: "Score", unit: "± std. error", width: 206, plain: 152, narrow: 78, left: true, meaning: "Expected scaled bound above the threshold accuracy, relative to the optimum on the raw inputs: 1 keeps everything a linear classifier could use. ± is one standard error. The bar is the 95 % interval of the score alone; two bars that overlap may still belong to encoders that differ, because encoders share their samples' luck.", value: (b, i) => scoreOf(b, i)[0], cell: scoreCell },
+  { key: "worst", label: "Worst task", width: 126, left: true, suite: true, meaning: "Score of the suite's task on which the encoder has the least, and that task.", value: (b, i) => suiteNumbers(b, i)[4],
     text: (b, i) => { const task = worstTask(b, i); return task < 0 ? "–" : `${fixed(suiteNumbers(b, i)[4], 3)} ${b.tasks[task].name}`; } },
-  { key: "robust_area", label: "Robust area", width: 122, value: field("robust_area"),
+  { key: "robust_area", label: "Robust area", width: 124, meaning: "Accuracy under attack, averaged over all eps in [0, 1] and all scales, and its share of the raw inputs' area.", value: field("robust_area"),
     text: (b, i) => { const ratio = b.members.robust_area_ratio[i]; return fixed(nan(b.members.robust_area[i]), 3) + (ratio === null ? "" : ` (${(100 * ratio).toFixed(0)} %)`); } },
-  { key: "images_per_second", label: "Images/s", width: 90, value: field("images_per_second"), text: (b, i) => short(nan(b.members.images_per_second[i])) },
-  { key: "seconds", label: "Seconds", width: 86, up: true, value: field("seconds"), text: (b, i) => short(nan(b.members.seconds[i])) },
-  { key: "parameters", label: "Parameters", width: 102, up: true, value: field("parameters"), text: (b, i) => short(nan(b.members.parameters[i])) },
-  { key: "feature_dim", label: "F", width: 62, up: true, value: field("feature_dim"), text: (b, i) => grouped(b.members.feature_dim[i]) },
-  { key: "peak_memory_bytes", label: "Memory", width: 92, up: true, value: field("peak_memory_bytes"), text: (b, i) => memory(b.members.peak_memory_bytes[i]) },
-  { key: "warnings", label: "Warnings", width: 94, value: (b, i) => b.members.warnings[i].length,
+  { key: "images_per_second", label: "Images/s", width: 80, meaning: "Images per second of the whole run, sampling and statistics included, loading left out, on the device named. Compare within one device only.", value: field("images_per_second"), text: (b, i) => short(nan(b.members.images_per_second[i])) },
+  { key: "seconds", label: "Seconds", width: 76, up: true, meaning: "Time of the whole run, loading included. Compare within one device only.", value: field("seconds"), text: (b, i) => short(nan(b.members.seconds[i])) },
+  { key: "parameters", label: "Params", width: 76, up: true, meaning: "Number of parameters of the encoder.", value: field("parameters"), text: (b, i) => short(nan(b.members.parameters[i])) },
+  { key: "feature_dim", label: "F", width: 58, up: true, meaning: "Number of features per image.", value: field("feature_dim"), text: (b, i) => grouped(b.members.feature_dim[i]) },
+  { key: "peak_memory_bytes", label: "Memory", width: 78, up: true, meaning: "Largest memory of the run: on a GPU what its tensors took, on a processor what the process grew by.", value: field("peak_memory_bytes"), text: (b, i) => memory(b.members.peak_memory_bytes[i]) },
+  { key: "warnings", label: "Warnings", width: 86, meaning: "Number of warnings of the run. The hint and the encoder's details have their texts.", value: (b, i) => b.members.warnings[i].length,
     cell: (b, i) => { const n = b.members.warnings[i].length; return n ? el("span", { class: "warn", title: b.members.warnings[i].join("\n") }, `⚠ ${n}`) : ""; } },
 ];
 
@@ -32,17 +33,24 @@ function field(name) {
   return (b, i) => nan(b.members[name][i]);
 }
 
-const columns = () => COLUMNS.filter((one) => (!one.suite || board().suite) && (!one.structured || board().structured));
+// The columns of the board; where the window is narrow, the name and the scores come first.
+function columns() {
+  const b = board();
+  const shown = COLUMNS.filter((one) => (!one.suite || b.suite) && (!one.structured || b.structured));
+  if (!NARROW.matches) return shown;
+  const first = ["pick", "encoder", "structure", "score"];
+  return [...shown.filter((one) => first.includes(one.key)), ...shown.filter((one) => !first.includes(one.key))];
+}
 
 function structureText(b, i, digits) {
-  const value = nan(b.members.structure[i]), half = 1.959964 * nan(b.members.structure_stderr[i]);
-  return fixed(value, digits) + (Number.isFinite(half) ? ` ±\u202f${fixed(half, digits)}` : "");
+  const value = nan(b.members.structure[i]), error = nan(b.members.structure_stderr[i]);
+  return [fixed(value, digits), Number.isFinite(error) ? `±\u202f${fixed(error, digits)}` : ""];
 }
 
 function structureCell(b, i) {
   const missing = b.members.structure_missing[i];
   const profile = b.members.structure_profile[i].map(([name, score]) => `${name} ${fixed(score, 2)}`).join(", ");
-  return el("span", { title: missing ? `None: ${missing}` : profile }, missing ? "–" : structureText(b, i, 3),
+  return el("span", { title: missing ? `None: ${missing}` : profile }, ...(missing ? ["–"] : stacked(structureText(b, i, 3))),
     missing ? el("span", { class: "hidden" }, ` none: ${missing}`) : "");
 }
 

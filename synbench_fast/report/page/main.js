@@ -5,11 +5,13 @@ function showDetail(i) {
   const [value, stderr, low, high] = scoreOf(b, i);
   const parts = [facts([
     ["Score", `${fixed(value, 4)} ± ${fixed(stderr, 4)} (one standard error), 95 % interval ${fixed(low, 4)} to ${fixed(high, 4)}, at eps ${b.eps[state.e]}, above accuracy ${b.thresholds[state.a]}`],
-    ["Structure score", m.structure_missing[i] ? `none: ${m.structure_missing[i]}` : `${structureText(b, i, 4)} (half the 95 % interval)`],
+    ["Structure score", m.structure_missing[i] ? `none: ${m.structure_missing[i]}` : `${structureText(b, i, 4).join(" ")} (one standard error)`],
     ["Structure by family", m.structure_profile[i].map(([name, score]) => `${name} ${fixed(score, 4)}`).join(", ")],
     ["Label-free metrics", m.label_free[i].map(([name, one, error]) => `${name.replace("_", " ")} ${short(one)}${error === null ? "" : ` ± ${short(error)}`}`).join(", ")],
+    ["Robust area", `${fixed(nan(m.robust_area[i]), 4)}${m.robust_area_stderr[i] === null ? "" : ` ± ${fixed(m.robust_area_stderr[i], 4)} (one standard error)`}`],
     ["Configuration", m.configuration[i]],
   ])];
+  if (m.page[i]) parts.push(el("p", {}, el("a", { href: m.page[i], target: "_blank", rel: "noopener noreferrer" }, "Page of this model")));
   if (m.warnings[i].length) parts.push(el("h3", {}, "Warnings"), el("ul", { class: "warnings" }, ...m.warnings[i].map((one) => el("li", {}, one))));
   parts.push(el("h3", {}, "Run it again"));
   if (m.command[i]) parts.push(commandBox(m.command[i]));
@@ -36,6 +38,8 @@ function setBoard(index) {
   options(control("of"), [["mean", "mean over tasks"], ["worst", "worst task"], ...b.tasks.map((one, k) => [k, one.name])], "mean");
   options(control("task"), b.tasks.map((one, k) => [k, one.name]), 0);
   control("title").textContent = b.title;
+  control("verdict").hidden = !b.verdict.length;
+  control("verdict").replaceChildren(...b.verdict.map((one) => el("p", {}, one)));
   scroller.scrollTop = 0;
   refreshTable();
   if (!chosen().length) for (const i of view.order.slice(0, 4)) {
@@ -69,8 +73,9 @@ control("filter").addEventListener("input", (event) => {
   drawScatter();
 });
 control("controls").addEventListener("submit", (event) => event.preventDefault());
-addEventListener("resize", () => { clearTimeout(waiting); waiting = setTimeout(() => { drawRows(); drawScatter(); drawCurves(); }, 120); });
+addEventListener("resize", () => { clearTimeout(waiting); waiting = setTimeout(() => { refreshTable(); drawScatter(); drawCurves(); }, 120); });
 
+explain(COLUMNS);
 control("version").textContent = DATA.version;
 if (DATA.problems.length) {
   control("problems").hidden = false;

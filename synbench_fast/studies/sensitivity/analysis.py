@@ -12,7 +12,7 @@ import torch
 
 from synbench_fast.errors import SynbenchError
 from synbench_fast.results.records import Result
-from synbench_fast.stats.compare import RESOLUTION, compare, correlation, difference_error
+from synbench_fast.stats.compare import RESOLUTION, compare_scores, correlation, difference_error
 from synbench_fast.studies.sensitivity.levels import VariedRuns, base_samples
 from synbench_fast.studies.sensitivity.options import SensitivityStudy
 from synbench_fast.studies.sensitivity.records import (
@@ -295,7 +295,7 @@ def _ties(runs: Sequence[VariedRuns], eps: float, threshold: float) -> dict[froz
     bases = [one.base for one in runs]
     paired = len({one.task.shape for one in bases}) == 1 and all(one.influence is not None for one in bases)
     try:
-        found = compare(*bases, eps=eps, thresholds=threshold, unpaired=not paired).differences
+        found = compare_scores(*bases, eps=eps, thresholds=threshold, unpaired=not paired).differences
     except SynbenchError:
         return {}
     pairs = combinations((one.label for one in runs), 2)
