@@ -32,6 +32,7 @@ from synbench_fast.cli.studies import ENCODER, STUDY, deliver, encoders_argument
 from synbench_fast.config import ScoreConfig
 from synbench_fast.errors import SynbenchError
 from synbench_fast.runtime.messages import fail, say
+from synbench_fast.studies.catalogue import KINDS, data_names, several, terms
 
 __all__ = ["inherit", "linear_probe", "validate"]
 
@@ -97,9 +98,9 @@ def _probe_options(l2: str, steps: str, wrong_classes: str) -> tuple[Parameter, 
     DATA,
     option(
         "--data",
-        Type("DATA", words=lambda: ("digits",)),
-        "Train and test on digits, an image folder, a .npz or a .parquet file.",
-        wanted="digits, an image folder, a .npz or a .parquet file",
+        Type("DATA", words=data_names),
+        f"Train and test on {KINDS}.",
+        wanted=KINDS,
     ),
     option("--samples", integer(1), "Use at most N samples."),
 )
@@ -125,6 +126,7 @@ def linear_probe(*, encoder: str, data: str, config: ScoreConfig, output: Output
     from synbench_fast.report.terminal import result_stream
 
     options |= values_of(config, ENCODER)
+    _say_terms([data], output)
     with result_stream() as stream:
         try:
             with Reporter(sys.stderr, quiet=output.quiet).encoder(encoder) as advance:
@@ -169,8 +171,8 @@ def linear_probe(*, encoder: str, data: str, config: ScoreConfig, output: Output
     DATA,
     option(
         "--data",
-        Type("DATA", words=lambda: ("digits", "photos")),
-        "Train probes on digits, photos, an image folder, a .npz or a .parquet file; give one option per data set.",
+        Type("DATA", words=data_names),
+        f"Train probes on {KINDS}; give one option per data set.",
         multiple=True,
     ),
     option("--data-samples", integer(1), "Use at most N samples of each data set."),
@@ -242,12 +244,12 @@ def validate(
     if not models:
         raise UsageError("ENCODER: expected several encoders such as zoo:small, or --demo, got none")
     if not sets:
-        raise UsageError(
-            "--data: expected digits, photos, an image folder, a .npz or a .parquet file, got none"
-        )
+        raise UsageError(f"--data: expected {KINDS}, got none")
     options |= values_of(config, VALIDATED)
     if demo:
         options |= {name: value for name, value in DEMO.items() if not given(name)}
+
+    _say_terms(sets, output)
 
     def measure() -> Any:
         from synbench_fast.studies.validity import validate
@@ -255,6 +257,12 @@ def validate(
         return validate(models, sets, progress=output.say, **options)
 
     return _measured("validate", measure, "validity", output, coefficient=coefficient)
+
+
+def _say_terms(data: Sequence[str], output: Output) -> None:
+    """The terms of use of data sets that others made, once in a command."""
+    for line in filter(None, map(terms, several(data))):
+        output.say(line)
 
 
 def _published(encoders: Sequence[str], targets: list[str], options: dict[str, Any], output: Output) -> int:

@@ -30,7 +30,7 @@ from synbench_fast.studies.base import (
     open_encoder,
     option,
 )
-from synbench_fast.studies.labelled_data import unlabelled_images
+from synbench_fast.studies.images import unlabelled_images
 from synbench_fast.studies.linear_probe.run import features_of, pixels_to_features
 
 __all__ = ["EncoderMetrics", "InputMetrics", "InputMetricsReport", "measure_inputs"]

@@ -1,16 +1,16 @@
-"""Labelled data for studies: scikit-learn's digits, image folders, .npz and .parquet files, arrays.
+"""Labelled data for studies: named data sets, image folders, .npz, .parquet, .csv and .tar files, arrays.
 
-Every input is float32 in [0, 1]; integers of 8 bits are divided by 255. Nothing is unpickled.
+Every input is float32 in [0, 1]; integers of 8 bits are divided by 255. Nothing is unpickled, and of an archive nothing
+is written to disk.
 """
 
 from __future__ import annotations
 
-import io
+import csv
 import math
-import warnings
+import tarfile
 import zipfile
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,42 +18,21 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional
 
 from synbench_fast.engine.environment import memory_bytes
 from synbench_fast.errors import SynbenchError, first_line, suggest
 from synbench_fast.runtime.optional import optional
+from synbench_fast.studies.catalogue import HUB, KINDS, NAMED, data_names
+from synbench_fast.studies.images import MOST_BYTES, SUFFIXES, decoded, fitted, read_image
+from synbench_fast.studies.named_data import open_hub, open_named
+from synbench_fast.studies.samples import Samples, Split, labels_of, split
 
-__all__ = ["IMAGE_FORMATS", "Samples", "Split", "open_data", "split", "unlabelled_images"]
+__all__ = ["PHOTO_SHAPE", "Samples", "Split", "open_data", "photo_patches", "split"]
 
-NAMES = ("digits",)
-KINDS = "'digits', an image folder, a .npz or a .parquet file"
-# What Pillow may open an image as, whatever the file is called: it has decoders that start other programs.
-IMAGE_FORMATS = ("BMP", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
-_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
-FEWEST = 4  # samples of a class, of which at least two train and one tests
-
-
-@dataclass(frozen=True)
-class Samples:
-    """Labels y [N] in 0 ... K - 1 of `classes`, and `load(rows, shape)`, which gives x [len(rows), *shape].
-
-    `shape` is that of one input where the data fix it; None where they are images, which take the encoder's.
-    """
-
-    name: str
-    shape: tuple[int, ...] | None
-    y: NDArray[np.int64]
-    classes: list[str]
-    load: Callable[[NDArray[np.int64], tuple[int, ...]], Tensor]
-
-
-@dataclass(frozen=True)
-class Split:
-    """Rows of the train and of the test part."""
-
-    train: NDArray[np.int64]
-    test: NDArray[np.int64]
+PHOTO_SHAPE = (3, 8, 8)
+_REDUCTION = 2  # pixels averaged along each axis, so that a patch shows more than a blur
+MOST_MEMBERS = 10_000_000  # of the shards of a data set
+_LABEL_BYTES = 64  # of a label in a shard
 
 
 def open_data(data: str | Path | tuple[Any, Any]) -> Samples:
@@ -65,52 +44,23 @@ def open_data(data: str | Path | tuple[Any, Any]) -> Samples:
     name, path = str(data), Path(data)
     if name == "digits":
         return _digits()
+    if name == "photos":
+        return _arrays(name, *photo_patches())
+    if name in NAMED:
+        return open_named(name)
+    if name.startswith(HUB):
+        return open_hub(name, name.removeprefix(HUB))
     if path.is_dir():
-        return _folder(path)
+        return _shards(path, shards) if (shards := _shards_in(path)) else _folder(path)
     if path.is_file():
-        if path.suffix == ".npz":
-            return _npz(path)
-        if path.suffix == ".parquet":
-            return _parquet(path)
+        if path.suffix in _READERS:
+            return _READERS[path.suffix](path)
         raise SynbenchError(f"data: expected {KINDS}, got {name!r}")
     if path.suffix or len(path.parts) > 1:
-        raise SynbenchError(f"data: expected an existing file or folder, got {name!r}")
-    raise SynbenchError(f"data: expected {KINDS}, got {name!r}{suggest(name, NAMES)}")
-
-
-def split(samples: Samples, *, test_fraction: float, most: int | None, seed: int) -> Split:
-    """A stratified split by `seed` alone; of more than `most` samples that many are drawn first.
-
-    Every class gives round(test_fraction * n) of its n samples, at least 1, to the test part; FEWEST is needed.
-    """
-    random = np.random.default_rng(seed)
-    order = random.permutation(len(samples.y))
-    if most is not None:
-        order = order[:most]
-    labels = samples.y[order]
-    counts = np.bincount(labels, minlength=len(samples.classes))
-    if (counts > 0).sum() < 2:
-        raise SynbenchError(f"data: expected at least 2 classes, got {int((counts > 0).sum())}")
-    fewest = int(counts.argmin())
-    if counts[fewest] < FEWEST:
         raise SynbenchError(
-            f"data: expected at least {FEWEST} samples of every class, got {counts[fewest]} "
-            f"of {samples.classes[fewest]!r}"
+            f"data: expected an existing file or folder, got {name!r}{suggest(name, data_names())}"
         )
-    held = np.zeros(len(order), dtype=bool)
-    for label, count in enumerate(counts):
-        share = min(max(1, round(test_fraction * int(count))), int(count) - 2)
-        held[np.flatnonzero(labels == label)[:share]] = True
-    return Split(order[~held], order[held])
-
-
-def _labels(values: NDArray[Any], name: str) -> tuple[NDArray[np.int64], list[str]]:
-    if values.ndim != 1:
-        raise SynbenchError(f"{name}: expected labels [N], got {list(values.shape)}")
-    if values.dtype.kind not in "iubUS":
-        raise SynbenchError(f"{name}: expected integers or text, got {values.dtype}")
-    classes, y = np.unique(values, return_inverse=True)
-    return y.astype(np.int64), [str(one) for one in classes]
+    raise SynbenchError(f"data: expected {KINDS}, got {name!r}{suggest(name, data_names())}")
 
 
 def _arrays(name: str, x: NDArray[Any], y: NDArray[Any]) -> Samples:
@@ -127,7 +77,7 @@ def _arrays(name: str, x: NDArray[Any], y: NDArray[Any]) -> Samples:
     low, high = float(x.min()), float(x.max())
     if not (low >= 0 and high <= 1):
         raise SynbenchError(f"x: expected values in [0, 1] or uint8, got {low:g} to {high:g}")
-    labels, classes = _labels(y, "y")
+    labels, classes = labels_of(y, "y")
     shape = tuple(x.shape[1:])
     held = torch.from_numpy(np.ascontiguousarray(x, dtype=np.float32))
 
@@ -141,12 +91,32 @@ def _digits() -> Samples:
     datasets = optional("sklearn.datasets", "scikit-learn", "demo")
     images, y = datasets.load_digits(return_X_y=True)
     held = torch.from_numpy((images / 16).astype(np.float32).reshape(-1, 1, 8, 8))
-    labels, classes = _labels(y, "y")
+    labels, classes = labels_of(y, "y")
 
     def load(rows: NDArray[np.int64], wanted: tuple[int, ...]) -> Tensor:
-        return _fitted(held[torch.from_numpy(rows)], wanted)
+        return fitted(held[torch.from_numpy(rows)], wanted)
 
     return Samples("digits", None, labels, classes, load)
+
+
+def photo_patches() -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Patches of scikit-learn's two sample photographs: x float32 [2080, 3, 8, 8] in [0, 1], y 0 or 1.
+
+    Each photograph (427 x 640) is reduced by 2 and cut into 26 x 40 patches that do not overlap; the label says
+    which photograph a patch is from. No pixel lies in two patches, so train and test parts share none; patches
+    that touch are alike all the same.
+    """
+    datasets = optional("sklearn.datasets", "scikit-learn", "demo")
+    size = PHOTO_SHAPE[1]
+    x, y = [], []
+    for label, image in enumerate(datasets.load_sample_images().images):
+        height, width = (n // _REDUCTION // size for n in image.shape[:2])
+        cut = image[: height * size * _REDUCTION, : width * size * _REDUCTION].astype(np.float64) / 255
+        cut = cut.reshape(height * size, _REDUCTION, width * size, _REDUCTION, 3).mean(axis=(1, 3))
+        patches = cut.reshape(height, size, width, size, 3).transpose(0, 2, 4, 1, 3)
+        x.append(patches.reshape(-1, *PHOTO_SHAPE).astype(np.float32))
+        y += [label] * (height * width)
+    return np.concatenate(x), np.array(y, dtype=np.int64)
 
 
 def _check_member(archive: zipfile.ZipFile, key: str, path: Path) -> None:
@@ -210,14 +180,14 @@ def _parquet(path: Path) -> Samples:
     marks = table.column(labels)
     if marks.null_count or table.column(inputs).null_count:
         raise SynbenchError(f"{path}: expected no missing values, got some")
-    y, classes = _labels(np.array(marks.to_pylist()), f"{path}: {labels}")
+    y, classes = labels_of(np.array(marks.to_pylist()), f"{path}: {labels}")
     cells = table.column(inputs)
     if inputs == "image":
 
         def load_images(rows: NDArray[np.int64], wanted: tuple[int, ...]) -> Tensor:
             chosen = (cells[int(row)].as_py() for row in rows)
             raw = (cell["bytes"] if isinstance(cell, dict) and "bytes" in cell else cell for cell in chosen)
-            return torch.stack([_decoded(one, wanted, str(path)) for one in raw])
+            return torch.stack([decoded(one, wanted, str(path)) for one in raw])
 
         return Samples(str(path), None, y, classes, load_images)
     try:
@@ -251,64 +221,107 @@ def _folder(path: Path) -> Samples:
 
     def load(rows: NDArray[np.int64], wanted: tuple[int, ...]) -> Tensor:
         files = [Path(found.samples[int(row)][0]) for row in rows]
-        return torch.stack([_decoded(one.read_bytes(), wanted, str(one)) for one in files])
+        return torch.stack([read_image(one, wanted) for one in files])
 
     return Samples(str(path), None, np.array(found.targets, dtype=np.int64), list(found.classes), load)
 
 
-def unlabelled_images(
-    folder: str | Path,
-) -> tuple[list[Path], Callable[[NDArray[np.int64], tuple[int, ...]], Tensor]]:
-    """The image files in a folder and its subfolders, by name, and `load(rows, shape)` as that of `Samples`.
+def _table(path: Path) -> Samples:
+    """A CSV of image files, relative to its folder, and their labels; a column `split` marks the test part."""
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as stream:
+            reader = csv.DictReader(stream, strict=True)
+            columns, rows = reader.fieldnames or (), list(reader)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise SynbenchError(f"{path}: expected a CSV file, got {first_line(error)}") from None
+    if not {"file", "label"} <= set(columns) or not rows:
+        raise SynbenchError(
+            f"{path}: expected columns file and label and at least one row, got {', '.join(columns) or 'none'}"
+        )
+    parts = {str(row["split"]) for row in rows} if "split" in columns else set()
+    if not all(row["file"] and row["label"] for row in rows) or not parts <= {"train", "test"}:
+        raise SynbenchError(
+            f"{path}: expected a file, a label and, in split, train or test in every row, got others"
+        )
+    y, classes = labels_of(np.array([row["label"] for row in rows]), f"{path}: label")
 
-    Raises:
-        SynbenchError: no such folder; `load` names a file that is no image.
-    """
-    root = Path(folder)
-    if not root.is_dir():
-        raise SynbenchError(f"inputs: expected a folder of images, got {str(folder)!r}")
-    files = sorted(one for one in root.rglob("*") if one.suffix.lower() in _SUFFIXES and one.is_file())
+    def load(chosen: NDArray[np.int64], wanted: tuple[int, ...]) -> Tensor:
+        return torch.stack([read_image(path.parent / rows[int(row)]["file"], wanted) for row in chosen])
+
+    test = np.array([row["split"] == "test" for row in rows]) if parts else None
+    return Samples(str(path), None, y, classes, load, test)
+
+
+def _shards_in(folder: Path) -> list[Path]:
+    """WebDataset shards of a folder: those in it, or those in its folders train and test."""
+    return sorted(folder.glob("*.tar")) or sorted(
+        one for part in ("train", "test") for one in (folder / part).glob("*.tar")
+    )
+
+
+def _members(shard: Path) -> Iterator[tuple[str, str, int, int]]:
+    """Key, lower-case ending, place and size of every plain file in a .tar; links, devices and sparse files are none."""
+    length = shard.stat().st_size
+    with tarfile.open(shard, "r:") as archive:
+        for one in archive:
+            if one.type not in (tarfile.REGTYPE, tarfile.AREGTYPE) or one.sparse is not None:
+                continue
+            if one.offset_data + one.size > length:
+                raise SynbenchError(f"{shard}: expected a whole file, got a part that ends in {one.name!r}")
+            folder, _, file = one.name.rpartition("/")
+            stem, _, ending = file.partition(".")
+            yield f"{folder}/{stem}", f".{ending.lower()}", one.offset_data, one.size
+
+
+def _shards(path: Path, shards: Sequence[Path]) -> Samples:
+    """WebDataset: files KEY.jpg (or another image) and KEY.cls of one name belong together; shards in test/ are tests."""
+    images: list[tuple[int, int, int]] = []  # number of the shard, place and size of the image
+    marks: list[str] = []
+    for number, shard in enumerate(shards):
+        found: dict[str, tuple[int, int]] = {}
+        labels: dict[str, str] = {}
+        try:
+            with shard.open("rb") as stream:
+                for count, (key, ending, place, size) in enumerate(_members(shard)):
+                    if count + len(images) > MOST_MEMBERS:
+                        raise SynbenchError(f"{shard}: expected at most {MOST_MEMBERS} files, got more")
+                    if ending in SUFFIXES and size <= MOST_BYTES:
+                        found[key] = (place, size)
+                    elif ending == ".cls" and size <= _LABEL_BYTES:
+                        stream.seek(place)
+                        labels[key] = stream.read(size).decode("utf-8").strip()
+        except (OSError, ValueError, tarfile.TarError, OverflowError) as error:
+            if isinstance(error, SynbenchError):
+                raise
+            raise SynbenchError(
+                f"{shard}: expected an uncompressed .tar file, got {first_line(error)}"
+            ) from None
+        if not found or found.keys() != labels.keys():
+            raise SynbenchError(
+                f"{shard}: expected an image and a .cls file of every name, got {len(found)} images and "
+                f"{len(labels)} labels"
+            )
+        images += [(number, *found[key]) for key in found]
+        marks += [labels[key] for key in found]
+    plain = all(one.isdecimal() and one.isascii() for one in marks)
+    y, classes = labels_of(np.array([int(one) for one in marks] if plain else marks), f"{path}: labels")
+    in_test = [shard.parent != path and shard.parent.name == "test" for shard in shards]
+    test = np.array([in_test[number] for number, _, _ in images]) if any(in_test) else None
 
     def load(rows: NDArray[np.int64], wanted: tuple[int, ...]) -> Tensor:
-        return torch.stack(
-            [_decoded(files[int(row)].read_bytes(), wanted, str(files[int(row)])) for row in rows]
-        )
+        made = []
+        for number, place, size in (images[int(row)] for row in rows):
+            with shards[number].open("rb") as stream:
+                stream.seek(place)
+                made.append(decoded(stream.read(size), wanted, f"{shards[number]}, byte {place}"))
+        return torch.stack(made)
 
-    return files, load
-
-
-def _decoded(raw: Any, shape: tuple[int, ...], name: str) -> Tensor:
-    """Bytes of a PNG, JPEG, ... as float32 of `shape`: shorter side resized, centre cropped."""
-    images = optional("PIL.Image", "pillow", "torchvision")
-    _image_shape(shape)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", images.DecompressionBombWarning)
-            with images.open(io.BytesIO(raw), formats=IMAGE_FORMATS) as opened:
-                pixels = np.asarray(opened.convert("L" if shape[0] == 1 else "RGB"))
-    except Exception as error:  # decoders raise what they like on damaged files
-        raise SynbenchError(f"{name}: expected an image, got {first_line(error)}") from None
-    if pixels.ndim == 2:
-        pixels = pixels[:, :, None]
-    x = torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None].float() / 255
-    return _fitted(x, shape)[0]
+    return Samples(str(path), None, y, classes, load, test)
 
 
-def _image_shape(shape: Sequence[int]) -> None:
-    if len(shape) != 3 or shape[0] not in (1, 3):
-        raise SynbenchError(
-            f"input_shape: expected 1 or 3 channels, height and width for images, got {tuple(shape)}"
-        )
-
-
-def _fitted(x: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """Images [n, C, H, W] at `shape`: bilinear until they cover it, then the centre; grey is repeated."""
-    _image_shape(shape)
-    height, width = shape[1:]
-    if tuple(x.shape[2:]) != (height, width):
-        factor = max(height / x.shape[2], width / x.shape[3])
-        size = [max(height, round(x.shape[2] * factor)), max(width, round(x.shape[3] * factor))]
-        x = functional.interpolate(x, size=size, mode="bilinear", antialias=True, align_corners=False)
-        top, left = (size[0] - height) // 2, (size[1] - width) // 2
-        x = x[:, :, top : top + height, left : left + width].clamp(0, 1)
-    return x if x.shape[1] == shape[0] else x.expand(-1, shape[0], -1, -1).contiguous()
+_READERS: dict[str, Callable[[Path], Samples]] = {
+    ".npz": _npz,
+    ".parquet": _parquet,
+    ".csv": _table,
+    ".tar": lambda path: _shards(path, [path]),
+}

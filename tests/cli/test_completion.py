@@ -62,7 +62,7 @@ def completed(line: str) -> list[str]:
         ("synbench-fast ls bu", ["builtin:", "builtin:identity", "builtin:linear", "builtin:conv"]),
         ("synbench-fast study sensitivity a:b --vary seed,s", ["seed,samples", "seed,scales"]),
         ("synbench-fast study inherit --methods lp,w", ["lp,wise"]),
-        ("synbench-fast study linear-probe x --data ", ["digits"]),
+        ("synbench-fast study linear-probe x --data ci", ["cifar10", "cifar100"]),
         ("synbench-fast export d --to ", ["mlflow", "wandb", "model-card"]),
         ("synbench-fast run --seed ", []),
         ("synbench-fast run --nothing --preset p", ["paper"]),  # a mistake further left

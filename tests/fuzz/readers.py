@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import shutil
+import tarfile
 import types
 import typing
 from collections.abc import Callable, Iterator
@@ -30,10 +31,11 @@ from synbench_fast.results.records import Result
 from synbench_fast.results.suite import SUITE_SCHEMA_VERSION, SuiteResult
 from synbench_fast.stats.point import CurvePoint
 from synbench_fast.studies.eps_star import EpsStar
+from synbench_fast.studies.images import decoded
 from synbench_fast.studies.inheritance.cells import Cell, open_store
 from synbench_fast.studies.inheritance.folders import _by_mapping
 from synbench_fast.studies.inheritance.report import InheritanceReport
-from synbench_fast.studies.labelled_data import _decoded, open_data
+from synbench_fast.studies.labelled_data import open_data
 from synbench_fast.studies.linear_probe.report import LinearProbeReport
 from synbench_fast.studies.sensitivity import Sensitivity
 from synbench_fast.studies.validity.report import ValidityReport
@@ -142,11 +144,19 @@ def _store(data: bytes, folder: Path) -> Any:
 
 
 def _image(data: bytes, folder: Path) -> Any:
-    return _decoded(data, (3, 8, 8), "image")
+    return decoded(data, (3, 8, 8), "image")
 
 
 def _npz(data: bytes, folder: Path) -> Any:
     return open_data(_file(data, folder, "data.npz"))
+
+
+def _tar(data: bytes, folder: Path) -> Any:
+    return open_data(_file(data, folder, "data.tar"))
+
+
+def _table(data: bytes, folder: Path) -> Any:
+    return open_data(_file(data, folder, "data.csv"))
 
 
 READERS: dict[str, Callable[[bytes, Path], Any]] = {
@@ -165,6 +175,8 @@ READERS: dict[str, Callable[[bytes, Path], Any]] = {
     "store": _store,
     "payload": lambda data, folder: decode_point(data),
     "npz": _npz,
+    "tar": _tar,
+    "table": _table,
     "image": _image,
     "mapping": lambda data, folder: _by_mapping(_file(data, folder, "map.json"), ["a"])("a"),
     "pickle": lambda data, folder: read_checkpoint(str(_file(data, folder, "weights.pt"))),
@@ -256,6 +268,19 @@ def seeds() -> dict[str, list[bytes]]:
         buffer = io.BytesIO()
         Image.new("RGB", (4, 4), (10, 20, 30)).save(buffer, kind)
         found["image"].append(buffer.getvalue())
+    found["table"].append(b"file,label,split\na.png,1,train\nb.png,0,test\n")
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:") as archive:
+        for name, content in (
+            ("a.png", found["image"][0]),
+            ("a.cls", b"1"),
+            ("b.jpg", b"x"),
+            ("b.cls", b"0"),
+        ):
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    found["tar"].append(buffer.getvalue())
     found["mapping"].append(b'{"a": ["a"], "b": "a"}')
     buffer = io.BytesIO()
     torch.save({"model": {"w": torch.ones(2)}}, buffer)

@@ -686,8 +686,8 @@ def test_npz_of_more_than_the_memory(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 def test_images_start_no_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Pillow draws PostScript by Ghostscript, whatever the name of the file says."""
+    from synbench_fast.studies.images import decoded
     from synbench_fast.studies.inheritance.folders import Prepare
-    from synbench_fast.studies.labelled_data import _decoded
 
     pytest.importorskip("PIL.Image")
     started: list[Any] = []
@@ -696,7 +696,7 @@ def test_images_start_no_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     file = tmp_path / "cat.png"
     file.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n%%EOF\n")
     with refused("cat.png: expected an image, got UnidentifiedImageError"):
-        _decoded(file.read_bytes(), (3, 8, 8), str(file))
+        decoded(file.read_bytes(), (3, 8, 8), str(file))
     with pytest.raises(OSError, match="cannot identify image file"):
         Prepare((3, 8, 8))(file.read_bytes())
     assert not started
@@ -704,12 +704,12 @@ def test_images_start_no_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 def test_images_of_absurd_size() -> None:
     images = pytest.importorskip("PIL.Image")
-    from synbench_fast.studies.labelled_data import _decoded
+    from synbench_fast.studies.images import decoded
 
     buffer = io.BytesIO()
     images.new("1", (20_000, 20_000)).save(buffer, "PNG")
     with refused("big.png: expected an image, got DecompressionBomb"):
-        _decoded(buffer.getvalue(), (3, 8, 8), "big.png")
+        decoded(buffer.getvalue(), (3, 8, 8), "big.png")
 
 
 def test_class_names_that_only_look_like_numbers() -> None:

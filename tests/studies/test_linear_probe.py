@@ -26,9 +26,10 @@ from typer.testing import CliRunner
 import synbench_fast as sb
 from synbench_fast.cli import main as cli
 from synbench_fast.studies.base import Table
-from synbench_fast.studies.labelled_data import open_data, split
+from synbench_fast.studies.labelled_data import open_data
 from synbench_fast.studies.linear_probe.report import share
 from synbench_fast.studies.linear_probe.solver import fit, margins, mean_radius, standardiser
+from synbench_fast.studies.samples import split
 
 SHAPE = (1, 4, 4)
 
@@ -427,7 +428,7 @@ def test_mistakes_of_data(tmp_path: Path, folder: Path) -> None:
     for data, part in (
         (
             "digts",
-            "data: expected 'digits', an image folder, a .npz or a .parquet file, got 'digts', did you",
+            "data: expected digits, cifar10 or another name, an image folder, a .npz, .parquet, .csv or .tar file, got 'digts', did you",
         ),
         ("no/such/folder", "data: expected an existing file or folder, got 'no/such/folder'"),
         ("none.npz", "data: expected an existing file or folder, got 'none.npz'"),
@@ -435,9 +436,11 @@ def test_mistakes_of_data(tmp_path: Path, folder: Path) -> None:
     ):
         with refused(part):
             open_data(data)  # type: ignore[arg-type]
-    (tmp_path / "a.csv").write_text("x")
-    with refused("data: expected 'digits', an image folder, a .npz or a .parquet file, got "):
-        open_data(tmp_path / "a.csv")
+    (tmp_path / "a.txt").write_text("x")
+    with refused(
+        "data: expected digits, cifar10 or another name, an image folder, a .npz, .parquet, .csv or .tar file, got "
+    ):
+        open_data(tmp_path / "a.txt")
     empty = tmp_path / "empty"
     empty.mkdir()
     with refused("data: expected one folder of images per class, got FileNotFoundError"):
@@ -617,7 +620,7 @@ def test_example_of_the_document_runs() -> None:
     ("arguments", "code", "line"),
     [
         ([], 2, "ENCODER: expected an encoder such as timm:resnet50, got none"),
-        (["a:b"], 2, "--data: expected digits, an image folder, a .npz or a .parquet file, got none"),
+        (["a:b"], 2, "--data: expected digits, cifar10 or another name, an image folder, a .npz, .parquet, .csv or .tar file, got none"),
         (["a:b", "--data", "digits", "--eps", "1"], 2, "--eps: expected comma-separated distinct numbers in [0, 1)"),
         (["a:b", "--data", "digits", "--l2", "x"], 2, "--l2: expected comma-separated distinct numbers in [0, inf)"),
         (["a:b", "--data", "digits", "--linf", "-1"], 2, "--linf: expected comma-separated distinct numbers"),
@@ -625,7 +628,7 @@ def test_example_of_the_document_runs() -> None:
         (["a:b", "--data", "digits", "--test-fraction", "1"], 2, "--test-fraction: expected a number between 0 and 1"),
         (["a:b", "--data", "digits", "--standardise", "x"], 2, "--standardise: expected one of common, feature"),
         (["a:b", "--data", "digits", "--regularisation", "0"], 2, "--regularisation: expected a number between 0"),
-        (["builtin:conv", "--data", "digts", "--quiet"], 1, "builtin:conv: data: expected 'digits', an image folder"),
+        (["builtin:conv", "--data", "digts", "--quiet"], 1, "builtin:conv: data: expected digits, cifar10 or another name"),
     ],
 )  # fmt: skip
 def test_command_refuses_in_one_line(arguments: list[str], code: int, line: str) -> None:

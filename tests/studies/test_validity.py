@@ -22,12 +22,13 @@ from torch import Tensor, nn
 import synbench_fast as sb
 from synbench_fast.cli import main as cli
 from synbench_fast.stats.label_free import rankme
-from synbench_fast.studies.labelled_data import open_data, split
+from synbench_fast.studies.labelled_data import open_data, photo_patches
+from synbench_fast.studies.samples import split
 from synbench_fast.studies.validity import ValidityReport, correlate, measure, run
 from synbench_fast.studies.validity.analysis import analyse
 from synbench_fast.studies.validity.baselines import knn_accuracy, logme
 from synbench_fast.studies.validity.correlation import Bootstrap, average_ranks, coefficient
-from synbench_fast.studies.validity.datasets import DataSet, open_data_sets, photo_patches
+from synbench_fast.studies.validity.datasets import DataSet, open_data_sets
 from synbench_fast.studies.validity.measure import BASELINES, Measured
 from synbench_fast.studies.validity.selection import choose_and_test, random_halves
 from synbench_fast.studies.validity.zoo import RECIPES, SMALL, train_zoo
@@ -467,7 +468,7 @@ def test_data_are_refused_by_name() -> None:
     options: Any = {"test_fraction": 0.25, "most": None, "seed": 0}
     with refused("flat: expected at least 2 classes, got 1"):
         open_data_sets({"flat": (x, np.zeros(12, dtype=int))}, **options)
-    with refused("data: expected digits or photos, an image folder", "did you mean photos?"):
+    with refused("data: expected digits, cifar10 or another name, an image folder", "did you mean photos?"):
         open_data_sets("fotos", **options)
     with refused("data: expected different data sets, got 'digits' twice"):
         open_data_sets(["digits", "digits"], **options)
@@ -620,7 +621,7 @@ def test_demo_is_the_small_zoo(monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
     ("words", "message"),
     [
         ([], "error: ENCODER: expected several encoders such as zoo:small, or --demo, got none\n"),
-        (["zoo:small"], "error: --data: expected digits, photos, an image folder"),
+        (["zoo:small"], "error: --data: expected digits, cifar10 or another name"),
         (["zoo:small", "--demo"], "error: --demo: expected neither ENCODER nor --data, got some\n"),
         (
             ["zoo:small", "--data", "digits", "--steps", "0"],

@@ -24,9 +24,9 @@ from torch import Tensor
 from synbench_fast.errors import SynbenchError, first_line, suggest
 from synbench_fast.results.documents import parse
 from synbench_fast.runtime.optional import optional
+from synbench_fast.studies.images import IMAGE_FORMATS
 from synbench_fast.studies.inheritance.data import DataSet, DataSuite, Part
 from synbench_fast.studies.inheritance.schedule import Training
-from synbench_fast.studies.labelled_data import IMAGE_FORMATS
 
 __all__ = ["CORRUPTIONS", "IMAGENET", "IMAGENET_FOLDERS", "Prepare", "folder_suite", "imagenet_suite"]
 

@@ -22,7 +22,7 @@ from synbench_fast.engine.purity import check_drift, check_purity
 from synbench_fast.engine.score import encoder_record
 from synbench_fast.errors import SynbenchError
 from synbench_fast.studies.base import EncoderLike, isolated, open_encoder
-from synbench_fast.studies.labelled_data import Samples, open_data, split
+from synbench_fast.studies.labelled_data import open_data
 from synbench_fast.studies.linear_probe.attack import check_differentiable, survivors
 from synbench_fast.studies.linear_probe.options import LIBRARY, LinearProbe
 from synbench_fast.studies.linear_probe.report import (
@@ -41,6 +41,7 @@ from synbench_fast.studies.linear_probe.solver import (
     mean_radius,
     standardiser,
 )
+from synbench_fast.studies.samples import Samples, split
 
 __all__ = ["features_of", "frozen", "pixels_to_features", "robust_linear_probe"]
 
@@ -58,9 +59,9 @@ def robust_linear_probe(
 
     Args:
         encoder: as for `score`.
-        data: "digits", a folder of images with one subfolder per class, a .npz file with x [N, *input_shape]
-            and y [N], a .parquet file with a column image or x and a column label or y, or (x, y). Values in
-            [0, 1] or uint8; images are resized to the encoder's input, arrays must fit it.
+        data: a name such as "digits" or "cifar10", "hf:NAME", a folder of images with one subfolder per class or of
+            WebDataset shards, a file .npz, .parquet, .csv or .tar, all as docs/linear-probe.md says, or (x, y). Values
+            in [0, 1] or uint8; images are resized to the encoder's input, arrays must fit it.
         config: arguments of a score; eps, seed, batch_size, device, threads and those of the encoder are read. A probe
             is trained for each eps, for the radius eps * half_distance, half the smallest distance of two class means
             of the standardised training features. The seed decides the split, the attacks' random starts and, with

@@ -1,4 +1,4 @@
-"""Labelled data sets for validation: those of the robust probe, and patches of scikit-learn's two photographs."""
+"""The labelled data sets of a validation, each with its split."""
 
 from __future__ import annotations
 
@@ -7,20 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from synbench_fast.errors import SynbenchError, suggest
-from synbench_fast.runtime.optional import optional
-from synbench_fast.studies.labelled_data import Samples, Split, open_data, split
+from synbench_fast.errors import SynbenchError
+from synbench_fast.studies.catalogue import BUNDLED, several
+from synbench_fast.studies.labelled_data import open_data
+from synbench_fast.studies.samples import Samples, Split, split
 
-__all__ = ["BUNDLED", "PHOTO_SHAPE", "DataSet", "open_data_sets", "photo_patches"]
-
-BUNDLED = ("digits", "photos")
-PHOTO_SHAPE = (3, 8, 8)
-_REDUCTION = 2  # pixels averaged along each axis, so that a patch shows more than a blur
+__all__ = ["DataSet", "DataSource", "open_data_sets"]
 
 DataSource = str | Path | tuple[Any, Any]
 
@@ -49,26 +44,6 @@ class DataSet:
         return train, train_y, test, test_y
 
 
-def photo_patches() -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Patches of scikit-learn's two sample photographs: x float32 [2080, 3, 8, 8] in [0, 1], y 0 or 1.
-
-    Each photograph (427 x 640) is reduced by 2 and cut into 26 x 40 patches that do not overlap; the label says
-    which photograph a patch is from. No pixel lies in two patches, so train and test parts share none; patches
-    that touch are alike all the same.
-    """
-    datasets = optional("sklearn.datasets", "scikit-learn", "demo")
-    size = PHOTO_SHAPE[1]
-    x, y = [], []
-    for label, image in enumerate(datasets.load_sample_images().images):
-        height, width = (n // _REDUCTION // size for n in image.shape[:2])
-        cut = image[: height * size * _REDUCTION, : width * size * _REDUCTION].astype(np.float64) / 255
-        cut = cut.reshape(height * size, _REDUCTION, width * size, _REDUCTION, 3).mean(axis=(1, 3))
-        patches = cut.reshape(height, size, width, size, 3).transpose(0, 2, 4, 1, 3)
-        x.append(patches.reshape(-1, *PHOTO_SHAPE).astype(np.float32))
-        y += [label] * (height * width)
-    return np.concatenate(x), np.array(y, dtype=np.int64)
-
-
 def open_data_sets(
     data: DataSource | Sequence[DataSource] | Mapping[str, DataSource],
     *,
@@ -76,7 +51,7 @@ def open_data_sets(
     most: int | None,
     seed: int,
 ) -> list[DataSet]:
-    """One or several data sets, each split; a mapping names them.
+    """One or several data sets, each split; a mapping names them, and "vtab" stands for its 19.
 
     A tuple is the arrays (x, y) of one data set unless it holds names or paths.
 
@@ -88,8 +63,14 @@ def open_data_sets(
         named = [(str(name), one) for name, one in data.items()]
     else:
         arrays = isinstance(data, tuple) and not all(isinstance(one, str | Path | tuple) for one in data)
-        several: Any = [data] if arrays or isinstance(data, str | Path) else list(data)
-        named = [(_name(one, number), one) for number, one in enumerate(several, 1)]
+        given: Any = (
+            several([data])
+            if isinstance(data, str)
+            else [data]
+            if arrays or isinstance(data, Path)
+            else several(data)
+        )
+        named = [(_name(one, number), one) for number, one in enumerate(given, 1)]
     if not named:
         raise SynbenchError("data: expected at least one data set, got none")
     names = [name for name, _ in named]
@@ -99,14 +80,6 @@ def open_data_sets(
     opened = []
     for name, source in named:
         bundled = source in BUNDLED and source == name if isinstance(source, str) else False
-        if source == "photos":
-            source = photo_patches()
-        elif isinstance(source, str) and source not in BUNDLED and not Path(source).exists():
-            hint = suggest(source, BUNDLED)
-            raise SynbenchError(
-                f"data: expected {' or '.join(BUNDLED)}, an image folder, a .npz or a .parquet file, "
-                f"got {source!r}{hint}"
-            )
         samples = open_data(source)
         try:
             parts = split(samples, test_fraction=test_fraction, most=most, seed=seed)

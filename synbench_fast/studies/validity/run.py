@@ -11,9 +11,10 @@ from typing import Any
 from synbench_fast.config import ScoreConfig, described
 from synbench_fast.errors import SynbenchError
 from synbench_fast.studies.base import EncoderLike, Say, isolated, named_encoders
+from synbench_fast.studies.catalogue import BUNDLED
 from synbench_fast.studies.validity.analysis import analyse
 from synbench_fast.studies.validity.correlation import FEWEST
-from synbench_fast.studies.validity.datasets import BUNDLED, DataSet, DataSource, open_data_sets
+from synbench_fast.studies.validity.datasets import DataSet, DataSource, open_data_sets
 from synbench_fast.studies.validity.measure import look, measure
 from synbench_fast.studies.validity.options import Validity
 from synbench_fast.studies.validity.report import ValidityReport
@@ -41,8 +42,7 @@ def validate(
             its attribute of this name, else that of the first data set. "zoo:NAME" is a small encoder that is
             trained here on the train part of digits or photos, see `zoo.RECIPES`; "zoo:small" stands for 12 of
             them, "zoo:all" for all.
-        data: one or more of "digits", "photos" (patches of two photographs, 3 x 8 x 8), an image folder, a .npz or
-            .parquet file, or (x, y), as for `robust_linear_probe`; a mapping names them.
+        data: one or more data sets, as for `robust_linear_probe`; a mapping names them, and "vtab" stands for its 19.
         config: arguments of the scores; every combination of eps, threshold and task is a predictor. The seed decides
             everything that is drawn, and batch_size belongs to the linear probes. Without one the preset is quick and
             the thresholds are 0.6, 0.7, 0.8 and 0.9.

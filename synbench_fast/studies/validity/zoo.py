@@ -17,7 +17,8 @@ from torch.nn import functional
 from synbench_fast.errors import SynbenchError, suggest
 from synbench_fast.runtime.global_state import seeded
 from synbench_fast.studies.digits import DigitClassifier, pgd
-from synbench_fast.studies.validity.datasets import PHOTO_SHAPE, DataSet
+from synbench_fast.studies.labelled_data import PHOTO_SHAPE
+from synbench_fast.studies.validity.datasets import DataSet
 
 __all__ = ["RECIPES", "SMALL", "Recipe", "ZooEncoder", "train_zoo"]
 
