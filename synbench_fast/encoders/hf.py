@@ -70,14 +70,13 @@ def load(request: Request) -> Loaded:
     else:
         pooler = True
         try:
-            model = transformers.AutoModel.from_config(config, trust_remote_code=trust)
+            model = transformers.AutoModel.from_config(config, trust_remote_code=trust, **_float32(config))
         except (ImportError, OSError, ValueError, KeyError, RuntimeError, TypeError) as error:
             raise SynbenchError(
                 f"encoder {request.spec}: transformers could not build it ({first_line(error)})"
             ) from error
     model = _tower(model)
-    # Half-precision weights are widened without loss, so that the fingerprint is that of the values.
-    model = model.float()
+    model = model.float()  # what the library leaves in half precision is widened without loss
     if request.checkpoint is not None:
         pooler = load_checkpoint(model, request.checkpoint, request.spec, optional="pooler", unused=_TEXT)
     if not pooler:
@@ -143,6 +142,11 @@ def _config(transformers: Any, name: str, request: Request) -> Any:
     return config
 
 
+def _float32(config: Any) -> dict[str, torch.dtype]:
+    """Asks transformers for float32; by default it rounds all weights to the dtype that config.json or the first one has."""
+    return {"dtype" if hasattr(config, "dtype") else "torch_dtype": torch.float32}
+
+
 def _published(transformers: Any, name: str, local: bool, config: Any, request: Request) -> tuple[Any, bool]:
     """The model with all of its weights, and whether its pooler was among them.
 
@@ -150,6 +154,7 @@ def _published(transformers: Any, name: str, local: bool, config: Any, request: 
     reports what was missing of the adapter, and says nothing of weights that the model itself lacks.
     """
     options = {"config": config, "trust_remote_code": request.trust_remote_code, "output_loading_info": True}
+    options |= _float32(config)
     if _find(transformers, name, local, "adapter_config.json") is None:
         model, report = transformers.AutoModel.from_pretrained(name, **options)
         return model, _complete(model, report["missing_keys"], request.spec)

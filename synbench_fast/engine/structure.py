@@ -283,7 +283,8 @@ def _features(
         layout = torch.channels_last if channels_last else torch.contiguous_format
         try:
             made = encoder(x.to(encoder.device, encoder.dtype, memory_format=layout))
-            parts.append(made.float().to(place).clone())  # an encoder may return one buffer every time
+            made = made if made.dtype == torch.float64 else made.float()
+            parts.append(made.to(place).clone())  # an encoder may return one buffer every time
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise

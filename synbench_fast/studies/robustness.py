@@ -24,7 +24,7 @@ from synbench_fast.engine.score import encoder_record
 from synbench_fast.errors import SynbenchError
 from synbench_fast.results.codec import inf_field
 from synbench_fast.results.records import EncoderRecord
-from synbench_fast.stats.discriminant import RIDGE
+from synbench_fast.stats.discriminant import RIDGE, ROUNDING, ROUNDING_64
 from synbench_fast.studies.base import (
     EncoderLike,
     Report,
@@ -38,7 +38,7 @@ from synbench_fast.studies.base import (
 )
 from synbench_fast.studies.linear_probe.attack import check_differentiable
 from synbench_fast.studies.linear_probe.options import budgets
-from synbench_fast.studies.linear_probe.run import frozen, pixels_to_features
+from synbench_fast.studies.linear_probe.run import features_of, frozen, pixels_to_features
 from synbench_fast.tasks.families import Family
 from synbench_fast.tasks.structure import STRUCTURE
 
@@ -69,19 +69,21 @@ class LinearHead:
     """A regularised linear discriminant: logits x W' + b of features x [N, F], which are -d_k / 2 up to a constant.
 
     d_k is the squared distance to the mean of class k in (C + g I)^-1, for features that are divided by their deviation
-    and C their covariance within the classes; g is `ridge` times the mean variance, see `stats.discriminant`.
+    and C their covariance within the classes; g is `ridge` times the mean variance, see `stats.discriminant`. It computes
+    in float64 from features less their mean, because a mean far above the deviations would cost the digits of a margin.
 
     Args:
-        x: floating [N, F].
+        x: floating [N, F]; a feature that varies by no more than the rounding of its dtype is left out.
         labels: int64 [N], each of 0 to K - 1.
     """
 
     def __init__(self, x: Tensor, labels: Tensor, ridge: float = RIDGE) -> None:
+        rounding = ROUNDING_64 if x.dtype == torch.float64 else ROUNDING
         x = x.double()
-        self.deviation = x.std(0)
-        live = self.deviation > 1e-6 * x.abs().amax(0)
+        self.middle, self.deviation = x.mean(0), x.std(0)
+        live = self.deviation > rounding * x.abs().amax(0)
         self.deviation[~live] = torch.inf
-        x = x / self.deviation
+        x = (x - self.middle) / self.deviation
         classes = int(labels.max()) + 1
         means = torch.stack([x[labels == k].mean(0) for k in range(classes)])
         centred = x - means[labels]
@@ -96,12 +98,13 @@ class LinearHead:
         else:
             covariance = centred.T @ centred / freedom + level * torch.eye(x.shape[1])
             weights = torch.linalg.solve(covariance, means.T).T
-        self.weights, self.bias = weights.float(), (-(weights * means).sum(1) / 2).float()
-        self.deviation = self.deviation.float()
+        self.weights, self.bias = weights, -(weights * means).sum(1) / 2
 
     def __call__(self, features: Tensor) -> Tensor:
-        logits: Tensor = (features / self.deviation) @ self.weights.T + self.bias
-        return logits
+        """Logits [n, K] in float32."""
+        z = (features.double() - self.middle) / self.deviation
+        logits: Tensor = z @ self.weights.T + self.bias
+        return logits.float()
 
 
 def _margins(logits: Tensor, y: Tensor) -> Tensor:
@@ -357,14 +360,13 @@ def _attacked(
     """[2, 3 K] lengths of the smallest changes and their first-order estimates, for radii that mean 64 x 64 pixels."""
     spec, shape = loaded.info.spec, loaded.info.input_shape
     x, labels = _images(family, shape, first, FITTED)
-    with torch.no_grad():
-        features = torch.cat([forward(one).float().to("cpu", copy=True) for one in torch.split(x, size)])
+    features = features_of(forward, x, size)
     if not bool(torch.isfinite(features).all()):
         raise SynbenchError(f"features: expected finite ones of the family {family.name}, got others")
     head = LinearHead(features, labels)
     x, labels = _images(family, shape, first + FITTED, ATTACKED)
     found = [
-        torch.stack(smallest_change(lambda one: head(forward(one).float().cpu()), some, y, unit=unit))
+        torch.stack(smallest_change(lambda one: head(forward(one).cpu()), some, y, unit=unit))
         for some, y in zip(torch.split(x, size), torch.split(labels, size), strict=True)
     ]
     length, slope = torch.cat(found, 1).double()

@@ -200,6 +200,47 @@ def test_hf_incomplete_weights_are_refused(tmp_path):
     fails("expected complete weights, got none for layernorm.bias, layernorm.weight", f"hf:{tmp_path}")
 
 
+@pytest.mark.parametrize("named", ["float16", "bfloat16", None])
+def test_hf_weights_keep_the_values_of_their_file(tmp_path, named):
+    """Of a dtype in config.json, and of the one that the first weight has, transformers would make that of all weights."""
+    from safetensors.torch import load_file, save_file
+
+    model = published(vit(), tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    config = {key: value for key, value in config.items() if "dtype" not in key}
+    state = load_file(tmp_path / "model.safetensors")
+    if named is None:
+        first = min(state)
+        state[first] = state[first].bfloat16()
+        model.load_state_dict({first: state[first]}, strict=False)
+        save_file(state, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    else:
+        config["torch_dtype"] = named
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    encoder = load_encoder(f"hf:{tmp_path}")
+    for key, value in model.state_dict().items():
+        assert torch.equal(encoder.module.state_dict()[key], value), key
+
+
+def test_hf_buffers_of_fresh_models_are_those_of_float32(tmp_path):
+    """Those that no checkpoint has stay as they were made: sines of positions, say."""
+    config = transformers.WhisperConfig(
+        d_model=16, encoder_layers=1, decoder_layers=1, encoder_attention_heads=2, decoder_attention_heads=2,
+        encoder_ffn_dim=16, decoder_ffn_dim=16, max_source_positions=20, num_mel_bins=8, vocab_size=20, pad_token_id=0,
+        bos_token_id=1, eos_token_id=2, decoder_start_token_id=1,
+    )  # fmt: skip
+    known = reference(lambda: transformers.AutoModel.from_config(config), 0).encoder.embed_positions.weight
+    config.save_pretrained(tmp_path)
+    content = json.loads((tmp_path / "config.json").read_text())
+    content = {key: value for key, value in content.items() if "dtype" not in key} | {
+        "torch_dtype": "bfloat16"
+    }
+    (tmp_path / "config.json").write_text(json.dumps(content))
+    encoder = load_encoder(f"hf:{tmp_path}", random_init=True)
+    assert torch.equal(encoder.module.embed_positions.weight, known)
+    assert not torch.equal(known, known.bfloat16().float())
+
+
 def test_hf_checkpoint(tmp_path):
     model = published(vit(), tmp_path)
     changed = {k: v + 1 for k, v in model.state_dict().items()}

@@ -61,6 +61,14 @@ def test_batches_change_nothing(size: int) -> None:
     assert replace(run(powers, size=size), seconds=0) == replace(run(powers), seconds=0)
 
 
+def test_features_keep_the_digits_that_they_come_with() -> None:
+    """An offset of all features, exact in float64, changes nothing; float32 would hold none of the rest."""
+    near, far = run(powers), run(lambda x: powers(x).double() + 2.0**30)
+    assert near.families[0].score > 0.1
+    assert [one.score for one in far.families] == pytest.approx([one.score for one in near.families])
+    assert far.stderr == pytest.approx(near.stderr, rel=1e-3)
+
+
 def test_a_seed_chooses_images_and_a_preset_their_number() -> None:
     one, other = run(powers), run(powers, ScoreConfig(preset="quick", seed=1))
     assert one.score != other.score

@@ -41,6 +41,20 @@ def test_discriminant_is_that_of_scikit_learn(width: int) -> None:
     np.testing.assert_allclose(mine, ratio * theirs, atol=2e-4 * np.abs(mine).max())
 
 
+@pytest.mark.parametrize("width", [8, 90])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_common_offset_of_the_features_turns_no_answer(width: int, dtype: torch.dtype) -> None:
+    """A discriminant knows no origin: the oracle has the offset taken off again, in float64."""
+    labels = torch.arange(60) % 4
+    x = torch.randn(60, width, generator=torch.Generator().manual_seed(0)) + labels[:, None] / 2
+    far = (x.to(dtype) + 4096.0).detach()
+    near = far.double() - 4096.0
+    found, known = LinearHead(far, labels)(far), LinearHead(near, labels)(near)
+    found, known = (one - one.mean(1, keepdim=True) for one in (found, known))
+    torch.testing.assert_close(found, known, rtol=1e-4, atol=1e-4)
+    assert (found.argmax(1) == labels).float().mean() > 0.5
+
+
 def test_radii_of_a_linear_answer_are_distances_to_hyperplanes() -> None:
     weights = torch.randn(5, 12, generator=torch.Generator().manual_seed(2))
     x = torch.randn(40, 3, 2, 2, generator=torch.Generator().manual_seed(3)) / 4
@@ -137,6 +151,24 @@ def test_it_is_what_its_parts_give(report: RobustnessReport) -> None:
     assert found.radius == pytest.approx(
         4 * float(length[first > 0].median()), rel=0.2
     )  # torch takes the lower one
+
+
+def test_an_offset_of_the_features_changes_no_radius(report: RobustnessReport) -> None:
+    """In float64, whose digits hold both; an offset of a power of 2 is exact."""
+
+    class Far(Blocks):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x).double() + 2.0**20
+
+    (far,) = sb.studies.measure_robustness(
+        Far(), input_shape=(3, 16, 16), radii=(0, 0.1, 0.5), threads=1
+    ).encoders
+    (near,) = report.encoders
+    assert far.accuracy == near.accuracy > 0.05
+    assert far.within == pytest.approx(near.within)
+    assert [one.radius for one in far.families] == pytest.approx(
+        [one.radius for one in near.families], rel=1e-3
+    )
 
 
 def test_stated_errors_are_those_of_other_images() -> None:
