@@ -99,6 +99,14 @@ void random_words(std::uint64_t seed, std::uint32_t stream, std::uint32_t purpos
     }
 }
 
+void lay_noise(const WhiteNoise& noise, const ImageShape& shape, i64 i, i64 first, i64 last, float* x) {
+  for (i64 c = 0; c < shape.channels; ++c) {
+    const i64 begin = c * shape.pixels() + first * shape.width;
+    sample_normals(noise.normals, noise.start + i, begin, (last - first) * shape.width, noise.deviation,
+                   x + i * shape.size() + begin);
+  }
+}
+
 void render_fields(const FieldsSpec& spec, i64 start, i64 count, int threads, float* x) {
   const i64 channels = spec.shape.channels, height = spec.shape.height, width = spec.shape.width;
   const i64 pixels = spec.shape.pixels(), pairs = (channels + 1) / 2, half = pairs * pixels;

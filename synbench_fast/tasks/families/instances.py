@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from synbench_fast.ops.renderers import paint, view, white
+from synbench_fast.ops.renderers import paint, view
 from synbench_fast.tasks.families.base import Call, Family, Floats, unit
 from synbench_fast.tasks.families.strokes import flat, leaves, no_outlines, periodic
 
@@ -70,8 +70,8 @@ class Instances(Family):
             colours[:, c, :3] = row / 255.0
             colours[:, c, 3] = 0.5 + brightness - 0.5 * (row[:, 0] + row[:, 1] + row[:, 2])
 
-        white(x.reshape(count, -1), 0.02 + 0.08 * level, call.noise(channels * height * width))
-        view(x, scene, maps.astype(np.float32), colours.astype(np.float32), call.threads, call.backend)
+        under = (0.02 + 0.08 * level, call.noise(channels * height * width))
+        view(x, scene, maps.astype(np.float32), colours.astype(np.float32), call.threads, call.backend, under)
 
 
 def rotations(quaternions: Floats) -> Floats:
