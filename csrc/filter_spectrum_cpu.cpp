@@ -16,6 +16,7 @@
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && !defined(SYNBENCH_NO_CLONES)
 #define SYNBENCH_X86 1
 #define SYNBENCH_AVX2 __attribute__((target("arch=x86-64-v3")))
+#define SYNBENCH_AVX512 __attribute__((target("arch=x86-64-v4,prefer-vector-width=512")))
 #endif
 
 namespace synbench {
@@ -27,17 +28,21 @@ using i64 = std::int64_t;
 // of a number is the same alone and in a vector, and so are its bits. `Loose` is a vector anywhere among floats.
 typedef float Four __attribute__((vector_size(16)));
 typedef float Eight __attribute__((vector_size(32)));
+typedef float Sixteen __attribute__((vector_size(64)));
 typedef float LooseFour __attribute__((vector_size(16), aligned(4), may_alias));
 typedef float LooseEight __attribute__((vector_size(32), aligned(4), may_alias));
+typedef float LooseSixteen __attribute__((vector_size(64), aligned(4), may_alias));
 
 template <class V>
 constexpr i64 kWidth = static_cast<i64>(sizeof(V) / sizeof(float));
-constexpr i64 kWidest = kWidth<Eight>;
+constexpr i64 kWidest = kWidth<Sixteen>;
 
 SYNBENCH_INLINE void copy(const float* from, Four& to) { to = *reinterpret_cast<const LooseFour*>(from); }
 SYNBENCH_INLINE void copy(const float* from, Eight& to) { to = *reinterpret_cast<const LooseEight*>(from); }
+SYNBENCH_INLINE void copy(const float* from, Sixteen& to) { to = *reinterpret_cast<const LooseSixteen*>(from); }
 SYNBENCH_INLINE void copy(const Four& from, float* to) { *reinterpret_cast<LooseFour*>(to) = from; }
 SYNBENCH_INLINE void copy(const Eight& from, float* to) { *reinterpret_cast<LooseEight*>(to) = from; }
+SYNBENCH_INLINE void copy(const Sixteen& from, float* to) { *reinterpret_cast<LooseSixteen*>(to) = from; }
 
 template <class T>
 struct Planes {  // real and imaginary parts apart: the inner loops then are plain loops over floats or vectors
@@ -174,6 +179,33 @@ SYNBENCH_INLINE void any_radix(const Planes<T>& x, const Planes<T>& y, const Sta
     }
 }
 
+// The same for a radix that the compiler knows.
+template <int kRadix, class T>
+SYNBENCH_INLINE void odd_radix(const Planes<T>& x, const Planes<T>& y, const Stage& stage, i64 stride,
+                               const float* root_re, const float* root_im) {
+  const i64 step = stride * stage.parts;
+  for (i64 p = 0; p < stage.parts; ++p) {
+    const float *wr = stage.re.data() + kRadix * p, *wi = stage.im.data() + kRadix * p;
+    for (i64 q = 0; q < stride; ++q) {
+      const i64 in = stride * p + q, out = stride * kRadix * p + q;
+      Complex<T> from[kRadix];
+      for (int j = 0; j < kRadix; ++j) from[j] = {x.re[in + j * step], x.im[in + j * step]};
+#pragma GCC unroll 7
+      for (int k = 0; k < kRadix; ++k) {
+        Complex<T> sum = Complex<T>{} + from[0];
+#pragma GCC unroll 7
+        for (int j = 1; j < kRadix; ++j) {
+          const int power = j * k % kRadix;
+          sum = sum + times(from[j], root_re[power], root_im[power]);
+        }
+        if (p != 0 && k != 0) sum = times(sum, wr[k], wi[k]);
+        y.re[out + k * stride] = sum.re;
+        y.im[out + k * stride] = sum.im;
+      }
+    }
+  }
+}
+
 template <class T>
 SYNBENCH_INLINE void step(const Planes<T>& x, const Planes<T>& y, const Stage& stage, i64 stride, const float* root_re,
                           const float* root_im) {
@@ -181,6 +213,12 @@ SYNBENCH_INLINE void step(const Planes<T>& x, const Planes<T>& y, const Stage& s
     radix4(x, y, stage, stride);
   else if (stage.radix == 2)
     radix2(x, y, stage, stride);
+  else if (stage.radix == 3)
+    odd_radix<3>(x, y, stage, stride, root_re, root_im);
+  else if (stage.radix == 5)
+    odd_radix<5>(x, y, stage, stride, root_re, root_im);
+  else if (stage.radix == 7)
+    odd_radix<7>(x, y, stage, stride, root_re, root_im);
   else
     any_radix(x, y, stage, stride, root_re, root_im);
 }
@@ -294,7 +332,7 @@ SYNBENCH_INLINE void transform_lines(const Axis& axis, const Lines& lines, const
 
 // Along one axis of [outer, length, inner], in place.
 template <class V>
-SYNBENCH_INLINE void transform_axis(const Axis& axis, i64 outer, i64 inner, const Planes<float>& x, Eight* room) {
+SYNBENCH_INLINE void transform_axis(const Axis& axis, i64 outer, i64 inner, const Planes<float>& x, Sixteen* room) {
   const i64 block = axis.length * inner, sets = inner == 1 ? 1 : outer, lines = inner == 1 ? outer : inner;
   const i64 apart = inner == 1 ? block : 1;
   for (i64 set = 0; set < sets; ++set)
@@ -308,21 +346,27 @@ SYNBENCH_INLINE void transform_axis(const Axis& axis, i64 outer, i64 inner, cons
     }
 }
 
-void transform_axis_baseline(const Axis& axis, i64 outer, i64 inner, const Planes<float>& x, Eight* room) {
+void transform_axis_baseline(const Axis& axis, i64 outer, i64 inner, const Planes<float>& x, Sixteen* room) {
   transform_axis<Four>(axis, outer, inner, x, room);
 }
 
 #ifdef SYNBENCH_X86
-SYNBENCH_AVX2 void transform_axis_avx2(const Axis& axis, i64 outer, i64 inner, const Planes<float>& x, Eight* room) {
+SYNBENCH_AVX2 void transform_axis_avx2(const Axis& axis, i64 outer, i64 inner, const Planes<float>& x, Sixteen* room) {
   transform_axis<Eight>(axis, outer, inner, x, room);
+}
+
+SYNBENCH_AVX512 void transform_axis_avx512(const Axis& axis, i64 outer, i64 inner, const Planes<float>& x,
+                                           Sixteen* room) {
+  transform_axis<Sixteen>(axis, outer, inner, x, room);
 }
 #endif
 
 // `signals` of `size` elements each.
-void transform(const std::vector<Axis>& axes, i64 signals, i64 size, const Planes<float>& x, Eight* room) {
+void transform(const std::vector<Axis>& axes, i64 signals, i64 size, const Planes<float>& x, Sixteen* room) {
   auto* along = transform_axis_baseline;
 #ifdef SYNBENCH_X86
-  if (best_simd_level() != SimdLevel::kBaseline) along = transform_axis_avx2;
+  if (best_simd_level() == SimdLevel::kAvx2) along = transform_axis_avx2;
+  if (best_simd_level() == SimdLevel::kAvx512) along = transform_axis_avx512;
 #endif
   i64 outer = 1;
   for (const Axis& axis : axes) {
@@ -353,7 +397,7 @@ void filter_spectrum(float* x, i64 count, i64 channels, const std::vector<i64>& 
     vectors = std::max(vectors, 4 * padded(length) / (together * size > length ? 1 : kWidest));
   parallel_for(count * pairs, together, threads, [&](i64 from, i64 to) {
     const std::unique_ptr<float[]> planes(new float[static_cast<std::size_t>(2 * together * size)]);
-    const std::unique_ptr<Eight[]> room(new Eight[static_cast<std::size_t>(vectors)]);
+    const std::unique_ptr<Sixteen[]> room(new Sixteen[static_cast<std::size_t>(vectors)]);
     const Planes<float> a{planes.get(), planes.get() + together * size};
     for (i64 first = from; first < to; first += together) {
       const i64 signals = std::min(together, to - first);
@@ -399,7 +443,7 @@ InverseFourier::InverseFourier(const std::vector<i64>& shape) : tables_(new Tabl
 InverseFourier::~InverseFourier() = default;
 
 void InverseFourier::operator()(float* re, float* im, i64 signals) const {
-  const std::unique_ptr<Eight[]> room(new Eight[static_cast<std::size_t>(tables_->room)]);
+  const std::unique_ptr<Sixteen[]> room(new Sixteen[static_cast<std::size_t>(tables_->room)]);
   // The forward transform of the swapped parts, swapped back.
   transform(tables_->axes, signals, tables_->size, {im, re}, room.get());
 }

@@ -39,6 +39,14 @@ struct MixtureSpec {
 void sample_mixture(const MixtureSpec& spec, std::int64_t start, std::int64_t count, const std::uint8_t* labels,
                     SampleType type, void* x, int threads, SimdLevel level);
 
+// factor * z of the normals z [first, first + count) of one sample of a spec: bits as in the whole sample.
+struct NormalStream {
+  std::uint64_t seed;
+  std::uint32_t stream, purpose;
+};
+void sample_normals(const NormalStream& spec, std::int64_t sample, std::int64_t first, std::int64_t count, float factor,
+                    float* z);
+
 // box_muller (normal.hpp) of `pairs` pairs of words, as the given level computes it: z [pairs, 2].
 void normals_of_words(const std::uint32_t* radius, const std::uint32_t* angle, std::int64_t pairs, float* z,
                       SimdLevel level);

@@ -205,7 +205,7 @@ struct Call {
 template <typename Level>
 class Source {
  public:
-  Source(const MixtureSpec& spec, Word sample) : stream_{spec.seed, sample, spec.stream, spec.purpose} {}
+  explicit Source(const Stream& stream) : stream_(stream) {}
 
   // Normals [begin, end) of the sample, end - begin <= kBlock; valid until the next call.
   const float* operator()(i64 begin, i64 end) {
@@ -230,7 +230,7 @@ void run_planar(const Call& call) {
     for (i64 item = from; item < to; ++item) {
       const i64 i = item / blocks, begin = item % blocks * kBlock, end = std::min(begin + kBlock, dim);
       const Affine* affine = call.affine[call.labels[i]].data();
-      Source<Level> source(spec, static_cast<Word>(call.start + i));
+      Source<Level> source({spec.seed, static_cast<Word>(call.start + i), spec.stream, spec.purpose});
       const float* z = source(begin, end);
       T* x = static_cast<T*>(call.x) + i * dim;
       for (i64 e = begin; e < end;) {
@@ -253,7 +253,7 @@ void run_channels_last(const Call& call) {
     for (i64 item = from; item < to; ++item) {
       const i64 i = item / tiles, begin = item % tiles * tile, n = std::min(tile, pixels - begin);
       const Affine* affine = call.affine[call.labels[i]].data();
-      Source<Level> source(spec, static_cast<Word>(call.start + i));
+      Source<Level> source({spec.seed, static_cast<Word>(call.start + i), spec.stream, spec.purpose});
       for (i64 c = 0; c < channels; ++c) {
         const i64 e = c * pixels + begin;
         Level::template planar<float>(source(e, e + n), n, affine[c], spec.pattern ? spec.pattern + e : nullptr,
@@ -319,6 +319,18 @@ void sample_mixture(const MixtureSpec& spec, i64 start, i64 count, const std::ui
     }
   }
   dispatch(level, [&](auto chosen) { run<decltype(chosen)>(call, type); });
+}
+
+void sample_normals(const NormalStream& spec, i64 sample, i64 first, i64 count, float factor, float* z) {
+  const Affine scaled{factor, 0.0f, 0.0f};
+  dispatch(SimdLevel::kAuto, [&](auto chosen) {
+    using Level = decltype(chosen);
+    Source<Level> source({spec.seed, static_cast<Word>(sample), spec.stream, spec.purpose});
+    for (i64 begin = first; begin < first + count; begin += kBlock) {
+      const i64 end = std::min(begin + kBlock, first + count);
+      Level::planar(source(begin, end), end - begin, scaled, nullptr, z + (begin - first));
+    }
+  });
 }
 
 void normals_of_words(const std::uint32_t* radius, const std::uint32_t* angle, i64 pairs, float* z, SimdLevel level) {

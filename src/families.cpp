@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <optional>
 #include <string>
 
 #include "arrays.hpp"
@@ -86,9 +87,20 @@ void bound_roll(py::array x, const py::array& picture, const py::array& places, 
   render_roll(shape, count, from, to, factor, threads, data);
 }
 
-void bound_view(py::array x, const py::array& scene, const py::array& maps, const py::array& colours, int threads) {
+// The noise under the images; none where the deviation is 0.
+std::optional<WhiteNoise> noise_of(std::uint64_t seed, std::uint32_t purpose, std::uint32_t stream, std::int64_t start,
+                                   std::int64_t count, float deviation) {
+  if (deviation == 0.0f) return std::nullopt;
+  check_range(start, count);
+  expect(std::isfinite(deviation), "deviation: expected a finite number, got " + std::to_string(deviation));
+  return WhiteNoise{{seed, stream, purpose}, start, deviation};
+}
+
+void bound_view(py::array x, const py::array& scene, const py::array& maps, const py::array& colours, int threads,
+                std::uint64_t seed, std::uint32_t purpose, std::uint32_t stream, std::int64_t start, float deviation) {
   const ImageShape shape = image_shape(x);
   float* data = images(x);
+  const std::optional<WhiteNoise> noise = noise_of(seed, purpose, stream, start, x.shape(0), deviation);
   const std::int64_t count = x.shape(0), side = scene.ndim() == 3 ? scene.shape(0) : 0;
   const std::uint8_t* texels = input<std::uint8_t>(scene, "scene", {side, side, 4});
   // Four bytes are read as one word, which the flags of an array of bytes do not promise to be aligned.
@@ -106,7 +118,7 @@ void bound_view(py::array x, const py::array& scene, const py::array& maps, cons
     expect(reach < kFar, "maps: expected places within 2^20 of 0, got " + std::to_string(reach));
   }
   WithoutGil released;
-  render_view(shape, count, texels, side, map, colour, threads, data);
+  render_view(shape, count, texels, side, map, colour, noise ? &*noise : nullptr, threads, data);
 }
 
 // Finite, with half axes above 0 and numbers that integers of 32 bits can count.
@@ -119,9 +131,11 @@ bool paintable(const float* g) {
 }
 
 void bound_paint(py::array x, const py::array& ground, const py::array& strokes, const py::array& colours,
-                 const py::array& outlines, int threads) {
+                 const py::array& outlines, int threads, std::uint64_t seed, std::uint32_t purpose,
+                 std::uint32_t stream, std::int64_t start, float deviation) {
   const ImageShape shape = image_shape(x);
   float* data = images(x);
+  const std::optional<WhiteNoise> noise = noise_of(seed, purpose, stream, start, x.shape(0), deviation);
   const std::int64_t count = x.shape(0), number = strokes.ndim() == 3 ? strokes.shape(1) : 0;
   const Paint paint{shape,
                     number,
@@ -137,7 +151,7 @@ void bound_paint(py::array x, const py::array& ground, const py::array& strokes,
            "cycles per element, got another one at " +
                std::to_string(k));
   WithoutGil released;
-  render_paint(paint, count, threads, data);
+  render_paint(paint, count, noise ? &*noise : nullptr, threads, data);
 }
 
 }  // namespace
@@ -149,8 +163,10 @@ void bind_families(py::module_& module) {
   module.def("fields", &bound_fields, "x"_a, "gain"_a, "mix"_a, "center"_a, py::kw_only(), "seed"_a, "purpose"_a,
              "stream"_a, "start"_a, "threads"_a = 0);
   module.def("roll", &bound_roll, "x"_a, "picture"_a, "places"_a, "contrast"_a, "threads"_a = 0);
-  module.def("view", &bound_view, "x"_a, "scene"_a, "maps"_a, "colours"_a, "threads"_a = 0);
-  module.def("paint", &bound_paint, "x"_a, "ground"_a, "strokes"_a, "colours"_a, "outlines"_a, "threads"_a = 0);
+  module.def("view", &bound_view, "x"_a, "scene"_a, "maps"_a, "colours"_a, "threads"_a = 0, py::kw_only(), "seed"_a = 0,
+             "purpose"_a = 0, "stream"_a = 0, "start"_a = 0, "deviation"_a = 0.0f);
+  module.def("paint", &bound_paint, "x"_a, "ground"_a, "strokes"_a, "colours"_a, "outlines"_a, "threads"_a = 0,
+             py::kw_only(), "seed"_a = 0, "purpose"_a = 0, "stream"_a = 0, "start"_a = 0, "deviation"_a = 0.0f);
 }
 
 }  // namespace synbench

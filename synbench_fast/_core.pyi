@@ -103,10 +103,33 @@ def fields(
     threads: int = 0,
 ) -> None: ...
 def paint(
-    x: _Array, ground: _Array, strokes: _Array, colours: _Array, outlines: _Array, threads: int = 0
+    x: _Array,
+    ground: _Array,
+    strokes: _Array,
+    colours: _Array,
+    outlines: _Array,
+    threads: int = 0,
+    *,
+    seed: int = 0,
+    purpose: int = 0,
+    stream: int = 0,
+    start: int = 0,
+    deviation: float = 0.0,
 ) -> None: ...
 def random_words(
     seed: int, purpose: int, stream: int, start: int, count: int, first: int, quads: int
 ) -> NDArray[np.uint32]: ...
 def roll(x: _Array, picture: _Array, places: _Array, contrast: _Array, threads: int = 0) -> None: ...
-def view(x: _Array, scene: _Array, maps: _Array, colours: _Array, threads: int = 0) -> None: ...
+def view(
+    x: _Array,
+    scene: _Array,
+    maps: _Array,
+    colours: _Array,
+    threads: int = 0,
+    *,
+    seed: int = 0,
+    purpose: int = 0,
+    stream: int = 0,
+    start: int = 0,
+    deviation: float = 0.0,
+) -> None: ...

@@ -31,8 +31,40 @@ SYNBENCH_CLONES void hermitian_line(const float* __restrict plus, const float* _
   }
 }
 
-SYNBENCH_CLONES void mix_channels(const float* __restrict mix, float center, i64 channels, i64 pixels,
-                                  const float* const* fields, float* __restrict x) {
+// y(f) = plus w(f) + minus conj(w(-f)) of a plane of frequencies, in place. `room`: 4 lines.
+void make_hermitian(const float* plus, const float* minus, i64 height, i64 width, float* re, float* im, float* room) {
+  for (i64 row = 0; 2 * row <= height; ++row) {
+    const i64 other = row == 0 ? 0 : height - row, lines[2] = {row * width, other * width};
+    const int both = row == other ? 1 : 2;
+    for (int k = 0; k < both; ++k) {
+      const i64 own = lines[k], opposite = lines[1 - k];
+      hermitian_line(plus + own, minus + own, width, re + own, im + own, re + opposite, im + opposite,
+                     room + 2 * k * width, room + (2 * k + 1) * width);
+    }
+    for (int k = 0; k < both; ++k) {
+      std::copy_n(room + 2 * k * width, width, re + lines[k]);
+      std::copy_n(room + (2 * k + 1) * width, width, im + lines[k]);
+    }
+  }
+}
+
+// kChannels: their number, or 0 for any. All channels of a place come at once where the compiler knows how many there
+// are: their planes often lie a multiple of a page apart, and a store then holds up loads of the other planes.
+template <i64 kChannels>
+SYNBENCH_INLINE void mix_places(const float* __restrict mix, float center, i64 any, i64 pixels,
+                                const float* const* fields, float* __restrict x) {
+  const i64 channels = kChannels ? kChannels : any;
+  if constexpr (kChannels != 0) {
+    const float* from[kChannels];
+    for (i64 d = 0; d < channels; ++d) from[d] = fields[d];
+    for (i64 p = 0; p < pixels; ++p)
+      for (i64 c = 0; c < kChannels; ++c) {
+        float sum = center;
+        for (i64 d = 0; d < kChannels; ++d) sum += mix[c * kChannels + d] * from[d][p];
+        x[c * pixels + p] = sum;
+      }
+    return;
+  }
   for (i64 c = 0; c < channels; ++c) {
     float* __restrict out = x + c * pixels;
     std::fill_n(out, pixels, center);
@@ -42,6 +74,14 @@ SYNBENCH_CLONES void mix_channels(const float* __restrict mix, float center, i64
       for (i64 p = 0; p < pixels; ++p) out[p] += weight * field[p];
     }
   }
+}
+
+SYNBENCH_CLONES void mix_channels(const float* __restrict mix, float center, i64 channels, i64 pixels,
+                                  const float* const* fields, float* __restrict x) {
+  if (channels == 3)
+    mix_places<3>(mix, center, channels, pixels, fields, x);
+  else
+    mix_places<0>(mix, center, channels, pixels, fields, x);
 }
 
 SYNBENCH_CLONES void add_scaled(float factor, const float* __restrict from, i64 n, float* __restrict to) {
@@ -59,6 +99,14 @@ void random_words(std::uint64_t seed, std::uint32_t stream, std::uint32_t purpos
     }
 }
 
+void lay_noise(const WhiteNoise& noise, const ImageShape& shape, i64 i, i64 first, i64 last, float* x) {
+  for (i64 c = 0; c < shape.channels; ++c) {
+    const i64 begin = c * shape.pixels() + first * shape.width;
+    sample_normals(noise.normals, noise.start + i, begin, (last - first) * shape.width, noise.deviation,
+                   x + i * shape.size() + begin);
+  }
+}
+
 void render_fields(const FieldsSpec& spec, i64 start, i64 count, int threads, float* x) {
   const i64 channels = spec.shape.channels, height = spec.shape.height, width = spec.shape.width;
   const i64 pixels = spec.shape.pixels(), pairs = (channels + 1) / 2, half = pairs * pixels;
@@ -71,23 +119,22 @@ void render_fields(const FieldsSpec& spec, i64 start, i64 count, int threads, fl
       plus[pair * pixels + p] = (first + second) * 0.5f;
       minus[pair * pixels + p] = (first - second) * 0.5f;
     }
-  MixtureSpec noise;
-  noise.seed = spec.seed, noise.stream = spec.stream, noise.purpose = spec.purpose;
-  noise.pixels = 2 * half, noise.scale = 0.0;
+  const NormalStream noise{spec.seed, spec.stream, spec.purpose};
+  // Images go pair by pair, whose planes stay in the cache; a waveform has too few lines for vectors of its own.
+  const i64 together = height > 1 ? 1 : pairs;
   parallel_for(count, 1, threads, [&](i64 from, i64 to) {
-    const auto w = floats(2 * half), y = floats(2 * half);
+    const auto w = floats(2 * half), room = floats(4 * width);  // w: real parts of all pairs, then imaginary ones
     const std::unique_ptr<const float*[]> fields(new const float*[static_cast<std::size_t>(channels)]);
-    for (i64 c = 0; c < channels; ++c) fields[c] = y.get() + c % 2 * half + c / 2 * pixels;
-    const std::uint8_t label = 0;
+    for (i64 c = 0; c < channels; ++c) fields[c] = w.get() + c % 2 * half + c / 2 * pixels;
     for (i64 i = from; i < to; ++i) {
-      sample_mixture(noise, start + i, 1, &label, SampleType::kFloat32, w.get(), 1, SimdLevel::kAuto);
-      for (i64 pair = 0; pair < pairs; ++pair)
-        for (i64 row = 0; row < height; ++row) {
-          const i64 line = pair * pixels + row * width, other = pair * pixels + (row == 0 ? 0 : height - row) * width;
-          hermitian_line(plus.get() + line, minus.get() + line, width, w.get() + line, w.get() + half + line,
-                         w.get() + other, w.get() + half + other, y.get() + line, y.get() + half + line);
-        }
-      inverse(y.get(), y.get() + half, pairs);
+      for (i64 first = 0; first < half; first += together * pixels) {
+        float *re = w.get() + first, *im = re + half;
+        sample_normals(noise, start + i, first, together * pixels, 1.0f, re);
+        sample_normals(noise, start + i, half + first, together * pixels, 1.0f, im);
+        for (i64 p = 0; p < together * pixels; p += pixels)
+          make_hermitian(plus.get() + first + p, minus.get() + first + p, height, width, re + p, im + p, room.get());
+        inverse(re, im, together);
+      }
       mix_channels(spec.mix, spec.center, channels, pixels, fields.get(), x + i * channels * pixels);
     }
   });

@@ -7,6 +7,7 @@
 #include <cstdint>
 
 #include "families/stroke.hpp"
+#include "sample_mixture.hpp"
 
 namespace synbench {
 
@@ -18,6 +19,13 @@ struct ImageShape {
   std::int64_t channels, height, width;  // height 1 for waveforms
   std::int64_t pixels() const { return height * width; }
   std::int64_t size() const { return channels * height * width; }
+};
+
+// White noise under a picture: deviation times the normals of sample start + i of `sample_mixture`.
+struct WhiteNoise {
+  NormalStream normals;
+  std::int64_t start;
+  float deviation;
 };
 
 struct FieldsSpec {
@@ -37,9 +45,10 @@ void render_roll(const ImageShape& shape, std::int64_t count, const float* pictu
                  const float* contrast, int threads, float* x);
 
 // x[i, c] += colours[i, c, 3] + sum_d colours[i, c, d] p_d, p the bilinear reading of the periodic scene [side, side, 4]
-// at (m0 + m1 column + m2 row, m3 + m4 column + m5 row), m = maps[i]. side: a power of two; places within 2^20.
+// at (m0 + m1 column + m2 row, m3 + m4 column + m5 row), m = maps[i]. side: a power of two; places within 2^20. x[i] is the
+// noise before, if there is one (else null).
 void render_view(const ImageShape& shape, std::int64_t count, const std::uint8_t* scene, std::int64_t side,
-                 const float* maps, const float* colours, int threads, float* x);
+                 const float* maps, const float* colours, const WhiteNoise* noise, int threads, float* x);
 
 struct Paint {
   ImageShape shape;
@@ -50,7 +59,11 @@ struct Paint {
   const float* outlines;  // [count, strokes, 2 kHarmonics]
 };
 
-// x[i] += a picture: the ground, then the strokes one over the other.
-void render_paint(const Paint& paint, std::int64_t count, int threads, float* x);
+// x[i] += a picture: the ground, then the strokes one over the other. x[i] is the noise before, if there is one (else null).
+void render_paint(const Paint& paint, std::int64_t count, const WhiteNoise* noise, int threads, float* x);
+
+// Writes the noise of the rows [first, last) of image i to x [count, channels, height, width].
+void lay_noise(const WhiteNoise& noise, const ImageShape& shape, std::int64_t i, std::int64_t first, std::int64_t last,
+               float* x);
 
 }  // namespace synbench

@@ -28,7 +28,9 @@ __all__ = [
     "HARMONICS",
     "STROKE",
     "Noise",
+    "Under",
     "fields",
+    "lay",
     "normals_of_words",
     "paint",
     "random_words",
@@ -60,12 +62,16 @@ class Noise:
     threads: int
 
 
+Under = (
+    tuple[float, Noise] | None
+)  # white noise under a picture: its deviation, and which; None leaves x as it is
+
 _random_words = Operation[[int, int, int, int, int, int, int], Words]("random_words")
 _normals_of_words = Operation[[Words], Array]("normals_of_words")
 _fields = Operation[[Tensor, Array, Array, float, Noise], None]("fields")
 _roll = Operation[[Tensor, Array, NDArray[np.int64], Array, int], None]("roll")
-_view = Operation[[Tensor, NDArray[np.uint8], Array, Array, int], None]("view")
-_paint = Operation[[Tensor, Array, Array, Array, Array, int], None]("paint")
+_view = Operation[[Tensor, NDArray[np.uint8], Array, Array, int, Under], None]("view")
+_paint = Operation[[Tensor, Array, Array, Array, Array, int, Under], None]("paint")
 
 
 def random_words(
@@ -128,6 +134,7 @@ def view(
     colours: Array,
     threads: int = 1,
     backend: str = "auto",
+    under: Under = None,
 ) -> None:
     """x[i, c] += colours[i, c, 3] + sum_d colours[i, c, d] p_d(place), a bilinear reading p of the scene.
 
@@ -137,9 +144,10 @@ def view(
         maps: [count, 6]; the place of element (row, column) is, in elements of the scene,
             (m0 + m1 column + m2 row, m3 + m4 column + m5 row), between -2^20 and 2^20.
         colours: [count, C, 4], for colours from 0 to 255.
+        under: white noise that x is before.
     """
     images = _images(x)
-    _view.on(images.device.type, backend)(images, scene, maps, colours, threads)
+    _view.on(images.device.type, backend)(images, scene, maps, colours, threads, under)
 
 
 def paint(
@@ -150,6 +158,7 @@ def paint(
     outlines: Array,
     threads: int = 1,
     backend: str = "auto",
+    under: Under = None,
 ) -> None:
     """x[i] += a picture: the ground's colour, then the strokes of sample i, one over the other.
 
@@ -162,9 +171,10 @@ def paint(
         strokes: [count, S, len(STROKE)].
         colours: [count, S, 2, C].
         outlines: [count, S, 2 len(HARMONICS)], c_k and then s_k; not read for other kinds.
+        under: white noise that x is before.
     """
     images = _images(x)
-    _paint.on(images.device.type, backend)(images, ground, strokes, colours, outlines, threads)
+    _paint.on(images.device.type, backend)(images, ground, strokes, colours, outlines, threads, under)
 
 
 def white(x: Tensor, deviation: float, noise: Noise) -> None:
@@ -175,6 +185,12 @@ def white(x: Tensor, deviation: float, noise: Noise) -> None:
         scale=0.0, center=0.0, std=1 / deviation, seed=noise.seed, stream=noise.stream, purpose=noise.word,
         threads=noise.threads, device=x.device, out=x[:, None],
     )  # fmt: skip
+
+
+def lay(x: Tensor, under: Under) -> None:
+    """x [count, ...] = the noise under a picture, if there is one."""
+    if under is not None:
+        white(x.reshape(len(x), -1), *under)
 
 
 def _images(x: Array | Tensor) -> Tensor:

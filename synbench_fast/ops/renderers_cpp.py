@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TypedDict
+
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
 from synbench_fast import _core
-from synbench_fast.ops.renderers import Array, Noise, Words
+from synbench_fast.ops.renderers import Array, Noise, Under, Words
 
 __all__ = ["fields_cpp", "normals_of_words_cpp", "paint_cpp", "random_words_cpp", "roll_cpp", "view_cpp"]
 
@@ -38,14 +40,35 @@ def roll_cpp(x: Tensor, picture: Array, places: NDArray[np.int64], contrast: Arr
     _core.roll(image, picture.reshape(image.shape[1:]), both, contrast, threads)
 
 
-def view_cpp(x: Tensor, scene: NDArray[np.uint8], maps: Array, colours: Array, threads: int) -> None:
-    _core.view(_image(x), scene, maps, colours, threads)
+def view_cpp(
+    x: Tensor, scene: NDArray[np.uint8], maps: Array, colours: Array, threads: int, under: Under
+) -> None:
+    _core.view(_image(x), scene, maps, colours, threads, **_noise(x, under))
 
 
 def paint_cpp(
-    x: Tensor, ground: Array, strokes: Array, colours: Array, outlines: Array, threads: int
+    x: Tensor, ground: Array, strokes: Array, colours: Array, outlines: Array, threads: int, under: Under
 ) -> None:
-    _core.paint(_image(x), ground, strokes, colours, outlines, threads)
+    _core.paint(_image(x), ground, strokes, colours, outlines, threads, **_noise(x, under))
+
+
+class _Laid(TypedDict, total=False):
+    seed: int
+    purpose: int
+    stream: int
+    start: int
+    deviation: float
+
+
+def _noise(x: Tensor, under: Under) -> _Laid:
+    if under is None:
+        return {}
+    deviation, noise = under
+    assert len(x) == noise.count and x.numel() == noise.count * noise.elements
+    return {
+        "seed": noise.seed, "purpose": noise.word, "stream": noise.stream, "start": noise.start,
+        "deviation": 1 / (1 / deviation),  # rounded as by `white`
+    }  # fmt: skip
 
 
 def _image(x: Tensor) -> Array:

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from synbench_fast.errors import SynbenchError
 from synbench_fast.ops.kernels import launch
-from synbench_fast.ops.renderers import HARMONICS, STROKE, Array, Noise, white
+from synbench_fast.ops.renderers import HARMONICS, STROKE, Array, Noise, Under, lay, white
 
 __all__ = ["fields_cuda", "paint_cuda", "roll_cuda", "view_cuda"]
 
@@ -78,7 +78,9 @@ def roll_cuda(x: Tensor, picture: Array, places: NDArray[np.int64], contrast: Ar
         )  # fmt: skip
 
 
-def view_cuda(x: Tensor, scene: NDArray[np.uint8], maps: Array, colours: Array, threads: int) -> None:
+def view_cuda(
+    x: Tensor, scene: NDArray[np.uint8], maps: Array, colours: Array, threads: int, under: Under
+) -> None:
     count, channels, height, width = _image_shape(x)
     side = len(scene)
     _check(
@@ -89,6 +91,7 @@ def view_cuda(x: Tensor, scene: NDArray[np.uint8], maps: Array, colours: Array, 
     factors = _told(x, "colours", colours, (count, channels, 4))
     reach = np.abs(maps.reshape(-1, 3)) @ np.array([1, width + 16, height], np.float32)
     _check(bool((reach < 2**20).all()), "maps: expected places within 2^20 of 0, got others")
+    lay(x, under)
     for some in _batches(count):
         _launch(
             "render_view_kernel", x, height * width, some.stop - some.start,
@@ -97,7 +100,7 @@ def view_cuda(x: Tensor, scene: NDArray[np.uint8], maps: Array, colours: Array, 
 
 
 def paint_cuda(
-    x: Tensor, ground: Array, strokes: Array, colours: Array, outlines: Array, threads: int
+    x: Tensor, ground: Array, strokes: Array, colours: Array, outlines: Array, threads: int, under: Under
 ) -> None:
     count, channels, height, width = _image_shape(x)
     number = strokes.shape[1]
@@ -112,6 +115,7 @@ def paint_cuda(
         "strokes: expected finite places within 2^20 of 0, unit vectors, half axes from 1e-6 on and at most eight cycles "
         "per element, got others",
     )
+    lay(x, under)
     tiles = -(-width // TILE_WIDTH) * -(-height // TILE_HEIGHT)
     for some in _batches(count):
         launch(

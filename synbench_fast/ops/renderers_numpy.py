@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from synbench_fast.ops.generator import box_muller, philox4x32
-from synbench_fast.ops.renderers import HARMONICS, Array, Noise, Words, white
+from synbench_fast.ops.renderers import HARMONICS, Array, Noise, Under, Words, lay, white
 
 __all__ = [
     "fields_numpy",
@@ -68,7 +68,10 @@ def roll_numpy(x: Tensor, picture: Array, places: NDArray[np.int64], contrast: A
         images[i] += contrast[i] * np.roll(picture, tuple(places[i]), axes)
 
 
-def view_numpy(x: Tensor, scene: NDArray[np.uint8], maps: Array, colours: Array, threads: int) -> None:
+def view_numpy(
+    x: Tensor, scene: NDArray[np.uint8], maps: Array, colours: Array, threads: int, under: Under
+) -> None:
+    lay(x, under)
     side, images = scene.shape[0], x.numpy()
     rows = np.arange(x.shape[2], dtype=np.float32)[:, None]
     columns = np.arange(x.shape[3], dtype=np.float32)[None, :]
@@ -94,8 +97,9 @@ def view_numpy(x: Tensor, scene: NDArray[np.uint8], maps: Array, colours: Array,
 
 
 def paint_numpy(
-    x: Tensor, ground: Array, strokes: Array, colours: Array, outlines: Array, threads: int
+    x: Tensor, ground: Array, strokes: Array, colours: Array, outlines: Array, threads: int, under: Under
 ) -> None:
+    lay(x, under)
     images: Array = x.numpy()
     height, width = images.shape[2:]
     for i in range(x.shape[0]):

@@ -166,8 +166,9 @@ void view(Bytes& in) {
   for (i64 i = 0; i < colours.size; ++i) colours[i] = static_cast<float>(in.byte()) / 64.0f;
   Buffer<float> x(count * shape.size(), 0.0f), y(count * shape.size(), 0.0f);
   const auto* bytes = reinterpret_cast<const std::uint8_t*>(scene.get());
-  render_view(shape, count, bytes, side, maps.get(), colours.get(), 1, x.get());
-  render_view(shape, count, bytes, side, maps.get(), colours.get(), threads, y.get());
+  const WhiteNoise noise{{in.word(), 1, 2}, 3, 0.5f}, *under = in.byte() % 2 ? &noise : nullptr;
+  render_view(shape, count, bytes, side, maps.get(), colours.get(), under, 1, x.get());
+  render_view(shape, count, bytes, side, maps.get(), colours.get(), under, threads, y.get());
   require(same(x, y), "views that do not depend on threads");
   for (i64 i = 0; i < x.size; ++i) require(std::isfinite(x[i]), "finite views");
 }
@@ -191,8 +192,9 @@ void strokes(Bytes& in) {
   }
   const Paint paint{shape, number, ground.get(), geometry.get(), colours.get(), outlines.get()};
   Buffer<float> x(count * shape.size(), 0.0f), y(count * shape.size(), 0.0f);
-  render_paint(paint, count, 1, x.get());
-  render_paint(paint, count, threads, y.get());
+  const WhiteNoise noise{{in.word(), 1, 2}, 3, 0.5f}, *under = in.byte() % 2 ? &noise : nullptr;
+  render_paint(paint, count, under, 1, x.get());
+  render_paint(paint, count, under, threads, y.get());
   require(same(x, y), "pictures that do not depend on threads");
   for (i64 i = 0; i < x.size; ++i) require(std::isfinite(x[i]), "finite pictures");
 }

@@ -15,6 +15,7 @@ from synbench_fast.ops.renderers import (
     HARMONICS,
     STROKE,
     Noise,
+    Under,
     fields,
     normals_of_words,
     paint,
@@ -27,6 +28,11 @@ from synbench_fast.tasks.families.strokes import ELLIPSE, OUTLINE, RECTANGLE, le
 
 quick = settings(deadline=None, max_examples=60)
 BACKENDS = ("numpy", "cpp")
+
+
+def noise_under(seed: int, x: np.ndarray) -> Under:
+    """None for every other seed."""
+    return (0.3 + seed % 7, Noise(seed, 5, 6, 2**32 - len(x), len(x), x[0].size, 1)) if seed % 2 else None
 
 
 def random_strokes(rng: np.random.Generator, count: int, number: int, side: float) -> np.ndarray:
@@ -56,8 +62,8 @@ def test_paint_is_the_specification_to_the_bit(
         rng.uniform(-1, 2, (count, number, 2, channels)).astype(np.float32),
         rng.uniform(-0.3, 0.3, (count, number, 2 * len(HARMONICS))).astype(np.float32),
     )
-    paint(x, *inputs, threads)
-    paint(y, *inputs, backend="numpy")
+    paint(x, *inputs, threads, under=noise_under(seed, x))
+    paint(y, *inputs, backend="numpy", under=noise_under(seed, x))
     np.testing.assert_array_equal(x, y)
 
 
@@ -76,8 +82,27 @@ def test_view_is_the_specification_to_the_bit(
     maps = rng.uniform(-3, 3, (count, 6)).astype(np.float32)
     maps[:, [0, 3]] *= 100
     colours = rng.uniform(-1, 1, (count, channels, 4)).astype(np.float32)
-    view(x, scene, maps, colours, threads)
-    view(y, scene, maps, colours, backend="numpy")
+    view(x, scene, maps, colours, threads, under=noise_under(seed, x))
+    view(y, scene, maps, colours, backend="numpy", under=noise_under(seed, x))
+    np.testing.assert_array_equal(x, y)
+
+
+def test_images_of_many_rows_are_those_of_the_specification() -> None:
+    """More rows than are painted or viewed at a time, and outlines whose reach is beyond what they cover."""
+    shape, rng = (2, 3, 150, 131), np.random.default_rng(5)
+    x = np.empty(shape, np.float32)
+    y, under = x.copy(), (0.1, Noise(1, 2, 3, 4, 2, 3 * 150 * 131, 1))
+    strokes = random_strokes(rng, 2, 12, 150.0)
+    strokes[:, ::2, STROKE.index("kind")] = OUTLINE
+    colours = rng.uniform(0, 1, (2, 12, 2, 3)).astype(np.float32)
+    ground, outlines = np.ones((2, 3), np.float32), rng.uniform(-0.2, 0.2, (2, 12, 12)).astype(np.float32)
+    paint(x, ground, strokes, colours, outlines, 2, under=under)
+    paint(y, ground, strokes, colours, outlines, backend="numpy", under=under)
+    np.testing.assert_array_equal(x, y)
+    scene = rng.integers(0, 256, (64, 64, 4)).astype(np.uint8)
+    maps = np.array([[3, 0.4, 0.2, 5, -0.3, 0.5], [1e4, 2, 1, -1e4, -1, 2]], np.float32)
+    view(x, scene, maps, colours[:, :3].reshape(2, 3, 6)[..., :4].copy(), 2, under=under)
+    view(y, scene, maps, colours[:, :3].reshape(2, 3, 6)[..., :4].copy(), backend="numpy", under=under)
     np.testing.assert_array_equal(x, y)
 
 
@@ -208,17 +233,20 @@ def test_radii_of_leaves_have_the_density_of_a_cube() -> None:
         ({"strokes": ("ex", np.inf)}, "strokes: expected finite"),
         ({"strokes": ("fx", 9.0)}, "strokes: expected finite"),
         ({"threads": -1}, "threads"),
+        ({"deviation": np.inf}, "deviation: expected a finite number"),
+        ({"deviation": 1.0, "start": 2**32}, "start: expected"),
     ],
 )
 def test_strokes_that_cannot_be_painted_are_refused(change: dict, text: str) -> None:
     strokes = stroke(ELLIPSE, np.ones((1, 1, 2)), np.array([[[1.0, 0.0]]]), 1.0, 1.0).astype(np.float32)
-    if "strokes" in change:
-        name, value = change["strokes"]
+    others = {"threads": 1} | change
+    if "strokes" in others:
+        name, value = others.pop("strokes")
         strokes[..., STROKE.index(name)] = value
     x = np.zeros((1, 1, 4, 4), np.float32)
     zeros = (np.zeros((1, 1), np.float32), strokes, np.zeros((1, 1, 2, 1), np.float32))
     with pytest.raises(ValueError, match=text):
-        _core.paint(x, *zeros, np.zeros((1, 1, 12), np.float32), threads=change.get("threads", 1))
+        _core.paint(x, *zeros, np.zeros((1, 1, 12), np.float32), **others)
     assert not x.any()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import math
 import struct
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +96,13 @@ def test_paint(emulator: Emulator, shape: tuple[int, ...], number: int) -> None:
 @pytest.mark.parametrize("side", [1, 16])
 def test_view(emulator: Emulator, shape: tuple[int, ...], side: int) -> None:
     same_bits(view, images(shape), of_view(shape, side))
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_noise_under_a_picture(emulator: Emulator, shape: tuple[int, ...]) -> None:
+    under = (0.3, Noise(2**63 + 3, 9, 4, 2**32 - 3, 3, math.prod(shape), 1))
+    same_bits(partial(paint, under=under), torch.full((3, *shape), math.nan), of_paint(shape, 7))
+    same_bits(partial(view, under=under), torch.full((3, *shape), math.nan), of_view(shape))
 
 
 @pytest.mark.parametrize("shape", [*SHAPES, (2, 19)])

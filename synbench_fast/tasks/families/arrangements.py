@@ -15,7 +15,7 @@ from typing import ClassVar
 import numpy as np
 from torch import Tensor
 
-from synbench_fast.ops.renderers import HARMONICS, paint, white
+from synbench_fast.ops.renderers import HARMONICS, paint
 from synbench_fast.tasks.families.base import Call, Draws, Family, Floats, definition, unit
 from synbench_fast.tasks.families.strokes import (
     ELLIPSE,
@@ -47,8 +47,8 @@ class _Painted(Family):
         lines = no_outlines(strokes)
         if outlines is not None:
             lines[:, _CLUTTER : _CLUTTER + outlines.shape[1]] = outlines
-        white(x.reshape(call.count, -1), 0.02 + 0.06 * self.level, call.noise(x[0].numel()))
-        paint(x, ground.astype(np.float32), strokes, colours, lines, call.threads, call.backend)
+        under = (0.02 + 0.06 * self.level, call.noise(x[0].numel()))
+        paint(x, ground.astype(np.float32), strokes, colours, lines, call.threads, call.backend, under)
 
     def _ground(self, call: Call, draws: Draws) -> tuple[Floats, Layer]:
         """The ground's colour [count, C], and leaves whose colours differ from it the more the higher the level."""

@@ -7,10 +7,11 @@ from functools import lru_cache
 from typing import ClassVar
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from synbench_fast.ops.renderers import paint, view, white
+from synbench_fast.ops.renderers import paint, view
 from synbench_fast.tasks.families.base import Call, Family, Floats, unit
 from synbench_fast.tasks.families.strokes import flat, leaves, no_outlines, periodic
 
@@ -70,8 +71,8 @@ class Instances(Family):
             colours[:, c, :3] = row / 255.0
             colours[:, c, 3] = 0.5 + brightness - 0.5 * (row[:, 0] + row[:, 1] + row[:, 2])
 
-        white(x.reshape(count, -1), 0.02 + 0.08 * level, call.noise(channels * height * width))
-        view(x, scene, maps.astype(np.float32), colours.astype(np.float32), call.threads, call.backend)
+        under = (0.02 + 0.08 * level, call.noise(channels * height * width))
+        view(x, scene, maps.astype(np.float32), colours.astype(np.float32), call.threads, call.backend, under)
 
 
 def rotations(quaternions: Floats) -> Floats:
@@ -104,8 +105,13 @@ def _painted(size: int, seed: int, word: int, class_: int, backend: str) -> NDAr
     x = np.zeros((1, 3, size, size), np.float32)
     shapes = strokes[None].astype(np.float32)
     ground, colours = np.full((1, 3), 0.5, np.float32), colours[None].astype(np.float32)
-    paint(x, ground, shapes, colours, no_outlines(shapes), 1, backend)
+    paint(x, ground, shapes, colours, no_outlines(shapes), torch.get_num_threads(), backend)
     scene = np.zeros((size, size, 4), np.uint8)
-    scene[..., :3] = np.moveaxis(x[0] * np.float32(255) + np.float32(0.5), 0, -1)
+    x *= np.float32(
+        255
+    )  # in place: new memory of megabytes is mapped anew, which takes longer than the arithmetic
+    x += np.float32(0.5)
+    for c in range(3):
+        scene[..., c] = x[0, c]
     scene.flags.writeable = False
     return scene

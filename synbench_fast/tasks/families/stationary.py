@@ -18,8 +18,8 @@ from synbench_fast.errors import SynbenchError
 from synbench_fast.tasks.families.base import Draws, Family, Floats, unit
 
 __all__ = [
-    "CENTER", "DEVIATION", "FieldFamily", "amplitude", "check_pair", "cholesky", "colour_root", "exp", "frequencies",
-    "lower_solve", "normals_of", "orthogonal", "pink", "product", "total",
+    "CENTER", "DEVIATION", "FieldFamily", "amplitude", "check_pair", "cholesky", "colour_root", "exp", "fill_even", "frequencies", "half_of",
+    "lower_solve", "normals_of", "orthogonal", "pink", "product", "total", "total_of_even",
 ]  # fmt: skip
 
 CENTER, DEVIATION = 0.5, 0.2  # of every element
@@ -55,11 +55,16 @@ def normals_of(shape: tuple[int, ...]) -> int:
 
 
 def exp(x: Floats) -> Floats:
-    """exp(x) to 1e-13 in steps that are rounded alike everywhere, which those of a library need not be: |x| <= 100."""
+    """exp(x) to 1e-12 for |x| <= 20, in steps that are rounded alike everywhere, which those of a library need not be."""
     y = x / 1024.0
-    series = 1.0 + y * (1.0 + y / 2 * (1.0 + y / 3 * (1.0 + y / 4 * (1.0 + y / 5 * (1.0 + y / 6)))))
+    series = 1.0 + y / 6
+    for k in (5, 4, 3, 2):  # y (1 + y/2 (1 + ...)), in place: most of the time goes to memory otherwise
+        series *= y / k
+        series += 1.0
+    series *= y
+    series += 1.0
     for _ in range(10):
-        series = series * series
+        series *= series
     return series
 
 
@@ -97,6 +102,27 @@ def total(values: Floats) -> float:
         parts.append(float(high.sum()))
         rest -= high
     return math.fsum(parts)
+
+
+def half_of(values: Floats) -> Floats:
+    """Every f or -f of an array over frequencies [*places]: the first half of its first axis, and one more."""
+    return values[: len(values) // 2 + 1]
+
+
+def fill_even(values: Floats) -> None:
+    """Gives an array over frequencies, whose `half_of` is there, the values of -f in the rest."""
+    axes = tuple(range(values.ndim))
+    rest = values[1 : (len(values) + 1) // 2]
+    values[len(values) // 2 + 1 :] = np.roll(np.flip(rest, axes), 1, axes[1:])
+
+
+def total_of_even(half: Floats, length: int) -> float:
+    """`total` of the array [length, ...] of even values whose `half_of` is given: the sum is exact, so it is the same."""
+    twice = half * 2.0
+    twice[0] = half[0]
+    if length % 2 == 0:
+        twice[-1] = half[-1]
+    return total(twice)
 
 
 @lru_cache(maxsize=16)

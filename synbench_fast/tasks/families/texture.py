@@ -24,12 +24,14 @@ from synbench_fast.tasks.families.stationary import (
     cholesky,
     colour_root,
     exp,
+    fill_even,
     frequencies,
+    half_of,
     lower_solve,
     normals_of,
     orthogonal,
     product,
-    total,
+    total_of_even,
 )  # fmt: skip
 
 __all__ = ["Texture"]
@@ -126,10 +128,11 @@ class Texture(FieldFamily):
 def _texture(
     shape: tuple[int, ...], backend: str, seed: int, word: int, class_: int, strength: float
 ) -> tuple[Floats, Floats]:
-    size, cosine, sine = frequencies(shape[1:])
+    length = shape[1]
+    size, cosine, sine = (half_of(one) for one in frequencies(shape[1:]))  # every pattern is even in f
     channels, draws = shape[0], definition(backend, seed, word, class_)
     root = product(colour_root(channels), orthogonal(draws, channels))
-    common_gain = amplitude(shape[1:])
+    common_gain = half_of(amplitude(shape[1:]))
     highest = _HIGHEST if len(shape) == 3 else min(shape[1:]) / 4
     patterns = []
     common = draws.normal(4)[0]
@@ -142,11 +145,16 @@ def _texture(
         oriented = cosine * angle[0] + sine * angle[1] if len(shape) == 3 else 0.0
         pattern = weight[0] * oriented + weight[1] * (4 * q / (1 + q) ** 2 - 0.5) + weight[2] * slope
         patterns.append(np.where(size == 0, 0.0, pattern))
-    square = sum(total(pattern * pattern) for pattern in patterns) / (len(patterns) * size.size)
+    square = sum(total_of_even(pattern * pattern, length) for pattern in patterns)
+    square /= channels * math.prod(shape[1:])
     half = 0.5 * strength / math.sqrt(square)
-    gain = np.stack([common_gain * exp(half * pattern) for pattern in patterns])
+    gain, variance = np.empty(shape), np.empty(channels)
+    for c, pattern in enumerate(patterns):
+        own = half_of(gain[c])
+        np.multiply(common_gain, exp(half * pattern), out=own)
+        variance[c] = total_of_even(own * own, length)
+        fill_even(gain[c])
     # M = chol(S) chol(P)^-1, P the covariance of a pixel before.
-    variance = np.array([total(one * one) for one in gain])
     pixel = product(root * variance, root.T)
     target = cholesky(product(colour_root(channels), colour_root(channels)))
     mix = product(target, lower_solve(cholesky(pixel), root))
