@@ -375,10 +375,14 @@ def _input_shape(config: Any, main: str, constants: dict[str, Any]) -> tuple[tup
 
 def _layout(model: nn.Module, config: Any, main: str) -> Layout:
     tokens = class_tokens(model)
+    pooled = (
+        getattr(config, "model_type", "") == "dinov3_convnext"
+    )  # the mean over positions stands before them
     distilled = any(name.endswith("distillation_token") for name, _ in model.named_parameters())
     registers = int(getattr(config, "num_register_tokens", None) or 0)
     return Layout(
-        prefix=tokens + registers + int(distilled),
+        prefix=tokens + registers + int(distilled) + int(pooled),
+        suffix=int(getattr(config, "num_detection_tokens", None) or 0),
         class_token=tokens > 0,
         channels_last=main == "past_values" or getattr(config, "model_type", "") in _MAPS_LAST,
     )
@@ -425,13 +429,20 @@ def _forward(
         pooled = getattr(output, "pooler_output", None) if pooler else None
         hidden = getattr(output, "last_hidden_state", None)
         if pool != "default":
+            if (
+                isinstance(hidden, Tensor)
+                and hidden.ndim == 4
+                and main == "past_values"
+                and pool != "flatten"
+            ):
+                hidden = hidden[:, :, layout.prefix :]  # [B, channels, tokens, C]
             return hidden
         if isinstance(pooled, Tensor):
             return pooled
         if not isinstance(hidden, Tensor):
             return output
         if main == "past_values" and hidden.ndim == 4:
-            return hidden.mean(2).flatten(1)
+            return (hidden[:, :, 0] if layout.class_token else hidden.mean(2)).flatten(1)
         if hidden.ndim < 3:
             return hidden
         first = hidden.ndim == 3 and layout.class_token
