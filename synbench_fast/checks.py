@@ -77,7 +77,9 @@ def as_numbers(values: ArrayLike, name: str) -> tuple[float, ...]:
         array = np.asarray(plain)
         if array.dtype.kind not in "iufO" or array.ndim > 1:
             raise TypeError
-        return tuple(array.astype(np.float64).reshape(-1).tolist())
+        return tuple(
+            (array.astype(np.float64).reshape(-1) + 0.0).tolist()
+        )  # -0.0, which prints as -0, is 0.0
     except (TypeError, ValueError, RuntimeError, OverflowError):
         shown = repr(plain)
         got = shown if len(shown) <= 80 else f"{type(plain).__name__} {shown[:60]}..."

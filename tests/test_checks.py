@@ -106,6 +106,7 @@ def test_numbers_of_many_kinds() -> None:
         [0, np.longdouble(0.25)],
     ):
         assert as_numbers(values, "eps") == (0.0, 0.25)
+    assert str(as_numbers([-0.0, np.float32(-0.0)], "eps")) == "(0.0, 0.0)"
     assert as_numbers(torch.tensor(0.25).bfloat16(), "eps") == (0.25,) == as_numbers(0.25, "eps")
     for values in (
         "0.2", ["0.2"], b"1", True, [False], [True, 0.2], np.array([True]), None, [None], {0.1}, [[0.1]], [[0.1], [0.1, 0.2]],

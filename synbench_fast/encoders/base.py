@@ -73,11 +73,12 @@ class Request:
 class Layout:
     """How to read an output that is not [B, F] yet.
 
-    prefix: leading tokens that are not patches (class token, registers).
+    prefix, suffix: leading and trailing tokens that are not patches (class token, registers; queries of a detector).
     class_token: whether the first of them is a class token; None if that is not known.
     """
 
     prefix: int = 0
+    suffix: int = 0
     class_token: bool | None = None
     channels_last: bool = False
 
@@ -106,9 +107,13 @@ _CLASS_TOKENS = ("cls_token", "class_embedding")
 
 
 def class_tokens(module: nn.Module) -> int:
-    """How many class tokens a module of a library learns, by the names that the libraries give them."""
+    """How many class tokens a module of a library learns, by the names that the libraries give them.
+
+    A number behind the name is that of a stage. What a head learns is a query that pools the tokens, and none of them.
+    """
     for name, parameter in module.named_parameters():
-        if name.rpartition(".")[2] in _CLASS_TOKENS:
+        *parts, last = name.split(".")
+        if last.rstrip("0123456789") in _CLASS_TOKENS and "head" not in parts:
             return parameter.numel() // parameter.shape[-1]
     return 0
 
@@ -131,7 +136,7 @@ def checked_device(device: torch.device | str) -> torch.device:
 def pool_features(output: Tensor, pool: str, layout: Layout, spec: str) -> Tensor:
     """Reduce tokens [B, T, C] or maps [B, C, *space] ([B, *space, C] if channels_last) to [B, F].
 
-    avg, max: over patch tokens (the prefix is left out) or positions; cls: the first token; flatten: all.
+    avg, max: over patch tokens (without prefix and suffix) or positions; cls: the first token; flatten: all.
     """
     if pool == "flatten" and output.ndim > 1:
         return output.flatten(1)
@@ -147,12 +152,13 @@ def pool_features(output: Tensor, pool: str, layout: Layout, spec: str) -> Tenso
             )
         return output[:, 0]
     if output.ndim == 3:
-        if layout.prefix >= output.shape[1]:
+        end = output.shape[1] - layout.suffix
+        if layout.prefix >= end:
             raise SynbenchError(
                 f"pool: expected 'default', 'cls' or 'flatten' for {spec}, whose output {list(output.shape)} has no "
                 f"tokens of patches, got {pool!r}"
             )
-        values = output[:, layout.prefix :]
+        values = output[:, layout.prefix : end]
         axes: tuple[int, ...] = (1,)
     else:
         values = output

@@ -104,7 +104,16 @@ def load(request: Request) -> Loaded:
     shape, hint = _input_shape(own, main, constants)
     layout = _layout(model, own, main)
     return Loaded(
-        forward=_forward(model, own, main, request.pool, pooler, request.input_shape or shape, layout),
+        forward=_forward(
+            model,
+            own,
+            main,
+            request.pool,
+            pooler,
+            request.input_shape or shape,
+            layout,
+            reverse=constants.get("reversed", False),
+        ),
         module=model,
         name=request.name,
         input_shape=shape,
@@ -218,7 +227,10 @@ def _complete(whole: nn.Module, missing: Any, spec: str) -> bool:
 
 
 def _preprocessor(transformers: Any, name: str, local: bool, trust: bool, config: Any) -> dict[str, Any]:
-    """mean, std and size of images, from the processor's files (or timm's constants in the config)."""
+    """mean, std and size of images, from the processor's files (or timm's constants in the config).
+
+    `reversed` says whether the model reads blue, green, red (MobileViT).
+    """
     cfg = getattr(config, "pretrained_cfg", None)
     if isinstance(cfg, dict) and "input_size" in cfg:
         return {
@@ -236,9 +248,11 @@ def _preprocessor(transformers: Any, name: str, local: bool, trust: bool, config
             try:
                 made = getattr(transformers, auto).from_pretrained(name, trust_remote_code=trust)
             except Exception:  # of no class that is known here, or of one whose libraries are missing
-                return _size(given, given) | _constants(given, known=False)
-            every = made.to_dict()  # the class knows what the file leaves out
-            return _size(given, every) | _constants(every, known=True)
+                every, known = given, False
+            else:
+                every, known = made.to_dict(), True  # the class knows what the file leaves out
+            reversed_channels = {"reversed": bool(every.get("do_flip_channel_order"))}
+            return _size(given, every) | _constants(every, known=known) | reversed_channels
     return {}
 
 
@@ -361,10 +375,14 @@ def _input_shape(config: Any, main: str, constants: dict[str, Any]) -> tuple[tup
 
 def _layout(model: nn.Module, config: Any, main: str) -> Layout:
     tokens = class_tokens(model)
+    pooled = (
+        getattr(config, "model_type", "") == "dinov3_convnext"
+    )  # the mean over positions stands before them
     distilled = any(name.endswith("distillation_token") for name, _ in model.named_parameters())
     registers = int(getattr(config, "num_register_tokens", None) or 0)
     return Layout(
-        prefix=tokens + registers + int(distilled),
+        prefix=tokens + registers + int(distilled) + int(pooled),
+        suffix=int(getattr(config, "num_detection_tokens", None) or 0),
         class_token=tokens > 0,
         channels_last=main == "past_values" or getattr(config, "model_type", "") in _MAPS_LAST,
     )
@@ -378,8 +396,13 @@ def _forward(
     pooler: bool,
     shape: tuple[int, ...] | None,
     layout: Layout,
+    *,
+    reverse: bool,
 ) -> Callable[[Tensor], Any]:
-    """x -> pooled features for pool='default', else last_hidden_state for `pool_features`."""
+    """x -> pooled features for pool='default', else last_hidden_state for `pool_features`.
+
+    Channels come as red, green, blue, and `reverse` turns them round.
+    """
     accepted = inspect.signature(model.forward).parameters
     kind = getattr(config, "model_type", "")
     extra: dict[str, Any] = {"return_dict": True} if "return_dict" in accepted else {}
@@ -392,6 +415,8 @@ def _forward(
     def run(x: Tensor) -> Any:
         if kind in _SERIES_ENCODERS:
             return _series(model, config, x)
+        if reverse:
+            x = x.flip(1)
         if kind in _VIDEO:
             x = x.transpose(1, 2)
         if kind == "timesfm":
@@ -404,13 +429,20 @@ def _forward(
         pooled = getattr(output, "pooler_output", None) if pooler else None
         hidden = getattr(output, "last_hidden_state", None)
         if pool != "default":
+            if (
+                isinstance(hidden, Tensor)
+                and hidden.ndim == 4
+                and main == "past_values"
+                and pool != "flatten"
+            ):
+                hidden = hidden[:, :, layout.prefix :]  # [B, channels, tokens, C]
             return hidden
         if isinstance(pooled, Tensor):
             return pooled
         if not isinstance(hidden, Tensor):
             return output
         if main == "past_values" and hidden.ndim == 4:
-            return hidden.mean(2).flatten(1)
+            return (hidden[:, :, 0] if layout.class_token else hidden.mean(2)).flatten(1)
         if hidden.ndim < 3:
             return hidden
         first = hidden.ndim == 3 and layout.class_token

@@ -157,7 +157,59 @@ def test_hf_maps_with_channels_last(tmp_path, pool):
     torch.testing.assert_close(encoder(x), maps.amax((1, 2)) if pool == "max" else maps.mean((1, 2)))
 
 
-@pytest.mark.parametrize("kind", ["swin", "hiera", "levit", "siglip"])
+TOKENS = {  # tokens of patches, and the features by default
+    "aimv2": (  # the class token of its head is a query
+        lambda: transformers.Aimv2VisionConfig(image_size=32, patch_size=8, **SMALL),
+        slice(None),
+        lambda output: output.pooler_output,
+    ),
+    "dinov3_convnext": (
+        lambda: transformers.DINOv3ConvNextConfig(image_size=64, hidden_sizes=[8] * 4, depths=[1] * 4),
+        slice(1, None),
+        lambda output: output.pooler_output,
+    ),
+    "yolos": (
+        lambda: transformers.YolosConfig(image_size=[32, 32], patch_size=8, num_detection_tokens=5, **SMALL),
+        slice(1, -5),
+        lambda output: output.pooler_output,
+    ),
+    "deit": (
+        lambda: transformers.DeiTConfig(image_size=32, patch_size=8, **SMALL),
+        slice(2, None),
+        lambda output: output.pooler_output,
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", TOKENS)
+def test_hf_tokens_that_are_no_patches_are_left_out(tmp_path, kind):
+    build, patches, features = TOKENS[kind]
+    model = published(build(), tmp_path)
+    encoder = load_encoder(f"hf:{tmp_path}")
+    x = torch.randn(2, *encoder.info.input_shape)
+    with torch.no_grad():
+        output = model(x)
+        torch.testing.assert_close(encoder(x), features(output))
+        pooled = load_encoder(f"hf:{tmp_path}", pool="avg")(x)
+        torch.testing.assert_close(pooled, output.last_hidden_state[:, patches].mean(1))
+    side = model.config.image_size[0] if kind == "yolos" else model.config.image_size
+    step = 32 if kind == "dinov3_convnext" else 8
+    assert output.last_hidden_state[:, patches].shape[1] == (side // step) ** 2
+
+
+def test_hf_series_with_a_class_token(tmp_path):
+    config = patchtst()
+    config.use_cls_token = True
+    model = published(config, tmp_path)
+    x = torch.randn(2, 32, 2)
+    with torch.no_grad():
+        hidden = model(x).last_hidden_state
+        torch.testing.assert_close(load_encoder(f"hf:{tmp_path}")(x), hidden[:, :, 0].flatten(1))
+        pooled = load_encoder(f"hf:{tmp_path}", pool="avg")(x)
+        torch.testing.assert_close(pooled, hidden[:, :, 1:].mean((1, 2)))
+
+
+@pytest.mark.parametrize("kind", ["swin", "hiera", "levit", "siglip", "aimv2"])
 def test_hf_without_a_class_token(tmp_path, kind):
     small = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
     config = {
@@ -173,6 +225,7 @@ def test_hf_without_a_class_token(tmp_path, kind):
             down_ops=[["Subsample", 4, 2, 4, 2, 2], ["Subsample", 4, 2, 4, 2, 2]],
         ),
         "siglip": lambda: transformers.SiglipVisionConfig(image_size=32, patch_size=8, **small),
+        "aimv2": lambda: transformers.Aimv2VisionConfig(image_size=32, patch_size=8, **small),
     }[kind]()  # fmt: skip
     config.save_pretrained(tmp_path)
     fails("which has no class token, got 'cls'", f"hf:{tmp_path}", random_init=True, pool="cls")

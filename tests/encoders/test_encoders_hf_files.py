@@ -92,6 +92,29 @@ def test_images_are_normalised_as_the_processor_does(tmp_path, case, whole):
     agrees(load_encoder(f"hf:{tmp_path}", random_init=True).info, processor, video)
 
 
+@pytest.mark.parametrize("settings", [{}, {"do_flip_channel_order": False}])
+@pytest.mark.parametrize("known", [True, False])
+def test_channels_come_in_the_order_that_the_processor_makes(tmp_path, settings, known):
+    """MobileViT reads blue, green, red."""
+    config = transformers.MobileViTConfig(
+        image_size=64, hidden_sizes=[8, 8, 8], neck_hidden_sizes=[8] * 7, num_attention_heads=2
+    )
+    config.save_pretrained(tmp_path)
+    processor = transformers.MobileViTImageProcessor(do_resize=False, crop_size=64, **settings)
+    processor.save_pretrained(tmp_path)
+    if not known:
+        content = processor.to_dict() | {"image_processor_type": "MyOwn", "do_normalize": False}
+        (tmp_path / "preprocessor_config.json").write_text(json.dumps(content))
+    image = np.full((64, 64, 3), (250, 128, 5), dtype=np.uint8)
+    encoder, seen = load_encoder(f"hf:{tmp_path}", random_init=True), []
+    encoder.module.register_forward_pre_hook(lambda _, args, given: seen.append(given), with_kwargs=True)
+    encoder(torch.from_numpy(image).permute(2, 0, 1)[None] / 255)
+    made = processor(image, return_tensors="pt")["pixel_values"]
+    assert (made[0, 0] < made[0, 2]).all() == (not settings)
+    torch.testing.assert_close(seen[0]["pixel_values"], made)
+    assert encoder.info.mean is None and encoder.info.input_shape == (3, 64, 64)
+
+
 @pytest.mark.parametrize(
     ("name", "settings"),
     [

@@ -80,6 +80,7 @@ def test_timm_pooling(name, pool, expected):
         ("deit_tiny_distilled_patch16_224", 2, True),
         ("cait_xxs24_224", 1, True),
         ("volo_d1_224", 1, True),  # it does not say so itself
+        ("coat_lite_tiny", 1, True),  # one of each stage, and numbered
         ("xcit_nano_12_p16_224", 1, True),
         ("eva02_tiny_patch14_224", 1, True),
     ],
