@@ -19,6 +19,7 @@ __all__ = [
     "ESTIMATORS",
     "POOLS",
     "THRESHOLDS",
+    "as_float",
     "as_numbers",
     "check_eps",
     "check_estimator",
@@ -84,6 +85,14 @@ def as_numbers(values: ArrayLike, name: str) -> tuple[float, ...]:
         shown = repr(plain)
         got = shown if len(shown) <= 80 else f"{type(plain).__name__} {shown[:60]}..."
         raise SynbenchError(f"{name}: expected a number or a sequence of numbers, got {got}") from None
+
+
+def as_float(value: Any) -> float:
+    """Infinite where an integer or a fraction is too large for a float, which whoever checks the number refuses."""
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
 
 
 def check_plain(value: Any, name: str) -> Any:

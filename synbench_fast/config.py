@@ -10,10 +10,8 @@ from __future__ import annotations
 import inspect
 import os
 import shlex
-import tomllib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, field, fields, replace
-from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from synbench_fast import arguments, kinds
@@ -33,6 +31,7 @@ from synbench_fast.checks import (
 )
 from synbench_fast.errors import SynbenchError, suggest
 from synbench_fast.kinds import Kind
+from synbench_fast.runtime.toml_files import read_toml
 from synbench_fast.scales import spread_scales
 
 __all__ = [
@@ -405,11 +404,12 @@ class ScoreConfig:
     def load(cls, path: str | os.PathLike[str], base: ScoreConfig | None = None) -> ScoreConfig:
         """From a TOML file whose keys are fields; the others are those of `base`, or the defaults."""
         try:
-            with Path(path).open("rb") as file:
-                return cls.of(base, tomllib.load(file))
-        except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise SynbenchError(f"config: expected a TOML file, got {os.fspath(path)!r} ({error})") from None
+            document = read_toml(path)
         except SynbenchError as error:
+            raise SynbenchError(f"config: {error}") from None
+        try:
+            return cls.of(base, document)
+        except ValueError as error:  # SynbenchError, or an integer of more digits than Python prints
             raise SynbenchError(f"config: {os.fspath(path)}: {error}") from None
 
     def to_dict(self) -> dict[str, Any]:

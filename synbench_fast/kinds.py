@@ -10,7 +10,7 @@ from typing import Any
 
 from synbench_fast import arguments
 from synbench_fast.arguments import ESTIMATORS
-from synbench_fast.checks import as_numbers, check_integer
+from synbench_fast.checks import as_float, as_numbers, check_integer
 from synbench_fast.errors import SynbenchError, suggest
 from synbench_fast.scales import spread_scales
 
@@ -96,7 +96,7 @@ def dtype(name: str, value: Any) -> str:
 
 def plain_number(name: str, value: Any) -> Any:
     """A float where it is a number; what it may be, the task says, for which suites have further values."""
-    return float(value) if isinstance(value, numbers.Real) and not isinstance(value, bool) else value
+    return as_float(value) if isinstance(value, numbers.Real) and not isinstance(value, bool) else value
 
 
 def scales(name: str, value: Any) -> int | tuple[float, ...]:
@@ -117,7 +117,7 @@ def half_width(name: str, value: Any) -> float:
     if (
         isinstance(value, bool)
         or not isinstance(value, numbers.Real)
-        or not LEAST_HALF_WIDTH <= float(value) < 1
+        or not LEAST_HALF_WIDTH <= as_float(value) < 1
     ):
         raise SynbenchError(f"{name}: expected a half-width in [{LEAST_HALF_WIDTH:g}, 1), got {value!r}")
     return float(value)

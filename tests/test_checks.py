@@ -125,6 +125,22 @@ def test_numbers_of_many_kinds() -> None:
             sb.evaluate_features(X, Y, X, Y, **{name: values})  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("value", [10**400, -(10**400), Fraction(10**400, 3)])
+def test_numbers_that_no_float_holds(value: Any) -> None:
+    options: dict[str, Any] = {"input_shape": (4,), "scales": 1, "samples": 64}
+    for name in ("prior", "center"):
+        with refused(f"{name}: expected a "):
+            sb.GaussianTask((4,), (1.0,), **{name: value})
+        with refused(f"{name}: expected a "):
+            sb.score("builtin:identity", **options, **{name: value})
+        suite = sb.Suite("one", (sb.TaskDefinition("first", **{name: value}),))
+        with refused(f"{name}: expected a "):
+            sb.score_suite("builtin:identity", tasks=suite, **options)
+    for name in ("half_width", "eps", "thresholds", "samples", "seed", "mean", "std"):
+        with refused(f"{name}: expected "):
+            sb.score("builtin:identity", **{**options, name: value})
+
+
 def test_booleans_are_no_accuracy() -> None:
     with refused("accuracy: expected numbers, and of bound, got bool"):
         sb.auc_ratio([1.0, 2.0], [True, True], [1.5, 2.0], thresholds=0.6)

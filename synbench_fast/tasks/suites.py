@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from synbench_fast import plugins
+from synbench_fast.checks import as_float
 from synbench_fast.errors import SynbenchError, suggest
+from synbench_fast.runtime.toml_files import read_toml
 from synbench_fast.scales import spread_scales
 from synbench_fast.tasks.covariances import parse_covariance
 from synbench_fast.tasks.patterns import parse_pattern
@@ -73,7 +74,7 @@ class TaskDefinition:
 
     @staticmethod
     def _or(value: float | None, default: float) -> float:
-        return default if value is None else float(value)
+        return default if value is None else as_float(value)
 
     def _scales(self, default: tuple[float, ...]) -> tuple[float, ...]:
         if self.scales is None:
@@ -304,19 +305,7 @@ def _is_suite(value: object) -> bool:
 
 
 def _read(path: Path) -> Suite:
-    try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise SynbenchError(
-            f"tasks: expected a file that can be read, got {str(path)!r} ({error.strerror})"
-        ) from None
-    except UnicodeDecodeError:
-        raise SynbenchError(f"{path}: expected a TOML file in UTF-8, got other bytes") from None
-    except (
-        ValueError,
-        RecursionError,
-    ) as error:  # TOMLDecodeError, or a number or nesting beyond Python's limits
-        raise SynbenchError(f"{path}: expected TOML, got: {' '.join(str(error).split())}") from None
+    document = read_toml(path)
     for key in document:
         if key != "task":
             raise SynbenchError(f"{path}: {key}: expected tables [[task]] only, got another key")

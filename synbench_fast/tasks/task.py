@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from synbench_fast.checks import as_numbers, check_eps
+from synbench_fast.checks import as_float, as_numbers, check_eps
 from synbench_fast.errors import SynbenchError
 from synbench_fast.ops.robust_spectrum import known_ratios
 from synbench_fast.ops.sample_mixture import UnitPattern, sample_mixture, sample_shaped_mixture
@@ -80,7 +80,7 @@ class GaussianTask:
             )
         if not isinstance(self.prior, numbers.Real) or not 0 < self.prior < 1:
             raise SynbenchError(f"prior: expected a value in (0, 1), got {self.prior!r}")
-        if not isinstance(self.center, numbers.Real) or not math.isfinite(self.center):
+        if not isinstance(self.center, numbers.Real) or not math.isfinite(as_float(self.center)):
             raise SynbenchError(f"center: expected a finite value, got {self.center!r}")
         pattern, covariance = check_pattern(self.pattern, shape), check_covariance(self.covariance, shape)
         if pattern.startswith("classes:") and covariance != "white":

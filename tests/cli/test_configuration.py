@@ -98,7 +98,7 @@ def test_a_file_gives_options_and_the_command_line_wins(calls: list[Any], tmp_pa
         ('tasks = "full"', "--config: run.toml: options: expected arguments of score(), got 'tasks'"),
         ("precision = 0.1", "--config: run.toml: options: expected 'half_width', got 'precision'"),
         ("ep = 0", "--config: run.toml: options: expected arguments of score(), got 'ep', did you mean eps?"),
-        ("eps =", "--config: expected a TOML file, got 'run.toml' (Invalid value (at end of document))"),
+        ("eps =", "--config: run.toml: expected a TOML file, got: Invalid value (at end of document)"),
     ],
 )  # fmt: skip
 def test_mistakes_in_a_file_of_options(

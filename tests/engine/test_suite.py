@@ -95,7 +95,7 @@ def test_a_task_file_says_what_a_definition_says(tmp_path: Path) -> None:
         ("task = 3", ["tasks.toml: task: expected tables [[task]], got another form"]),
         ("[task]\nname = 'a'", ["tasks.toml: task: expected tables [[task]], got another form"]),
         ("[[tsk]]\nname = 'a'", ["tasks.toml: tsk: expected tables [[task]] only, got another key"]),
-        ("[[task]\n", ["tasks.toml: expected TOML, got: "]),
+        ("[[task]\n", ["tasks.toml: expected a TOML file, got: "]),
         ("[[task]]\npattern = 'low'", ["tasks.toml: task 1: name: expected some text, got none"]),
         ('[[task]]\nname = "one\\nERROR two"', ["name: expected text on one line, got 'one\\nERROR two'"]),
         ("[[task]]\nname = ' '", ["tasks.toml: task 1 (' '): name: expected some text"]),
@@ -138,7 +138,7 @@ def test_mistakes_in_a_task_file(tmp_path: Path, text: str, parts: list[str]) ->
 def test_mistakes_in_a_choice_of_tasks(tmp_path: Path) -> None:
     with refused("tasks: expected one of published, patterns,", "got 'ful', did you mean full?"):
         sb.load_suite("ful")
-    with refused("tasks: expected a file that can be read, got 'missing.toml' (No such file"):
+    with refused("missing.toml: expected a TOML file, got: No such file"):
         sb.load_suite("missing.toml")
     with refused("tasks: expected classes:K with K from 2 to 50, got 'classes:1'"):
         sb.load_suite("classes:1")
@@ -151,7 +151,7 @@ def test_mistakes_in_a_choice_of_tasks(tmp_path: Path) -> None:
     with refused("tasks: task 'a': scales: expected their number or values, got True"):
         sb.load_suite([sb.TaskDefinition("a", scales=True)])
     (tmp_path / "tasks.toml").write_bytes(b"\xff\xfe")
-    with refused("tasks.toml: expected a TOML file in UTF-8, got other bytes"):
+    with refused("tasks.toml: expected a TOML file, got: other bytes than UTF-8"):
         sb.load_suite(str(tmp_path / "tasks.toml"))
 
 

@@ -26,6 +26,7 @@ import torch
 from checks import refused
 from result_example import example
 
+from synbench_fast import score
 from synbench_fast.config import ScoreConfig
 from synbench_fast.encoders.load import load_encoder
 from synbench_fast.encoders.weights import read_checkpoint
@@ -561,6 +562,9 @@ def test_task_files_of_absurd_values(tmp_path: Path, text: str) -> None:
     file.write_text(f'[[task]]\nname = "a"\n{text}\n')
     with refused("t.toml"):
         load_suite(str(file))
+    file.write_text(f"{text}\n")
+    with refused(": "):
+        score("builtin:identity", input_shape=(4,), config=ScoreConfig.load(file))
 
 
 def npz(path: Path, shape: tuple[int, ...], content: bytes, descr: str = "<f4") -> Path:
@@ -728,6 +732,21 @@ def test_mapping_of_anything(tmp_path: Path) -> None:
         (tmp_path / "map.json").write_bytes(content)
         with refused("expected a"):
             _by_mapping(tmp_path / "map.json", ["x"])
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_files_of_options_that_are_pipes(tmp_path: Path) -> None:
+    """Nobody writes into them: whoever opens one waits for ever."""
+    from synbench_fast.studies.inheritance.folders import _by_mapping
+    from synbench_fast.tasks.suites import load_suite
+
+    os.mkfifo(file := tmp_path / "t.toml")
+    with refused("t.toml: expected a TOML file, got: something else"):
+        load_suite(str(file))
+    with refused("config: ", "t.toml: expected a TOML file, got: something else"):
+        ScoreConfig.load(file)
+    with refused("objectnet_map: ", "t.toml: expected a readable JSON file, got something else"):
+        _by_mapping(file, ["x"])
 
 
 # ---------------------------------------------------------------- models, processes

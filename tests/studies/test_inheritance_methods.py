@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -428,6 +429,17 @@ def test_soup_is_the_mean(original: Classifier) -> None:
     half = weights(bench.tune("wise")[0])
     other = weights(bench.tune("soup?of=pre+ft&runs=1")[0])
     assert all(torch.allclose(half[name], other[name]) for name in half if half[name].is_floating_point())
+
+
+def test_the_published_soup_is_the_mean_of_its_four_methods(original: Classifier) -> None:
+    """The published code averages what it calls PRE, FT, EWC (which has no Fisher weights: l2sp here) and LwF."""
+    page = (Path(__file__).parents[2] / "docs" / "inherit.md").read_text(encoding="utf-8")
+    (text,) = re.findall(r"published soup is `(soup\?[^`]*)`", page)
+    bench = make_bench(original)
+    members = [weights(original), *(weights(bench.tune(one)[0]) for one in ("ft", "l2sp", "lwf"))]
+    for name, value in weights(bench.tune(text)[0]).items():
+        if value.is_floating_point():
+            assert torch.allclose(value, torch.stack([one[name] for one in members]).mean(0), atol=1e-6)
 
 
 def test_mean_of_models_without_weight_leaves_them_out(original: Classifier) -> None:

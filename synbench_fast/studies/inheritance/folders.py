@@ -23,6 +23,7 @@ from torch import Tensor
 
 from synbench_fast.errors import SynbenchError, first_line, suggest
 from synbench_fast.results.documents import parse
+from synbench_fast.results.files import read_text
 from synbench_fast.runtime.optional import optional
 from synbench_fast.studies.images import IMAGE_FORMATS
 from synbench_fast.studies.inheritance.data import DataSet, DataSuite, Part
@@ -297,11 +298,9 @@ def _by_mapping(path: Path, classes: Sequence[str]) -> Columns:
     """JSON object: folder name -> a class of the pre-training data, or several."""
     places = {name: i for i, name in enumerate(classes)}
     try:
-        stored = parse(path.read_text(encoding="utf-8"), str(path))
-    except (OSError, UnicodeDecodeError) as error:
-        raise SynbenchError(
-            f"objectnet_map: expected a file that can be read, got {path} ({first_line(error)})"
-        ) from None
+        stored = parse(read_text(path, "JSON", regular=True), str(path))
+    except SynbenchError as error:
+        raise SynbenchError(f"objectnet_map: {error}") from None
     expected = "objectnet_map: expected a JSON object of folder name -> class or list of classes"
     if not isinstance(stored, dict):
         raise SynbenchError(f"{expected}, got another value in {path}")
