@@ -6,7 +6,7 @@ import os
 
 from synbench_fast import plugins
 
-__all__ = ["bash_words", "encoder_names", "suite_names"]
+__all__ = ["bash_words", "encoder_names", "fleet_names", "suite_names"]
 
 SUITES = (
     "published",
@@ -24,6 +24,13 @@ def encoder_names() -> list[str]:
 
     sources = dict.fromkeys([*REGISTRY, *plugins.names("encoders")])
     return [*(f"{one}:" for one in sources), *(f"builtin:{one}" for one in BUILTIN)]
+
+
+def fleet_names() -> list[str]:
+    """What --models takes: the lists of the package, and what names one encoder."""
+    from synbench_fast.encoders.lists import list_names
+
+    return [*list_names(), *encoder_names()]
 
 
 def suite_names() -> list[str]:

@@ -33,6 +33,7 @@ __all__ = ["bench", "benchmark_script", "demo", "info", "ls"]
 def ls(*, pattern: str | None, output: Output) -> None:
     """List what can be scored here."""
     from synbench_fast import plugins
+    from synbench_fast.encoders.lists import list_file, list_names
     from synbench_fast.encoders.registry import REGISTRY, installed, list_encoders
     from synbench_fast.printable import print_json, print_table
     from synbench_fast.report.terminal import result_stream
@@ -54,7 +55,7 @@ def ls(*, pattern: str | None, output: Output) -> None:
             if one.name not in REGISTRY
         ]
         if output.format == "json":
-            print_json(stream, {"sources": sources, "encoders": found})
+            print_json(stream, {"sources": sources, "lists": list_names(), "encoders": found})
         else:
             if pattern is None:
                 rows: list[list[Any]] = [
@@ -66,6 +67,9 @@ def ls(*, pattern: str | None, output: Output) -> None:
                     for one in sources
                 ]
                 print_table(stream, ["source", "installed", "what"], rows, left=3)
+                stream.write("\n")
+                lists = [[one, str(list_file(one))] for one in list_names()]
+                print_table(stream, ["list for --models", "file"], lists, left=2)
                 stream.write("\n")
             stream.writelines(f"{one}\n" for one in found)
     if not found and pattern is not None:

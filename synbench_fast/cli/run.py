@@ -10,7 +10,7 @@ from typing import Any
 
 from synbench_fast import arguments
 from synbench_fast.arguments import UsageError
-from synbench_fast.cli.completion import encoder_names, suite_names
+from synbench_fast.cli.completion import encoder_names, fleet_names, suite_names
 from synbench_fast.cli.options import Output, output_options, score_options
 from synbench_fast.cli.parsing import (
     Type,
@@ -67,8 +67,8 @@ def _workers(name: str, text: str) -> int:
     "Many encoders",
     option(
         "--models fleet",
-        text("FILE|GLOB", encoder_names),
-        "Score the encoders of a file of specs, of a pattern in quotes or of checkpoints; --out names the run store. See "
+        text("FILE|GLOB|LIST", fleet_names),
+        "Score the encoders of a file of specs, of a pattern in quotes, of checkpoints or of a list such as timm-100; --out names the run store. See "
         "docs/fleet.md. The options below need this one.",
         multiple=True,
     ),

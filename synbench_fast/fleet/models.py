@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from synbench_fast.config import options
+from synbench_fast.encoders.lists import list_file, list_names
 from synbench_fast.encoders.registry import installed, is_source, list_encoders, source
 from synbench_fast.errors import SynbenchError, suggest
 from synbench_fast.runtime.local_files import split_checkpoint
@@ -38,7 +39,7 @@ def expand(models: Iterable[str], architectures: Sequence[str] = ()) -> list[Nam
     """Encoders in the order named, each once.
 
     Args:
-        models: a spec; a pattern of `synbench-fast ls`, such as timm:vit_*; a file of encoders, of checkpoints or
+        models: a spec; a list of `synbench-fast ls`, such as timm-100; a pattern of `synbench-fast ls`, such as timm:vit_*; a file of encoders, of checkpoints or
             of specs (one per line, # at the beginning of a word begins a comment, options of its own may follow; a
             pipe such as /dev/fd/63 is read too), or a pattern of files.
         architectures: further specs, scored like the others; where checkpoints are named it is one, which they
@@ -87,6 +88,8 @@ def _paths(item: str) -> list[str]:
     named = Path(split_checkpoint(item)[0])
     if named.exists() and not named.is_dir():  # a pipe too, such as <(command) of a shell
         return [item]
+    if item in list_names():
+        return [str(list_file(item))]
     pattern, mark, key = item.rpartition("#")
     if not mark or Path(pattern).suffix.lower() not in WEIGHTS:
         pattern, mark, key = item, "", ""
@@ -99,8 +102,8 @@ def _specs(item: str) -> list[str]:
         if ":" in item:
             return [_known(item)]
         raise SynbenchError(
-            "--models: expected a file, a spec such as timm:resnet50 or a pattern such as timm:vit_*, got "
-            f"{item!r}{suggest(item, _nearby())}"
+            "--models: expected a file, a spec such as timm:resnet50, a pattern such as timm:vit_* or a list such as "
+            f"{list_names()[0]}, got {item!r}{suggest(item, [*list_names(), *_nearby()])}"
         )
     prefix, colon, name = item.partition(":")
     if colon:  # without the other sources' libraries, which take seconds to import

@@ -84,7 +84,7 @@ def test_specs_patterns_and_files(here: Path) -> None:
 @pytest.mark.parametrize(
     ("models", "parts"),
     [
-        (["modles.txt"], ["--models: expected a file, a spec such as timm:resnet50 or a pattern such as timm:vit_*",
+        (["modles.txt"], ["--models: expected a file, a spec such as timm:resnet50, a pattern such as timm:vit_*",
                           "got 'modles.txt', did you mean models.txt?"]),
         (["noth[ing]"], ["--models: expected a pattern of files or of what `synbench-fast ls` lists, got 'noth[ing]'"]),
         (["builtin:x*"], ["--models: expected a pattern of files", "got 'builtin:x*'"]),
