@@ -180,8 +180,8 @@ def _score_all(
     output: Output,
 ) -> int:
     """Score one after the other and deliver each; a failure or Ctrl-C keeps what is done. The exit code."""
-    from synbench_fast.report.progress import Reporter
     from synbench_fast.report.terminal import result_stream, sink
+    from synbench_fast.runtime.progress import Reporter
 
     code = 0
     with result_stream() as stream:
