@@ -11,7 +11,7 @@ from typing import Any
 from synbench_fast import arguments
 from synbench_fast.arguments import UsageError
 from synbench_fast.cli.completion import encoder_names, suite_names
-from synbench_fast.cli.options import Output, output_options, score_options
+from synbench_fast.cli.options import Output, output_options, say_mistakes, score_options
 from synbench_fast.cli.parsing import (
     Type,
     argument,
@@ -120,6 +120,8 @@ def run(
         raise UsageError(f"--checkpoint: expected a single MODEL to load it into, got {len(models)}")
     if tasks is not None:
         _check_tasks(tasks)
+    if not fleet and (code := say_mistakes(config, [(one, {}) for one in models])):
+        return code
     every = given("thresholds") or config.thresholds != ScoreConfig.thresholds
     folder = output.folder()
     if folder is not None and fleet:

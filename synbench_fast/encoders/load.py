@@ -20,7 +20,7 @@ from synbench_fast.errors import SynbenchError, suggest
 from synbench_fast.printable import distinct
 from synbench_fast.runtime.global_state import known_state, seeded
 
-__all__ = ["check_encoder_name", "load_encoder", "object_names"]
+__all__ = ["check_encoder_name", "load_encoder", "object_names", "spec_for"]
 
 
 @known_state()
@@ -105,7 +105,7 @@ def _from_spec(request: Request) -> tuple[str, Loaded]:
     spec = request.spec
     prefix, colon, rest = spec.partition(":")
     if not colon:
-        raise SynbenchError(f"encoder: expected SOURCE:NAME, got {spec!r}{_spec_for(spec)}")
+        raise SynbenchError(f"encoder: expected SOURCE:NAME, got {spec!r}{spec_for(spec)}")
     one = registry.source(prefix, spec)
     if not rest:
         raise SynbenchError(f"encoder: expected {one.usage}, got {spec!r}")
@@ -171,7 +171,7 @@ def object_names(encoders: Sequence[Any]) -> list[str | None]:
     ]
 
 
-def _spec_for(name: str) -> str:
+def spec_for(name: str) -> str:
     """A suggestion for a spec that lacks its source: what a file is, the same name in a source, the nearest one."""
     usages = {
         ".onnx": f"onnx:{name}",

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from synbench_fast.config import options
+from synbench_fast.encoders.load import spec_for
 from synbench_fast.encoders.registry import installed, is_source, list_encoders, source
 from synbench_fast.errors import SynbenchError, suggest
 from synbench_fast.runtime.local_files import split_checkpoint
@@ -100,7 +101,7 @@ def _specs(item: str) -> list[str]:
             return [_known(item)]
         raise SynbenchError(
             "--models: expected a file, a spec such as timm:resnet50 or a pattern such as timm:vit_*, got "
-            f"{item!r}{suggest(item, _nearby())}"
+            f"{item!r}{suggest(item, _nearby()) or spec_for(item)}"
         )
     prefix, colon, name = item.partition(":")
     if colon:  # without the other sources' libraries, which take seconds to import
