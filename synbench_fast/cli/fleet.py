@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from synbench_fast.cli.options import Output
+from synbench_fast.cli.options import Output, say_mistakes
 from synbench_fast.config import ScoreConfig
 from synbench_fast.errors import SynbenchError
 from synbench_fast.runtime.messages import fail, say
@@ -38,6 +38,8 @@ def score_fleet(
     from synbench_fast.tasks.suites import load_suite
 
     named = expand(models, architectures)
+    if code := say_mistakes(config, named):
+        return code
     suite = None if tasks is None else load_suite(tasks)
     with result_stream() as stream:
         try:

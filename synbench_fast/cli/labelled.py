@@ -122,8 +122,8 @@ def _probe_options(l2: str, steps: str, wrong_classes: str) -> tuple[Parameter, 
 @output_options("table", "json")
 def linear_probe(*, encoder: str, data: str, config: ScoreConfig, output: Output, **options: Any) -> int:
     """Train eps-robust linear probes on features of labelled data, and attack them through the encoder."""
-    from synbench_fast.report.progress import Reporter
     from synbench_fast.report.terminal import result_stream
+    from synbench_fast.runtime.progress import Reporter
 
     options |= values_of(config, ENCODER)
     _say_terms([data], output)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import Field, dataclass, fields
 from pathlib import Path
@@ -17,7 +17,7 @@ from synbench_fast.config import SCORE, ScoreConfig, option_of
 from synbench_fast.errors import SynbenchError
 from synbench_fast.runtime.messages import fail, print_trace, reason, say
 
-__all__ = ["OUTPUT", "Output", "output_options", "score_options", "usage_errors", "values_of"]
+__all__ = ["OUTPUT", "Output", "output_options", "say_mistakes", "score_options", "usage_errors", "values_of"]
 
 _CONFIG_HELP = (
     "Read options of the score from a TOML file, such as eps = [0, 0.2]; those on the command line have precedence. MODEL, --tasks and "
@@ -138,6 +138,19 @@ def usage_errors() -> Iterator[None]:
         name, colon, rest = str(error).partition(":")
         option_name = "--" + name.replace("_", "-") if re.fullmatch(r"\w+", name) else name
         raise UsageError(f"{option_name}{colon}{rest}") from None
+
+
+def say_mistakes(config: ScoreConfig, named: Sequence[tuple[str, dict[str, Any]]]) -> int:
+    """Say what is wrong with encoders, (spec, own arguments), before the first is loaded; the exit code, 0 if nothing is."""
+    from synbench_fast.encoders import early
+
+    common = values_of(config, ("checkpoint", "trust_remote_code"))
+    code = 0
+    for line in early.mistakes([(spec, common | own) for spec, own in named]):
+        code = fail(line, 2)
+    if code and len(named) > 1:
+        say("nothing was scored")
+    return code
 
 
 def values_of(config: ScoreConfig, names: Iterable[str]) -> dict[str, Any]:

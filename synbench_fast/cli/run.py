@@ -11,7 +11,7 @@ from typing import Any
 from synbench_fast import arguments
 from synbench_fast.arguments import UsageError
 from synbench_fast.cli.completion import encoder_names, fleet_names, suite_names
-from synbench_fast.cli.options import Output, output_options, score_options
+from synbench_fast.cli.options import Output, output_options, say_mistakes, score_options
 from synbench_fast.cli.parsing import (
     Type,
     argument,
@@ -120,6 +120,8 @@ def run(
         raise UsageError(f"--checkpoint: expected a single MODEL to load it into, got {len(models)}")
     if tasks is not None:
         _check_tasks(tasks)
+    if not fleet and (code := say_mistakes(config, [(one, {}) for one in models])):
+        return code
     every = given("thresholds") or config.thresholds != ScoreConfig.thresholds
     folder = output.folder()
     if folder is not None and fleet:
@@ -180,8 +182,8 @@ def _score_all(
     output: Output,
 ) -> int:
     """Score one after the other and deliver each; a failure or Ctrl-C keeps what is done. The exit code."""
-    from synbench_fast.report.progress import Reporter
     from synbench_fast.report.terminal import result_stream, sink
+    from synbench_fast.runtime.progress import Reporter
 
     code = 0
     with result_stream() as stream:

@@ -141,7 +141,7 @@ def sensitivity(
 
 def _vary_each(encoders: Sequence[str], options: Any, output: Output) -> tuple[int, list[Any], list[Any]]:
     """Exit code, runs and failures of the encoders; Ctrl-C keeps those that were finished."""
-    from synbench_fast.report.progress import Reporter
+    from synbench_fast.runtime.progress import Reporter
     from synbench_fast.studies.sensitivity import MissingRun, labels, vary_encoder
 
     code = 0
@@ -203,8 +203,8 @@ def eps_star(
     if len(config.eps) < 2:
         raise UsageError(f"--eps: expected at least 2 budgets, got '{config.eps[0]:g}'")
     from synbench_fast.printable import print_table
-    from synbench_fast.report.progress import Reporter
     from synbench_fast.report.terminal import result_stream
+    from synbench_fast.runtime.progress import Reporter
 
     code, rows, notes = 0, [], []
     reporter = Reporter(sys.stderr, quiet=output.quiet)
@@ -273,8 +273,8 @@ def robustness(
         raise UsageError("--radii: expected at least one radius, got 'none'")
     _check_checkpoint(config, encoders)
     folder = output.folder()
-    from synbench_fast.report.progress import Reporter
     from synbench_fast.report.terminal import result_stream
+    from synbench_fast.runtime.progress import Reporter
     from synbench_fast.studies.robustness import Robustness, measure_robustness
 
     code, reports = 0, []

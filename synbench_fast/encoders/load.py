@@ -17,15 +17,17 @@ from synbench_fast.encoders import registry
 from synbench_fast.encoders.base import Encoder, EncoderInfo, Loaded, Request
 from synbench_fast.encoders.weights import module_sha256, parameter_count
 from synbench_fast.errors import SynbenchError, suggest
+from synbench_fast.printable import distinct
 from synbench_fast.runtime.global_state import known_state, seeded
 
-__all__ = ["load_encoder"]
+__all__ = ["check_encoder_name", "load_encoder", "object_names", "spec_for"]
 
 
 @known_state()
 def load_encoder(
     encoder: str | nn.Module | Callable[[Tensor], Tensor],
     *,
+    name: str | None = None,
     input_shape: Sequence[int] | None = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
@@ -45,6 +47,7 @@ def load_encoder(
             torch.nn.Module, or any callable x [B, *input_shape] -> [B, F]. A bound method of a Module
             (`model.encode_image`) brings its Module along. Models of the libraries lose their classification
             head; a Module or callable is taken as it is.
+        name: what a Module or callable is called in results; default its class or function.
         input_shape: one input without the batch axis; default the encoder's own. Required where it has none.
         mean, std: normalisation per entry of the input's first axis, in units of images in [0, 1]; one value
             counts for all. Default the encoder's own constants; mean=[0], std=[1] switches them off.
@@ -68,7 +71,7 @@ def load_encoder(
             f"checkpoint: expected either checkpoint or random_init, got {checkpoint} and random_init"
         )
     request = Request(
-        spec=encoder if isinstance(encoder, str) else _describe(encoder),
+        spec=_spec_of(encoder, name),
         name="",
         input_shape=shape,
         pool=pooling,
@@ -102,7 +105,7 @@ def _from_spec(request: Request) -> tuple[str, Loaded]:
     spec = request.spec
     prefix, colon, rest = spec.partition(":")
     if not colon:
-        raise SynbenchError(f"encoder: expected SOURCE:NAME, got {spec!r}{_spec_for(spec)}")
+        raise SynbenchError(f"encoder: expected SOURCE:NAME, got {spec!r}{spec_for(spec)}")
     one = registry.source(prefix, spec)
     if not rest:
         raise SynbenchError(f"encoder: expected {one.usage}, got {spec!r}")
@@ -138,15 +141,37 @@ def _from_object(encoder: Any, request: Request) -> tuple[str, Loaded]:
     )
 
 
-def _describe(encoder: Any) -> str:
+def _spec_of(encoder: Any, name: str | None) -> str:
+    """The spec, or what results call a Module or callable: by `name`, else by its class or function."""
+    if name is not None:
+        name = check_encoder_name(name)
+    if isinstance(encoder, str):
+        if name is not None:
+            raise SynbenchError(f"name: expected none for {encoder}, whose spec is its name, got {name!r}")
+        return encoder
     if isinstance(encoder, nn.Module):
-        return f"module:{type(encoder).__name__}"
-    name = getattr(encoder, "__qualname__", type(encoder).__name__)
+        return f"module:{name or type(encoder).__name__}"
     kind = "module" if isinstance(getattr(encoder, "__self__", None), nn.Module) else "callable"
-    return f"{kind}:{name}"
+    return f"{kind}:{name or getattr(encoder, '__qualname__', type(encoder).__name__)}"
 
 
-def _spec_for(name: str) -> str:
+def check_encoder_name(name: Any) -> str:
+    """`name` if results can call an encoder so: some printable text."""
+    if not isinstance(name, str) or not name.strip() or not name.isprintable() or len(name) > 200:
+        raise SynbenchError(f"name: expected printable text of 1 to 200 characters, got {name!r:.60}")
+    return name
+
+
+def object_names(encoders: Sequence[Any]) -> list[str | None]:
+    """Names that tell several Modules and callables apart: None where the one of `load_encoder` does so already."""
+    own = [_spec_of(one, None) for one in encoders]
+    return [
+        new.partition(":")[2] if new != old and not isinstance(one, str) else None
+        for one, old, new in zip(encoders, own, distinct(own), strict=True)
+    ]
+
+
+def spec_for(name: str) -> str:
     """A suggestion for a spec that lacks its source: what a file is, the same name in a source, the nearest one."""
     usages = {
         ".onnx": f"onnx:{name}",

@@ -185,7 +185,10 @@ def evaluate_features(
     if len(names) > 2:
         for name, given in (("eps", eps), ("test_x", test_x), ("test_y", test_y)):
             if given is not None:
-                raise SynbenchError(f"{name}: expected none for {len(names)} classes, got one")
+                raise SynbenchError(
+                    f"{name}: expected none for {len(names)} classes, got one; budgets, priors and halves belong to two "
+                    "classes, and K classes take train_x, train_y and the estimator alone"
+                )
         if prior != 0.5:
             raise SynbenchError(f"prior: expected 0.5 for {len(names)} classes, got {prior:g}")
         return multiclass(x, places.to(x.device), names, chosen)

@@ -125,8 +125,8 @@ class Prepared:
         )
 
 
-def prepare(encoder: Any, config: ScoreConfig) -> Prepared:
-    """Load the encoder, on the device and in the dtype that it is to be scored in.
+def prepare(encoder: Any, config: ScoreConfig, name: str | None = None) -> Prepared:
+    """Load the encoder, called `name`, on the device and in the dtype that it is to be scored in.
 
     Raises:
         SynbenchError: what is wrong with the arguments, or why the encoder cannot be loaded.
@@ -142,6 +142,7 @@ def prepare(encoder: Any, config: ScoreConfig) -> Prepared:
     def load(dtype: torch.dtype | None) -> Encoder:
         return load_encoder(
             encoder,
+            name=name,
             input_shape=config.input_shape,
             mean=config.mean,
             std=config.std,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
@@ -20,7 +21,7 @@ from synbench_fast.ops.feature_stats import FeatureStats, feature_stats
 from synbench_fast.ops.sample_mixture import labels
 from synbench_fast.ops.score_auc import Integral
 from synbench_fast.ops.streams import Lane, PhaseClock, mark
-from synbench_fast.results.records import CONFIDENCE_95
+from synbench_fast.results.records import CONFIDENCE_95, Result
 from synbench_fast.stats.allocation import further_samples
 from synbench_fast.stats.blocks import Block, combined
 from synbench_fast.stats.estimators import Given, Sample, find_estimator
@@ -82,7 +83,7 @@ class Probe:
             probe.update(batch, encoder(batch.x))
         curve = probe.compute()
 
-    Batches may be updated in any order and split in any way; every sample of every scale and split must come
+    `to_result` has the same as a Result. Batches may be updated in any order and split in any way; every sample of every scale and split must come
     once. Only the features of unfinished scales are kept: memory is N x F (twice that for `paper`) plus a few
     F x F matrices, whatever the number of scales.
 
@@ -153,6 +154,7 @@ class Probe:
             resolve(operation, self.device.type, backend)
         self.splits = self._estimator.halves
         self.clock = PhaseClock()
+        self.begun = time.perf_counter()
         self.scoring = Scoring(
             self.task, self.eps, self.thresholds, integral, average, self.estimator, backend
         )
@@ -479,6 +481,16 @@ class Probe:
                 f"incomplete: {listed}"
             )
         return self.scoring.curve(self._of_scales())
+
+    def to_result(self, name: str) -> Result:
+        """`compute` as a Result, which is saved, compared and reported as those of `score`.
+
+        Results of one task, seed and number of samples are compared by the samples that they share. The encoder is called
+        `callable:NAME`; of its weights nothing is known. `cost` counts from when the probe was made.
+        """
+        from synbench_fast.engine.score import result_of_probe
+
+        return result_of_probe(self, name)
 
     def further_samples(self, half_width: float, most: int) -> tuple[float, list[int]]:
         """The widest 95 % interval's half-width, and how many more samples of each scale would make it `half_width`.

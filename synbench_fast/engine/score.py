@@ -6,20 +6,23 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, overload
 
 import torch
 from torch import Tensor, nn
 
 from synbench_fast.config import ScoreConfig, described, signature_of
 from synbench_fast.encoders import EncoderInfo
+from synbench_fast.encoders.load import check_encoder_name, object_names
 from synbench_fast.engine import environment
 from synbench_fast.engine.curve import Curve
+from synbench_fast.engine.memory import Memory
 from synbench_fast.engine.pipeline import Progress
 from synbench_fast.engine.prepare import MOST_SAMPLES, MakeTasks, Prepared, prepare
 from synbench_fast.engine.probe import Probe
 from synbench_fast.engine.run import in_arithmetic, run_encoder
 from synbench_fast.engine.structure import run_families
+from synbench_fast.errors import SynbenchError
 from synbench_fast.results.records import (
     ArithmeticRecord,
     Cost,
@@ -31,21 +34,48 @@ from synbench_fast.results.records import (
 )
 from synbench_fast.results.structure import FamilyResult, StructureScore
 from synbench_fast.runtime.global_state import known_state, own_registrations
+from synbench_fast.runtime.progress import Reporter
 from synbench_fast.tasks.structure import FamilyDefinition
 from synbench_fast.tasks.task import GaussianTask
 
-__all__ = ["encoder_record", "peak_memory", "result_of", "score", "score_tasks"]
+__all__ = ["encoder_record", "result_of", "result_of_probe", "score", "score_tasks"]
+
+
+EncoderLike = str | nn.Module | Callable[[Tensor], Tensor]
+
+
+@overload
+def score(
+    encoder: EncoderLike,
+    *,
+    name: str | None = None,
+    config: ScoreConfig | None = None,
+    progress: Progress | bool | None = None,
+    **arguments: Any,
+) -> Result: ...
+
+
+@overload
+def score(
+    encoder: Sequence[EncoderLike],
+    *,
+    name: Sequence[str] | None = None,
+    config: ScoreConfig | None = None,
+    progress: Progress | bool | None = None,
+    **arguments: Any,
+) -> list[Result]: ...
 
 
 @described(signature_of)
 def score(
-    encoder: str | nn.Module | Callable[[Tensor], Tensor],
+    encoder: EncoderLike | Sequence[EncoderLike],
     *,
+    name: str | Sequence[str] | None = None,
     config: ScoreConfig | None = None,
-    progress: Progress | None = None,
+    progress: Progress | bool | None = None,
     **arguments: Any,
-) -> Result:
-    """SynBench score of one encoder, without data.
+) -> Result | list[Result]:
+    """SynBench score of one encoder, or of each of a list, without data.
 
     For every scale s it draws N samples of two Gaussians 2 s standard deviations apart, computes their
     features, and finds accuracy a_s and expected scaled bound b_s of the best eps-robust linear classifier on
@@ -55,13 +85,15 @@ def score(
 
     Args:
         encoder: a spec such as "timm:resnet50" (see `load_encoder`), a torch.nn.Module, or any callable that
-            maps x [B, *input_shape] to features [B, F].
+            maps x [B, *input_shape] to features [B, F]; or a list of these.
+        name: what results call a Module or callable, for a list one for each; default its class or function, with
+            numbers where a list has several alike.
         config: every argument of the score; None for the defaults of `ScoreConfig`.
-        progress: called with (images done, images in all, phase).
+        progress: True for a line on standard error, or what is called with (images done, images in all, phase).
         arguments: fields of `ScoreConfig`, such as eps=(0, 0.2) or preset="quick", in place of those of `config`.
 
     Returns:
-        Result: scores with standard errors and 95 % intervals over (eps, threshold), the curve behind them,
+        Result, of a list a list of them: scores with standard errors and 95 % intervals over (eps, threshold), the curve behind them,
         cost, environment, and the command that repeats the run.
 
     Raises:
@@ -69,23 +101,40 @@ def score(
 
     Source: SynBench (Ko et al.); deviations in docs/method.md.
     """
-    return score_tasks(encoder, ScoreConfig.of(config, arguments), progress)[0][0]
+    wanted = ScoreConfig.of(config, arguments)
+    if not isinstance(encoder, list | tuple):
+        return score_tasks(encoder, wanted, progress, name=name)[0][0]
+    if not encoder:
+        raise SynbenchError("encoder: expected at least one, got an empty list")
+    names = object_names(encoder) if name is None else name
+    if not isinstance(names, list | tuple) or len(names) != len(encoder):
+        raise SynbenchError(f"name: expected a list of {len(encoder)} names, got {name!r:.60}")
+    return [
+        score_tasks(one, wanted, progress, name=called)[0][0]
+        for one, called in zip(encoder, names, strict=True)
+    ]
 
 
 def score_tasks(
     encoder: Any,
     config: ScoreConfig,
-    progress: Progress | None,
+    progress: Progress | bool | None,
     tasks: MakeTasks | None = None,
     families: Sequence[FamilyDefinition] = (),
     suite: str | None = None,
+    *,
+    name: Any = None,
 ) -> tuple[list[Result], list[FamilyResult]]:
     """One result per task of `tasks` and per task of `families`, in order, the encoder loaded once.
 
-    `tasks`: None for the task of `config`. `suite`: how the command line names the tasks, None where it cannot.
+    `name`: what to call an encoder that is an object. `tasks`: None for the task of `config`. `suite`: how the command line names the tasks, None where it cannot.
     """
-    with own_registrations(), known_state(config.threads):
-        return _score(encoder, config, progress or (lambda done, total, phase: None), tasks, families, suite)
+    reporter = Reporter(sys.stderr, quiet=progress is not True)
+    label = encoder if isinstance(encoder, str) else name or type(encoder).__name__
+    with own_registrations(), known_state(config.threads), reporter.encoder(str(label)) as advance:
+        if callable(progress):
+            advance = progress
+        return _score(encoder, config, advance, tasks, families, suite, name)
 
 
 @dataclass
@@ -105,9 +154,10 @@ def _score(
     make_tasks: MakeTasks | None,
     definitions: Sequence[FamilyDefinition],
     suite: str | None,
+    name: str | None,
 ) -> tuple[list[Result], list[FamilyResult]]:
-    begun = time.perf_counter()
-    prepared = prepare(encoder, config)
+    begun, memory = time.perf_counter(), Memory()
+    prepared = prepare(encoder, config, name)
     named = isinstance(encoder, str) and (make_tasks is None or suite is not None)
     command = config.command(encoder, tasks=suite) if named else ""
     loaded = prepared.encoder
@@ -127,6 +177,7 @@ def _score(
                     seconds,
                     command,
                     families,
+                    memory,
                     begun=begun if number == 0 else time.perf_counter(),
                 )
             )
@@ -145,6 +196,7 @@ def _score_task(
     seconds: dict[str, float],
     command: str,
     families: _Families,
+    memory: Memory,
     *,
     begun: float,
 ) -> Result:
@@ -190,7 +242,7 @@ def _score_task(
             images=probe.images,
             seconds=seconds,
             images_per_second=probe.images / done.elapsed,
-            peak_memory_bytes=peak_memory(place),
+            peak_memory_bytes=memory.peak(place),
             device=str(place),
             dtype=done.arithmetic.name,
             batch_size=done.batch_size,
@@ -251,6 +303,49 @@ def result_of(
     )
 
 
+def result_of_probe(probe: Probe, name: str) -> Result:
+    """The result of a caller's own loop, see `Probe.to_result`."""
+    curve = probe.compute()
+    total = time.perf_counter() - probe.begun
+    dtype = str(probe.dtype).removeprefix("torch.")
+    mean, std = (None if one is None else tuple(map(float, one)) for one in (probe.mean, probe.std))
+    return result_of(
+        ScoreConfig(eps=probe.eps, thresholds=probe.thresholds, seed=probe.seed, estimator=probe.estimator),
+        probe,
+        curve,
+        encoder=EncoderRecord(
+            spec=f"callable:{check_encoder_name(name)}",
+            source="callable",
+            name=name,
+            revision=None,
+            weights_sha256="",
+            parameters=None,
+            feature_dim=probe.feature_dim or 0,
+            preprocessing=Preprocessing(input_shape=probe.task.shape, mean=mean, std=std, pool=None),
+            random_init=False,
+            checkpoint=None,
+        ),
+        arithmetic=ArithmeticRecord(requested=dtype, dtype=dtype, checks=[]),
+        cost=Cost(
+            images=probe.images,
+            seconds={**probe.seconds, "total": total},
+            images_per_second=probe.images / total,
+            peak_memory_bytes=0,
+            device=str(probe.device),
+            dtype=dtype,
+            batch_size=0,
+            threads=torch.get_num_threads(),
+            channels_last=probe.channels_last,
+            compiled=False,
+            cuda_graph=False,
+        ),
+        environment=environment.describe(),
+        backends=environment.chosen_backends(probe.device.type, probe.backend),
+        warnings=[],
+        command="",
+    )
+
+
 def encoder_record(info: EncoderInfo, feature_dim: int) -> EncoderRecord:
     """What a result says of the encoder."""
     return EncoderRecord(
@@ -282,13 +377,3 @@ def _task_record(probe: Probe) -> TaskRecord:
         pattern=task.pattern,
         covariance=task.covariance,
     )
-
-
-def peak_memory(device: torch.device) -> int:
-    """Bytes: the most that torch held on a GPU, elsewhere the process's resident set."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    import resource
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024

@@ -26,8 +26,9 @@ def score_suite(
     encoder: str | nn.Module | Callable[[Tensor], Tensor],
     *,
     tasks: str | Suite | Sequence[TaskDefinition | FamilyDefinition] = "full",
+    name: str | None = None,
     config: ScoreConfig | None = None,
-    progress: Progress | None = None,
+    progress: Progress | bool | None = None,
     **arguments: Any,
 ) -> SuiteResult:
     """Scores of one encoder on every task of a suite, and their mean and minimum.
@@ -37,10 +38,10 @@ def score_suite(
     `results.suite.combine`.
 
     Args:
-        encoder: as in `score`.
+        encoder, name: as in `score`, of one encoder.
         tasks: see `load_suite`.
         config: as in `score`; prior, center and scales are those of tasks that give none.
-        progress: called with (images done, images in all, phase).
+        progress: as in `score`.
         arguments: fields of `ScoreConfig` in place of those of `config`.
 
     Returns:
@@ -64,8 +65,9 @@ def score_suite(
         )
         return made
 
-    name = str(tasks) if isinstance(tasks, str | Path) else None
-    return collect(suite, made, *score_tasks(encoder, config, progress, build, suite.families, name))
+    source = str(tasks) if isinstance(tasks, str | Path) else None
+    done = score_tasks(encoder, config, progress, build, suite.families, source, name=name)
+    return collect(suite, made, *done)
 
 
 def collect(

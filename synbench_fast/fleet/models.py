@@ -12,6 +12,7 @@ from typing import Any
 
 from synbench_fast.config import options
 from synbench_fast.encoders.lists import list_file, list_names
+from synbench_fast.encoders.load import spec_for
 from synbench_fast.encoders.registry import installed, is_source, list_encoders, source
 from synbench_fast.errors import SynbenchError, suggest
 from synbench_fast.runtime.local_files import split_checkpoint
@@ -39,9 +40,9 @@ def expand(models: Iterable[str], architectures: Sequence[str] = ()) -> list[Nam
     """Encoders in the order named, each once.
 
     Args:
-        models: a spec; a list of `synbench-fast ls`, such as timm-100; a pattern of `synbench-fast ls`, such as timm:vit_*; a file of encoders, of checkpoints or
-            of specs (one per line, # at the beginning of a word begins a comment, options of its own may follow; a
-            pipe such as /dev/fd/63 is read too), or a pattern of files.
+        models: a spec; a list or a pattern of `synbench-fast ls`, such as timm-100 or timm:vit_*; a file of encoders, of
+            checkpoints or of specs (one per line, # at the beginning of a word begins a comment, options of its own
+            may follow; a pipe such as /dev/fd/63 is read too), or a pattern of files.
         architectures: further specs, scored like the others; where checkpoints are named it is one, which they
             are loaded into, and that is not scored by itself.
 
@@ -103,7 +104,7 @@ def _specs(item: str) -> list[str]:
             return [_known(item)]
         raise SynbenchError(
             "--models: expected a file, a spec such as timm:resnet50, a pattern such as timm:vit_* or a list such as "
-            f"{list_names()[0]}, got {item!r}{suggest(item, [*list_names(), *_nearby()])}"
+            f"{list_names()[0]}, got {item!r}{suggest(item, [*list_names(), *_nearby()]) or spec_for(item)}"
         )
     prefix, colon, name = item.partition(":")
     if colon:  # without the other sources' libraries, which take seconds to import

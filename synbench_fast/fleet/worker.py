@@ -22,11 +22,12 @@ from synbench_fast.engine import environment
 from synbench_fast.engine.arithmetic import DTYPES, Arithmetic
 from synbench_fast.engine.batch_size import BatchSize
 from synbench_fast.engine.forward import compile_repays
+from synbench_fast.engine.memory import Memory
 from synbench_fast.engine.pipeline import Pipeline, batch_size
 from synbench_fast.engine.prepare import MOST_SAMPLES, Prepared, average_of, prepare
 from synbench_fast.engine.probe import Probe
 from synbench_fast.engine.run import in_arithmetic, recast, settle, too_wide
-from synbench_fast.engine.score import encoder_record, peak_memory, result_of
+from synbench_fast.engine.score import encoder_record, result_of
 from synbench_fast.engine.structure import run_families
 from synbench_fast.engine.suite import collect
 from synbench_fast.errors import SynbenchError
@@ -81,10 +82,12 @@ class EncoderWorker:
         self.kind = device_kind(self.device)
         self._loaded: _Loaded | None = None
         self._stack = ExitStack()
+        self._memory = Memory()
 
     def load(self, request: dict[str, Any], prepared: dict[str, Any] | None) -> dict[str, Any]:
         begun = time.perf_counter()
         self.close()
+        self._memory = Memory()
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats(self.device)
@@ -146,7 +149,7 @@ class EncoderWorker:
             "backends": environment.chosen_backends(self.device.type, config.backend),
             "seconds": seconds,
             "device": str(self.device),
-            "peak_memory_bytes": peak_memory(self.device),
+            "peak_memory_bytes": self._memory.peak(self.device),
         }
 
     def close(self) -> None:
@@ -231,7 +234,7 @@ class EncoderWorker:
         costs: dict[str, Any] = {name: value - before.get(name, 0.0) for name, value in probe.seconds.items()}
         costs |= {
             "worked": worked,
-            "peak_memory_bytes": peak_memory(self.device),
+            "peak_memory_bytes": self._memory.peak(self.device),
             "compiled": pipeline.forward.compiled,
             "cuda_graph": pipeline.forward.graphed,
             "warnings": pipeline.warnings,

@@ -144,7 +144,8 @@ class SynBenchScore(Metric):
             )
         if count and not bool(((labels == 0) | (labels == 1)).all()):
             raise SynbenchError(
-                f"labels: expected 0 and 1, got values from {int(labels.min())} to {int(labels.max())}"
+                f"labels: expected 0 and 1, got values from {int(labels.min())} to {int(labels.max())}; "
+                "synbench_fast.evaluate_features takes labels of K classes"
             )
         indices = self._indices(scale, count)
         parts = [indices] if isinstance(indices, int) else sorted(set(indices.tolist()))

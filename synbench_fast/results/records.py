@@ -11,8 +11,9 @@ import hashlib
 import json
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +22,10 @@ from synbench_fast.errors import SynbenchError
 from synbench_fast.results.codec import STORED, TABLE, Mismatch, encode, inf_field, nan_field
 from synbench_fast.results.documents import Document
 from synbench_fast.results.structure import StructureScore, are_images
+from synbench_fast.runtime.optional import optional
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 __all__ = [
     "CONFIDENCE_95",
@@ -288,7 +293,8 @@ class Cost:
     spent on the comparison with float32 and on arithmetics that were given up), and "total", which has the
     rest, too. On a GPU the phases overlap: each is the time between its first and last instruction on its own
     stream, so that their sum may exceed the total. `images_per_second` leaves "load" and "check" out.
-    `channels_last`, `compiled` and `cuda_graph` say how the forward passes were run.
+    `peak_memory_bytes` is on a GPU the most that torch held, elsewhere what the process grew by at most since before the
+    encoder was loaded. `channels_last`, `compiled` and `cuda_graph` say how the forward passes were run.
     """
 
     images: int
@@ -454,6 +460,20 @@ class Result(Document):
                 *(f"  warning: {one}" for one in self.warnings),
             ]
         )
+
+    def plot(self, *, eps: Sequence[float] | None = None) -> Figure:
+        """The published figure: expected bound E(a_t) against the threshold accuracy a_t, with the raw optimum.
+
+        A panel for each budget of `eps`, default all. Needs matplotlib (extra `demo`). Save it by `.savefig(path)`.
+        """
+        from synbench_fast.results.plots import draw_curves
+
+        return draw_curves({self.encoder.title: [self]}, eps=eps)
+
+    def to_frame(self) -> Any:
+        """`rows` as a data frame of pandas (extra `pandas`), NaN where a value is not known."""
+        pandas = optional("pandas", "pandas", "pandas")
+        return pandas.DataFrame(self.rows(), columns=list(CSV_COLUMNS))
 
     def rows(self) -> list[dict[str, str | int | float | None]]:
         """One flat row per (eps, threshold), keys as in CSV_COLUMNS; None where a value is not finite."""

@@ -624,15 +624,16 @@ def real(tmp_path: Path, *arguments: str) -> subprocess.Popen[str]:
 
 def test_real_encoders_give_documents_whose_command_replays_them(tmp_path: Path) -> None:
     specs = ["builtin:linear?dim=16", "builtin:identity"]
+    (tmp_path / "broken.py").write_text("def make():\n    raise OSError('no room')\n")
     process = real(
-        tmp_path, specs[0], "builtin:conf", specs[1], "--out", "out", "--seed", "3", "--eps", "0,0.3"
+        tmp_path, specs[0], "python:broken.py:make", specs[1], "--out", "out", "--seed", "3", "--eps", "0,0.3"
     )
     out, errors = process.communicate(timeout=PATIENCE)
     assert process.returncode == 1
     results = [Result.from_json(line) for line in out.splitlines()]
     assert [one.encoder.spec for one in results] == specs
     assert [line for line in errors.splitlines() if line.startswith("error")] == [
-        "error: encoder: expected a model of builtin, got 'builtin:conf', did you mean builtin:conv?"
+        "error: encoder python:broken.py:make: make() failed (OSError: no room)"
     ]
     assert "Traceback" not in errors
     for one in results:

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from synbench_fast.demos.digits import DemoReport, DemoRow, Repeats, agreement, render, run_demo, scenes
 from synbench_fast.errors import SynbenchError
-from synbench_fast.report.plots import expected_bound, plot_curves
+from synbench_fast.results.plots import expected_bound, plot_curves
 from synbench_fast.results.records import Result, ScalePoint
 from synbench_fast.studies import digits
 

@@ -303,7 +303,6 @@ def test_result_is_complete_and_survives_json() -> None:
     assert (cost.images, cost.device, cost.dtype) == (200, "cpu", "float32")
     assert set(cost.seconds) == {"load", "sample", "encode", "statistics", "total"}
     assert sum(cost.seconds.values()) - cost.seconds["total"] <= cost.seconds["total"]
-    assert cost.peak_memory_bytes > 10**7
     assert cost.threads == torch.get_num_threads()
     work = cost.seconds["sample"] + cost.seconds["encode"] + cost.seconds["statistics"]
     assert cost.images_per_second == pytest.approx(200 / work)

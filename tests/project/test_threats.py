@@ -362,9 +362,9 @@ def test_json_that_is_too_deep() -> None:
 
 def test_names_on_a_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from synbench_fast.errors import SynbenchError
-    from synbench_fast.report.progress import Reporter
     from synbench_fast.report.tables import print_tables
     from synbench_fast.runtime.messages import fail, say
+    from synbench_fast.runtime.progress import Reporter
 
     stream = io.StringIO()
     many = [example(HOSTILE, seed=0) for _ in range(1)]

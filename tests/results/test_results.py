@@ -27,9 +27,9 @@ from result_example import example
 import synbench_fast as sb
 from synbench_fast.config import ScoreConfig
 from synbench_fast.errors import SynbenchError
-from synbench_fast.report.plots import plot_curves
 from synbench_fast.results.codec import decode, encode
 from synbench_fast.results.files import remove_leftovers, replacing, write_atomically
+from synbench_fast.results.plots import plot_curves
 from synbench_fast.results.records import (
     CSV_COLUMNS,
     SCHEMA_VERSION,

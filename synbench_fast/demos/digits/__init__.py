@@ -12,7 +12,7 @@ from synbench_fast.demos.digits import scenes
 from synbench_fast.demos.digits.report import DemoReport, DemoRow, Repeats, agreement, render
 from synbench_fast.engine.score import score
 from synbench_fast.errors import SynbenchError
-from synbench_fast.report.plots import plot_curves
+from synbench_fast.results.plots import plot_curves
 from synbench_fast.results.records import Result
 from synbench_fast.runtime.global_state import known_state
 from synbench_fast.runtime.optional import optional

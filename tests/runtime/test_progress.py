@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from synbench_fast.report.progress import Reporter
+from synbench_fast.runtime.progress import Reporter
 
 
 class Terminal(io.StringIO):
