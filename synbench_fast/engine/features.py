@@ -42,6 +42,8 @@ def _as_tensor(value: Any, name: str) -> Tensor:
         array = np.asarray(value)
         if array.dtype == object:
             raise TypeError("object array")
+        if array.dtype.kind in "SU":
+            raise TypeError("words, not numbers")
         if array.dtype.kind == "f" and array.dtype.itemsize > 8:  # longdouble, which torch does not have
             with np.errstate(over="ignore"):  # the caller looks for infinities
                 array = array.astype(np.float64)
