@@ -259,6 +259,15 @@ _SETTINGS = [
         lambda value: torch.set_anomaly_enabled(*value),
         (False, True),
     ),
+    # With these a module's conversion would leave its caller other tensors than it came with.
+    *(
+        _Setting(
+            getattr(torch.__future__, f"get_{one}_module_params_on_conversion"),
+            getattr(torch.__future__, f"set_{one}_module_params_on_conversion"),
+            False,
+        )
+        for one in ("overwrite", "swap")
+    ),
     *_flag("mkldnn_enabled", True),
     *_flag("mkldnn_deterministic", False),
     *_flag("nnpack_enabled", True),
@@ -286,6 +295,7 @@ _SETTINGS = [
     _Setting(lambda: list(warnings.filters), _write_filters),
     _Setting(lambda: dict(os.environ._data), _write_environment),  # type: ignore[attr-defined]
     _Setting(_read_directory, _write_directory),
+    _Setting(sys.getrecursionlimit, sys.setrecursionlimit),
 ]
 
 
