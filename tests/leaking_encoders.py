@@ -120,6 +120,11 @@ LEAKS: dict[str, Callable[[], object]] = {
     "threads": lambda: torch.set_num_threads(torch.get_num_threads() + 1),
     "numpy_errors": lambda: np.seterr(all="raise"),
     "warnings": lambda: warnings.simplefilter("error"),
+    "conversions": lambda: [
+        torch.__future__.set_overwrite_module_params_on_conversion(True),
+        torch.__future__.set_swap_module_params_on_conversion(True),
+    ],
+    "recursion": lambda: sys.setrecursionlimit(sys.getrecursionlimit() + 100),
     "directory": lambda: os.chdir("/"),
     "environment": environment,
     "generators": generators,

@@ -42,6 +42,8 @@ def _as_tensor(value: Any, name: str) -> Tensor:
         array = np.asarray(value)
         if array.dtype == object:
             raise TypeError("object array")
+        if array.dtype.kind in "SU":
+            raise TypeError("words, not numbers")
         if array.dtype.kind == "f" and array.dtype.itemsize > 8:  # longdouble, which torch does not have
             with np.errstate(over="ignore"):  # the caller looks for infinities
                 array = array.astype(np.float64)
@@ -159,7 +161,8 @@ def evaluate_features(
         eps: E budgets in [0, 1), relative to the half-distance of the class means; None for 0 and 0.2. Two classes only.
         estimator: "consistent", "gaussian", "counted" or "paper" (the published protocol, two classes only); see
             docs/method.md.
-        prior: tau; the log-prior term enters for tau != 1/2.
+        prior: tau, the probability of class 1; the log-prior term enters for tau != 1/2. Classes weigh tau and 1 - tau in
+            every estimate, whatever their share of the samples; "paper" counts all test samples alike.
         group: for "paper": the bound is averaged within runs of this many test samples, then over the runs,
             as the published script does with its batches; the number of samples gives the plain mean.
         backend: of every operation; "auto" picks the fastest for the device, "torch" is the float64

@@ -263,6 +263,15 @@ _SETTINGS = [
         lambda value: torch.set_anomaly_enabled(*value),
         (False, True),
     ),
+    # With these a module's conversion would leave its caller other tensors than it came with.
+    *(
+        _Setting(
+            getattr(torch.__future__, f"get_{one}_module_params_on_conversion"),
+            getattr(torch.__future__, f"set_{one}_module_params_on_conversion"),
+            False,
+        )
+        for one in ("overwrite", "swap")
+    ),
     *_flag("mkldnn_enabled", True),
     *_flag("mkldnn_deterministic", False),
     *_flag("nnpack_enabled", True),

@@ -51,6 +51,7 @@ class Margins:
 
     unit: [N, E] the margins. centred: [N, E] less the mean of their class. t: [E] t_loo, the mean of the class means.
     side: [N, 1] +-1, the class. per_class: [N, 1] 1/(2 N_k), what a sample adds to the mean of the class means.
+    share: [N, 1] prior/N_1 or (1 - prior)/N_0, what a sample adds to a mean over the classes as likely as the prior says.
     """
 
     unit: Tensor
@@ -59,13 +60,14 @@ class Margins:
     deviation: Tensor
     side: Tensor
     per_class: Tensor
+    share: Tensor
 
     def __len__(self) -> int:
         return len(self.unit)
 
 
-def margins(margin: Tensor, y: Tensor) -> Margins:
-    """Of margins [N, E] with the sign of the class, and labels [N]."""
+def margins(margin: Tensor, y: Tensor, prior: float = 0.5) -> Margins:
+    """Of margins [N, E] with the sign of the class, labels [N] and the probability of class 1."""
     margin = margin.cpu()
     one = (y.cpu() != 0)[:, None]
     ones = int(one.sum())
@@ -82,6 +84,7 @@ def margins(margin: Tensor, y: Tensor) -> Margins:
         deviation=safe,
         side=torch.where(one, 1.0, -1.0).double(),
         per_class=torch.where(one, 0.5 / ones, 0.5 / zeros).double(),
+        share=one * margin.new_tensor(prior / ones) + ~one * margin.new_tensor((1 - prior) / zeros),
     )
 
 
@@ -220,22 +223,22 @@ def counts(
     # The boundary k is in units of t_rob, and moves with it.
     signal = t_rob > 0
     by_k = torch.where(signal, -k / torch.where(signal, t_rob, 1.0), 0.0) * t_influence(found, t_rob)
-    accuracy = _rate(shifted, found.side, curve, moved, by_k, error, corrected)
+    accuracy = _rate(shifted, found, curve, moved, by_k, error, corrected)
     # r |w| in these units; |w| of noisy weights is too long, so that of the population is taken where it is asked for.
     cost = eps * solution.mean_norm * left_out.weight_norm.cpu() / found.deviation
     if corrected:
         cost = (1 - kept) * found.t
     attacked = replace(curve, here=found.t - cost, limit=limit * kept, slope=slope * kept)
-    robust = _rate(shifted - cost, found.side, attacked, moved, by_k, error, corrected)
+    robust = _rate(shifted - cost, found, attacked, moved, by_k, error, corrected)
     reach, of_reach, by_limit, added = _reach(shifted, found, curve, accuracy.density, moved, by_k, t > 0)
 
-    fitted = margins(left_out.fitted, found.side[:, 0] > 0)
+    fitted = margins(left_out.fitted, found.side[:, 0] > 0, prior)
     k_fitted = shift(fitted.t)
     by_fit = beyond(fitted.unit, k_fitted)
 
     def optimism(share: Tensor) -> tuple[Tensor, Tensor]:  # share: of the mean margin that an attack costs
         spent, spent_fitted = share * found.t, share * fitted.t
-        counted = _right(by_fit - spent_fitted).mean(0) - _right(shifted - spent).mean(0)
+        counted = (found.share * (_right(by_fit - spent_fitted) - _right(shifted - spent))).sum(0)
         expected = gaussian.accuracy(fitted.t - spent_fitted, k_fitted, prior)
         return counted, expected - gaussian.accuracy(found.t - spent, curve.k_here, prior)
 
@@ -257,21 +260,21 @@ def counts(
 
 def _rate(
     margin: Tensor,
-    side: Tensor,
+    found: Margins,
     curve: _Gaussian,
     moved: Tensor,
     by_k: Tensor,
     error: float,
     corrected: bool,
 ) -> _Rate:
-    """The fraction of positive margins [N, E], corrected from `curve.here` to `curve.limit`.
+    """The probability of positive margins [N, E], corrected from `curve.here` to `curve.limit`.
 
     moved, by_k: influences on t_loo and on k [N, E]; error: of the boundary.
     """
-    n, right = len(margin), _right(margin)
-    counted, prior = right.mean(0), curve.prior
+    right, prior = _right(margin), curve.prior
+    counted = (found.share * right).sum(0)
     zero = torch.zeros_like(counted)
-    density, undecided = _density(margin, curve) if corrected else (zero, zero)
+    density, undecided = _density(margin, found.share, curve) if corrected else (zero, zero)
     gain = gaussian.accuracy(curve.limit, curve.k_limit, prior) - gaussian.accuracy(
         curve.here, curve.k_here, prior
     )
@@ -280,14 +283,14 @@ def _rate(
     value = (counted + density * gain).clamp(0, 1)
     return _Rate(
         value=value,
-        influence=_within(right, side) / n
+        influence=_within(right, found.side) * found.share
         + slope * moved
         + gaussian.accuracy_shift_slope(curve.here, curve.k_here, prior) * by_k,
         by_limit=by_limit,
         correction=value - counted,
         density=density,
         undecided=undecided,
-        jumps=_jumps(margin, side, error),
+        jumps=_jumps(margin, found, error),
     )
 
 
@@ -302,20 +305,20 @@ def _reach(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Reach [E], the influences on it [N, E], its derivative in t', and its correction; infinite without a signal."""
     signal = signal & (curve.here > 0) & (curve.limit > 0)
-    n, prior = len(margin), curve.prior
+    prior, share = curve.prior, found.share
     here = torch.where(signal, curve.here, 1.0)
     positive = margin.clamp_min(0)
-    ratio = positive.mean(0) / here
+    ratio = (share * positive).sum(0) / here
     gain = gaussian.reach(curve.limit, curve.k_limit, prior) - gaussian.reach(curve.here, curve.k_here, prior)
     value = (ratio + torch.where(signal, density * gain, 0.0)).clamp_min(1.0)
     by_limit = torch.where(signal, density * gaussian.reach_slope(curve.limit, curve.k_limit, prior), 0.0)
     slope = by_limit * curve.slope
     slope = slope - torch.where(signal, density * gaussian.reach_slope(curve.here, curve.k_here, prior), 0.0)
     # The mean of the margins moves with its samples, and so does the midpoint, which one class gains from.
-    right_side = (_right(margin) * found.side).mean(0)
+    right_side = (share * _right(margin) * found.side).sum(0)
     by_mean = (ratio + right_side * found.side) * found.centred * found.per_class / here
     influence = (
-        _within(positive, found.side) / (n * here) - by_mean + slope * moved - right_side / here * by_k
+        _within(positive, found.side) * share / here - by_mean + slope * moved - right_side / here * by_k
     )
     return (
         torch.where(signal, value, torch.inf),
@@ -344,17 +347,17 @@ def _right(margin: Tensor) -> Tensor:
 NEAR, AS_MANY_MORE, PILED_UP = 1.5, 2.0, 2.5
 
 
-def _density(margin: Tensor, curve: _Gaussian) -> tuple[Tensor, Tensor]:
+def _density(margin: Tensor, share: Tensor, curve: _Gaussian) -> tuple[Tensor, Tensor]:
     """r [E]: samples near the boundary over those of Gaussian margins, and half of those that are too many if r is large."""
     n, prior = len(margin), curve.prior
     width = NEAR * curve.noise
-    near = (margin.abs() < width).double().sum(0)
+    near = (share * (margin.abs() < width)).sum(0)
     expected = sum(
-        share * (torch.special.ndtr(at + width) - torch.special.ndtr(at - width))
-        for share, at in ((prior, curve.here - curve.k_here), (1 - prior, curve.here + curve.k_here))
+        chance * (torch.special.ndtr(at + width) - torch.special.ndtr(at - width))
+        for chance, at in ((prior, curve.here - curve.k_here), (1 - prior, curve.here + curve.k_here))
     )
-    ratio = (near + AS_MANY_MORE) / (n * expected + AS_MANY_MORE)
-    undecided = torch.where(ratio > PILED_UP, (near / n - expected) / 4, 0.0)
+    ratio = (n * near + AS_MANY_MORE) / (n * expected + AS_MANY_MORE)
+    undecided = torch.where(ratio > PILED_UP, (near - expected) / 4, 0.0)
     return ratio.clamp_max(PILED_UP), undecided
 
 
@@ -377,15 +380,15 @@ def _without_noise(found: Margins, noise: Tensor, kept: Tensor, stats: FeatureSt
     return torch.where(found.t == 0, 0.0, value), slope
 
 
-def _jumps(shifted: Tensor, side: Tensor, error: float) -> Tensor:
+def _jumps(shifted: Tensor, found: Margins, error: float) -> Tensor:
     """[E] variance of the accuracy from the error of the midpoint, beyond what counting near the boundary has anyway.
 
     A midpoint that is off by its standard error moves the boundary towards one class. Where margins are spread smoothly
     and alike, one class gains what the other loses; where many of them lie at the boundary (saturated features), the
     accuracy jumps.
     """
-    n = len(shifted)
-    here = _right(shifted).mean(0)
-    moved = [(_right(shifted + sign * error * side).mean(0) - here).square() for sign in (1, -1)]
-    near = (_right(shifted + error) - _right(shifted - error)).mean(0)
-    return ((moved[0] + moved[1]) / 2 - near / n).clamp_min(0)  # twice what counting gives
+    share, by = found.share, error * found.side
+    here = _right(shifted)
+    moved = [(share * (_right(shifted + sign * by) - here)).sum(0).square() for sign in (1, -1)]
+    near = (share.square() * (_right(shifted + error) - _right(shifted - error))).sum(0)
+    return ((moved[0] + moved[1]) / 2 - near).clamp_min(0)  # twice what counting gives

@@ -249,7 +249,7 @@ class _LeaveOneOut(Estimator):
         left_out = leave_one_out(
             x, y, stats, solved.solution.ridge, covariance=solved.covariance, backend=given.backend
         )
-        seen = margins(unseen(left_out), y)
+        seen = margins(unseen(left_out), y, given.prior)
         found = counts(seen, left_out, solved.solution, stats, budgets, given.prior, corrected=self.corrected)
         return _Scale(budgets, solved, stats, given.prior, seen, found)
 

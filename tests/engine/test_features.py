@@ -160,6 +160,7 @@ X, Y, _ = drawn(60, 4)
         ({"train_y": np.where(Y[0] == 1, 1e300, 0.0)}, ["train_y: expected floating-point labels of at most 2^53 in size, got 1e+300"]),
         ({"train_y": np.where(Y[0] == 1, -(2.0**60), 0.0)}, ["train_y: expected floating-point labels of at most 2^53 in size, got -1.15292e+18"]),
         ({"train_y": [10**30, 0] * 30}, ["train_y: expected a NumPy, Torch or CuPy array, got list (TypeError: object array)"]),
+        ({"train_y": ["cat", "dog"] * 30}, ["train_y: expected a NumPy, Torch or CuPy array, got list (TypeError: words, not numbers)"]),
         ({"train_y": [None, 0] * 30}, ["train_y: expected a NumPy, Torch or CuPy array, got list (TypeError: object array)"]),
         ({"train_x": X[0] * 1e200}, ["features: expected the largest between 1e-50 and 1e+50 in size, got larger ones; multiply"]),
         ({"train_x": X[0] * 1e-200}, ["features: expected the largest between 1e-50 and 1e+50 in size, got ", "e-200; multiply"]),

@@ -270,6 +270,19 @@ def test_the_callers_settings_do_not_count(
     assert torch.equal(by_hand, features)
 
 
+@pytest.mark.parametrize("dtype", ["float64", "float16"])
+def test_a_callers_way_of_conversion_leaves_the_module_its_tensors(dtype: str) -> None:
+    """A switch of torch has conversions put other tensors in place of the weights, which could not be put back."""
+    network = nn.Sequential(nn.Flatten(), nn.Linear(192, 8), nn.GELU())
+    own = values(sb.score(network, **SMALL, dtype=dtype))
+    before = {name: (one, one.detach().clone()) for name, one in network.named_parameters()}
+    with known_state():
+        torch.__future__.set_overwrite_module_params_on_conversion(True)
+        assert np.array_equal(values(sb.score(network, **SMALL, dtype=dtype)), own)
+    for name, one in network.named_parameters():
+        assert one is before[name][0] and torch.equal(one, before[name][1])
+
+
 def test_a_module_made_in_inference_mode_is_scored_and_kept() -> None:
     with torch.inference_mode():
         network = leaking_encoders.clean().eval()

@@ -87,27 +87,71 @@ def test_groups_are_consecutive_samples(n: int, start: int) -> None:
 
 @pytest.mark.parametrize("prior", [0.5, 0.35])
 def test_counts_without_a_correction_are_counts(prior: float) -> None:
-    """What is on the right side of the boundary, before and after an attack, and how far beyond."""
+    """What is on the right side of the boundary, before and after an attack, and how far beyond.
+
+    Classes weigh as the prior says, whatever their share of these samples.
+    """
     (x, _), (y, _), _ = drawn(150, 5, prior=prior, seed=8)
     eps = (0.0, 0.3, 0.6)
     stats = feature_stats(torch.from_numpy(x), torch.from_numpy(y))
     solved = start_solving(stats, eps, "auto")().solution
     left_out = leave_one_out(torch.from_numpy(x), torch.from_numpy(y), stats, solved.ridge)
     budgets = torch.tensor(eps, dtype=torch.float64)
-    seen = margins(left_out.margin, torch.from_numpy(y))
+    seen = margins(left_out.margin, torch.from_numpy(y), prior)
     found = counts(seen, left_out, solved, stats, budgets, prior, corrected=False)
     side = np.where(y == 1, 1.0, -1.0)
+    assert abs(y.mean() - prior) > 0.01
+
+    def mean(values: Any) -> float:
+        return float(prior * values[y == 1].mean() + (1 - prior) * values[y == 0].mean())
+
     for e in range(3):
         unit = seen.unit[:, e].numpy()
         t, t_rob = float(solved.t[e]), float(solved.t_rob[e])
         k = math.log((1 - prior) / prior) / 2 / t_rob * float(seen.t[e]) / t
         beyond = unit - side * k
         cost = eps[e] * solved.mean_norm * float(left_out.weight_norm[e] / seen.deviation[e])
-        assert float(found.accuracy[e]) == pytest.approx((beyond > 0).mean())
-        assert float(found.robust_accuracy[e]) == pytest.approx((beyond > cost).mean())
-        reach = max(1.0, np.maximum(0, beyond).mean() / float(seen.t[e]))
+        assert float(found.accuracy[e]) == pytest.approx(mean(beyond > 0))
+        assert float(found.robust_accuracy[e]) == pytest.approx(mean(beyond > cost))
+        reach = max(1.0, mean(np.maximum(0, beyond)) / float(seen.t[e]))
         assert float(found.reach[e]) == pytest.approx(reach)
     assert bool((found.correction == 0).all()) and bool((found.by_t == 0).all())
+
+
+@pytest.mark.parametrize("estimator", ["consistent", "counted"])
+@pytest.mark.parametrize(("share", "prior"), [(0.9, 0.5), (0.2, 0.5), (0.5, 0.9), (0.25, 0.6)])
+def test_the_prior_weighs_the_classes_and_not_their_number_of_samples(
+    estimator: str, share: float, prior: float
+) -> None:
+    """Features along and across m, with deviation 2 in class 1 and 1/2 in class 0.
+
+    The pooled covariance is v I with v = 4 share + (1 - share)/4, so that the boundary is at v q/2 in the first feature,
+    whose classes have the means 1 and -1.
+    """
+    v = 4 * share + (1 - share) / 4
+    at = v * math.log((1 - prior) / prior) / 2
+    expected = prior * norm.cdf((1 - at) / 2) + (1 - prior) * norm.cdf((1 + at) * 2)
+    reach = prior * _positive_part(1 - at, 2.0) + (1 - prior) * _positive_part(1 + at, 0.5)
+    found, y = [], (np.arange(800) < 800 * share).astype(np.int64)
+    for seed in range(24):
+        rng = np.random.default_rng(seed)
+        x = rng.standard_normal((800, 3)) * np.where(y == 1, 2.0, 0.5)[:, None]
+        x[:, 0] += 2 * y - 1
+        found.append(sb.evaluate_features(x, y, eps=0.0, prior=prior, estimator=estimator))
+    accuracies, reaches = (
+        np.array([getattr(one, name)[0] for one in found]) for name in ("accuracy", "reach")
+    )
+    error = float(accuracies.std() / 24**0.5)
+    assert abs(accuracies.mean() - expected) < 4 * error + 0.004  # of order 1/N is left
+    assert abs(reaches.mean() - reach) < 4 * float(reaches.std() / 24**0.5) + 0.02 * reach
+    stated = float(np.mean([one.accuracy_stderr[0] for one in found]))
+    assert 0.6 < stated / accuracies.std(ddof=1) < 2.5
+
+
+def _positive_part(mean: float, deviation: float) -> float:
+    """Of a normal number."""
+    z = mean / deviation
+    return float(mean * norm.cdf(z) + deviation * norm.pdf(z))
 
 
 def test_rounding_of_a_margin_decides_nothing() -> None:
@@ -227,7 +271,7 @@ def test_a_sample_that_alone_makes_up_a_direction_decides_nothing_but_itself() -
     assert found.accuracy_stderr[0] < 0.005 and found.bound[0] == pytest.approx(1, abs=0.01)
 
 
-@pytest.mark.parametrize(("ones", "zeros", "right"), [(20, 20, 0.0), (21, 20, 21 / 2), (22, 20, 22.0)])
+@pytest.mark.parametrize(("ones", "zeros", "right"), [(20, 20, 0), (21, 20, 1 / 2), (22, 20, 1)])
 def test_a_sample_of_a_code_that_the_others_leave_undecided_counts_half(
     ones: int, zeros: int, right: float
 ) -> None:
@@ -241,6 +285,7 @@ def test_a_sample_of_a_code_that_the_others_leave_undecided_counts_half(
     y = torch.tensor(([1] * 40 + [0] * 10) + ([1] * 10 + [0] * 40) + ([1] * ones + [0] * zeros))
     x = torch.nn.functional.one_hot(codes).float()
     found = sb.evaluate_features(x, y, eps=0.0, estimator="counted")
-    assert found.accuracy[0] == pytest.approx((40 + 40 + right) / len(y), abs=1e-12)
+    by_class = (40 + ones * right) / (50 + ones), 40 / (50 + zeros)
+    assert found.accuracy[0] == pytest.approx(sum(by_class) / 2, abs=1e-12)
     if ones == zeros:  # margins +v, -v and 0
         assert sb.evaluate_features(x, y, eps=0.0).repeated == pytest.approx(1 - 3 / 140)
