@@ -124,7 +124,6 @@ LEAKS: dict[str, Callable[[], object]] = {
         torch.__future__.set_overwrite_module_params_on_conversion(True),
         torch.__future__.set_swap_module_params_on_conversion(True),
     ],
-    "recursion": lambda: sys.setrecursionlimit(sys.getrecursionlimit() + 100),
     "directory": lambda: os.chdir("/"),
     "environment": environment,
     "generators": generators,
