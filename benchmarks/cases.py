@@ -6,23 +6,20 @@ import math
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 
 import cases_fleet
 import cases_inheritance
 import cases_minimax
 import cases_report
 import cases_statistics
+import cases_structure
 import torch
 from harness import Case
 from material import EPS, IMAGENET_MEAN, IMAGENET_STD, SmallEncoder, features
 from torch import Tensor
 
 from synbench_fast import _core
-from synbench_fast.config import ScoreConfig
-from synbench_fast.encoders.load import load_encoder
 from synbench_fast.engine.score import score
-from synbench_fast.engine.structure import run_structure
 from synbench_fast.ops.feature_stats import feature_stats
 from synbench_fast.ops.filter_spectrum import filter_spectrum
 from synbench_fast.ops.robust_solve import robust_solve
@@ -32,8 +29,6 @@ from synbench_fast.ops.score_sweep import score_sweep
 from synbench_fast.stats.estimators import BUILT_IN, Sample
 from synbench_fast.stats.point import CurvePoint
 from synbench_fast.tasks.covariances import PowerRoot, root
-from synbench_fast.tasks.families import FAMILIES
-from synbench_fast.tasks.structure import STRUCTURE, StructureTask
 
 
 def sampling(level: str) -> Case:
@@ -343,50 +338,6 @@ def whole_run() -> Case:
     )
 
 
-OTHERS = sorted(set(FAMILIES) - {one.name for one in STRUCTURE.families})
-ALL_FAMILIES = replace(
-    STRUCTURE, families=(*STRUCTURE.families, *(FAMILIES[name](classes=8, level=0.33) for name in OTHERS))
-)
-
-
-def structure_run(task: StructureTask) -> Case:
-    """The structure score of a small encoder against its forward passes alone, same images, same batch size."""
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        module = SmallEncoder().eval()
-    encoder = load_encoder(module, input_shape=(3, 160, 160))
-    config = ScoreConfig(preset="quick")
-    images, batch = task.size("quick"), 64
-    resident = torch.randn(batch, 3, 160, 160)
-
-    def ours() -> float:
-        with encoder.scoring():
-            return run_structure(encoder, config, size=batch, task=task).seconds
-
-    def baseline() -> None:
-        with torch.inference_mode():
-            for begin in range(0, images, batch):
-                module(resident[: images - begin])
-
-    def parity() -> tuple[float, float]:
-        with encoder.scoring():
-            one, two = (run_structure(encoder, config, size=size, task=task).score for size in (batch, 48))
-        return abs(one - two), 1e-3
-
-    return Case(
-        unit="image",
-        work=images,
-        parity=parity,
-        ours=ours,
-        baseline=baseline,
-        baseline_name="forward passes alone on resident data",
-        target=1.15,
-        kind="at_most",
-        repeat=5,
-        note=f"{images} images of 3x160x160 of {len(task.families)} families, batches of {batch}, F = 160",
-    )
-
-
 # The peak is counted from after the first scale of a first, smallest run: imports and thread stacks come before.
 MEMORY_PROGRAM = """
 import sys, torch
@@ -447,14 +398,13 @@ def cases() -> dict[str, Callable[[], Case]]:
         "post_features_paper[N=2048,F=2048]": lambda: paper_stage(2048, 2048, 2.0),
         "post_features_consistent[N=4096,F=2048]": lambda: consistent_stage(4096, 2048, 2.0),
         "whole_run[160x160]": whole_run,
-        "structure_score[160x160]": lambda: structure_run(STRUCTURE),
-        "structure_score[160x160, all families]": lambda: structure_run(ALL_FAMILIES),
         "robust_solve[F=768]": lambda: solve(768),
         "score_sweep[N=2048,F=768]": lambda: sweep(2048, 768),
         "score_auc[16 000 replicates]": auc,
         "filter_spectrum[3x224x224]": lambda: spectrum(64, 224),
         **cases_fleet.cases(),
         **cases_statistics.cases(),
+        **cases_structure.cases(),
         **cases_inheritance.cases(),
         **cases_minimax.cases(),
         **cases_report.cases(),

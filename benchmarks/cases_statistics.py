@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any
 from unittest import mock
 
@@ -15,17 +14,11 @@ from material import IMAGENET_MEAN, IMAGENET_STD, SmallEncoder
 from torch import Tensor, nn
 
 from synbench_fast.engine.score import score
-from synbench_fast.engine.structure import structure_score
 from synbench_fast.engine.suite import score_suite
 from synbench_fast.ops import robust_solve_solution
 from synbench_fast.report.comparison import Comparison, compare
 from synbench_fast.results.records import Result
-from synbench_fast.results.structure import FamilyResult, StructureScore
 from synbench_fast.stats import estimators
-from synbench_fast.stats.discriminant import class_accuracy
-from synbench_fast.tasks.families import FAMILIES, Family
-from synbench_fast.tasks.structure import STRUCTURE, FamilyDefinition
-from synbench_fast.tasks.suites import TaskDefinition
 
 LIMIT = 1.0  # seconds
 
@@ -44,13 +37,6 @@ class WideEncoder(nn.Sequential):
         for before, after in itertools.pairwise(widths):
             layers += [nn.Conv2d(before, after, 3, stride=2, padding=1), nn.ReLU()]
         super().__init__(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())
-
-
-class WiderEncoder(WideEncoder):
-    """About a millisecond per 64x64 image on two AVX-512 cores; F = 320."""
-
-    def __init__(self) -> None:
-        super().__init__((3, 96, 240, 320, 320))
 
 
 def suite(make: Callable[[], nn.Module], scales: int, samples: int, side: int = 160) -> Case:
@@ -144,82 +130,6 @@ def projection() -> nn.Module:
     return nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 768, bias=False))
 
 
-def forget() -> None:
-    """What a process keeps of the families' classes and optima, away: a run is to pay for all of it."""
-    for name, module in list(sys.modules.items()):
-        if name.startswith(("synbench_fast.tasks.families", "synbench_fast.engine.structure")):
-            for one in list(vars(module).values()):
-                if hasattr(one, "cache_clear"):
-                    one.cache_clear()
-
-
-def structure(make: Callable[[], nn.Module], side: int, names: Sequence[str] = ()) -> Case:
-    """The structure score against the forward passes of as many images, in the same batches.
-
-    With `names` it is the suite of these families beside the structure score and a published task of one scale.
-    """
-    encoder, shape, samples = seeded(make), (3, side, side), 512
-    options: dict[str, Any] = {
-        "input_shape": shape, "batch_size": 64, "preset": "quick", "mean": IMAGENET_MEAN, "std": IMAGENET_STD,
-    }  # fmt: skip
-    definitions = [FamilyDefinition(one, one) for one in names]
-    families = [*STRUCTURE.families, *(one.task().families[0] for one in definitions)]
-    each, mean, std = (
-        STRUCTURE.images,
-        *(torch.tensor(v)[:, None, None] for v in (IMAGENET_MEAN, IMAGENET_STD)),
-    )
-
-    def images(family: Family) -> Tensor:
-        parts = [family.draw(shape, STRUCTURE.seed, k, 0, each) for k in range(family.classes)]
-        return (torch.cat(parts) - mean) / std
-
-    def forward(x: Tensor) -> Tensor:
-        with torch.inference_mode():
-            return torch.cat([encoder(part) for part in torch.split(x, 64)])
-
-    def ours() -> tuple[StructureScore | None, list[FamilyResult]]:
-        forget()
-        if not names:
-            return structure_score(encoder, **options), []
-        tasks = [TaskDefinition("published"), *definitions]
-        found = score_suite(encoder, tasks=tasks, structure=True, scales=1, samples=samples, **options)
-        return found.results[0].structure, found.families
-
-    pool = images(families[0])
-    counts = [one.classes * each for one in families] + [samples] * bool(names)
-
-    def baseline() -> None:
-        for count in counts:
-            forward(pool[:count])
-
-    def parity() -> tuple[float, float]:
-        skills = []
-        for family in families:
-            labels = torch.arange(family.classes).repeat_interleave(each)
-            skills.append(class_accuracy(forward(images(family)), labels).skill)
-        whole, own = ours()
-        assert whole is not None
-        expected = [sum(skills[:3]) / 3, *skills[3:]]
-        return max(abs(a - b.score) for a, b in zip(expected, [whole, *own], strict=True)), 1e-12
-
-    what = "structure score" + f", {len(names)} tasks of a family and a scale of {samples} samples" * bool(
-        names
-    )
-    return Case(
-        unit="image",
-        work=sum(counts),
-        parity=parity,
-        ours=ours,
-        baseline=baseline,
-        baseline_name="forward passes alone",
-        target=1.15,
-        kind="at_most",
-        repeat=5,
-        note=f"{what}; {sum(counts)} images of 3x{side}x{side}, batches of 64, {make.__name__}, definitions of the "
-        "classes included, imports left out",
-    )
-
-
 def stored(count: int, scales: int = 25, samples: int = 1024) -> Case:
     """Decoding and comparing stored results, every pair, against a limit."""
     mix = torch.randn(32, 16, generator=torch.Generator().manual_seed(0)) / 4
@@ -266,9 +176,6 @@ def cases() -> dict[str, Callable[[], Case]]:
         "suite_full[160x160, wide]": lambda: suite(WideEncoder, 1, 512),
         "errors_whole_run[160x160]": lambda: errors(SmallEncoder, (3, 160, 160), 4, 1024, 160),
         "errors_whole_run[32x32, F=768]": lambda: errors(projection, (3, 32, 32), 4, 2048, 768),
-        "structure[64x64]": lambda: structure(WiderEncoder, 64),
-        "structure[160x160]": lambda: structure(SmallEncoder, 160),
-        "structure[64x64, all families]": lambda: structure(WiderEncoder, 64, tuple(FAMILIES)),
         "compare_stored[2]": lambda: stored(2),
         "compare_stored[20]": lambda: stored(20),
     }

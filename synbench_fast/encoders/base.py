@@ -343,6 +343,10 @@ class Encoder:
         """x [B, *input_shape] -> features [B, F]; SynbenchError if x or the output has another form."""
         return self._run(x, self._forward)
 
+    def given(self, x: Tensor) -> Tensor:
+        """As a call, but without a copy where x has the encoder's device and dtype: the encoder may keep or change it."""
+        return self._run(x, self._forward, copy=False)
+
     def differentiable(self, x: Tensor) -> Tensor:
         """As a call, inside `scoring()`, but gradients reach x [B, *input_shape], which the encoder gets as it is."""
         with kept_state():
@@ -353,17 +357,17 @@ class Encoder:
         forward = torch.compile(self._forward, dynamic=False)
         return lambda x: self._run(x, forward)
 
-    def _run(self, x: Tensor, forward: Callable[[Tensor], Any]) -> Tensor:
+    def _run(self, x: Tensor, forward: Callable[[Tensor], Any], copy: bool = True) -> Tensor:
         if not self._active:
             with self.scoring():
-                return self._run(x, forward)
+                return self._run(x, forward, copy)
         info = self.info
         if not isinstance(x, Tensor):
             raise SynbenchError(f"x: expected a Tensor, got {type(x).__name__}")
         if tuple(x.shape[1:]) != info.input_shape or x.ndim != len(info.input_shape) + 1:
             expected = ", ".join(["B", *map(str, info.input_shape)])
             raise SynbenchError(f"x: expected [{expected}] for {info.spec}, got {list(x.shape)}")
-        x = x.to(self.device, self.dtype, copy=True)  # its own: the encoder may keep or change it
+        x = x.to(self.device, self.dtype, copy=copy)  # a copy is its own: the encoder may keep or change it
         # Not inference mode, but for weights that were made there: an encoder may differentiate inside its forward
         # pass, and what it caches there may be used in its later training. All sources run in the same mode, so that
         # one encoder has one score.

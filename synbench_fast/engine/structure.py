@@ -8,11 +8,13 @@ from __future__ import annotations
 import math
 import time
 import warnings
+import weakref
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from synbench_fast.config import ScoreConfig, described, signature_of
@@ -231,14 +233,15 @@ class _Images:
         self._normalised = self._encoder.normalisation(torch.float32, device, in_place=True)
         # One buffer for all batches: new memory of some megabytes is mapped anew, which takes longer than filling it.
         self._room = torch.empty((0, *self._encoder.info.input_shape), device=device)
+        self._lent: weakref.ref[NDArray[np.float32]] | None = None
 
     def drawn(self, family: Family, seed: int, first: int, each: int, at: int, count: int) -> Tensor:
         """Images at .. at + count - 1 of a block whose classes have `each` images, beginning with index `first`.
 
-        They stay until the next ones are drawn.
+        The caller may keep or change them.
         """
         try:
-            return self._normalised(self._raw(family, seed, first, each, at, count))
+            return self._given(self._raw(family, seed, first, each, at, count))
         except (SynbenchError, RuntimeError, MemoryError) as error:
             if self.device == _CPU or not (isinstance(error, SynbenchError) or is_out_of_memory(error)):
                 raise
@@ -247,11 +250,20 @@ class _Images:
                 stacklevel=2,
             )
             self._go_to(_CPU)
-            return self._normalised(self._raw(family, seed, first, each, at, count))
+            return self._given(self._raw(family, seed, first, each, at, count))
+
+    def _given(self, x: Tensor) -> Tensor:
+        x = self._normalised(x)
+        if x.is_cuda:
+            return x.clone()
+        # The memory of an array lives as long as anybody has a tensor of it, which the weak reference tells.
+        memory = x.numpy()
+        self._lent = weakref.ref(memory)
+        return torch.from_numpy(memory)
 
     def _raw(self, family: Family, seed: int, first: int, each: int, at: int, count: int) -> Tensor:
         shape = self._encoder.info.input_shape
-        if len(self._room) < count:
+        if len(self._room) < count or (self._lent is not None and self._lent() is not None):
             self._room = torch.empty((count, *shape), device=self.device)
         x, filled = self._room[:count], 0
         while filled < count:
@@ -282,14 +294,17 @@ def _features(
         x = images.drawn(family, task.seed, first, each, at, wanted)
         layout = torch.channels_last if channels_last else torch.contiguous_format
         try:
-            made = encoder(x.to(encoder.device, encoder.dtype, memory_format=layout))
+            made = encoder.given(x.to(encoder.device, encoder.dtype, memory_format=layout))
             made = made if made.dtype == torch.float64 else made.float()
             parts.append(made.to(place).clone())  # an encoder may return one buffer every time
+            del made
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
             batches.too_large(wanted, first_line(error))
             continue
+        finally:
+            del x  # else its memory is in use, and the next images get new memory
         at += wanted
     labels = torch.arange(family.classes, device=place).repeat_interleave(each)
     return torch.cat(parts), labels

@@ -17,6 +17,7 @@ import cases_cuda
 import cases_inheritance
 import cases_minimax
 import cases_statistics
+import cases_structure
 import device
 import run as bench
 import torch
@@ -70,8 +71,8 @@ def test_every_case_agrees_with_its_baseline_on_small_sizes() -> None:
         cases.spectrum(2, 12),
         cases_statistics.errors(cases_statistics.projection, (3, 32, 32), 1, 1024, 768),
         cases_statistics.suite(cases.SmallEncoder, 1, 170, side=16),
-        cases_statistics.structure(cases.SmallEncoder, 16),
-        cases_statistics.structure(cases.SmallEncoder, 16, ("texture", "count")),
+        cases_structure.structure(cases.SmallEncoder, 16),
+        cases_structure.structure(cases.SmallEncoder, 16, ("texture", "count")),
         cases_statistics.stored(3, scales=2, samples=64),
         cases_inheritance.transport(60, 6, 3, cases_inheritance.by_pot, "POT", None),
         cases_inheritance.transport(60, 6, 3, cases_inheritance.by_geomloss, "geomloss", None),

@@ -96,6 +96,39 @@ def test_what_is_linear_in_the_pixels_is_at_chance_and_powers_are_not() -> None:
     assert texture.family == "texture" and texture.score > 0.1 and texture.score > 5 * texture.stderr
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_an_encoder_may_keep_and_change_its_images(dtype: str) -> None:
+    """Memory of images is used again, but not where anybody has a tensor of it."""
+    seen: list[tuple[Tensor, Tensor]] = []
+    places: set[int] = set()
+
+    def powers(x: Tensor) -> Tensor:
+        places.add(x.data_ptr())
+        return x.flatten(1)[:, ::7] ** 2
+
+    def keeper(x: Tensor) -> Tensor:
+        seen.append((x[1:2].flatten(2).detach(), x[1:2].flatten(2).clone()))
+        return powers(x)
+
+    def changer(x: Tensor) -> Tensor:
+        found = powers(x)
+        x.zero_()
+        return found
+
+    options: dict[str, Any] = {
+        "input_shape": (3, 16, 16),
+        "batch_size": 60,
+        "preset": "quick",
+        "dtype": dtype,
+    }
+    expected = sb.structure_score(powers, **options).score
+    assert dtype == "float64" or len(places) <= 4  # of 27 batches
+    for encoder in (keeper, changer):
+        assert sb.structure_score(encoder, **options).score == expected
+    assert len(seen) >= 27
+    assert all(torch.equal(kept, then) for kept, then in seen)
+
+
 def test_kernels_draw_the_same_images(emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = run(powers, size=50)
     for one in IMAGES:
