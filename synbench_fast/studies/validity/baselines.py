@@ -8,8 +8,16 @@ import torch
 from torch import Tensor
 
 from synbench_fast.errors import SynbenchError
+from synbench_fast.studies.validity.fisher import ped, sfda
+from synbench_fast.studies.validity.leep import nleep
+from synbench_fast.studies.validity.transferability import gbc, h_score, transrate
 
-__all__ = ["knn_accuracy", "logme"]
+__all__ = ["TRANSFERABILITY", "knn_accuracy", "logme"]
+
+# By their names: of features [N, F] and classes [N], larger where the classes are easier to tell apart.
+TRANSFERABILITY = {
+    "h_score": h_score, "transrate": transrate, "gbc": gbc, "nleep": nleep, "sfda": sfda, "ped": ped
+}  # fmt: skip
 
 _GRID = 241  # points of log10(alpha / beta) in _SPAN around the largest squared singular value
 _SPAN = 12.0

@@ -18,14 +18,16 @@ from synbench_fast.studies.linear_probe import robust_linear_probe
 from synbench_fast.studies.linear_probe.attack import check_differentiable
 from synbench_fast.studies.linear_probe.options import Attacks
 from synbench_fast.studies.linear_probe.run import features_of, pixels_to_features
-from synbench_fast.studies.validity.baselines import knn_accuracy, logme
+from synbench_fast.studies.validity.baselines import TRANSFERABILITY, knn_accuracy, logme
 from synbench_fast.studies.validity.datasets import DataSet
+from synbench_fast.studies.validity.fisher import COMBINED, combine
+from synbench_fast.studies.validity.head import head_of
+from synbench_fast.studies.validity.leep import leep
 from synbench_fast.studies.validity.options import Validity
-from synbench_fast.studies.validity.transferability import TRANSFERABILITY
 from synbench_fast.studies.validity.zoo import ZooEncoder
 from synbench_fast.tasks.suites import Suite
 
-__all__ = ["BASELINES", "Key", "Measured", "look", "measure"]
+__all__ = ["BASELINES", "Key", "Measured", "combine_terms", "look", "measure"]
 
 Key = tuple[str, float | None, float | None]  # name or task, eps, threshold
 
@@ -39,13 +41,13 @@ BASELINES = {
     **dict.fromkeys(METRICS, "inputs"),
     "knn": "labels",
     "logme": "labels",
-    **dict.fromkeys(TRANSFERABILITY, "labels"),
+    **dict.fromkeys((*TRANSFERABILITY, *COMBINED, "leep"), "labels"),
 }
 
 
 @dataclass
 class Measured:
-    """`scores` by (task, eps, threshold); `baselines` and `targets` by name, a value per data set."""
+    """`scores` by (task, eps, threshold); `baselines`, `terms` of COMBINED and `targets` by name, a value per data set."""
 
     name: str
     spec: str = ""
@@ -54,6 +56,7 @@ class Measured:
     features: int = 0
     scores: dict[Key, float] = field(default_factory=dict)
     baselines: dict[str, list[float]] = field(default_factory=dict)
+    terms: dict[str, list[tuple[float, ...]]] = field(default_factory=dict)
     targets: dict[str, list[float]] = field(default_factory=dict)
     digests: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
@@ -62,8 +65,9 @@ class Measured:
 def look(name: str, encoder: Any, data: Sequence[DataSet], study: Validity) -> Measured:
     """What takes a few forward passes: parameters, features, and the baselines on them.
 
-    Baselines: number of parameters (NaN if unknown) and features; label-free metrics, LogME and the scores of
-    TRANSFERABILITY of the train features, k-nearest neighbours from train to test. An encoder that cannot be loaded or
+    Baselines: number of parameters (NaN if unknown) and features; label-free metrics, LogME, the scores of
+    TRANSFERABILITY and the terms of COMBINED of the train features, LEEP of the train inputs (NaN without a
+    classification head), k-nearest neighbours from train to test. An encoder that cannot be loaded or
     attacked, or that a data set does not fit, is found here, before anything takes long.
     """
     found = Measured(name)
@@ -72,7 +76,9 @@ def look(name: str, encoder: Any, data: Sequence[DataSet], study: Validity) -> M
         found.spec, found.weights_sha256 = loaded.info.spec, loaded.info.weights_sha256
         found.parameters = loaded.info.parameters
         parts = [one.parts(loaded.info.input_shape, name) for one in data]
-        per_data: dict[str, list[float]] = {name: [] for name in (*METRICS, "knn", "logme", *TRANSFERABILITY)}
+        names = (*METRICS, "knn", "logme", *TRANSFERABILITY, "leep")
+        per_data: dict[str, list[float]] = {name: [] for name in names}
+        head = head_of(loaded, study.config)
         with loaded.scoring():
             forward = pixels_to_features(loaded)
             if study.attack and (study.l2 or study.linf):
@@ -88,12 +94,25 @@ def look(name: str, encoder: Any, data: Sequence[DataSet], study: Validity) -> M
                 per_data["logme"].append(logme(train, train_y))
                 for score, estimate in TRANSFERABILITY.items():
                     per_data[score].append(estimate(train, train_y))
+                for score, (parts_of, _) in COMBINED.items():
+                    found.terms.setdefault(score, []).append(parts_of(train, train_y))
+                answers = None if head is None else features_of(head, train_x, study.batch_size)
+                per_data["leep"].append(math.nan if answers is None else leep(answers, train_y))
     alike = {
         "parameters": math.nan if found.parameters is None else float(found.parameters),
         "features": float(found.features),
     }
     found.baselines = {key: [value] * len(data) for key, value in alike.items()} | per_data
     return found
+
+
+def combine_terms(measured: Sequence[Measured]) -> None:
+    """Adds the baselines of COMBINED, whose terms are scaled over all encoders, data set by data set."""
+    for name, (_, weights) in COMBINED.items():
+        columns = zip(*(one.terms[name] for one in measured), strict=True)
+        values = zip(*(combine(column, weights) for column in columns), strict=True)
+        for one, row in zip(measured, values, strict=True):
+            one.baselines[name] = list(row)
 
 
 def measure(

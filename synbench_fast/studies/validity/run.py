@@ -15,7 +15,7 @@ from synbench_fast.studies.catalogue import BUNDLED
 from synbench_fast.studies.validity.analysis import analyse
 from synbench_fast.studies.validity.correlation import FEWEST
 from synbench_fast.studies.validity.datasets import DataSet, DataSource, open_data_sets
-from synbench_fast.studies.validity.measure import look, measure
+from synbench_fast.studies.validity.measure import combine_terms, look, measure
 from synbench_fast.studies.validity.options import Validity
 from synbench_fast.studies.validity.report import ValidityReport
 from synbench_fast.studies.validity.zoo import RECIPES, SMALL, train_zoo
@@ -71,6 +71,7 @@ def validate(
             say(f"{name}: features")
             with _about(name):
                 measured.append(look(name, encoder, opened, study))
+        combine_terms(measured)
         for one in measured:
             with _about(one.name):
                 measure(one, named[one.name], opened, suite, study, say)

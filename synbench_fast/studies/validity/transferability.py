@@ -7,14 +7,14 @@ from torch import Tensor
 
 from synbench_fast.errors import SynbenchError
 
-__all__ = ["TRANSFERABILITY", "gbc", "h_score", "transrate"]
+__all__ = ["checked", "class_means", "gbc", "h_score", "transrate"]
 
 _DISTORTION = 1e-4  # epsilon of TransRate
 _COMPONENTS = 64  # principal components that GBC sees
 _VARIANCE = 1e-4  # least variance of a feature within a class in GBC
 
 
-def _checked(features: Tensor, y: Tensor) -> tuple[Tensor, Tensor, int]:
+def checked(features: Tensor, y: Tensor) -> tuple[Tensor, Tensor, int]:
     """Features in float64 less their mean, classes 0 ... K - 1 of the samples, and K."""
     if features.ndim != 2 or not features.shape[0] or not features.shape[1]:
         raise SynbenchError(f"features: expected features [N, F], got {list(features.shape)}")
@@ -29,7 +29,7 @@ def _checked(features: Tensor, y: Tensor) -> tuple[Tensor, Tensor, int]:
     return z - z.mean(0), member, len(classes)
 
 
-def _class_means(z: Tensor, member: Tensor, classes: int) -> tuple[Tensor, Tensor]:
+def class_means(z: Tensor, member: Tensor, classes: int) -> tuple[Tensor, Tensor]:
     """Means [K, F] and numbers of samples [K]."""
     count = torch.bincount(member, minlength=classes).double()
     total = torch.zeros(classes, z.shape[1], dtype=torch.float64).index_add_(0, member, z)
@@ -48,9 +48,9 @@ def h_score(features: Tensor, y: Tensor) -> float:
 
     Source: H-score (Bao et al., ICIP 2019), shrunk as by Ibrahim, Ponomareva and Mazumder, arXiv 2110.06893.
     """
-    z, member, classes = _checked(features, y)
+    z, member, classes = checked(features, y)
     count, width = z.shape
-    means, sizes = _class_means(z, member, classes)
+    means, sizes = class_means(z, member, classes)
     covariance = z.T @ z / count
     level = float(covariance.trace()) / width
     if level == 0:
@@ -84,7 +84,7 @@ def transrate(features: Tensor, y: Tensor) -> float:
     Source: TransRate (Huang et al., ICML 2022, arXiv 2106.09362). The authors' code gives every class the weight 1/K,
     which is the same where classes have the same size.
     """
-    z, member, classes = _checked(features, y)
+    z, member, classes = checked(features, y)
     inside = sum(float((member == k).double().mean()) * _coding_rate(z[member == k]) for k in range(classes))
     return _coding_rate(z) - inside
 
@@ -105,11 +105,11 @@ def gbc(features: Tensor, y: Tensor) -> float:
 
     Source: GBC (Pandy et al., CVPR 2022, arXiv 2111.12780).
     """
-    z, member, classes = _checked(features, y)
+    z, member, classes = checked(features, y)
     if z.shape[1] > _COMPONENTS:
         basis = torch.linalg.svd(z, full_matrices=False).Vh[:_COMPONENTS]
         z = z @ basis.T
-    means, sizes = _class_means(z, member, classes)
+    means, sizes = class_means(z, member, classes)
     squares = torch.zeros(classes, z.shape[1], dtype=torch.float64).index_add_(
         0, member, (z - means[member]).square()
     )
@@ -119,6 +119,3 @@ def gbc(features: Tensor, y: Tensor) -> float:
     distance = apart / (8 * both) + z.shape[1] / 2 * (both.log() - (variance[:, None] * variance).log() / 2)
     overlap = (-distance).exp().fill_diagonal_(0.0)
     return -float(overlap.sum())
-
-
-TRANSFERABILITY = {"h_score": h_score, "transrate": transrate, "gbc": gbc}
