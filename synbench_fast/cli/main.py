@@ -20,6 +20,7 @@ from synbench_fast.arguments import UsageError
 from synbench_fast.cli import here, labelled, stored
 from synbench_fast.cli.completion import bash_words
 from synbench_fast.cli.parsing import VARIABLE, Group, add, errors, one_line
+from synbench_fast.cli.reproduce import reproduce
 from synbench_fast.cli.run import run
 from synbench_fast.cli.studies import study
 from synbench_fast.cli.supervision import supervised
@@ -135,6 +136,7 @@ def _app(
 add(
     app, run, stored.compare, stored.report, stored.status, stored.export, here.ls, here.info, here.demo, here.bench
 )  # fmt: skip
+add(app, reproduce)
 add(study, labelled.linear_probe, labelled.validate, labelled.inherit)
 app.add_typer(study, name="study")
 commands: Any = get_command(app)
@@ -162,4 +164,6 @@ def _runs_encoders(words: list[str]) -> bool:
     if {"--help", "-h"} & set(words) or any(one.partition("=")[0] == "--models" for one in words):
         return False
     studies = [name for name in commands.commands["study"].commands if name != "pretrain"]
-    return words[:1] == ["run"] or (words[:1] == ["study"] and words[1:2] != [] and words[1] in studies)
+    return words[:1] in (["run"], ["reproduce"]) or (
+        words[:1] == ["study"] and words[1:2] != [] and words[1] in studies
+    )

@@ -277,7 +277,7 @@ def test_the_page_has_the_tables_of_the_stored_rows(tmp_path, monkeypatch, capsy
     lines = re.findall(r"^python -m zoo (.*)$", PAGE, re.M)
     assert [command._parser().parse_args(one.split()).what for one in lines] == [
         "leaderboard",
-        *["validity"] * 3,
+        *["validity"] * 2,
         "robustness",
         "unprobed",
     ]

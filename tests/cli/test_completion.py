@@ -60,6 +60,7 @@ def completed(line: str) -> list[str]:
         ("synbench-fast run a:b builtin:co", ["conv"]),  # bash has the colon as the end of a word
         ("synbench-fast run --models hf", ["hf:"]),
         ("synbench-fast run --models timm-", ["timm-100"]),
+        ("synbench-fast reproduce im", ["imagenet-rib"]),
         ("synbench-fast ls bu", ["builtin:", "builtin:identity", "builtin:linear", "builtin:conv"]),
         ("synbench-fast study sensitivity a:b --vary seed,s", ["seed,samples", "seed,scales"]),
         ("synbench-fast study inherit --methods lp,w", ["lp,wise"]),
