@@ -66,6 +66,7 @@ def page(board: Leaderboard) -> str:
         "boards": [_board(one, problems) for one in board.tables],
         "failures": [[one.encoder, one.reason] for one in board.collection.failures],
         "problems": problems,
+        "unfinished": board.collection.unfinished,
     }
     parts = {"POLICY": policy, "STYLE": style, "SCRIPT": script, "DATA": embedded(data)}
     pieces = text["page.html"].split("@@")  # @@NAME@@; what is put in is never searched for names

@@ -107,6 +107,8 @@ addEventListener("resize", () => { clearTimeout(waiting); waiting = setTimeout((
 
 document.querySelector("dl.meaning").prepend(...COLUMNS.flatMap((one) => [el("dt", {}, one.label || one.title), el("dd", {}, one.meaning)]));
 control("version").textContent = DATA.version;
+control("unfinished").hidden = !DATA.unfinished;
+control("unfinished").textContent = DATA.unfinished;
 if (DATA.problems.length) {
   control("problems").hidden = false;
   control("problems").append(`${DATA.problems.length} ${DATA.problems.length === 1 ? "file was" : "files were"} left out:`, el("ul", {}, ...DATA.problems.slice(0, 20).map((one) => el("li", {}, one))));
