@@ -223,6 +223,8 @@ def _score_all(
                 label = spec if len(named) == 1 else f"[{index + 1}/{len(named)}] {spec}"
                 try:
                     with reporter.encoder(label) as advance:
+                        if tasks is None and not output.quiet:
+                            advance = _announcing(spec, config, advance)
                         result = _score(spec, config, tasks, advance)
                 except SystemExit as error:  # of the user's factory: it ends its encoder, not the others
                     code = fail(f"{spec}: {first_line(error)}", 1)
@@ -241,6 +243,30 @@ def _score_all(
         finally:
             results.close()
     return code
+
+
+def _announcing(spec: str, config: ScoreConfig, advance: Any) -> Any:
+    """`advance`, which first says why the encoder needs more images than its preset has, if it does."""
+    from synbench_fast.config import PRESETS
+    from synbench_fast.stats.estimators import find_estimator
+
+    estimator, scales = find_estimator(config.estimator), len(config.scale_values)
+    usual = scales * PRESETS[config.preset].samples * estimator.halves
+    open_question = config.samples is None and config.half_width is None and estimator.samples_per_feature > 0
+
+    def announce(done: int, total: int, phase: str) -> None:
+        nonlocal open_question
+        if open_question and phase != "structure" and total > usual:
+            per_scale = total // (scales * estimator.halves)
+            say(
+                f"{spec}: {total} images in place of the {usual} of --preset {config.preset}, because each scale needs "
+                f"{estimator.samples_per_feature} samples for each of {per_scale // estimator.samples_per_feature} features; "
+                "--samples sets another number"
+            )
+        open_question = False
+        advance(done, total, phase)
+
+    return announce
 
 
 def _score(spec: str, config: ScoreConfig, tasks: str | None, advance: Any) -> Any:

@@ -646,6 +646,23 @@ def test_the_same_run_again_goes_on_where_the_first_one_stopped(
     assert "scored already" not in invoke("run", "builtin:identity", *small).stderr
 
 
+def test_wide_features_that_need_more_images_are_announced_with_the_reason() -> None:
+    small = ("--input-shape", "2,16,16", "--scales", "5", "--no-structure")
+    said = invoke("run", "builtin:identity", "--preset", "quick", *small).stderr.splitlines()
+    assert said[1] == (
+        "builtin:identity: 5120 images in place of the 2560 of --preset quick, because each scale needs 2 samples for each "
+        "of 512 features; --samples sets another number"
+    )
+    for more in (
+        ["--samples", "1100"],
+        ["--estimator", "paper", "--preset", "quick"],
+        ["--preset", "quick", "--quiet"],
+    ):
+        assert "in place of" not in invoke("run", "builtin:identity", *small, *more).stderr
+    narrow = invoke("run", "builtin:linear?dim=8", "--preset", "quick", *small).stderr
+    assert "in place of" not in narrow
+
+
 def test_ls_says_which_library_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "timm", None)
     done = invoke("ls", "timm:resnet*")
