@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -91,9 +92,17 @@ def named_cells(row: Mapping[str, Any]) -> dict[str, Any]:
     return {name: cell(one) for name, one in row.items()}
 
 
-def print_table(stream: TextIO, columns: Sequence[str], rows: Sequence[Sequence[str]], *, left: int) -> None:
+def print_table(
+    stream: TextIO,
+    columns: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    *,
+    left: int,
+    drop: Sequence[str] = (),
+) -> None:
     """A table of text, the first `left` columns left-aligned, the others right.
 
+    On a terminal that is too narrow, columns of `drop` are left out, the first of them first, and a line names them.
     A row is one line however long it is: a terminal wraps it, and nothing is ever cut.
     """
     from rich import box
@@ -103,6 +112,9 @@ def print_table(stream: TextIO, columns: Sequence[str], rows: Sequence[Sequence[
 
     terminal = stream.isatty()
     rows = [[printable(one) for one in row] for row in rows]
+    columns, rows, dropped = (
+        _fitted(columns, rows, drop, _room(stream)) if terminal and drop else (columns, rows, [])
+    )
     table = Table(box=box.SIMPLE_HEAD if terminal else None, pad_edge=False, show_edge=False)
     for index, name in enumerate(columns):
         table.add_column(Text(name), justify="left" if index < left else "right", no_wrap=True)
@@ -113,7 +125,36 @@ def print_table(stream: TextIO, columns: Sequence[str], rows: Sequence[Sequence[
     with console.capture() as capture:
         console.print(table)
     stream.write("".join(line.rstrip() + "\n" for line in capture.get().splitlines()))
+    if dropped:
+        stream.write(f"left out, because the terminal is narrow: {', '.join(dropped)}; --wide shows all\n")
     stream.flush()
+
+
+def _room(stream: TextIO) -> int:
+    """Characters of a line of the terminal: those of COLUMNS, else its own, else 80."""
+    try:
+        return int(os.environ["COLUMNS"])
+    except (KeyError, ValueError):
+        pass
+    try:
+        return os.get_terminal_size(stream.fileno()).columns or 80
+    except (OSError, ValueError):
+        return 80
+
+
+def _fitted(
+    columns: Sequence[str], rows: Sequence[Sequence[str]], drop: Sequence[str], room: int
+) -> tuple[Sequence[str], Sequence[Sequence[str]], list[str]]:
+    """Columns and rows that fit into `room` characters, as far as columns of `drop` can go, and those that went."""
+    widths = [max(map(len, cells)) for cells in zip(columns, *rows, strict=True)]
+    kept, dropped = list(range(len(columns))), []
+    for name in drop:
+        if sum(widths[i] for i in kept) + 3 * (len(kept) - 1) <= room:  # three blanks between columns
+            break
+        places = [i for i in kept if columns[i] == name]
+        kept = [i for i in kept if i not in places]
+        dropped += [name] * bool(places)
+    return [columns[i] for i in kept], [[row[i] for i in kept] for row in rows], dropped
 
 
 def print_json(stream: TextIO, document: Any) -> None:

@@ -26,10 +26,12 @@ def score_fleet(
     folder: Path,
     every: bool,
     output: Output,
+    further: Sequence[tuple[str, dict[str, Any]]] = (),
 ) -> int:
     """Score all of them into the store in `folder`, then print their results. The exit code.
 
-    `settings` are those of run_fleet that the command line has; `every`: tables show every threshold.
+    `settings` are those of run_fleet that the command line has; `every`: tables show every threshold. `further`:
+    encoders of a file, with their own arguments.
     """
     from synbench_fast.fleet.launch import run_fleet
     from synbench_fast.fleet.models import expand
@@ -37,7 +39,7 @@ def score_fleet(
     from synbench_fast.report.terminal import result_stream
     from synbench_fast.tasks.suites import load_suite
 
-    named = expand(models, architectures)
+    named = [*expand(models, architectures), *further]
     if code := say_mistakes(config, named):
         return code
     suite = None if tasks is None else load_suite(tasks)
@@ -64,7 +66,9 @@ def _deliver(jobs: list[Any], stream: Any, folder: Path, suites: bool, every: bo
     from synbench_fast.results.suite import SuiteResult
 
     code = 0
-    results: Any = (suite_sink if suites else sink)(output.format, stream, every_threshold=every)
+    results: Any = (suite_sink if suites else sink)(
+        output.format, stream, every_threshold=every, wide=output.wide
+    )
     for job in jobs:
         if job.state == "done":
             path = folder / "results" / str(job.result)
@@ -104,7 +108,7 @@ def _deliver_best(found: Any, stream: Any, folder: Path, every: bool, output: Ou
     from synbench_fast.report.terminal import sink
     from synbench_fast.results.records import Result
 
-    results = sink(output.format, stream, every_threshold=every, ordered=False)
+    results = sink(output.format, stream, every_threshold=every, ordered=False, wide=output.wide)
     for one in found.left:
         result = Result.load(folder / "results" / one.result, own=True)
         for warning in result.warnings:

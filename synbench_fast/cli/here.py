@@ -73,8 +73,13 @@ def ls(*, pattern: str | None, output: Output) -> None:
                 stream.write("\n")
             stream.writelines(f"{one}\n" for one in found)
     if not found and pattern is not None:
+        lacking = [one["source"] for one in sources if not one["installed"]]
+        asked = [one for one in lacking if pattern.startswith(f"{one}:")]
+        missing = "".join(
+            f'; {one} is not installed: pip install "synbench-fast[{one}]"' for one in asked or lacking
+        )
         raise SynbenchError(
-            f"PATTERN: expected part of a name that `synbench-fast ls` lists, got {pattern!r}"
+            f"PATTERN: expected part of a name that `synbench-fast ls` lists, got {pattern!r}{missing}"
         )
 
 

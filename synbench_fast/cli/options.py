@@ -13,6 +13,7 @@ from typing import Any, cast
 from synbench_fast import arguments, config
 from synbench_fast.arguments import UsageError, shell_text
 from synbench_fast.cli.parsing import Parameter, Type, choice, directory, file, flag, given, option, panel
+from synbench_fast.cli.runfile import RunFile, load
 from synbench_fast.config import SCORE, ScoreConfig, option_of
 from synbench_fast.errors import SynbenchError
 from synbench_fast.runtime.messages import fail, print_trace, reason, say
@@ -20,8 +21,8 @@ from synbench_fast.runtime.messages import fail, print_trace, reason, say
 __all__ = ["OUTPUT", "Output", "output_options", "say_mistakes", "score_options", "usage_errors", "values_of"]
 
 _CONFIG_HELP = (
-    "Read options of the score from a TOML file, such as eps = [0, 0.2]; those on the command line have precedence. MODEL, --tasks and "
-    "options about many encoders or output are read from the command line alone."
+    "Read options of the score, encoders, tasks and out from a TOML file, such as eps = [0, 0.2]; the command line has precedence. "
+    "--dump-config writes one."
 )
 
 OUTPUT = "What comes out"
@@ -35,6 +36,7 @@ class Output:
     out: str | None = None
     quiet: bool = False
     traceback: bool = False
+    wide: bool = False
 
     def folder(self) -> Path | None:
         """The folder that --out names, made if it is missing."""
@@ -54,18 +56,24 @@ class Output:
 
 
 def output_options(
-    *formats: str, out: str = "", about: str = "", quiet: bool = True, traceback: bool = True
+    *formats: str,
+    out: str = "",
+    about: str = "",
+    quiet: bool = True,
+    traceback: bool = True,
+    wide: bool = False,
 ) -> Callable[[Any], Any]:
     """A decorator that gives a command options of its output, as `output`.
 
     `formats`, the first by default, are those of standard output; `out` is the help of --out, "" for none; `about` is
-    the help of --format where there is more to say; `quiet` and `traceback` say whether there are these options.
+    the help of --format where there is more to say; `quiet`, `traceback` and `wide` say whether there are these options.
     """
     about = about or "Choose what standard output gets."
     made = [
         *([option("--out", directory(), out)] if out else []),
         option("--format", choice(*formats), about, formats[0]),
         *([flag("--quiet -q", "Show no progress on standard error.")] if quiet else []),
+        *([flag("--wide", "Show all columns on a narrow terminal too.")] if wide else []),
         *([flag("--traceback", "Show where an unexpected error came from.")] if traceback else []),
     ]
 
@@ -89,7 +97,7 @@ def score_options(*names: str, from_file: bool = False, **defaults: Any) -> Call
         defaults: fields that this command begins with, where they are not those of ScoreConfig.
 
     Returns:
-        A decorator. The command gets `config`, a ScoreConfig; `given(name)` says whether the command line had a field.
+        A decorator. The command gets `config`, a ScoreConfig, and with `from_file` also `listed`, a RunFile; `given(name)` says whether the command line had a field.
     """
     made = config.ScoreConfig
     known = {one.name: one for one in fields(made)}
@@ -108,9 +116,9 @@ def score_options(*names: str, from_file: bool = False, **defaults: Any) -> Call
             path = values.pop("config", None)
             with usage_errors():
                 base = made(**defaults)
-                base = base if path is None else made.load(path, base)
-                ready = made.of(base, {name: value for name, value in found.items() if given(name)})
-            return function(config=ready, **values)
+                listed = RunFile(config=base) if path is None else load(path, base)
+                ready = made.of(listed.config, {name: value for name, value in found.items() if given(name)})
+            return function(config=ready, **values, **({"listed": listed} if from_file else {}))
 
         for title, options in reversed(panels.items()):
             command = panel(title, *options)(command)

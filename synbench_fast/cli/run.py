@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from synbench_fast.cli.parsing import (
     argument,
     choice,
     command,
+    flag,
     given,
     integer,
     number,
@@ -24,6 +26,7 @@ from synbench_fast.cli.parsing import (
     panel,
     text,
 )
+from synbench_fast.cli.runfile import Named, RunFile, dump
 from synbench_fast.config import SCORE, ScoreConfig
 from synbench_fast.errors import SynbenchError, first_line
 from synbench_fast.runtime.messages import fail, say
@@ -62,6 +65,10 @@ def _workers(name: str, text: str) -> int:
         "Score several tasks, with their mean and the worst: published, patterns, covariances, priors, full, classes:K or "
         "a file; the default is the published task alone.",
     ),
+    flag(
+        "--dump-config",
+        "Print this run as a file for --config, with every option explained, and score nothing.",
+    ),
 )
 @panel(
     "Many encoders",
@@ -95,20 +102,31 @@ def _workers(name: str, text: str) -> int:
     "table",
     "json",
     "csv",
-    out="Also write one JSON file per encoder into DIR; with --models DIR is the store.",
+    out="Also write one JSON file per encoder into DIR, and take those that the same command wrote before; with --models DIR "
+    "is the store.",
     about="Choose what standard output gets; json is one document per line and encoder.",
+    wide=True,
 )
 def run(
     *,
     models: Sequence[str],
     config: ScoreConfig,
+    listed: RunFile,
+    dump_config: bool,
     tasks: str | None,
     fleet: Sequence[str],
     output: Output,
     **many: Any,
 ) -> int:
     """Score encoders. The result goes to standard output, progress to standard error."""
-    if not models and not fleet:
+    tasks, output = tasks or listed.tasks, replace(output, out=output.out or listed.out)
+    named = [*((one, dict[str, Any]()) for one in models), *listed.encoders]
+    if dump_config:
+        if fleet:
+            raise UsageError("--dump-config: expected encoders as MODEL or in --config, got --models")
+        print(dump(config, named, tasks, output.out), end="")
+        return 0
+    if not named and not fleet:
         raise UsageError("MODEL: expected at least one encoder such as timm:resnet50, got none")
     for model in models:
         if re.fullmatch(r"[-+0-9.,x/]+", model):  # `--eps 0 0.2` would score with the first number, then fail
@@ -116,11 +134,11 @@ def run(
                 f"MODEL: expected SOURCE:NAME, got {model!r}; several numbers are joined by commas, such as --eps 0,0.2"
             )
     _check_many(many, fleet, output, config, tasks)
-    if config.checkpoint is not None and len(models) > 1:
-        raise UsageError(f"--checkpoint: expected a single MODEL to load it into, got {len(models)}")
+    if config.checkpoint is not None and len(named) > 1:
+        raise UsageError(f"--checkpoint: expected a single MODEL to load it into, got {len(named)}")
     if tasks is not None:
         _check_tasks(tasks)
-    if not fleet and (code := say_mistakes(config, [(one, {}) for one in models])):
+    if not fleet and (code := say_mistakes(config, named)):
         return code
     every = given("thresholds") or config.thresholds != ScoreConfig.thresholds
     folder = output.folder()
@@ -128,8 +146,8 @@ def run(
         from synbench_fast.cli.fleet import score_fleet
 
         settings = {name: value for name, value in many.items() if value is not None}
-        return score_fleet(fleet, models, config, tasks, settings, folder, every, output)
-    return _score_all(models, config, tasks, folder, every, output)
+        return score_fleet(fleet, models, config, tasks, settings, folder, every, output, listed.encoders)
+    return _score_all(named, config, tasks, folder, every, output)
 
 
 def _check_many(
@@ -174,14 +192,15 @@ def _check_tasks(tasks: str) -> None:
 
 
 def _score_all(
-    models: Sequence[str],
-    config: ScoreConfig,
+    named: Sequence[Named],
+    common: ScoreConfig,
     tasks: str | None,
     folder: Path | None,
     every: bool,
     output: Output,
 ) -> int:
     """Score one after the other and deliver each; a failure or Ctrl-C keeps what is done. The exit code."""
+    from synbench_fast.report.earlier import Earlier
     from synbench_fast.report.terminal import result_stream, sink
     from synbench_fast.runtime.progress import Reporter
 
@@ -190,13 +209,22 @@ def _score_all(
         make_sink: Any = sink
         if tasks is not None:
             from synbench_fast.report.suites import suite_sink as make_sink
-        results = make_sink(output.format, stream, every_threshold=every)
+        results = make_sink(output.format, stream, every_threshold=every, wide=output.wide)
         reporter = Reporter(sys.stderr, quiet=output.quiet)
+        earlier = None if folder is None else Earlier(folder)
         try:
-            for index, spec in enumerate(models):
-                label = spec if len(models) == 1 else f"[{index + 1}/{len(models)}] {spec}"
+            for index, (spec, own) in enumerate(named):
+                config = ScoreConfig.of(common, own)
+                known = earlier and earlier.find(spec, config, tasks)
+                if known:
+                    output.say(f"{spec}: scored already, in {known[0]}; remove that file to score it again")
+                    results.add(known[1])
+                    continue
+                label = spec if len(named) == 1 else f"[{index + 1}/{len(named)}] {spec}"
                 try:
                     with reporter.encoder(label) as advance:
+                        if tasks is None and not output.quiet:
+                            advance = _announcing(spec, config, advance)
                         result = _score(spec, config, tasks, advance)
                 except SystemExit as error:  # of the user's factory: it ends its encoder, not the others
                     code = fail(f"{spec}: {first_line(error)}", 1)
@@ -215,6 +243,30 @@ def _score_all(
         finally:
             results.close()
     return code
+
+
+def _announcing(spec: str, config: ScoreConfig, advance: Any) -> Any:
+    """`advance`, which first says why the encoder needs more images than its preset has, if it does."""
+    from synbench_fast.config import PRESETS
+    from synbench_fast.stats.estimators import find_estimator
+
+    estimator, scales = find_estimator(config.estimator), len(config.scale_values)
+    usual = scales * PRESETS[config.preset].samples * estimator.halves
+    open_question = config.samples is None and config.half_width is None and estimator.samples_per_feature > 0
+
+    def announce(done: int, total: int, phase: str) -> None:
+        nonlocal open_question
+        if open_question and phase != "structure" and total > usual:
+            per_scale = total // (scales * estimator.halves)
+            say(
+                f"{spec}: {total} images in place of the {usual} of --preset {config.preset}, because each scale needs "
+                f"{estimator.samples_per_feature} samples for each of {per_scale // estimator.samples_per_feature} features; "
+                "--samples sets another number"
+            )
+        open_question = False
+        advance(done, total, phase)
+
+    return announce
 
 
 def _score(spec: str, config: ScoreConfig, tasks: str | None, advance: Any) -> Any:

@@ -70,7 +70,7 @@ _DIR = argument(
         "Treat results as independent, for other input shapes or seeds, or for the estimator paper.",
     ),
 )
-@output_options("table", "json", "csv", quiet=False, traceback=False)
+@output_options("table", "json", "csv", quiet=False, traceback=False, wide=True)
 def compare(*, places: Sequence[str], output: Output, **wanted: Any) -> None:
     """Say which stored result is better, with intervals and p-values, and which encoder to take.
 
@@ -98,7 +98,7 @@ def compare(*, places: Sequence[str], output: Output, **wanted: Any) -> None:
     wanted = {name: value for name, value in wanted.items() if value is not None}
     with result_stream() as stream:
         if results:
-            print_comparison(stream, compare(*results, **wanted), output.format)
+            print_comparison(stream, compare(*results, **wanted), output.format, wide=output.wide)
         else:
             tasks = suites[0].tasks
             if any(one.tasks != tasks for one in suites):
@@ -107,7 +107,7 @@ def compare(*, places: Sequence[str], output: Output, **wanted: Any) -> None:
                 task: replace(compare(*(one.results[place] for one in suites), **wanted), verdict=[])
                 for place, task in enumerate(tasks)
             }
-            print_comparisons(stream, by_task, output.format)
+            print_comparisons(stream, by_task, output.format, wide=output.wide)
             for line in verdict(suites, **wanted) if output.format == "table" else ():
                 stream.write(f"{line}\n")
 
@@ -133,7 +133,7 @@ def compare(*, places: Sequence[str], output: Output, **wanted: Any) -> None:
     flag("--reverse", "Sort in the opposite order."),
 )
 @output_options(
-    "table", "csv", "markdown", "json", "none", about="Choose the leaderboard on standard output.", quiet=False, traceback=False
+    "table", "csv", "markdown", "json", "none", about="Choose the leaderboard on standard output.", quiet=False, traceback=False, wide=True
 )  # fmt: skip
 @panel(
     OUTPUT,
@@ -154,10 +154,12 @@ def report(*, folder: str, output: Output, html: str | None, sort: str, reverse:
     code = 0
     wanted = {name: others[name] for name in ("eps", "thresholds") if others[name] is not None}
     with no_collection(), result_stream() as stream:
-        failures, problem = _failures(Path(folder))
+        failures, problem, unfinished = _failures(Path(folder))
         if problem:
             code = fail(problem, 1)
-        board = tables.leaderboard(load_results(folder, failures), sort=sort, reverse=reverse, **wanted)
+        board = tables.leaderboard(
+            load_results(folder, failures, unfinished), sort=sort, reverse=reverse, **wanted
+        )
         for problem in board.collection.problems:
             code = fail(problem, 1)
         for name, write in (("csv", tables.write_csv), ("markdown", tables.write_markdown)):
@@ -170,7 +172,7 @@ def report(*, folder: str, output: Output, html: str | None, sort: str, reverse:
 
             say(f"wrote {write_html(html or Path(folder) / 'report.html', board)}")
         if output.format == "table":
-            tables.print_tables(stream, board)
+            tables.print_tables(stream, board, wide=output.wide)
         elif output.format == "csv":
             tables.write_csv(stream, board)
         elif output.format == "markdown":
@@ -180,20 +182,28 @@ def report(*, folder: str, output: Output, html: str | None, sort: str, reverse:
     return code
 
 
-def _failures(folder: Path) -> tuple[list[Failure], str]:
-    """Encoders that a run with --models could not score, and what is wrong with its store."""
+def _failures(folder: Path) -> tuple[list[Failure], str, str]:
+    """Encoders that a run with --models could not score, what is wrong with its store, and what is not finished in it."""
     from synbench_fast.fleet.database import FILE
     from synbench_fast.fleet.summary import named, read_summary
     from synbench_fast.report.collection import Failure
 
     if not (folder / FILE).is_file():
-        return [], ""
+        return [], "", ""
     try:
-        encoders = read_summary(folder)["encoders"]
+        summary = read_summary(folder)
     except SynbenchError as error:
-        return [], str(error)
-    failed = [one for one in encoders if one["current"] and one["state"] == "failed"]
-    return [Failure(encoder=named(one), reason=str(one["reason"])) for one in failed], ""
+        return [], str(error), ""
+    counts = summary["counts"]
+    left = counts["waiting"] + counts["planned"]
+    unfinished = ""
+    if left:
+        unfinished = (
+            f"{left} of {sum(counts.values())} encoders are not finished, {counts['planned']} of them begun; the command "
+            "that began them goes on, and `synbench-fast status` shows them"
+        )
+    failed = [one for one in summary["encoders"] if one["current"] and one["state"] == "failed"]
+    return [Failure(encoder=named(one), reason=str(one["reason"])) for one in failed], "", unfinished
 
 
 @command(

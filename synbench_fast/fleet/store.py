@@ -206,7 +206,7 @@ class Store:
         Failures of earlier runs are forgotten, so that they are tried again, unless another run is alive: then
         they are that run's, and stand. A result of which a file is gone is put together again from its units.
         """
-        ids = []
+        ids, now = [], self._clock()
         with self._writing() as db:
             others = db.execute("SELECT count(*) FROM runs WHERE ended IS NULL AND id != ?", (self.run,))
             alone = others.fetchone()[0] == 0
@@ -229,7 +229,7 @@ class Store:
                         "UPDATE jobs SET state = 'planned', result = NULL, finished = NULL WHERE id = ? AND state = 'done'",
                         (id,),
                     )
-                db.execute("UPDATE jobs SET asked = ? WHERE id = ?", (self._clock(), id))
+                db.execute("UPDATE jobs SET asked = ? WHERE id = ?", (now, id))
                 ids.append(id)
                 if alone:
                     db.execute(

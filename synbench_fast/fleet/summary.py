@@ -25,7 +25,8 @@ def named(encoder: dict[str, Any]) -> str:
 def read_summary(folder: str | os.PathLike[str]) -> dict[str, Any]:
     """What a store holds as plain data: counts, every encoder with its state and reason, runs and workers.
 
-    Encoders carry their `configuration`; `current` says whether it is the one added last. Times are seconds
+    Encoders carry their `configuration`; `current` says whether it is the one added last, and, where the
+    encoder failed, whether the last command named it. Times are seconds
     since the epoch, `images_per_second` is that of the last minute.
     """
     path = Path(folder)
@@ -44,9 +45,12 @@ def read_summary(folder: str | os.PathLike[str]) -> dict[str, Any]:
 
 def _summary(db: sqlite3.Connection, folder: str) -> dict[str, Any]:
     now = time.time()
-    newest = db.execute("SELECT configuration FROM jobs ORDER BY asked DESC, id DESC LIMIT 1").fetchone()
+    newest = db.execute(
+        "SELECT configuration, asked FROM jobs ORDER BY asked DESC, id DESC LIMIT 1"
+    ).fetchone()
     jobs = db.execute(
         "SELECT jobs.id, spec, request, configuration, state, reason, jobs.attempts, kind, result, began, jobs.finished, "
+        "asked, "
         "count(unit), coalesce(sum(payload IS NOT NULL), 0), coalesce(sum(images), 0) FROM jobs "
         "LEFT JOIN plan ON plan.job = jobs.id LEFT JOIN units ON units.id = plan.unit GROUP BY jobs.id ORDER BY jobs.id"
     ).fetchall()
@@ -62,6 +66,7 @@ def _summary(db: sqlite3.Connection, folder: str) -> dict[str, Any]:
         "result",
         "began",
         "finished",
+        "asked",
         "units",
         "units_done",
         "images",
@@ -69,7 +74,12 @@ def _summary(db: sqlite3.Connection, folder: str) -> dict[str, Any]:
     encoders = [dict(zip(names, row, strict=True)) for row in jobs]
     for one in encoders:
         one["checkpoint"] = json.loads(one.pop("request")).get("options", {}).get("checkpoint")
+        asked, failed = one.pop("asked"), one["state"] == "failed"
         one["current"] = newest is not None and one["configuration"] == newest[0]
+        if (
+            failed and newest is not None and asked != newest[1]
+        ):  # a line that was corrected, or left out since
+            one["current"] = False
     current = [one for one in encoders if one["current"]]
     states = [one["state"] for one in current]
     recent = db.execute(

@@ -70,12 +70,13 @@ class Failure:
 
 @dataclass(frozen=True, kw_only=True)
 class Collection:
-    """What a directory holds. `problems`: one line for every file that is no result."""
+    """What a directory holds. `problems`: one line for every file that is no result; `unfinished`: what a store still lacks."""
 
     folder: str
     items: list[Item]
     failures: list[Failure]
     problems: list[str]
+    unfinished: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,13 +123,14 @@ def no_collection() -> Iterator[None]:
             gc.enable()
 
 
-def load_results(folder: str | Path, failures: Iterable[Failure] = ()) -> Collection:
+def load_results(folder: str | Path, failures: Iterable[Failure] = (), unfinished: str = "") -> Collection:
     """Every result and suite in `folder` and `folder`/results.
 
     Args:
         folder: files `*.json`; names that begin with a dot are left out. Links are followed, but not in the store of
             a fleet, which may be somebody else's.
         failures: encoders without a result, which a report lists with their reasons.
+        unfinished: a sentence about what the store still lacks, which a report shows.
 
     Raises:
         SynbenchError: no such directory, or one without any result.
@@ -148,7 +150,7 @@ def load_results(folder: str | Path, failures: Iterable[Failure] = ()) -> Collec
         if name.endswith(".json") and not name.startswith(".")
     )
     found = list(failures)
-    if not paths and not found:
+    if not paths and not found and not unfinished:
         raise SynbenchError(f"DIR: expected files *.json in {str(folder)!r} or its results/, got none")
     items, problems = [], []
     with no_collection():
@@ -157,12 +159,14 @@ def load_results(folder: str | Path, failures: Iterable[Failure] = ()) -> Collec
                 items.append(_item(path, store))
             except SynbenchError as error:
                 problems.append(str(error))
-    if not items and not found:
+    if not items and not found and not unfinished:
         raise SynbenchError(
             f"DIR: expected at least one result in {str(folder)!r}, got {len(problems)} files of which none is: "
             f"{problems[0]}"
         )
-    return Collection(folder=str(folder), items=items, failures=found, problems=problems)
+    return Collection(
+        folder=str(folder), items=items, failures=found, problems=problems, unfinished=unfinished
+    )
 
 
 def load_documents(places: Sequence[str]) -> tuple[list[Result | SuiteResult], list[str]]:
@@ -177,6 +181,8 @@ def load_documents(places: Sequence[str]) -> tuple[list[Result | SuiteResult], l
             collection = load_results(place)
             found += [one.document for one in collection.items]
             problems += collection.problems
+        elif place.endswith(".npz") and os.path.isfile(place.removesuffix(".npz") + ".json"):
+            continue  # arrays of a document, which a pattern of the shell names too
         else:
             found.append(_item(place, False).document)
     return found, problems

@@ -103,7 +103,9 @@ def compare(
     )
 
 
-def print_comparisons(stream: TextIO, found: Mapping[str, Comparison], kind: str) -> None:
+def print_comparisons(
+    stream: TextIO, found: Mapping[str, Comparison], kind: str, *, wide: bool = False
+) -> None:
     """Comparisons by task, those of tables and rows each with its name."""
     if kind == "json":
         print_json(stream, {task: one.to_dict() for task, one in found.items()})
@@ -115,7 +117,7 @@ def print_comparisons(stream: TextIO, found: Mapping[str, Comparison], kind: str
     else:
         for task, one in found.items():
             stream.write(f"task {printable(task)}\n")
-            print_comparison(stream, one, kind)
+            print_comparison(stream, one, kind, wide=wide)
             stream.write("\n")
 
 
@@ -125,7 +127,7 @@ def _write_rows(stream: TextIO, rows: Sequence[dict[str, Any]]) -> None:
     writer.writerows(named_cells(one) for one in rows)
 
 
-def print_comparison(stream: TextIO, comparison: Comparison, kind: str) -> None:
+def print_comparison(stream: TextIO, comparison: Comparison, kind: str, *, wide: bool = False) -> None:
     """Differences of pairs; of more than two encoders as a table also the ranking, which comes first."""
     if kind == "json":
         print_json(stream, comparison.to_dict())
@@ -169,12 +171,13 @@ def print_comparison(stream: TextIO, comparison: Comparison, kind: str) -> None:
             for one in shown
         ],
         left=4,
+        drop=() if wide else ("above", "p", "95 % interval", "eps"),
     )
     if left_out:
         stream.write(
             f"pairs without the first: {left_out} more, in --format csv and in Python's .differences\n"
         )
-    _print_families(stream, comparison.structure)
+    _print_families(stream, comparison.structure, wide)
     for note in comparison.notes:
         stream.write(f"\nnote: {note}\n")
     for line in comparison.verdict:
@@ -192,7 +195,7 @@ def _pairs(comparison: Comparison) -> tuple[list[Difference], int]:
     return shown, len(comparison.differences) - len(shown)
 
 
-def _print_families(stream: TextIO, structure: Mapping[str, StructureScore]) -> None:
+def _print_families(stream: TextIO, structure: Mapping[str, StructureScore], wide: bool) -> None:
     """Structure scores and those of their families, encoders side by side."""
     if len(structure) < 2:
         return
@@ -204,4 +207,6 @@ def _print_families(stream: TextIO, structure: Mapping[str, StructureScore]) -> 
         rows.append(
             [name, with_error(one.score, one.stderr), *(scores.get(family, "-") for family in families)]
         )
-    print_table(stream, ["encoder", "structure", *families], rows, left=1)
+    print_table(
+        stream, ["encoder", "structure", *families], rows, left=1, drop=() if wide else families[::-1]
+    )

@@ -92,7 +92,7 @@ def worker_cells(place: Place, snapshot: Snapshot) -> list[str]:
         return [place.slot.device, "idle" if place.state == "ready" else place.state, "", rate]
     first = place.tasks[0]
     done, total = snapshot.units_done.get(first.job, (0, 0))
-    what = {"load": "loading", "run": f"{done}/{total}", "assemble": "result"}[first.kind]
+    what = {"load": "loading", "run": f"{done}/{total} units", "assemble": "result"}[first.kind]
     return [place.slot.device, snapshot.names[first.job], what, rate]
 
 
@@ -138,7 +138,7 @@ def print_status(stream: TextIO, summary: dict[str, Any]) -> None:
     )
     earlier = len(summary["encoders"]) - total
     if earlier:
-        stream.write(f"{earlier} more of earlier configurations\n")
+        stream.write(f"{earlier} more of earlier commands\n")
     if summary["workers"]:
         now = time.time()
         hosts = {one["id"]: f"{one['host']}:{one['pid']}" for one in summary["runs"]}

@@ -58,6 +58,7 @@ def page(board: Leaderboard) -> str:
         "boards": [_board(one, problems) for one in board.tables],
         "failures": [[one.encoder, one.reason] for one in board.collection.failures],
         "problems": problems,
+        "unfinished": board.collection.unfinished,
     }
     return assembled(page_file("page.html"), [page_file(name) for name in _SCRIPTS], data)
 

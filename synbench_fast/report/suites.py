@@ -34,10 +34,10 @@ class SuiteSink:
         pass
 
 
-def suite_sink(kind: str, stream: TextIO, *, every_threshold: bool = False) -> SuiteSink:
-    """The sink of one of display.FORMATS. A table shows the lowest threshold, or every one."""
+def suite_sink(kind: str, stream: TextIO, *, every_threshold: bool = False, wide: bool = False) -> SuiteSink:
+    """The sink of one of display.FORMATS. A table shows the lowest threshold, or every one; `wide`: all columns."""
     if kind == "table":
-        return _Table(stream, every_threshold)
+        return _Table(stream, every_threshold, wide)
     return SuiteSink(stream) if kind == "json" else _Csv(stream)
 
 
@@ -60,9 +60,10 @@ class _Table(SuiteSink):
     The column `structure` has the structure score in a row of that name, and the scores of the tasks of families.
     """
 
-    def __init__(self, stream: TextIO, every_threshold: bool) -> None:
+    def __init__(self, stream: TextIO, every_threshold: bool, wide: bool) -> None:
         super().__init__(stream)
         self._every_threshold = every_threshold
+        self._wide = wide
         self._suites: list[SuiteResult] = []
 
     def add(self, result: SuiteResult) -> None:
@@ -86,7 +87,8 @@ class _Table(SuiteSink):
         for suite in suites:
             for name, structure, scores in _rows(suite, shown, scored):
                 rows.append([suite.encoder.title, name, *([structure] if structured else []), *scores])
-        print_table(self._stream, columns, rows, left=2)
+        further = columns[3 + structured :][::-1]  # the first score stays
+        print_table(self._stream, columns, rows, left=2, drop=() if self._wide else further)
         for line in structure_notes(firsts) if scored else ():
             self._stream.write(line + "\n")
         if any(one.families for one in suites):

@@ -356,8 +356,11 @@ def _error(value: Cell, stderr: Cell, text: Any) -> str:
     return str(text(value, stderr if isinstance(stderr, float) else math.nan))
 
 
-def print_tables(stream: TextIO, board: Leaderboard) -> None:
-    """Every board on a terminal: its title, its rows, its note, the verdict; then what failed."""
+def print_tables(stream: TextIO, board: Leaderboard, *, wide: bool = False) -> None:
+    """Every board on a terminal: its title, its rows, its note, the verdict; then what failed.
+
+    wide: a narrow terminal gets all columns too.
+    """
     from synbench_fast.printable import print_table
 
     for number, table in enumerate(board.tables):
@@ -369,12 +372,24 @@ def print_tables(stream: TextIO, board: Leaderboard) -> None:
             if len(rows) > 200:
                 _print_plain(stream, columns, rows)
             else:
-                print_table(stream, columns, rows, left=2 if any(table.board.configurations) else 1)
+                drop = ["memory", "F", "parameters", "seconds", "images/s", "warnings", "robust area"]
+                drop += [
+                    one for one in columns[1:] if one.startswith(("score ", "rank ", "mean ", "worst "))
+                ][:1:-1]
+                print_table(
+                    stream,
+                    columns,
+                    rows,
+                    left=2 if any(table.board.configurations) else 1,
+                    drop=() if wide else drop,
+                )
             stream.write(printable(table.note()) + "\n")
             for line in table.verdict():
                 stream.write(line + "\n")
         else:
             stream.write("nothing at the budgets and thresholds asked for\n")
+    if board.collection.unfinished:
+        stream.write(f"not finished: {board.collection.unfinished}\n")
     for one in board.collection.failures:
         stream.write(printable(f"failed: {one.encoder}: {' '.join(one.reason.split())}") + "\n")
     stream.flush()

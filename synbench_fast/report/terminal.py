@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import Any, Protocol, TextIO, TypeVar
 
 from synbench_fast.errors import SynbenchError
-from synbench_fast.printable import PrintableStream, named_cells, print_table, printable
+from synbench_fast.printable import PrintableStream, distinct, named_cells, print_table, printable
 from synbench_fast.report.verdict import verdict
 from synbench_fast.results.records import CSV_COLUMNS, Result, with_error
 from synbench_fast.results.structure import LABEL_FREE, metric_cells
@@ -84,13 +84,16 @@ class Sink(Protocol):
     def close(self) -> None: ...
 
 
-def sink(kind: str, stream: TextIO, *, every_threshold: bool = False, ordered: bool = True) -> Sink:
+def sink(
+    kind: str, stream: TextIO, *, every_threshold: bool = False, ordered: bool = True, wide: bool = False
+) -> Sink:
     """The sink of one of FORMATS. A table shows the lowest threshold, or every one, the best structure score first.
 
-    `ordered`: False for a table of results in the order in which they come.
+    `ordered`: False for a table of results in the order in which they come. `wide`: a table has all columns on a narrow
+    terminal too.
     """
     if kind == "table":
-        return _Table(stream, every_threshold, ordered)
+        return _Table(stream, every_threshold, ordered, wide)
     return _Lines(stream) if kind == "json" else _Csv(stream)
 
 
@@ -130,10 +133,11 @@ class _Csv:
 class _Table:
     """One row per encoder, printed at the end because its columns are only then as wide as they must be."""
 
-    def __init__(self, stream: TextIO, every_threshold: bool, ordered: bool) -> None:
+    def __init__(self, stream: TextIO, every_threshold: bool, ordered: bool, wide: bool) -> None:
         self._stream = stream
         self._every_threshold = every_threshold
         self._ordered = ordered
+        self._wide = wide
         self._results: list[Result] = []
 
     def add(self, result: Result) -> None:
@@ -154,12 +158,13 @@ class _Table:
         columns += [f"score eps={e:g}" + (f" a={a:g}" if len(thresholds) > 1 else "") for e, a in shown]
         columns += ["robust area", "of raw", "images/s"]
         rows = []
-        for one in self._results:
+        names = distinct([one.encoder.title for one in self._results])
+        for one, name in zip(self._results, names, strict=True):
             scores = [one.score(*key) for key in shown]
             area = one.robust_area
             rows.append(
                 [
-                    one.encoder.title,
+                    name,
                     *([structure_cell(one)] if structured else []),
                     one.width,
                     "-" if one.encoder.parameters is None else str(one.encoder.parameters),
@@ -169,7 +174,16 @@ class _Table:
                     f"{one.cost.images_per_second:.1f}",
                 ]
             )
-        print_table(self._stream, columns, rows, left=1)
+        # The structure score and the first published one stay; what costs least to miss goes first.
+        drop = [
+            "parameters",
+            "F",
+            "of raw",
+            "images/s",
+            "robust area",
+            *columns[columns.index("parameters") + 2 : -3][::-1],
+        ]
+        print_table(self._stream, columns, rows, left=1, drop=() if self._wide else drop)
         for line in structure_notes(self._results) if structured else ():
             self._stream.write(line + "\n")
         _print_metrics(self._stream, self._results)

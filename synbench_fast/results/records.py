@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 __all__ = [
+    "BELOW_DETECTION",
     "CONFIDENCE_95",
     "CSV_COLUMNS",
     "NON_GAUSSIAN",
@@ -57,6 +58,7 @@ SCHEMA = "synbench-fast/result"
 SCHEMA_VERSION = 8
 CONFIDENCE_95 = 1.959963984540054  # a 95 % interval is the estimate +- so many errors
 WITHHELD = "interval withheld"  # how the warnings begin that say which scores have no interval, and why
+BELOW_DETECTION = "below detection"  # of a score: no scale showed a signal above the threshold
 NON_GAUSSIAN = "the margins are not Gaussian"  # how the warning begins that comparisons repeat
 
 
@@ -541,7 +543,9 @@ CSV_COLUMNS = (
 
 
 def with_error(value: float, stderr: float, digits: int = 4) -> str:
-    """`0.8123 ± 0.0045`, or the value alone where the error is unknown."""
+    """`0.8123 ± 0.0045`, or the value alone where the error is unknown; `below detection` where both round to 0."""
+    if math.isfinite(stderr) and max(abs(value), stderr) < 0.5 * 10.0**-digits:
+        return BELOW_DETECTION
     return f"{value:.{digits}f} ± {stderr:.{digits}f}" if math.isfinite(stderr) else f"{value:.{digits}f}"
 
 

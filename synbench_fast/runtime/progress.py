@@ -46,21 +46,32 @@ class Reporter:
     @contextmanager
     def _bar(self, label: str) -> Iterator[Advance]:
         from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+        from rich.progress import BarColumn, Progress, TextColumn
+        from rich.table import Column
 
+        name = Column(
+            ratio=1, no_wrap=True, overflow="ellipsis"
+        )  # of what a narrow terminal cannot hold, the name gives way
         columns = (
-            TextColumn("{task.description}", markup=False),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("images"),
-            TimeRemainingColumn(compact=True),
-            TextColumn("left, {task.fields[phase]}"),
+            BarColumn(bar_width=20),
+            TextColumn("{task.fields[state]}", markup=False, table_column=Column(no_wrap=True)),
+            TextColumn("{task.description}", markup=False, table_column=name),
         )
-        with Progress(*columns, console=Console(file=self._stream), transient=True) as bar:
-            task = bar.add_task(printable(label), total=None, phase="load")
+        with Progress(*columns, console=Console(file=self._stream), transient=True, expand=True) as bar:
+            task = bar.add_task(printable(label), total=None, state="loading")
+            start: float | None = None
+            first = 0
 
             def advance(done: int, total: int, phase: str) -> None:
-                bar.update(task, completed=done, total=total, phase=phase)
+                nonlocal start, first
+                now = self._clock()
+                if (
+                    start is None
+                ):  # the time left is judged from the images alone, not from loading the weights
+                    start, first = now, done
+                rate = (done - first) / (now - start) if now > start else 0.0
+                left = f", {_duration((total - done) / rate)} left" if rate > 0 and done < total else ""
+                bar.update(task, completed=done, total=total, state=f"{done}/{total} images{left}, {phase}")
 
             yield advance
 

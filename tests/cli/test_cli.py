@@ -622,6 +622,54 @@ def real(tmp_path: Path, *arguments: str) -> subprocess.Popen[str]:
         )
 
 
+def test_the_same_run_again_goes_on_where_the_first_one_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("mine.py").write_text("def make():\n    return lambda x: x.flatten(1)[:, :4]\n")
+    small = ("--input-shape", "3,8,8", "--scales", "3", "--samples", "256", "--out", "out")
+    first = invoke("run", "builtin:identity", "python:mine.py:make", *small)
+    assert first.exit_code == 0
+    files = {one: one.read_bytes() for one in Path("out").glob("*.json")}
+    again = invoke("run", "builtin:identity", "python:mine.py:make", "builtin:linear?dim=8", *small)
+    assert again.exit_code == 0
+    kept = next(one for one in files if "identity" in one.name)
+    assert f"builtin:identity: scored already, in {kept}; remove that file to score it again" in again.stderr
+    assert kept.read_bytes() == files[kept] and "builtin:identity: loading" not in again.stderr
+    assert "python:mine.py:make: loading" in again.stderr  # its file may have changed
+    assert len(list(Path("out").glob("*.json"))) == 3
+    assert [line.split()[0] for line in again.stdout.splitlines()[1:4]].count("builtin:identity") == 1
+    other = invoke("run", "builtin:identity", *small, "--seed", "1")
+    assert "scored already" not in other.stderr
+    text = kept.read_text().replace('"torch": "', '"torch": "0.')
+    kept.write_text(text)  # of another version of a library
+    assert "scored already" not in invoke("run", "builtin:identity", *small).stderr
+
+
+def test_wide_features_that_need_more_images_are_announced_with_the_reason() -> None:
+    small = ("--input-shape", "2,16,16", "--scales", "5", "--no-structure")
+    said = invoke("run", "builtin:identity", "--preset", "quick", *small).stderr.splitlines()
+    assert said[1] == (
+        "builtin:identity: 5120 images in place of the 2560 of --preset quick, because each scale needs 2 samples for each "
+        "of 512 features; --samples sets another number"
+    )
+    for more in (
+        ["--samples", "1100"],
+        ["--estimator", "paper", "--preset", "quick"],
+        ["--preset", "quick", "--quiet"],
+    ):
+        assert "in place of" not in invoke("run", "builtin:identity", *small, *more).stderr
+    narrow = invoke("run", "builtin:linear?dim=8", "--preset", "quick", *small).stderr
+    assert "in place of" not in narrow
+
+
+def test_ls_says_which_library_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "timm", None)
+    done = invoke("ls", "timm:resnet*")
+    assert done.exit_code == 1
+    assert done.stderr.rstrip().endswith('timm is not installed: pip install "synbench-fast[timm]"')
+
+
 def test_real_encoders_give_documents_whose_command_replays_them(tmp_path: Path) -> None:
     specs = ["builtin:linear?dim=16", "builtin:identity"]
     (tmp_path / "broken.py").write_text("def make():\n    raise OSError('no room')\n")

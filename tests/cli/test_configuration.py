@@ -15,6 +15,7 @@ from cli_cases import COMMANDS, ROOT, invoke
 from typer.core import TyperOption
 
 from synbench_fast.cli import main as cli
+from synbench_fast.cli.runfile import load
 from synbench_fast.config import ScoreConfig, options
 
 
@@ -48,6 +49,8 @@ def score(spec, *, config, progress):
     return example(spec)
 module.score = score
 sys.modules["synbench_fast.engine.score"] = module
+from synbench_fast.encoders import early
+early.mistakes = lambda named: []  # a:b is made up
 from synbench_fast.cli.main import main
 sys.exit(main(sys.argv[1:]))
 """
@@ -95,7 +98,13 @@ def test_a_file_gives_options_and_the_command_line_wins(calls: list[Any], tmp_pa
     [
         ("eps = 2", "--config: run.toml: eps: expected values in [0, 1), relative to the half-distance of the classes, got 2"),
         ('preset = "quik"', "--config: run.toml: preset: expected one of ['quick', 'standard', 'paper'], got 'quik', did you mean quick?"),
-        ('tasks = "full"', "--config: run.toml: options: expected arguments of score(), got 'tasks'"),
+        ('task = "full"', "--config: run.toml: options: expected arguments of score(), got 'task'"),
+        ("tasks = 3", "--config: run.toml: tasks: expected text, got 3"),
+        ('encoders = "a:b"', "--config: run.toml: encoders: expected a list of specs, got 'a:b'"),
+        ("encoders = [3]", '--config: run.toml: encoders: expected "SPEC" or { spec = "SPEC", ... }, got 3'),
+        ('encoders = [{ spec = "a:b", pol = "avg" }]', "--config: run.toml: encoders: a:b: expected spec, input_shape, mean, std, pool, checkpoint, random_init, trust_remote_code, got 'pol', did you mean pool?"),
+        ('encoders = [{ spec = "a:b", eps = 0.2 }]', "--config: run.toml: encoders: a:b: expected spec, input_shape, mean, std, pool, checkpoint, random_init, trust_remote_code, got 'eps'"),
+        ('encoders = [{ spec = "a:b", pool = "x" }]', "--config: run.toml: encoders: a:b: pool: expected one of default, avg, max, cls, flatten, got 'x'"),
         ("precision = 0.1", "--config: run.toml: options: expected 'half_width', got 'precision'"),
         ("ep = 0", "--config: run.toml: options: expected arguments of score(), got 'ep', did you mean eps?"),
         ("eps =", "--config: run.toml: expected a TOML file, got: Invalid value (at end of document)"),
@@ -139,3 +148,40 @@ def test_old_options_are_answered_with_the_new_ones(verb: str) -> None:
         assert (done.exit_code, done.stdout, done.stderr) == (
             2, "", "error: option: expected '--half-width', got '--precision'\n",
         )  # fmt: skip
+
+
+def test_a_file_holds_a_whole_run(calls: list[tuple[str, ScoreConfig]], tmp_path: Path) -> None:
+    path = tmp_path / "run.toml"
+    path.write_text(
+        f"""
+        eps = [0, 0.2]  # comments are kept: the file is only read
+        seed = 4
+        out = "{tmp_path / "out"}"
+        encoders = ["a:b", {{ spec = "c:d", pool = "avg", input_shape = [3, 8, 8] }}]
+        """
+    )
+    assert invoke("run", "e:f", "--config", str(path), "--seed", "5").exit_code == 0
+    assert [spec for spec, _ in calls] == ["e:f", "a:b", "c:d"]
+    assert {(one.eps, one.seed) for _, one in calls} == {((0.0, 0.2), 5)}
+    assert [(one.pool, one.input_shape) for _, one in calls] == [(None, None)] * 2 + [("avg", (3, 8, 8))]
+    assert len(list((tmp_path / "out").glob("*.json"))) == 3
+
+
+def test_a_run_is_written_as_a_file_that_reads_back_as_the_same(
+    calls: list[tuple[str, ScoreConfig]], tmp_path: Path
+) -> None:
+    path, again = tmp_path / "run.toml", tmp_path / "again.toml"
+    words = ["--eps", "0,0.3", "--mean", "0.5", "--std", "0.25", "--tasks", "full", "--half-width", "0.02"]
+    done = invoke("run", "hf:a 'b' \"c\"\\", "a:b", *words, "--out", "o", "--dump-config")
+    assert done.exit_code == 0 and calls == []
+    path.write_text(done.stdout)
+    (tmp_path / "more.toml").write_text('encoders = [{ spec = "c:d", pool = "avg", random_init = true }]')
+    assert invoke("run", "--config", str(path), "--dump-config").stdout == done.stdout
+    found = load(path, ScoreConfig())
+    assert found.config == ScoreConfig(eps=(0, 0.3), mean=0.5, std=0.25, half_width=0.02, structure=True)  # type: ignore[arg-type]
+    assert (found.encoders, found.tasks, found.out) == ([("hf:a 'b' \"c\"\\", {}), ("a:b", {})], "full", "o")
+    again.write_text(invoke("run", "--config", str(tmp_path / "more.toml"), "--dump-config").stdout)
+    assert load(again, ScoreConfig()).encoders == [("c:d", {"pool": "avg", "random_init": True})]
+    assert all(f"\n{name} = " in done.stdout or f"\n# {name} =" in done.stdout for name in options())
+    refused = invoke("run", "--models", "x:*", "--out", "o", "--dump-config")
+    assert refused.exit_code == 2 and "--dump-config: expected encoders as MODEL" in refused.stderr

@@ -238,3 +238,16 @@ def test_of_many_results_a_table_has_the_pairs_of_the_best_and_says_what_it_leav
 def test_an_encoder_scored_twice_has_two_names() -> None:
     found = lines(("a:a", 0.5), ("a:b", 0.1), ("a:a", 0.5))
     assert found[0].startswith("verdict: take a:a (1) or a:a (2): ")
+
+
+def test_a_pattern_of_the_shell_may_name_arrays_too(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for place, one in enumerate(scored("builtin:linear?dim=13", "builtin:linear?dim=17")):
+        one.save(tmp_path / f"{place}.json")
+    files = sorted(map(str, tmp_path.iterdir()))
+    assert len(files) == 4 and main(["compare", *files]) == 0
+    assert "verdict: take builtin:linear?dim=13" in capsys.readouterr().out
+    (tmp_path / "alone.npz").write_bytes(b"PK")
+    assert main(["compare", *files, str(tmp_path / "alone.npz")]) == 1
+    assert "alone.npz: expected " in capsys.readouterr().err

@@ -16,16 +16,28 @@ class Terminal(io.StringIO):
 
 
 def test_progress_on_a_terminal_is_a_bar_with_the_time_left_that_goes_away() -> None:
-    stream = Terminal()
-    with Reporter(stream).encoder("[1/2] builtin:conv") as advance:
+    stream, now = Terminal(), 0.0
+    with Reporter(stream, clock=lambda: now).encoder("[1/2] builtin:conv") as advance:
         advance(0, 400, "encode")
-        advance(100, 400, "encode")
+        now = 50.0
         advance(200, 400, "encode")
     text = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", stream.getvalue())
     assert "[1/2] builtin:conv" in text
-    assert "200/400 images" in text
-    assert "left, encode" in text
+    assert "200/400 images, 50 s left, encode" in text and "?" not in text
     assert "\x1b[2K" in stream.getvalue().rsplit("left, encode", 1)[1]  # the line is erased at the end
+
+
+def test_a_narrow_terminal_cuts_the_name_and_never_the_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    stream, now = Terminal(), 0.0
+    with Reporter(stream, clock=lambda: now).encoder("[12/20] timm:" + "long_name_" * 8) as advance:
+        advance(0, 100_352, "encode")
+        now = 900.0
+        advance(20_000, 100_352, "encode")
+    text = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", stream.getvalue())
+    assert "loading [12/20] timm:long" in text
+    assert "20000/100352 images, 1 h 00 min left, encode [12/20]" in text
+    assert "\u2026" in text and all(len(line) <= 80 for line in re.split(r"[\r\n]+", text))
 
 
 def test_progress_elsewhere_is_plain_lines_not_too_many() -> None:

@@ -77,6 +77,8 @@ addEventListener("resize", () => { clearTimeout(waiting); waiting = setTimeout((
 
 explain(COLUMNS);
 control("version").textContent = DATA.version;
+control("unfinished").hidden = !DATA.unfinished;
+control("unfinished").textContent = DATA.unfinished;
 if (DATA.problems.length) {
   control("problems").hidden = false;
   control("problems").append(`${DATA.problems.length} ${DATA.problems.length === 1 ? "file was" : "files were"} left out:`, el("ul", {}, ...DATA.problems.slice(0, 20).map((one) => el("li", {}, one))));

@@ -84,6 +84,7 @@ function scoreCell(b, i) {
   }
   const interval = Number.isFinite(low) && Number.isFinite(high) ? `95 % interval ${fixed(low, 4)} to ${fixed(high, 4)}` : "no interval known";
   bar.title = interval;
+  if (Math.max(Math.abs(value), stderr) < 5e-5) return el("span", { class: "dim", title: "No scale showed a signal above the threshold." }, "below detection");
   return el("span", { class: "score" }, el("b", {}, fixed(value, 4)),
     el("span", { class: "dim", title: interval }, Number.isFinite(stderr) ? `±\u202f${fixed(stderr, 4)}` : ""),
     view.layout.plain ? "" : bar, el("span", { class: "hidden" }, interval));
