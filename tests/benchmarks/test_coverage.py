@@ -107,11 +107,15 @@ def test_every_encoder_gives_finite_features():
         assert h.ndim == 2 and len(h) == 8 and bool(h.isfinite().all()), name
 
 
-def test_the_page_counts_the_cells_of_the_preset_standard():
-    rows = coverage.complete(STORED.with_name("coverage-standard.jsonl"))
+@pytest.mark.parametrize(
+    ("file", "begin"),
+    [("coverage-standard", "**Preset `standard`**"), ("coverage-half-width", "**`--half-width 0.02`**")],
+)
+def test_the_page_counts_the_cells_of_other_settings(file, begin):
+    rows = coverage.complete(STORED.with_name(f"{file}.jsonl"))
     *_, last = coverage.tables(rows)
     page = (ROOT / "docs" / "coverage.md").read_text(encoding="utf-8")
-    (line,) = (one for one in page.splitlines() if one.startswith("**Preset `standard`**"))
+    (line,) = (one for one in page.splitlines() if one.startswith(begin))
     assert f"{rows[0]['runs']} runs" in line and last.strip() in line
     below = {row["encoder"].removeprefix(coverage.HELD_OUT).partition(" (")[0].partition(" exp")[0]
              for row in rows for cell in row["cells"].values() if (coverage._coverage(cell) or 100) < coverage.GOAL[0]}  # fmt: skip
