@@ -637,6 +637,18 @@ def test_benchmarks_are_those_of_the_rows() -> None:
         assert (ratio, met) == (f"{row['ratio']:.2f}", {True: "yes", False: "no", None: ""}[row["met"]])
 
 
+def test_costs_of_the_structure_score_are_those_of_the_rows() -> None:
+    text = (ROOT / "benchmarks" / "results" / "structure-cpu-2-core-avx512.jsonl").read_text(encoding="utf-8")
+    ratio = {
+        (one["case"], one["threads"]): f"{one['ratio']:.2f}" for one in map(json.loads, text.splitlines())
+    }
+    for side in (64, 160, 224):
+        one, two = (ratio[f"structure[{side}x{side}]", threads] for threads in (1, 2))
+        assert re.search(
+            rf"{one} \({two}\) (times the forward passes )?of 3x{side}x{side}", TEXTS["docs/structure.md"]
+        )
+
+
 def test_errors_of_scores_are_those_of_the_rows() -> None:
     stored = rows("accuracy-cpu-2-core-avx512.jsonl")
     short = {"random ReLU": "relu", "random tanh": "tanh", "random convolutions": "conv"}
