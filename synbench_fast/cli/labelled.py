@@ -65,6 +65,10 @@ def _split(name: str, text: str) -> list[str]:
     return text.split(",")
 
 
+def _counts(name: str, text: str) -> tuple[int, ...]:
+    return tuple(integer(1).read(name, one) for one in text.split(","))
+
+
 def _probe_options(l2: str, steps: str, wrong_classes: str) -> tuple[Parameter, ...]:
     """Options of attacked linear probes, with the defaults of a study."""
     return (
@@ -103,6 +107,11 @@ def _probe_options(l2: str, steps: str, wrong_classes: str) -> tuple[Parameter, 
         wanted=KINDS,
     ),
     option("--samples", integer(1), "Use at most N samples."),
+    option(
+        "--foreign",
+        Type("DATA", words=data_names),
+        "Measure how well features tell these data, named as for --data, from the test part.",
+    ),
 )
 @panel(
     PROBE,
@@ -114,6 +123,9 @@ def _probe_options(l2: str, steps: str, wrong_classes: str) -> tuple[Parameter, 
         "common",
     ),
     *_probe_options(l2="0.5", steps="50", wrong_classes="9"),
+    option("--shots", Type("K,...", _counts), "Also train probes on K samples of each class."),
+    option("--repeats", integer(2), "Draw the samples of --shots N times.", "10"),
+    flag("--calibration", "Measure the calibration error of the ordinary probe."),
     option(
         "--seed", integer(0, 2**64 - 1), "Set the seed of the split, the attacks and random weights.", "0"
     ),
@@ -126,7 +138,7 @@ def linear_probe(*, encoder: str, data: str, config: ScoreConfig, output: Output
     from synbench_fast.runtime.progress import Reporter
 
     options |= values_of(config, ENCODER)
-    _say_terms([data], output)
+    _say_terms([data, *filter(None, [options["foreign"]])], output)
     with result_stream() as stream:
         try:
             with Reporter(sys.stderr, quiet=output.quiet).encoder(encoder) as advance:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
-from synbench_fast.checks import as_numbers
+from synbench_fast.checks import as_numbers, check_integer
 from synbench_fast.errors import SynbenchError, suggest
 from synbench_fast.runtime.optional import optional
 from synbench_fast.studies.base import Study, at_least, between, option
@@ -32,6 +33,13 @@ def _standardise(name: str, value: Any) -> str:
             f"{name}: expected one of {list(STANDARDISE)}, got {value!r}{suggest(str(value), STANDARDISE)}"
         )
     return str(value)
+
+
+def _shots(name: str, value: Any) -> tuple[int, ...] | None:
+    if value is None:
+        return None
+    found = (value,) if isinstance(value, int) else tuple(value)
+    return tuple(check_integer(name, one, 1, "at least 1") for one in found)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +82,9 @@ class LinearProbe(Attacks):
         standardise: "common" divides centred features by one number, so that the ball of the attack stays a ball;
             "feature" each by its own deviation.
         samples: at most that many are used, drawn by the seed; default all.
+        shots: also train ordinary probes on that many samples of each class, `repeats` times.
+        calibration: also measure the calibration error of the ordinary probe.
+        foreign: other data, as `data`, which the features are asked to tell from the test part.
     """
 
     verb: ClassVar[str] = "linear-probe"
@@ -85,3 +96,7 @@ class LinearProbe(Attacks):
 
     standardise: str = option("common", _standardise)
     samples: int | None = option(None, at_least(1, none=True))
+    shots: tuple[int, ...] | None = option(None, _shots)
+    repeats: int = option(10, at_least(2))
+    calibration: bool = False
+    foreign: str | Path | tuple[Any, Any] | None = None

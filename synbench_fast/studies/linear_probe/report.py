@@ -12,11 +12,16 @@ from synbench_fast.studies.base import Report, Table
 
 __all__ = [
     "LINEAR_PROBE_SCHEMA",
+    "Z95",
     "AttackRecord",
     "Attacked",
+    "Calibration",
     "DataRecord",
+    "FewShot",
+    "Foreign",
     "LinearProbePoint",
     "LinearProbeReport",
+    "Measure",
     "Share",
     "share",
 ]
@@ -24,7 +29,7 @@ __all__ = [
 LINEAR_PROBE_SCHEMA = "synbench-fast/linear-probe"
 LINEAR_PROBE_SCHEMA_VERSION = 1
 
-_Z = 1.959963984540054  # 97.5 % quantile of N(0, 1)
+Z95 = 1.959963984540054  # 97.5 % quantile of N(0, 1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +41,42 @@ class Share:
     value: float
     ci95_low: float
     ci95_high: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measure:
+    """A number with its 95 % interval."""
+
+    value: float
+    ci95_low: float
+    ci95_high: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class FewShot:
+    """Mean test accuracy of ordinary probes trained on `shots` samples of each class, drawn `repeats` times."""
+
+    shots: int
+    repeats: int
+    accuracy: Measure
+
+
+@dataclass(frozen=True, kw_only=True)
+class Calibration:
+    """Expected calibration error of the ordinary probe: as it is, and less its bias."""
+
+    plain: float
+    error: Measure
+
+
+@dataclass(frozen=True, kw_only=True)
+class Foreign:
+    """How often a test sample of other data is further from the training features than one of this data's (AUROC)."""
+
+    data: str
+    samples: int
+    mahalanobis: Measure
+    knn: Measure
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,29 +151,50 @@ class LinearProbeReport(Report):
     test_fraction: float
     attack: AttackRecord | None
     probes: list[LinearProbePoint]
+    few_shot: list[FewShot]
+    calibration: Calibration | None
+    foreign: Foreign | None
     seconds: dict[str, float]
     environment: Environment
     warnings: list[str]
     command: str
 
     def rows(self) -> list[dict[str, Any]]:
-        """One row per probe and quantity: "clean", "certified", or the norm and budget of an attack."""
+        """One row per probe and quantity: "clean", "certified", or the norm and budget of an attack.
+
+        Then one for each of `measures`, without eps, radius, count and total.
+        """
+        made: list[tuple[float | None, float | None, str, int | None, int | None, Share | Measure]] = [
+            (one.eps, one.radius, name, value.count, value.total, value)
+            for one in self.probes
+            for name, value in one.shares()
+        ]
+        made += [(None, None, name, None, None, value) for name, value in self.measures()]
         return [
             {
                 "encoder": self.encoder.spec,
                 "data": self.data.name,
-                "eps": one.eps,
-                "radius": one.radius,
+                "eps": eps,
+                "radius": radius,
                 "quantity": name,
-                "count": value.count,
-                "total": value.total,
+                "count": count,
+                "total": total,
                 "accuracy": value.value,
                 "ci95_low": value.ci95_low,
                 "ci95_high": value.ci95_high,
             }
-            for one in self.probes
-            for name, value in one.shares()
+            for eps, radius, name, count, total, value in made
         ]
+
+    def measures(self) -> list[tuple[str, Measure]]:
+        """What was asked for beside the probes, by name: few-shot accuracies, calibration error, AUROCs."""
+        found = [(f"accuracy of {one.shots} per class", one.accuracy) for one in self.few_shot]
+        if self.calibration is not None:
+            found.append(("calibration error", self.calibration.error))
+        if self.foreign is not None:
+            found.append((f"AUROC against {self.foreign.data}, Mahalanobis", self.foreign.mahalanobis))
+            found.append((f"AUROC against {self.foreign.data}, neighbours", self.foreign.knn))
+        return found
 
     def tables(self) -> Iterator[Table | str]:
         """Per cent with the 95 % interval, a row per probe."""
@@ -148,13 +210,17 @@ class LinearProbeReport(Report):
             f"{self.encoder.spec}, F = {self.encoder.feature_dim}, on {self.data.name}: {self.data.train} to train, "
             f"{self.data.test} to test, {len(self.data.classes)} classes; per cent, 95 % intervals"
         )
+        if found := self.measures():
+            yield Table(
+                ["ordinary probe, or its features", "per cent"], [[name, percent(one)] for name, one in found]
+            )
 
 
 def share(count: int, total: int) -> Share:
     """`count` of `total` with Wilson's interval (p + z^2/2n -+ z sqrt(p(1-p)/n + z^2/4n^2)) / (1 + z^2/n)."""
-    p, square = count / total, _Z**2 / total
+    p, square = count / total, Z95**2 / total
     middle = p + square / 2
-    half = _Z * math.sqrt(p * (1 - p) / total + square / (4 * total))
+    half = Z95 * math.sqrt(p * (1 - p) / total + square / (4 * total))
     return Share(
         count=count,
         total=total,
@@ -164,6 +230,6 @@ def share(count: int, total: int) -> Share:
     )
 
 
-def percent(one: Share) -> str:
+def percent(one: Share | Measure) -> str:
     """`91.2 (88.4-93.4)`."""
     return f"{100 * one.value:.1f} ({100 * one.ci95_low:.1f}-{100 * one.ci95_high:.1f})"

@@ -11,6 +11,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -24,11 +25,22 @@ from synbench_fast.errors import SynbenchError
 from synbench_fast.studies.base import EncoderLike, isolated, open_encoder
 from synbench_fast.studies.labelled_data import open_data
 from synbench_fast.studies.linear_probe.attack import check_differentiable, survivors
+from synbench_fast.studies.linear_probe.extras import (
+    Parts,
+    auroc,
+    calibration,
+    few_shot,
+    knn_distance,
+    mahalanobis,
+)
 from synbench_fast.studies.linear_probe.options import LIBRARY, LinearProbe
 from synbench_fast.studies.linear_probe.report import (
     Attacked,
     AttackRecord,
+    Calibration,
     DataRecord,
+    FewShot,
+    Foreign,
     LinearProbePoint,
     LinearProbeReport,
     share,
@@ -136,6 +148,8 @@ def _report(encoder: Any, data: Any, study: LinearProbe, progress: Progress) -> 
             for eps in study.config.eps
         ]
         progress(bench.total, bench.total, "attack")
+        parts = Parts(train_z, bench.train_y, test_z, bench.test_y, bench.classes)
+        others = _others(bench, parts, lambda x: scaled(features_of(forward, x, study.batch_size)))
     seconds["total"] = time.perf_counter() - begun
     return LinearProbeReport(
         encoder=encoder_record(info, train_f.shape[1]),
@@ -160,13 +174,47 @@ def _report(encoder: Any, data: Any, study: LinearProbe, progress: Progress) -> 
         if bench.budgets
         else None,
         probes=probes,
+        **others,
         seconds=seconds,
         environment=environment.describe(),
         warnings=bench.warnings,
         command=study.command(encoder, "--data", str(data))
-        if isinstance(encoder, str) and not isinstance(data, tuple)
+        if isinstance(encoder, str) and not isinstance(data, tuple) and not isinstance(study.foreign, tuple)
         else "",
     )
+
+
+def _others(bench: _Bench, parts: Parts, features: Callable[[Tensor], Tensor]) -> dict[str, Any]:
+    """What the study asks for beside the attacked probes, as fields of the report."""
+    study, seed = bench.study, bench.study.config.seed
+    made: dict[str, Any] = {"few_shot": [], "calibration": None, "foreign": None}
+    for shots in study.shots or ():
+        found = few_shot(parts, shots, repeats=study.repeats, regularisation=study.regularisation, seed=seed)
+        made["few_shot"].append(FewShot(shots=shots, repeats=study.repeats, accuracy=found))
+    if study.calibration:
+        probe = fit(
+            parts.train, parts.train_y, parts.classes, radius=0.0, regularisation=study.regularisation
+        )
+        plain, error = calibration(probe.logits(parts.test).softmax(1), parts.test_y, seed=seed)
+        made["calibration"] = Calibration(plain=plain, error=error)
+    if study.foreign is not None:
+        other = open_data(study.foreign)
+        shape = bench.loaded.info.input_shape
+        if other.shape is not None and other.shape != shape:
+            raise SynbenchError(
+                f"foreign: expected inputs {shape} for {bench.loaded.info.spec}, got {other.shape}"
+            )
+        rows = np.random.default_rng(seed).permutation(len(other.y))[: len(parts.test)]
+        z = features(other.load(rows, shape))
+        if len(z) < 2 or not bool(torch.isfinite(z).all()):
+            raise SynbenchError(
+                f"foreign: expected at least 2 samples with finite features, got others in {other.name}"
+            )
+        by_mean, by_sample = (
+            auroc(distance(parts, parts.test), distance(parts, z)) for distance in (mahalanobis, knn_distance)
+        )
+        made["foreign"] = Foreign(data=other.name, samples=len(z), mahalanobis=by_mean, knn=by_sample)
+    return made
 
 
 def _open(encoder: Any, data: Any, study: LinearProbe, progress: Progress) -> _Bench:
@@ -325,7 +373,7 @@ def _logits(
 
     def logits(x: Tensor) -> Tensor:
         z = scaled(forward(x).to(scaled.mean.device))
-        return (z @ probe.weight.T + probe.bias).to(x.device, torch.float32)
+        return probe.logits(z).to(x.device, torch.float32)
 
     return logits
 

@@ -55,6 +55,10 @@ class LinearClassifier:
     gradient_norm: float
     iterations: int
 
+    def logits(self, z: Tensor) -> Tensor:
+        """Of standardised features z [n, F]: [n, K]."""
+        return z @ self.weight.T + self.bias
+
     @property
     def converged(self) -> bool:
         return self.gradient_norm <= GRADIENT_TOLERANCE
@@ -93,7 +97,7 @@ def _distances(weight: Tensor) -> Tensor:
 
 def margins(classifier: LinearClassifier, z: Tensor, y: Tensor, radius: float) -> Tensor:
     """min over k != y of L_y - L_k - r |w_y - w_k|: positive where no perturbation of norm r changes the answer."""
-    logits = z @ classifier.weight.T + classifier.bias
+    logits = classifier.logits(z)
     exact = "donot_use_mm_for_euclid_dist"
     between = torch.cdist(classifier.weight, classifier.weight, compute_mode=exact)
     gap = logits.gather(1, y[:, None]) - logits - radius * between[y]
