@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from statistics import fmean
 
 from synbench_fast.fleet.executors import Slot
 from synbench_fast.fleet.store import Unit
 
-__all__ = ["Given", "Place", "Snapshot"]
+__all__ = ["Given", "Place", "Snapshot", "weighted"]
 
 
 @dataclass
@@ -42,7 +43,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """How far a run is. `progress` counts an encoder as the share of its units that is done."""
+    """How far a run is. `progress` is the share of the work that is done, see `weighted`."""
 
     places: Sequence[Place]
     names: dict[int, str]
@@ -52,3 +53,15 @@ class Snapshot:
     images: int
     seconds: float
     seconds_left: float | None
+
+
+def weighted(shares: Mapping[int, float], seconds: Mapping[int, float]) -> float:
+    """The share of the work that is done, from the share of each job; 1 without jobs.
+
+    A job weighs the `seconds` that all of it takes as measured so far, and one that was not measured yet as much as the
+    others do on average.
+    """
+    usual = fmean(seconds.values()) if seconds else 1.0
+    weights = {job: seconds.get(job, usual) for job in shares}
+    total = sum(weights.values())
+    return sum(weights[job] * share for job, share in shares.items()) / total if total > 0 else 1.0

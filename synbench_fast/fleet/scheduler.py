@@ -17,7 +17,7 @@ from typing import Any
 from synbench_fast.errors import SynbenchError
 from synbench_fast.fleet.configuration import halved
 from synbench_fast.fleet.executors import Event, Executor
-from synbench_fast.fleet.places import Given, Place, Snapshot
+from synbench_fast.fleet.places import Given, Place, Snapshot, weighted
 from synbench_fast.fleet.store import Job, Store, Unit
 from synbench_fast.results.documents import write_files
 
@@ -77,14 +77,14 @@ class Fleet:
         self._given = 0  # tasks
         self._images = 0
         self._begun = self._beaten = self._reported = -1e9
-        self._first_progress = 0.0
+        self._first_shares: dict[int, float] = {}
         self._why = ""
 
     def run(self) -> dict[int, str]:
         """State of every job at the end; SynbenchError if nothing can be run or written any more."""
         self._begun = self._clock()
         self._tick(force=True)
-        self._first_progress = self._progress()
+        self._first_shares = self._shares()
         try:
             while self._unfinished():
                 self._start_workers()
@@ -130,17 +130,19 @@ class Fleet:
             self._reported = now
             self._report(self._snapshot())
 
-    def _progress(self) -> float:
-        parts = []
+    def _shares(self) -> dict[int, float]:
+        """Of each job the share of its units that is done."""
+        found = {}
         for id in self._jobs:
             done, total = self._units.get(id, (0, 0))
             finished = self._states[id] in ("done", "failed")
-            parts.append(1.0 if finished else done / total if total else 0.0)
-        return sum(parts) / len(parts) if parts else 1.0
+            found[id] = 1.0 if finished else done / total if total else 0.0
+        return found
 
     def _snapshot(self) -> Snapshot:
-        seconds, progress = self._clock() - self._begun, self._progress()
-        gained = progress - self._first_progress
+        work = {id: each * self._units[id][1] for id, each in self._unit_seconds.items() if id in self._units}
+        seconds, progress = self._clock() - self._begun, weighted(self._shares(), work)
+        gained = progress - weighted(self._first_shares, work)
         states = ["waiting" if one == "taken" else one for one in self._states.values()]
         return Snapshot(
             places=list(self._places.values()),

@@ -20,7 +20,7 @@ from fleet_fakes import FAKE, FakeWorker, add, contents, fakes, jumping, run_fak
 
 from synbench_fast.fleet import executors, scheduler
 from synbench_fast.fleet.executors import Event, InProcess, Local, ended
-from synbench_fast.fleet.places import Snapshot
+from synbench_fast.fleet.places import Snapshot, weighted
 from synbench_fast.fleet.scheduler import Fleet
 from synbench_fast.fleet.store import Store, read_summary
 
@@ -493,3 +493,11 @@ def test_the_benchmarks_run_small(monkeypatch: pytest.MonkeyPatch) -> None:
     one = cases_fleet.overhead(seconds=0.001, units=3)
     assert one.parity() == (0.0, 0.0)
     assert one.ours() > 0
+
+
+def test_progress_weighs_encoders_by_their_measured_time() -> None:
+    """One encoder of 90 s that is done and one of 10 s that is not leave a tenth of the work."""
+    assert weighted({1: 1.0, 2: 0.0}, {1: 90.0, 2: 10.0}) == pytest.approx(0.9)
+    assert weighted({1: 0.5, 2: 0.0}, {}) == pytest.approx(0.25)  # nothing is measured: all alike
+    assert weighted({1: 1.0, 2: 0.0, 3: 0.0}, {1: 30.0, 2: 10.0}) == pytest.approx(0.5)  # 3 is taken for 20 s
+    assert weighted({}, {}) == 1.0

@@ -150,14 +150,15 @@ def test_run_lines_are_accepted(
     """Every value passes the checks of the command line; the models have a source that exists."""
     seen: list[list[str]] = []
 
-    def accept(models: Sequence[str], *rest: Any) -> int:
-        seen.append(list(models))
+    def accept(named: Sequence[tuple[str, Any]], *rest: Any) -> int:
+        seen.append([spec for spec, _ in named])
         return 0
 
     def accept_fleet(models: Sequence[str], architectures: Sequence[str], *rest: Any) -> int:
         seen.append([one for one in [*models, *architectures] if ":" in one])
         return 0
 
+    monkeypatch.setattr("synbench_fast.encoders.early.mistakes", lambda named: [])  # files of the examples
     monkeypatch.setattr(run, "_score_all", accept)
     monkeypatch.setattr(fleet, "score_fleet", accept_fleet)
     monkeypatch.chdir(tmp_path)
