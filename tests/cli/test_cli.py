@@ -519,7 +519,8 @@ def test_ls_lists_sources_and_encoders(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry, "installed", lambda prefix: prefix in ("builtin", "python"))
     everything = invoke("ls")
     assert everything.exit_code == 0
-    sources, encoders = everything.stdout.split("\n\n")
+    sources, lists, encoders = everything.stdout.split("\n\n")
+    assert lists.splitlines()[1].split()[0] == "timm-100"
     assert re.search(r'^timm:\S+ +no: pip install "synbench-fast\[timm\]" ', sources, re.M)
     assert re.search(r"^builtin:\S+ +yes ", sources, re.M)
     assert encoders.splitlines() == list_encoders()

@@ -294,7 +294,7 @@ def test_separate_intervals_are_compared_one_by_one() -> None:
     z = ranking.NormalDist().inv_cdf(1 - 0.025 / keep.sum())
     low, high = score - z * stderr, score + z * stderr
     expected = brute((low[:, None] > high)[np.ix_(keep, keep)])
-    found = ranking._separate(score, stderr, keep)
+    found = ranking.separate_ranks(score, stderr, keep)
     assert (found[keep] == expected).all()
     assert (expected[:, 0] > 1).any()
 
