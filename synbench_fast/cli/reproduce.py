@@ -25,7 +25,7 @@ from synbench_fast.cli.parsing import (
 from synbench_fast.cli.studies import STUDY, deliver
 from synbench_fast.config import ScoreConfig
 from synbench_fast.errors import suggest
-from synbench_fast.runtime.messages import say
+from synbench_fast.runtime.messages import fail, say
 
 __all__ = ["TABLES", "reproduce"]
 
@@ -123,7 +123,9 @@ def reproduce(
         for warning in report.warnings:
             say(f"warning: {warning}")
         deliver(stream, report, output)
-    return 0
+    for line in report.failed:
+        fail(line, 1)
+    return 1 if report.failed else 0
 
 
 def _list(stream: Any, tables: Any, output: Output) -> None:

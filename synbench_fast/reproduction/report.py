@@ -43,6 +43,7 @@ class Reproduction(Report):
     Attributes:
         table, title, paper, protocol, unknown: as in `PublishedTable`.
         deviations: where this run leaves the protocol, one line each.
+        failed: encoders that could not be measured, and why; they have no rows.
         command: repeats it; empty where no shell line can.
     """
 
@@ -56,6 +57,7 @@ class Reproduction(Report):
     encoders: list[str]
     comparisons: list[Comparison]
     deviations: list[str]
+    failed: list[str]
     seconds: float
     environment: Environment
     warnings: list[str]

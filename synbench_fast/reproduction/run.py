@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -42,10 +43,20 @@ class _Run:
     config: ScoreConfig
     given: dict[str, Any]
     say: Say
-    stand_ins: bool = False  # the data are not the published ones
+    stand_ins: bool = False  # the data or the weights are not the published ones
     rows: list[Comparison] = field(default_factory=list)
     deviations: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    failed: list[str] = field(default_factory=list)
+
+    @contextmanager
+    def encoder(self, spec: str) -> Iterator[None]:
+        """One encoder is measured inside; what is wrong with it ends it and not the others."""
+        self.say(f"{spec}: measure")
+        try:
+            yield
+        except SynbenchError as error:
+            self.failed.append(str(error) if spec in str(error) else f"{spec}: {error}")
 
     def add(
         self, spec: str, quantity: str, ours: float, low: float = math.nan, high: float = math.nan
@@ -68,7 +79,6 @@ class _Run:
         )
 
     def score(self, spec: str) -> Result:
-        self.say(f"{spec}: score")
         made = score(spec, config=self.config)
         self.warnings += [f"{spec}: {one}" for one in made.warnings]
         return made
@@ -114,7 +124,7 @@ def reproduce(
         interval of their mean, of probes Wilson's, and over seeds Student's t.
 
     Raises:
-        SynbenchError: one line that names the argument.
+        SynbenchError: one line that names the argument; of encoders only if all of them failed.
     """
     begun = time.perf_counter()
     options = {
@@ -125,6 +135,8 @@ def reproduce(
     run = _prepared(find_table(table), encoders, config, arguments, given, progress or (lambda line: None))
     found = run.table
     _TABLES[found.name].measure(run)
+    if not run.rows:
+        raise SynbenchError(run.failed[0])
     return Reproduction(
         table=found.name,
         title=found.title,
@@ -134,6 +146,7 @@ def reproduce(
         encoders=run.specs,
         comparisons=run.rows,
         deviations=run.deviations,
+        failed=run.failed,
         seconds=time.perf_counter() - begun,
         environment=environment.describe(),
         warnings=run.warnings,
@@ -159,8 +172,9 @@ def _prepared(
     """What is to be measured, with all that differs from the publication and is known before."""
     protocol = ScoreConfig(**{**table.settings, **table.defaults})
     chosen = ScoreConfig.of(protocol if config is None else config, arguments)
-    for name in given:
-        if name not in _TABLES[table.name].takes:
+    way = _TABLES[table.name]
+    for name in (*given, *arguments):
+        if name not in (*way.takes, *way.reads):
             raise SynbenchError(f"{name}: expected none for {table.name}, which has no use for it")
     for name in ("seeds", "steps", "epochs"):
         if name in given:
@@ -169,7 +183,9 @@ def _prepared(
     specs = [encoders] if isinstance(encoders, str) else list(encoders) or own
     if len(set(specs)) < len(specs) or not all(isinstance(one, str) and one for one in specs):
         raise SynbenchError(f"encoders: expected different specs such as timm:resnet50, got {specs}")
-    run = _Run(table, specs, chosen, given, say)
+    run = _Run(table, specs, chosen, given, say, stand_ins=chosen.random_init)
+    if chosen.random_init:
+        run.deviations.append("weights are random")
     for name, value in _amounts(protocol, table).items():
         if (asked := _amounts(chosen, table)[name]) != value:
             run.deviations.append(f"{name} {_text(asked)}, published {_text(value)}")
@@ -194,24 +210,28 @@ def _text(value: Any) -> str:
 
 def _scores(run: _Run) -> None:
     for spec in run.specs:
-        for one in run.score(spec).scores:
-            run.add(
-                spec, f"score eps={one.eps:g} a={one.threshold:g}", one.score, one.ci95_low, one.ci95_high
-            )
+        with run.encoder(spec):
+            for one in run.score(spec).scores:
+                place = f"eps={one.eps:g} a={one.threshold:g}"
+                run.add(spec, f"score {place}", one.score, one.ci95_low, one.ci95_high)
 
 
 def _eps(run: _Run) -> None:
     for spec in run.specs:
-        result = run.score(spec)
-        for threshold in run.config.thresholds:
-            found = find_eps_star(result, threshold=threshold)
-            run.add(spec, f"eps* a={threshold:g}", found.eps_star, found.set_low, found.set_high)
-            run.warnings += [f"{spec}: {note}" for note in found.notes]
+        with run.encoder(spec):
+            result = run.score(spec)
+            for threshold in run.config.thresholds:
+                found = find_eps_star(result, threshold=threshold)
+                run.add(spec, f"eps* a={threshold:g}", found.eps_star, found.set_low, found.set_high)
+                run.warnings += [f"{spec}: {note}" for note in found.notes]
 
 
 def _bounds(run: _Run) -> None:
     """E(a_t), with the interval of the counted bounds for given accuracies."""
-    results = {spec: run.score(spec) for spec in run.specs}
+    results = {}
+    for spec in run.specs:
+        with run.encoder(spec):
+            results[spec] = run.score(spec)
     for spec, result in results.items():
         for eps in result.eps:
             points = [one for one in result.curve if one.eps == eps]
@@ -230,7 +250,7 @@ def _bounds(run: _Run) -> None:
                 place = f"eps={eps:g} a={threshold:g}"
                 run.add(spec, f"bound {place}", made[at], made[at] - half[at], made[at] + half[at])
                 run.add(spec, f"raw bound {place}", raw[at])
-    if "figure" in run.given:
+    if "figure" in run.given and results:
         plot_curves(run.given["figure"], {spec: [result] for spec, result in results.items()})
 
 
@@ -243,13 +263,14 @@ def _probes(run: _Run) -> None:
     if not isinstance(settings["batch_size"], int):
         del settings["batch_size"]
     for spec in run.specs:
-        run.say(f"{spec}: probes")
-        report = robust_linear_probe(spec, run.given["data"], steps=run.given.get("steps", 50), **settings)
-        run.warnings += [f"{spec}: {one}" for one in report.warnings]
-        for probe in report.probes:
-            for name, share in probe.shares():
-                values = (100 * one for one in (share.value, share.ci95_low, share.ci95_high))
-                run.add(spec, f"{name} eps={probe.eps:g}", *values)
+        with run.encoder(spec):
+            steps = run.given.get("steps", 50)
+            report = robust_linear_probe(spec, run.given["data"], steps=steps, **settings)
+            run.warnings += [f"{spec}: {one}" for one in report.warnings]
+            for probe in report.probes:
+                for name, share in probe.shares():
+                    values = (100 * one for one in (share.value, share.ci95_low, share.ci95_high))
+                    run.add(spec, f"{name} eps={probe.eps:g}", *values)
 
 
 def _imagenet_rib(run: _Run) -> None:
@@ -270,21 +291,22 @@ def _imagenet_rib(run: _Run) -> None:
         run.deviations.append(f"seeds {seeds}, published 1")
     if run.given.get("epochs", 10) != 10:
         run.deviations.append(f"epochs {run.given['epochs']}, published 10")
-    report = inherit(
-        run.specs, "digits-rib" if digits else "imagenet-rib", methods=("ft",), seeds=seeds,
-        score=False, distance=False, progress=run.say, **folders,
-        **{name: getattr(run.config, name) for name in _INHERITED},
-    )  # fmt: skip
-    run.warnings += report.warnings
+    settings = {name: getattr(run.config, name) for name in _INHERITED} | folders
     for spec in run.specs:
-        one = report.of("ft", spec)
-        run.add(spec, BEFORE, 100 * one.ood_before)
-        for name, mean in ((AFTER, one.ood_after), (INHERITED, one.mri)):
-            run.add(spec, name, 100 * mean.value, 100 * mean.ci95_low, 100 * mean.ci95_high)
-        for tuned, row in one.matrix.items():
-            for other, change in row.items():
-                if other != tuned:
-                    run.add(spec, f"{tuned} -> {other}", math.nan if change is None else 100 * change)
+        with run.encoder(spec):
+            report = inherit(
+                [spec], "digits-rib" if digits else "imagenet-rib", methods=("ft",), seeds=seeds,
+                score=False, distance=False, progress=run.say, **settings,
+            )  # fmt: skip
+            run.warnings += report.warnings
+            one = report.of("ft", spec)
+            run.add(spec, BEFORE, 100 * one.ood_before)
+            for name, mean in ((AFTER, one.ood_after), (INHERITED, one.mri)):
+                run.add(spec, name, 100 * mean.value, 100 * mean.ci95_low, 100 * mean.ci95_high)
+            for tuned, row in one.matrix.items():
+                for other, change in row.items():
+                    if other != tuned:
+                        run.add(spec, f"{tuned} -> {other}", math.nan if change is None else 100 * change)
 
 
 def _minimax(run: _Run) -> None:

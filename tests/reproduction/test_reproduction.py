@@ -206,6 +206,33 @@ def test_what_leaves_the_protocol_is_said() -> None:
     assert "not known: the numbers of the paper" in table_of(report)
 
 
+def test_random_weights_are_never_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = sb.score("builtin:conv", **PROTOCOL, **SMALL)
+    monkeypatch.setattr(run, "score", lambda *_, **__: made)
+    spec = TABLES["synbench-scores"].models[0].spec
+    drawn = reproduce("synbench-scores", [spec], random_init=True, **SMALL)
+    assert all(one.stand_in for one in drawn.comparisons) and "weights are random" in drawn.deviations
+    loaded = reproduce("synbench-scores", [spec], **SMALL)
+    assert not any(one.stand_in for one in loaded.comparisons)
+
+
+def test_an_encoder_that_fails_ends_no_other(capsys: pytest.CaptureFixture[str]) -> None:
+    report = reproduce("synbench-bounds", ["builtin:nothing", "builtin:conv"], **SMALL)
+    assert {one.encoder for one in report.comparisons} == {"builtin:conv"}
+    (line,) = report.failed
+    assert "nothing" in line and "expected" in line
+    assert main([*shlex.split(report.command)[1:], "--quiet"]) == 1
+    done = capsys.readouterr()
+    assert line in done.err and "builtin:conv (stand-in)" in done.out
+    with pytest.raises(SynbenchError, match="nothing"):
+        reproduce("synbench-bounds", ["builtin:nothing"], **SMALL)
+
+
+def test_settings_without_a_use_are_refused() -> None:
+    with pytest.raises(SynbenchError, match="eps: expected none for minimax, which has no use for it"):
+        reproduce("minimax", eps=0.2)
+
+
 # ---------------------------------------------------------------- the command line
 
 
