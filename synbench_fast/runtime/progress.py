@@ -60,15 +60,14 @@ class Reporter:
         with Progress(*columns, console=Console(file=self._stream), transient=True, expand=True) as bar:
             task = bar.add_task(printable(label), total=None, state="loading")
             start: float | None = None
-            first = 0
+            first = last = 0
 
             def advance(done: int, total: int, phase: str) -> None:
-                nonlocal start, first
+                nonlocal start, first, last
                 now = self._clock()
-                if (
-                    start is None
-                ):  # the time left is judged from the images alone, not from loading the weights
+                if start is None or done < last:  # not from loading the weights, nor from other images
                     start, first = now, done
+                last = done
                 rate = (done - first) / (now - start) if now > start else 0.0
                 left = f", {_duration((total - done) / rate)} left" if rate > 0 and done < total else ""
                 bar.update(task, completed=done, total=total, state=f"{done}/{total} images{left}, {phase}")

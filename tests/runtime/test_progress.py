@@ -27,6 +27,16 @@ def test_progress_on_a_terminal_is_a_bar_with_the_time_left_that_goes_away() -> 
     assert "\x1b[2K" in stream.getvalue().rsplit("left, encode", 1)[1]  # the line is erased at the end
 
 
+def test_the_time_left_of_other_images_is_judged_anew() -> None:
+    stream, now = Terminal(), 0.0
+    with Reporter(stream, clock=lambda: now).encoder("a:b") as advance:
+        for now, done, total, phase in (  # noqa: B007
+            (0.0, 0, 400, "encode"), (100.0, 400, 400, "encode"), (100.0, 0, 100, "structure"), (101.0, 50, 100, "structure"),
+        ):  # fmt: skip
+            advance(done, total, phase)
+    assert "50/100 images, 1 s left, structure" in re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", stream.getvalue())
+
+
 def test_a_narrow_terminal_cuts_the_name_and_never_the_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     stream, now = Terminal(), 0.0
