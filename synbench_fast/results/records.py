@@ -508,11 +508,25 @@ class Result(Document):
 
     def file_name(self) -> str:
         """File name of this encoder and configuration: a readable spec, then a hash of the rest."""
-        fixed: list[Any] = [encode(self.encoder), encode(self.task), self.estimator, self.integral, self.seed]
+        named = [_naming(one, encode(one)) for one in (self.encoder, self.task)]
+        fixed: list[Any] = [*named, self.estimator, self.integral, self.seed]
         text = json.dumps([*fixed, self.eps, self.thresholds, self.cost.dtype], sort_keys=True)
         digest = hashlib.sha256(text.encode()).hexdigest()[:12]
         readable = re.sub(r"[^A-Za-z0-9._-]+", "_", self.encoder.spec).strip("._")[:100]
         return f"{readable or 'encoder'}-{digest}.json"
+
+
+def _naming(record: Any, document: dict[str, Any]) -> dict[str, Any]:
+    """What a file's name takes of the `document` of a record.
+
+    A field with a default is left out where it has that value, so that a later field keeps the names of earlier results.
+    """
+    found: dict[str, Any] = {}
+    for one in dataclasses.fields(record):
+        value, plain = getattr(record, one.name), document[one.name]
+        if one.default is dataclasses.MISSING or value != one.default:
+            found[one.name] = _naming(value, plain) if dataclasses.is_dataclass(value) else plain
+    return found
 
 
 CSV_COLUMNS = (

@@ -56,7 +56,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Sample:
-    """Labelled features of one set of samples: x [N, F], y [N], the number of the first, and (N_0, N_1) if known."""
+    """Labelled features of one set of samples: x [N, F], y [N] in 0 and 1 as uint8, the number of the first, and (N_0, N_1) if known."""
 
     x: Tensor
     y: Tensor

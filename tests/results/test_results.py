@@ -38,6 +38,7 @@ from synbench_fast.results.records import (
     ArithmeticRecord,
     Result,
     RobustArea,
+    TaskRecord,
 )
 from synbench_fast.runtime import processes
 from synbench_fast.stats.point import CurvePoint
@@ -649,6 +650,19 @@ def test_names_of_files_stay_what_they_are() -> None:
     ]
     names = [example(**one).file_name() for one in changes]
     assert len({base.file_name(), *names}) == 1 + len(changes)
+
+
+def test_a_later_field_of_a_record_keeps_earlier_names() -> None:
+    """It has a default, and changes the name only where it has another value."""
+
+    @dataclasses.dataclass(frozen=True, kw_only=True)
+    class Later(TaskRecord):
+        trim: float = 0.0
+
+    task = example().task
+    earlier = {one.name: getattr(task, one.name) for one in dataclasses.fields(task)}
+    assert example(task=Later(**earlier)).file_name() == example().file_name()
+    assert example(task=Later(**earlier, trim=0.25)).file_name() != example().file_name()
 
 
 @pytest.mark.parametrize(
