@@ -52,7 +52,11 @@ def check_spec(spec: str, own: Mapping[str, Any]) -> None:
         raise SynbenchError(f"encoder: expected {known.usage}, got {spec!r}")
     if not registry.installed(prefix):
         registry.require(str(known.library), prefix, spec)
-    file = name.partition("?")[0] if "?" in known.usage else name
+    file, mark, query = name.partition("?") if "?" in known.usage else (name, "", "")
+    if mark:
+        from synbench_fast.encoders.load import spec_options
+
+        spec_options(query, known.usage, spec)
     if prefix in ("onnx", "torchscript"):
         _check_file("encoder", file)
     elif prefix == "python":

@@ -15,6 +15,7 @@ from synbench_fast import plugins
 from synbench_fast.checks import as_numbers, check_pool, check_shape
 from synbench_fast.encoders import registry
 from synbench_fast.encoders.base import Encoder, EncoderInfo, Loaded, Request
+from synbench_fast.encoders.lists import list_names
 from synbench_fast.encoders.weights import module_sha256, parameter_count
 from synbench_fast.errors import SynbenchError, suggest
 from synbench_fast.printable import distinct
@@ -112,7 +113,7 @@ def _from_spec(request: Request) -> tuple[str, Loaded]:
     name, options = rest, {}
     if "?" in one.usage:
         name, _, query = rest.partition("?")
-        options = _options(query, one.usage, spec)
+        options = spec_options(query, one.usage, spec)
     return prefix, one.loader()(replace(request, name=name, options=options))
 
 
@@ -182,6 +183,8 @@ def spec_for(name: str) -> str:
     }
     if (usage := usages.get(os.path.splitext(name)[1])) is not None:
         return f", did you mean {usage}?"
+    if name in list_names():
+        return f", did you mean --models {name}?"
     if os.path.isfile(os.path.join(name, "config.json")):
         return f", did you mean hf:{name}?"
     specs = registry.list_encoders()
@@ -195,7 +198,8 @@ def spec_for(name: str) -> str:
     return f", did you mean {next(spec for spec in specs if spec.partition(':')[2] == bare)}?"
 
 
-def _options(query: str, usage: str, spec: str) -> dict[str, str]:
+def spec_options(query: str, usage: str, spec: str) -> dict[str, str]:
+    """The options behind the question mark of a spec."""
     allowed = usage.partition("?")[2].partition("=")[0]
     options = {}
     for item in filter(None, query.split("&")):

@@ -102,9 +102,11 @@ def _specs(item: str) -> list[str]:
     if not _PATTERN.search(item):
         if ":" in item:
             return [_known(item)]
+        # Of a missing file of specs spec_for says --models, which was given.
+        near = "" if item.endswith(".txt") else spec_for(item)
         raise SynbenchError(
             "--models: expected a file, a spec such as timm:resnet50, a pattern such as timm:vit_* or a list such as "
-            f"{list_names()[0]}, got {item!r}{suggest(item, [*list_names(), *_nearby()]) or spec_for(item)}"
+            f"{list_names()[0]}, got {item!r}{suggest(item, [*list_names(), *_nearby()]) or near}"
         )
     prefix, colon, name = item.partition(":")
     if colon:  # without the other sources' libraries, which take seconds to import

@@ -223,7 +223,7 @@ def _eps(run: _Run) -> None:
             for threshold in run.config.thresholds:
                 found = find_eps_star(result, threshold=threshold)
                 run.add(spec, f"eps* a={threshold:g}", found.eps_star, found.set_low, found.set_high)
-                run.warnings += [f"{spec}: {note}" for note in found.notes]
+                run.warnings += [f"{spec}: a={threshold:g}: {note}" for note in found.notes]
 
 
 def _bounds(run: _Run) -> None:

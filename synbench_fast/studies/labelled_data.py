@@ -11,6 +11,7 @@ import math
 import tarfile
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
+from os.path import isfile
 from pathlib import Path
 from typing import Any
 
@@ -243,6 +244,13 @@ def _table(path: Path) -> Samples:
         raise SynbenchError(
             f"{path}: expected a file, a label and, in split, train or test in every row, got others"
         )
+    seen = set[Path]()
+    for file in (path.parent / row["file"] for row in rows):
+        if file in seen:  # one copy could train and the other test
+            raise SynbenchError(f"{path}: expected every file once, got {str(file)!r} again")
+        if not isfile(file):  # False also for a name that is too long for the system
+            raise SynbenchError(f"{path}: expected image files, got no such file as {str(file)!r}")
+        seen.add(file)
     y, classes = labels_of(np.array([row["label"] for row in rows]), f"{path}: label")
 
     def load(chosen: NDArray[np.int64], wanted: tuple[int, ...]) -> Tensor:
@@ -286,10 +294,15 @@ def _shards(path: Path, shards: Sequence[Path]) -> Samples:
                     if count + len(images) > MOST_MEMBERS:
                         raise SynbenchError(f"{shard}: expected at most {MOST_MEMBERS} files, got more")
                     if ending in SUFFIXES and size <= MOST_BYTES:
+                        if key in found:
+                            raise SynbenchError(
+                                f"{shard}: expected one image of a name, got two of {key.lstrip('/')!r}"
+                            )
                         found[key] = (place, size)
                     elif ending == ".cls" and size <= _LABEL_BYTES:
                         stream.seek(place)
-                        labels[key] = stream.read(size).decode("utf-8").strip()
+                        if mark := stream.read(size).decode("utf-8").strip():
+                            labels[key] = mark
         except (OSError, ValueError, tarfile.TarError, OverflowError) as error:
             if isinstance(error, SynbenchError):
                 raise
@@ -297,9 +310,11 @@ def _shards(path: Path, shards: Sequence[Path]) -> Samples:
                 f"{shard}: expected an uncompressed .tar file, got {first_line(error)}"
             ) from None
         if not found or found.keys() != labels.keys():
+            single = sorted(found.keys() ^ labels.keys())
+            alone = f", only one of them for {single[0].lstrip('/')!r}" if single else ""
             raise SynbenchError(
                 f"{shard}: expected an image and a .cls file of every name, got {len(found)} images and "
-                f"{len(labels)} labels"
+                f"{len(labels)} labels{alone}"
             )
         images += [(number, *found[key]) for key in found]
         marks += [labels[key] for key in found]

@@ -23,6 +23,7 @@ from fleet_fakes import FAKE, contents, fakes, run_fakes
 from synbench_fast.cli import main as cli
 from synbench_fast.config import ScoreConfig
 from synbench_fast.encoders import list_encoders
+from synbench_fast.errors import SynbenchError
 from synbench_fast.fleet import launch
 from synbench_fast.fleet import models as fleet_models
 from synbench_fast.fleet.executors import InProcess, Slot
@@ -81,6 +82,12 @@ def test_specs_patterns_and_files(here: Path) -> None:
     assert expand(["w*"], ["builtin:conv"]) == [
         ("builtin:conv", {"checkpoint": "w1.pt"}), ("builtin:conv", {"checkpoint": "w2.safetensors"}),
     ]  # fmt: skip
+
+
+def test_a_missing_file_of_specs_is_not_suggested_again() -> None:
+    with pytest.raises(SynbenchError) as caught:
+        expand(["elsewhere/q.txt"])
+    assert str(caught.value).endswith("or a list such as timm-100, got 'elsewhere/q.txt'")
 
 
 @pytest.mark.parametrize(

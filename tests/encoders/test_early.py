@@ -26,6 +26,8 @@ def wrong(spec: str, **own: Any) -> str:
     [
         ("builtin:conf", "encoder: expected a model of builtin, got 'builtin:conf', did you mean builtin:conv?"),
         ("builtin:conv,builtin:identity", "MODEL: expected encoders apart by blanks, got 'builtin:conv,builtin:identity'; write builtin:conv builtin:identity"),
+        ("builtin:linear?dims=4", "encoder: expected builtin:NAME[?dim=N], got 'dims=4' in 'builtin:linear?dims=4'"),
+        ("timm-100", "encoder: expected SOURCE:NAME, got 'timm-100', did you mean --models timm-100?"),
         ("bultin:conv", "did you mean builtin?"),
         ("conv", "encoder: expected SOURCE:NAME, got 'conv', did you mean builtin:conv?"),
         ("builtin:", "encoder: expected builtin:NAME[?dim=N], got 'builtin:'"),

@@ -315,15 +315,20 @@ def test_mistakes_of_tables(text: str, part: str, tmp_path: Path) -> None:
 def test_files_of_a_table_are_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from synbench_fast.studies import images as module
 
-    (tmp_path / "a.csv").write_text("file,label\nnone.png,1\n/dev/zero,1\nbig.png,1\n", encoding="utf-8")
+    table = tmp_path / "a.csv"
     (tmp_path / "big.png").write_bytes(png(1))
-    samples = open_data(tmp_path / "a.csv")
-    for row in (0, 1):
-        with refused("expected an image file of at most 268435456 bytes, got no such file"):
-            samples.load(np.array([row]), SHAPE)
+    for name in ("none.png", "/dev/zero", ".", 5000 * "x"):
+        table.write_text(f"file,label\nbig.png,1\n{name},1\n", encoding="utf-8")
+        with refused("a.csv: expected image files, got no such file as "):
+            open_data(table)
+    table.write_text("file,label\nbig.png,1\n./big.png,2\n", encoding="utf-8")
+    with refused("a.csv: expected every file once, got ", "big.png' again"):
+        open_data(table)
+    table.write_text("file,label\nbig.png,1\n", encoding="utf-8")
+    samples = open_data(table)
     monkeypatch.setattr(module, "MOST_BYTES", 10)
     with refused("big.png: expected an image file of at most 10 bytes, got "):
-        samples.load(np.array([2]), SHAPE)
+        samples.load(np.array([0]), SHAPE)
 
 
 def shard(path: Path, files: list[tuple[str, bytes]], mode: str = "w:") -> Path:
@@ -368,6 +373,11 @@ def test_mistakes_of_shards(tmp_path: Path) -> None:
             [("a.png", png(1)), ("a.cls", b"1" * 100)],
             "expected an image and a .cls file of every name, got 1",
         ),
+        (
+            [*pairs([1]), ("b.png", png(1)), ("b.cls", b" ")],
+            "expected an image and a .cls file of every name, got 2 images and 1 labels, only one of them for 'b'",
+        ),
+        ([*pairs([1]), ("s/001.jpg", png(1))], "expected one image of a name, got two of 's/001'"),
         (
             [("a.png", png(1)), ("a.cls", b"\xff")],
             "expected an uncompressed .tar file, got UnicodeDecodeError",

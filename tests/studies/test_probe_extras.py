@@ -136,6 +136,16 @@ def test_intervals_of_the_calibration_error_hold_the_truth() -> None:
     assert held / count >= 0.9
 
 
+def test_intervals_of_calibrated_answers_hold_0() -> None:
+    """Confidences over the whole range, unlike above: the bias that is left is as large as the error of the bootstrap."""
+    random, held, count = np.random.default_rng(6), 0, 100
+    for seed in range(count):
+        p = random.dirichlet(np.ones(4), 150)
+        y = (p.cumsum(1) > random.random((150, 1))).argmax(1)
+        held += calibration(torch.from_numpy(p), torch.from_numpy(y), seed=seed)[1].ci95_low == 0
+    assert held / count >= 0.9
+
+
 # Few labels.
 
 

@@ -173,6 +173,12 @@ def test_nleep_is_leep_of_the_clusters() -> None:
     assert of(nleep, z, coin) == pytest.approx(-math.log(2), abs=1e-6)
 
 
+def test_nleep_of_large_features_is_that_of_smaller_ones() -> None:
+    """15 Gaussians of 60 samples: scikit-learn fails on the large ones, whose covariances it cannot invert."""
+    z, y = sample(60, 5, 3)
+    assert of(nleep, 1e6 * z, y) == pytest.approx(of(nleep, z, y), abs=1e-3)
+
+
 def test_nleep_keeps_four_fifths_of_the_variance() -> None:
     decomposition, mixture = (pytest.importorskip(f"sklearn.{name}") for name in ("decomposition", "mixture"))
     z, y = sample(200, 9, 3, seed=3)

@@ -42,7 +42,8 @@ def nleep(features: Tensor, y: Tensor) -> float:
     """LEEP with the posteriors of a Gaussian mixture in place of a source's classes.
 
     The mixture (5 Gaussians per class, at most one for every two samples, full covariances, seed 0) is that of
-    scikit-learn on the principal components that hold 80 % of the variance.
+    scikit-learn on the principal components that hold 80 % of the variance; these are divided by their deviation where
+    scikit-learn fails on them as they are.
 
     Args:
         features: [N, F]; y: classes, int64 [N].
@@ -62,5 +63,10 @@ def nleep(features: Tensor, y: Tensor) -> float:
         warnings.simplefilter(
             "ignore"
         )  # of steps that were not enough, and of fewer distinct samples than clusters
-        posterior = model.fit(reduced := (z @ axes[:kept].T).numpy()).predict_proba(reduced)
+        reduced = (z @ axes[:kept].T).numpy()
+        try:
+            posterior = model.fit(reduced).predict_proba(reduced)
+        except ValueError:  # what it adds to the covariances, 1e-6, is lost beside features this large
+            reduced /= reduced.std()
+            posterior = model.fit(reduced).predict_proba(reduced)
     return leep(torch.from_numpy(posterior), y)
