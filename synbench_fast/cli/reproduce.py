@@ -25,16 +25,10 @@ from synbench_fast.cli.parsing import (
 from synbench_fast.cli.studies import STUDY, deliver
 from synbench_fast.config import ScoreConfig
 from synbench_fast.errors import suggest
+from synbench_fast.reproduction.tables import SCORE_FIELDS, TABLES
 from synbench_fast.runtime.messages import fail, say
 
-__all__ = ["TABLES", "reproduce"]
-
-# As in reproduction/, which imports torch.
-TABLES = ("synbench-scores", "synbench-eps", "synbench-bounds", "synbench-probes", "imagenet-rib", "minimax")
-SCORED = (
-    "input_shape", "eps", "thresholds", "scales", "samples", "estimator", "preset", "integral", "seed", "device",
-    "batch_size", "published_preprocessing", "random_init", "threads",
-)  # fmt: skip
+__all__ = ["reproduce"]
 
 
 def _split(name: str, text: str) -> list[str]:
@@ -49,7 +43,7 @@ def _split(name: str, text: str) -> list[str]:
         "synbench-fast reproduce imagenet-rib --encoders digits:standard --epochs 1",
     ),
 )
-@argument("table", text("[TABLE]", lambda: TABLES), "Measure this table.")
+@argument("table", text("[TABLE]", lambda: tuple(TABLES)), "Measure this table.")
 @panel(
     STUDY,
     flag("--list listed", "List the tables, their models and how many of their numbers are known."),
@@ -80,7 +74,7 @@ def _split(name: str, text: str) -> list[str]:
         "--objectnet-map", file("FILE.json", exists=True), "Read WordNet ids of ObjectNet's folder names."
     ),
 )
-@score_options(*SCORED)
+@score_options(*SCORE_FIELDS)
 @output_options("table", "json", "csv", out="Also write reproduce.json and reproduce.csv into DIR.")
 def reproduce(
     *,
@@ -95,21 +89,20 @@ def reproduce(
 
     Options that are not given are those of the publication. Numbers that are not known are left blank."""
     from synbench_fast.report.terminal import result_stream
-    from synbench_fast.reproduction.tables import TABLES as KNOWN
 
     if listed:
         if table is not None:
             raise UsageError(f"--list: expected no TABLE beside it, got {table!r}")
         with result_stream() as stream:
-            _list(stream, KNOWN, output)
+            _list(stream, TABLES, output)
         return 0
     if table is None:
-        raise UsageError(f"TABLE: expected one of {', '.join(KNOWN)}, got none")
-    if table not in KNOWN:
-        near = suggest(table, KNOWN)
-        raise UsageError(f"TABLE: expected one of {', '.join(KNOWN)}, got {table!r}{near}")
+        raise UsageError(f"TABLE: expected one of {', '.join(TABLES)}, got none")
+    if table not in TABLES:
+        near = suggest(table, TABLES)
+        raise UsageError(f"TABLE: expected one of {', '.join(TABLES)}, got {table!r}{near}")
     folder = output.folder()
-    settings = {name: getattr(config, name) for name in SCORED if given(name)}
+    settings = {name: getattr(config, name) for name in SCORE_FIELDS if given(name)}
     options = {name: value for name, value in options.items() if value is not None}
     with result_stream() as stream:
         try:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import os
 import textwrap
-import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
-from pathlib import Path
 from typing import Any
 
 from synbench_fast.config import ScoreConfig, option_of
 from synbench_fast.errors import SynbenchError, suggest
+from synbench_fast.runtime.toml_files import read_toml
 
 __all__ = ["Named", "RunFile", "dump", "load"]
 
@@ -38,10 +37,9 @@ def load(path: str | os.PathLike[str], base: ScoreConfig) -> RunFile:
         SynbenchError: no TOML, or the key that does not fit.
     """
     try:
-        with Path(path).open("rb") as file:
-            document = tomllib.load(file)
-    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise SynbenchError(f"config: expected a TOML file, got {os.fspath(path)!r} ({error})") from None
+        document = read_toml(path)
+    except SynbenchError as error:
+        raise SynbenchError(f"config: {error}") from None
     try:
         encoders = document.pop("encoders", [])
         texts = {name: document.pop(name, None) for name in ("tasks", "out")}
@@ -52,7 +50,7 @@ def load(path: str | os.PathLike[str], base: ScoreConfig) -> RunFile:
         if not isinstance(encoders, list):
             raise SynbenchError(f"encoders: expected a list of specs, got {encoders!r:.60}")
         named = [_named(one, config) for one in encoders]
-    except SynbenchError as error:
+    except ValueError as error:  # SynbenchError, or an integer of more digits than Python prints
         raise SynbenchError(f"config: {os.fspath(path)}: {error}") from None
     return RunFile(config=config, encoders=named, **texts)
 

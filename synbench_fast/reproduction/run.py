@@ -19,7 +19,14 @@ from synbench_fast.engine import environment
 from synbench_fast.engine.score import score
 from synbench_fast.errors import SynbenchError
 from synbench_fast.reproduction.report import Comparison, Reproduction
-from synbench_fast.reproduction.tables import AFTER, BEFORE, INHERITED, PublishedTable, find_table
+from synbench_fast.reproduction.tables import (
+    AFTER,
+    BEFORE,
+    INHERITED,
+    SCORE_FIELDS,
+    PublishedTable,
+    find_table,
+)
 from synbench_fast.results.plots import expected_bound, plot_curves
 from synbench_fast.results.records import Result
 from synbench_fast.studies.base import Say
@@ -325,12 +332,6 @@ def _minimax(run: _Run) -> None:
             run.add("demo", f"{one.quantity}, difference", one.difference, one.ci95_low, one.ci95_high)
 
 
-_SCORED = (
-    "input_shape", "eps", "thresholds", "scales", "samples", "estimator", "preset", "integral", "seed", "device",
-    "batch_size", "published_preprocessing", "random_init", "threads",
-)  # fmt: skip
-
-
 @dataclass(frozen=True)
 class _Way:
     """How a table is measured, the fields of `ScoreConfig` that decide it, and the options of `reproduce` it takes."""
@@ -341,9 +342,9 @@ class _Way:
 
 
 _TABLES = {
-    "synbench-scores": _Way(_scores, _SCORED),
-    "synbench-eps": _Way(_eps, _SCORED),
-    "synbench-bounds": _Way(_bounds, _SCORED, ("figure",)),
+    "synbench-scores": _Way(_scores, SCORE_FIELDS),
+    "synbench-eps": _Way(_eps, SCORE_FIELDS),
+    "synbench-bounds": _Way(_bounds, SCORE_FIELDS, ("figure",)),
     "synbench-probes": _Way(_probes, _PROBED, ("data", "steps")),
     "imagenet-rib": _Way(
         _imagenet_rib, _INHERITED, ("root", "pretraining", "objectnet_map", "seeds", "epochs")

@@ -11,7 +11,7 @@ from typing import Any
 
 from synbench_fast.errors import SynbenchError, suggest
 
-__all__ = ["TABLES", "PublishedModel", "PublishedTable", "PublishedValue", "find_table"]
+__all__ = ["SCORE_FIELDS", "TABLES", "PublishedModel", "PublishedTable", "PublishedValue", "find_table"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,6 +99,10 @@ _BAR_ROWS = (
     ("IN-21K + AugReg", "vit_base_patch16_224.augreg_in21k_ft_in1k", True, 57.8, 52.3, -5.5),
     ("OpenAI CLIP", "vit_base_patch16_clip_224.openai_ft_in1k", True, 60.6, 22.6, -38.0),
     ("LAION-2B", "vit_base_patch16_clip_224.laion2b_ft_in1k", True, 61.5, 23.4, -38.1),
+)  # fmt: skip
+SCORE_FIELDS = (  # of ScoreConfig: what decides a table of scores
+    "input_shape", "eps", "thresholds", "scales", "samples", "estimator", "preset", "integral", "seed", "device",
+    "batch_size", "published_preprocessing", "random_init", "threads",
 )  # fmt: skip
 BEFORE, AFTER, INHERITED = "others before", "others after", "mRI"
 

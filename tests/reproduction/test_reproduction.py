@@ -66,10 +66,6 @@ def test_bars_of_imagenet_rib_agree_with_each_other() -> None:
     assert spearmanr(values[:, 0], values[:, 2]).statistic == pytest.approx(-0.96, abs=0.005)
 
 
-def test_the_command_line_has_the_same_tables() -> None:
-    assert tuple(TABLES) == command.TABLES
-
-
 # ---------------------------------------------------------------- our numbers
 
 
