@@ -18,9 +18,9 @@ from synbench_fast.demos.minimax import run_pretraining
 from synbench_fast.engine import environment
 from synbench_fast.engine.score import score
 from synbench_fast.errors import SynbenchError
-from synbench_fast.report.plots import expected_bound, plot_curves
 from synbench_fast.reproduction.report import Comparison, Reproduction
 from synbench_fast.reproduction.tables import AFTER, BEFORE, INHERITED, PublishedTable, find_table
+from synbench_fast.results.plots import expected_bound, plot_curves
 from synbench_fast.results.records import Result
 from synbench_fast.studies.base import Say
 from synbench_fast.studies.eps_star import find_eps_star
