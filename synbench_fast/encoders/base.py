@@ -417,7 +417,11 @@ class Encoder:
         if output.ndim != 2:
             raise SynbenchError(
                 f"encoder {spec}: expected output [B, F], got {shape}"
-                + (f"; pass pool={' or '.join(map(repr, POOLS[1:]))}" if output.ndim > 2 else "")
+                + (
+                    f"; pass --pool (pool=) {', '.join(POOLS[1:-1])} or {POOLS[-1]}"
+                    if output.ndim > 2
+                    else ""
+                )
             )
         if shape[1] == 0:
             raise SynbenchError(f"encoder {spec}: expected at least one feature, got output {shape}")

@@ -35,6 +35,11 @@ def load(request: Request) -> Loaded:
     with _importing(where):
         module = _import(where, request.spec)
         factory = getattr(module, name, None)
+        if isinstance(factory, nn.Module):
+            raise SynbenchError(
+                f"encoder {request.spec}: expected a function that returns the encoder, got the "
+                f"torch.nn.Module {name} itself; write such a function, as in def make(): return {name}"
+            )
         if not callable(factory):
             known = [
                 one for one in vars(module) if callable(getattr(module, one)) and not one.startswith("_")

@@ -17,7 +17,7 @@ from synbench_fast.errors import SynbenchError
 from synbench_fast.printable import PrintableStream, distinct, named_cells, print_table, printable
 from synbench_fast.report.verdict import verdict
 from synbench_fast.results.records import CSV_COLUMNS, Result, with_error
-from synbench_fast.results.structure import LABEL_FREE, metric_cells
+from synbench_fast.results.structure import LABEL_FREE, are_images, metric_cells
 from synbench_fast.runtime.messages import NO_ROOM
 
 __all__ = [
@@ -184,7 +184,7 @@ class _Table:
             *columns[columns.index("parameters") + 2 : -3][::-1],
         ]
         print_table(self._stream, columns, rows, left=1, drop=() if self._wide else drop)
-        for line in structure_notes(self._results) if structured else ():
+        for line in structure_notes(self._results):
             self._stream.write(line + "\n")
         _print_metrics(self._stream, self._results)
         above = "" if len(thresholds) > 1 else f" above accuracy {thresholds[0]:g}"
@@ -249,8 +249,19 @@ def structure_cell(result: Result) -> str:
 
 
 def structure_notes(results: Sequence[Result]) -> list[str]:
-    """Lines under a table: what the column `structure` is, and who has none and why."""
+    """Lines under a table: what the column `structure` is, and who has none and why.
+
+    Without such a column there is no line, unless an input shape looks like that of an image with its channels last.
+    """
     found = [one.structure for one in results if one.structure is not None]
+    if not found:
+        shapes = dict.fromkeys(one.task.shape for one in results)
+        return [
+            f"structure: none, because {'x'.join(map(str, shape))} is no image; channels come first, such as "
+            f"--input-shape {','.join(map(str, turned))}"
+            for shape in shapes
+            if not are_images(shape) and are_images(turned := (*shape[-1:], *shape[:-1]))
+        ]
     images = max((one.images for one in found), default=0)
     lines = [
         f"structure: classes that no linear map of the pixels separates, 0 chance, 1 no error; {images} images"

@@ -306,9 +306,9 @@ DENSE = "expected a dense Tensor of float16 or wider as output, got"
     [
         (
             lambda x: x.new_zeros(len(x), 49, 768),
-            "expected output [B, F], got [2, 49, 768]; pass pool='avg' or",
+            "expected output [B, F], got [2, 49, 768]; pass --pool (pool=) avg, max, cls or flatten",
         ),
-        (lambda x: x.new_zeros(len(x), 8, 2, 2), "expected output [B, F], got [2, 8, 2, 2]; pass pool="),
+        (lambda x: x.new_zeros(len(x), 8, 2, 2), "expected output [B, F], got [2, 8, 2, 2]; pass --pool (pool=) avg"),
         (lambda x: x.new_zeros(len(x)), "expected output [B, F], got [2]"),
         (
             lambda x: (x,),

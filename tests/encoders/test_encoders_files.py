@@ -333,6 +333,8 @@ class Known(nn.Linear):
 def make_net():
     return Known(6, 5)
 
+ready = Known(6, 5)
+
 def make_scaled():
     made = nn.Linear(6, 5)
     made.input_shape, made.std = (6,), (0.25,)
@@ -395,6 +397,10 @@ def test_python_errors(factories, tmp_path):
     fails(
         "expected make_number() to return a torch.nn.Module or a callable, got int",
         f"python:{factories}:make_number",
+    )
+    fails(
+        "expected a function that returns the encoder, got the torch.nn.Module ready",
+        f"python:{factories}:ready",
     )
     fails("explode() failed (KeyError:", f"python:{factories}:explode")
     fails("expected an importable module, got", f"python:{factories[:-1]}:make_net")

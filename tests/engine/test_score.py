@@ -636,7 +636,7 @@ def test_mistakes_are_named_before_a_sample_is_drawn(changes: dict[str, Any]) ->
     ("encoder", "part"),
     [
         (lambda x: x.flatten(1)[:, 0], "expected output [B, F], got [2]"),
-        (lambda x: x.flatten(1)[:, None].expand(-1, 4, -1), "expected output [B, F], got [2, 4, 24]; pass pool="),
+        (lambda x: x.flatten(1)[:, None].expand(-1, 4, -1), "expected output [B, F], got [2, 4, 24]; pass --pool (pool=) avg"),
         (lambda x: torch.cat([x, x]).flatten(1), "expected output [2, F] for a batch of 2, got [4, 24]"),
         (lambda x: x.flatten(1)[:, :0], "expected at least one feature, got output [2, 0]"),
         (lambda x: x.flatten(1).long(), "expected floating-point features, got torch.int64"),

@@ -80,3 +80,11 @@ def test_a_leaderboard_has_the_column_and_the_reason(tmp_path: Path) -> None:
         "verdict: take builtin:b: its structure score is the largest, with 95 % confidence",
         "not compared, because there is no structure score: builtin:d",
     ]
+
+
+@pytest.mark.parametrize(("shape", "turned"), [((16, 24, 3), "3,16,24"), ((16, 16, 4), ""), ((4, 4, 3), "")])
+def test_images_with_their_channels_last_get_a_hint(shape: tuple[int, ...], turned: str) -> None:
+    one = example("builtin:a")
+    lines = printed([dataclasses.replace(one, task=dataclasses.replace(one.task, shape=shape))])
+    hints = [line for line in lines if line.startswith("structure: none")]
+    assert [line.rpartition("--input-shape ")[2] for line in hints] == ([turned] if turned else [])

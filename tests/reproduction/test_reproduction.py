@@ -17,7 +17,6 @@ import pytest
 from scipy.stats import norm, spearmanr
 
 import synbench_fast as sb
-from synbench_fast.cli import reproduce as command
 from synbench_fast.cli.main import main
 from synbench_fast.errors import SynbenchError
 from synbench_fast.reproduction import TABLES, Reproduction, reproduce, run
