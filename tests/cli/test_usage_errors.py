@@ -263,7 +263,7 @@ def test_other_usage_errors() -> None:
     wrong = invoke("rum")
     assert (wrong.exit_code, wrong.stderr) == (
         2,
-        "error: command: expected one of run, compare, report, status, export, ls, info, demo, bench, study, got 'rum', did you mean run?\n",
+        "error: command: expected one of run, compare, report, status, export, ls, info, demo, bench, reproduce, study, got 'rum', did you mean run?\n",
     )
     wrong = invoke("study", "linear-prob")
     assert (wrong.exit_code, wrong.stderr) == (
