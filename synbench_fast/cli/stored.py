@@ -127,8 +127,7 @@ def compare(*, places: Sequence[str], output: Output, **wanted: Any) -> None:
     option(
         "--sort",
         text("COLUMN", lambda: COLUMNS),
-        "Sort by score, structure, rank, worst or a column of the CSV.",
-        "score",
+        "Sort by score, structure, rank, worst or a column of the CSV; the default is structure, else score.",
     ),
     flag("--reverse", "Sort in the opposite order."),
 )
@@ -144,7 +143,9 @@ def compare(*, places: Sequence[str], output: Output, **wanted: Any) -> None:
     option("--parquet", file(), "Also write Parquet."),
     option("--markdown", file(), "Also write Markdown."),
 )
-def report(*, folder: str, output: Output, html: str | None, sort: str, reverse: bool, **others: Any) -> int:
+def report(
+    *, folder: str, output: Output, html: str | None, sort: str | None, reverse: bool, **others: Any
+) -> int:
     """Show stored results as a leaderboard: on standard output, as files and as one HTML page."""
     from synbench_fast.printable import print_json
     from synbench_fast.report import tables

@@ -95,8 +95,8 @@ def leaderboard(
     Args:
         eps: budgets to show; default all that a board has.
         thresholds: likewise; default the lowest of each board.
-        sort: column; default the score at the first budget and threshold. `score`, `rank` and `worst` are short for
-            those there.
+        sort: column; default `structure` on a board that has structure scores, as the verdict goes by it, else `score`.
+            `score`, `rank` and `worst` are short for those at the first budget and threshold.
         reverse: turn the order round. Empty cells come last either way.
 
     Raises:
@@ -264,7 +264,7 @@ def _mean(values: Sequence[float]) -> float | None:
 
 
 def _sort_column(sort: str | None, columns: Sequence[str]) -> str | None:
-    """The column meant; None for the default, the first score of every board."""
+    """The column meant; None for the default."""
     if sort is None or sort in ("score", "rank", "worst") or sort in columns:
         return sort
     known = ["score", "rank", "worst", *columns]
@@ -274,6 +274,8 @@ def _sort_column(sort: str | None, columns: Sequence[str]) -> str | None:
 def _ordered(table: Table, sort: str | None, reverse: bool) -> list[int]:
     if not table.points:
         return list(range(len(table.rows)))
+    if sort is None and any(row.get("structure") is not None for row in table.rows):
+        sort = "structure"
     first = point_name(*table.points[0])
     short = {"score": f"score_{first}", "rank": f"best_rank_{first}", "worst": f"worst_{first}"}
     name = short.get(sort or "score") or sort or ""

@@ -66,8 +66,12 @@ def test_a_leaderboard_has_the_column_and_the_reason(tmp_path: Path) -> None:
     for name, score in SCORES.items():
         structured(example(name), score).save(tmp_path / f"{name[-1]}.json")
     example("builtin:d").save(tmp_path / "d.json")
-    for reverse, expected in ((False, [0.40, 0.05, 0.02, None]), (True, [0.02, 0.05, 0.40, None])):
-        board = leaderboard(load_results(tmp_path), sort="structure", reverse=reverse)
+    for sort, reverse, expected in (
+        (None, False, [0.40, 0.05, 0.02, None]),
+        ("structure", False, [0.40, 0.05, 0.02, None]),
+        ("structure", True, [0.02, 0.05, 0.40, None]),
+    ):
+        board = leaderboard(load_results(tmp_path), sort=sort, reverse=reverse)
         assert [row["structure"] for row in board.rows()] == expected
     stream = io.StringIO()
     print_tables(stream, board)

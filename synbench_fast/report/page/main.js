@@ -31,7 +31,7 @@ function setBoard(index) {
   state.board = index;
   const b = board();
   [state.e, state.a] = [b.eps.indexOf(b.shown[0]), b.thresholds.indexOf(b.shown[1])];
-  [state.of, state.task, state.sort, state.down] = ["mean", 0, "score", true];
+  [state.of, state.task, state.sort, state.down] = ["mean", 0, b.structured ? "structure" : "score", true];
   options(control("eps"), b.eps.map((one, k) => [k, String(one)]), state.e);
   options(control("threshold"), b.thresholds.map((one, k) => [k, String(one)]), state.a);
   control("of-label").hidden = control("task-label").hidden = !b.suite;
