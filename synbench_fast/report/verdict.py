@@ -10,7 +10,7 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, takewhile
 from statistics import fmean
 
 import numpy as np
@@ -130,9 +130,11 @@ def verdict(
         taken = set()
     else:
         lines = _sentences(measure, chosen, names)
-    absent = [name for name, value in zip(names, measure.values, strict=True) if not math.isfinite(value)]
-    if absent:
-        lines.append(f"not compared, because there is no {measure.name}: {_list(absent)}")
+    undecided = [one for one, _ in takewhile(lambda pair: pair[1] is None, found)]  # that come before
+    for one in (*undecided, measure):
+        absent = [name for name, value in zip(names, one.values, strict=True) if not math.isfinite(value)]
+        if absent:
+            lines.append(f"not compared, because there is no {one.name}: {_list(absent)}")
     doubtful = [names[i] for i, value in enumerate(measure.values) if math.isfinite(value) and i not in known]
     if doubtful:
         lines.append(f"not compared, because there is no error of the {measure.name}: {_list(doubtful)}")

@@ -35,6 +35,12 @@ def test_what_is_tied_and_what_would_separate_it() -> None:
     assert again is not None and again.tied == []
 
 
+def test_one_structure_score_alone_is_named_as_missing_elsewhere() -> None:
+    found = verdict([structured(example("a:b"), 0.4, 0.01), example("c:d")])
+    assert found[0].startswith("verdict: take ") and "scores eps=0" in found[0]
+    assert "not compared, because there is no structure score: c:d" in found
+
+
 def test_values_that_are_not_known_take_no_part() -> None:
     assert judge(measure([0.5, math.nan], [0.1, 0.1])) is None
     assert judge(measure([0.5, 0.1], [0.1, math.nan])) is None
