@@ -41,14 +41,15 @@ PROBE, DATA, PUBLISHED = "The probes", "Labelled data", "Published accuracies"
 METHODS = ("ft", "lp", "lp-ft", "lora", "prompt", "ewc", "l2sp", "lwf", "wise", "soup")
 SUITES = ("digits-rib", "imagenet-rib", "folders")
 VALIDATED = (  # fields of ScoreConfig that `validate` takes
-    "eps", "thresholds", "estimator", "preset", "scales", "samples", *(one for one in ENCODER if one != "checkpoint")
+    "eps", "thresholds", "estimator", "preset", "scales", "samples", "structure",
+    *(one for one in ENCODER if one != "checkpoint")
 )  # fmt: skip
 # Options of `validate` that mean nothing without labelled data, and those that mean nothing with them.
 PROBING = (
     "demo", "data", "data_samples", "splits", "zoo_epochs", "l2", "linf", "attack", "steps", "wrong_classes",
     "regularisation", "test_fraction", "batch_size", "neighbours",
 )  # fmt: skip
-TABLES = ("stored", "metrics", "structure", "label_free")
+TABLES = ("stored", "metrics", "label_free")
 INHERITED = ("device", "threads", "checkpoint", "random_init")
 # A dozen encoders on two data sets, small enough for a minute.
 DEMO: dict[str, Any] = {

@@ -495,7 +495,7 @@ def test_command_scores_and_joins(tmp_path: Path, capsys: pytest.CaptureFixture[
         ("--targets t.csv", "ENCODER: expected encoders or --stored DIR, got none"),
         ("a:b --stored d", "--stored: expected --targets FILE.csv with it, got none"),
         ("a:b --metrics top1", "--metrics: expected --targets FILE.csv with it, got none"),
-        ("a:b --no-structure", "--structure: expected --targets FILE.csv with it, got none"),
+        ("a:b --label-free", "--label-free: expected --targets FILE.csv with it, got none"),
     ],
 )
 def test_command_mistakes(words: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:

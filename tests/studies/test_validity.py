@@ -394,6 +394,47 @@ def test_the_table_has_paired_differences() -> None:
     assert f"{one.value:+.2f} ({one.ci95_low:+.2f} to {one.ci95_high:+.2f})" in line
 
 
+def structured(quality: np.ndarray, structure: np.ndarray, clean: list[np.ndarray]) -> list[Measured]:
+    """As `measured`, with a structure score and one of its families."""
+    return [
+        dataclasses.replace(one, structure={"structure": float(value), "structure shapes": float(value**2)})
+        for one, value in zip(measured(quality, clean), structure, strict=True)
+    ]
+
+
+def test_the_structure_score_is_held_against_all_others() -> None:
+    """Its differences are from scores and baselines; nothing is chosen of it, and choices among scores leave it out."""
+    random = np.random.default_rng(11)
+    quality, structure, *clean = random.standard_normal((4, 12))
+    options: Any = {"resamples": 100, "splits": 5, "seed": 0, "begun": 0.0}
+    report = analyse(structured(quality, structure, clean), sets(), "s", **options)
+    without = analyse(measured(quality, clean), sets(), "s", **options)
+    assert [one.name for one in report.predictors[:2]] == ["structure", "structure shapes"]
+    ranks = (stats.rankdata(clean[0]) + stats.rankdata(clean[1])) / 2
+    own = stats.spearmanr(structure, ranks)[0]
+    assert report.correlation("structure", "clean").value == pytest.approx(own)
+    printed = io.StringIO()
+    report.print_report(printed)
+    (table,) = re.findall(r"^structure less, overall.*?\n\n", printed.getvalue(), re.M | re.S)
+    for name, label in (
+        ("score published eps=0 a=0.6", "score published"),
+        ("knn", "knn"),
+        ("logme", "logme"),
+    ):
+        one = report.difference("structure", name, "clean")
+        assert one.value == pytest.approx(own - report.correlation(name, "clean").value)
+        (line,) = re.findall(rf"^{label} .*$", table, re.M)
+        assert f"{one.value:+.2f} ({one.ci95_low:+.2f} to {one.ci95_high:+.2f})" in line
+    assert "structure shapes" not in table and "score published less, overall" in printed.getvalue()
+    mine = [one for one in report.held_out if one.family.startswith("structure")]
+    assert {(one.family, one.candidates, one.choice) for one in mine} == {
+        (name, 1, name) for name in ("structure", "structure shapes")
+    }
+    assert [one for one in report.held_out if one not in mine] == without.held_out
+    assert {row["kind"] for row in report.rows()} == {"structure", "score", "baseline"}
+    assert ValidityReport.from_json(report.to_json()).to_json() == report.to_json()
+
+
 def test_subset_is_the_report_of_fewer() -> None:
     random = np.random.default_rng(2)
     quality, first, second = random.standard_normal((3, 10))
@@ -532,6 +573,15 @@ def test_validate_from_python() -> None:
     predictor = report.predictor("score published eps=0.2 a=0.7")
     assert predictor.values[0][0] == score.score(0.2, 0.7).score
     assert report.predictor("robust area").values[0][0] == score.robust_area.value
+    structure = sb.structure_score(means, input_shape=(3, 8, 8), preset="quick")
+    expected = {
+        "structure": structure.score,
+        **{f"structure {one.family}": one.score for one in structure.families},
+    }
+    found = [one for one in report.predictors if one.kind == "structure"]
+    assert [(one.name, one.sees, one.values[0][0]) for one in found] == [
+        (name, "nothing", pytest.approx(value, abs=1e-6)) for name, value in expected.items()
+    ]
     probe = sb.studies.robust_linear_probe(
         means,
         photo_patches(),
@@ -548,6 +598,23 @@ def test_validate_from_python() -> None:
     assert report.data[0].sha256 == probe.data.sha256
     assert "parameters" not in {one.name for one in report.predictors}  # those of a callable are unknown
     assert report.command == ""
+
+
+def test_inputs_that_are_no_images_have_no_structure_score() -> None:
+    """The report says so; without being asked for it says nothing."""
+    random = np.random.default_rng(0)
+    data = (random.random((60, 5, 8, 8), dtype=np.float32), np.arange(60) % 3)
+    encoders = {f"first {count}": lambda x, count=count: x.flatten(1)[:, :count] for count in (4, 20, 60)}
+    options: Any = {**FAST, "attack": False}
+    report = sb.studies.validate(encoders, {"noise": data}, **options)
+    assert not any(one.kind == "structure" for one in report.predictors)
+    assert (
+        "structure: left out, first 4, first 20, first 60 have no structure score: its inputs are not images of 1 or 3 "
+        "channels, sides from 8 to 4096 and 2^22 elements at most"
+    ) in report.warnings
+    silent = sb.studies.validate(encoders, {"noise": data}, **options, structure=False)
+    assert silent.predictors == report.predictors
+    assert not any(one.startswith("structure") for one in silent.warnings)
 
 
 def test_validate_refuses() -> None:
@@ -590,6 +657,7 @@ def test_command_runs_offline_and_repeats(
     ]  # fmt: skip
     assert cli.main([*words, "--out", str(tmp_path)]) == 0
     table = capsys.readouterr().out
+    assert "structure less, overall" in table
     assert "spearman, overall" in table and "held out, digits to photos" in table and "any task" in table
     report = ValidityReport.from_json((tmp_path / "validity.json").read_text())
     rows = list(csv.DictReader(io.StringIO((tmp_path / "validity.csv").read_text())))

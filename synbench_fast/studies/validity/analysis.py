@@ -76,7 +76,10 @@ def analyse(
 
 
 def _predictors(measured: Sequence[Measured], data: int, warnings: list[str]) -> list[Predictor]:
-    keys: list[tuple[str, str, Key]] = [("score", "nothing", key) for key in measured[0].scores]
+    keys: list[tuple[str, str, Key]] = [
+        ("structure", "nothing", (name, None, None)) for name in _structure(measured, warnings)
+    ]
+    keys += [("score", "nothing", key) for key in measured[0].scores]
     keys += [("baseline", sees, (name, None, None)) for name, sees in BASELINES.items()]
     found, left_out = [], []
     for kind, sees, key in keys:
@@ -84,9 +87,10 @@ def _predictors(measured: Sequence[Measured], data: int, warnings: list[str]) ->
         if kind == "score":
             name = f"score {task} eps={eps:g} a={threshold:g}"
             columns = [[one.scores[key]] * data for one in measured]
+        elif kind == "structure":
+            name, columns = task, [[one.structure[task]] * data for one in measured]
         else:
-            name = task
-            columns = [one.baselines[task] for one in measured]
+            name, columns = task, [one.baselines[task] for one in measured]
         rows = [list(row) for row in zip(*columns, strict=True)]
         if not np.isfinite(rows).all() or all(len(set(row)) == 1 for row in rows):
             left_out.append((kind, name))
@@ -111,6 +115,17 @@ def _predictors(measured: Sequence[Measured], data: int, warnings: list[str]) ->
         listed = ", ".join(name for _, name in left_out)
         warnings.append(f"left out, the same for all encoders or unknown for some: {listed}")
     return found
+
+
+def _structure(measured: Sequence[Measured], warnings: list[str]) -> list[str]:
+    """Names of the structure score and its families; none unless every encoder has them."""
+    missing = [one for one in measured if one.structure_missing]
+    if missing:
+        names = ", ".join(one.name for one in missing)
+        warnings.append(
+            f"structure: left out, {names} have no structure score: {missing[0].structure_missing}"
+        )
+    return list(measured[0].structure) if all(one.structure for one in measured) else []
 
 
 def _targets(measured: Sequence[Measured], names: list[str], warnings: list[str]) -> list[Target]:

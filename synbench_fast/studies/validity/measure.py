@@ -47,7 +47,10 @@ BASELINES = {
 
 @dataclass
 class Measured:
-    """`scores` by (task, eps, threshold); `baselines`, `terms` of COMBINED and `targets` by name, a value per data set."""
+    """`scores` by (task, eps, threshold); `baselines`, `terms` of COMBINED and `targets` by name, a value per data set.
+
+    `structure`: the structure score and those of its families by name, none where `structure_missing` says why.
+    """
 
     name: str
     spec: str = ""
@@ -55,6 +58,8 @@ class Measured:
     parameters: int | None = None
     features: int = 0
     scores: dict[Key, float] = field(default_factory=dict)
+    structure: dict[str, float] = field(default_factory=dict)
+    structure_missing: str = ""
     baselines: dict[str, list[float]] = field(default_factory=dict)
     terms: dict[str, list[tuple[float, ...]]] = field(default_factory=dict)
     targets: dict[str, list[float]] = field(default_factory=dict)
@@ -125,7 +130,8 @@ def measure(
 ) -> None:
     """Adds the scores and the accuracies to what `look` found.
 
-    Scores: every task of `suite` at every eps and threshold, and their "mean" and "worst". Baselines: accuracy on
+    Scores: every task of `suite` at every eps and threshold, and their "mean" and "worst"; the structure score in the
+    same pass, where it is asked for and the inputs are images. Baselines: accuracy on
     the synthetic data at the lowest eps, averaged over the scales, of the first task and of all; robust area of the
     first task. Targets: accuracy of the linear probe (eps = 0) on the test part, clean and under every attack.
     """
@@ -141,12 +147,17 @@ def measure(
         for combined in result.scores:
             found.scores["mean", combined.eps, combined.threshold] = combined.mean
             found.scores["worst", combined.eps, combined.threshold] = combined.worst
-    lowest = min(result.results[0].eps)
+    first = result.results[0]
+    if study.config.structure:
+        found.structure_missing = first.structure_missing
+    if first.structure is not None:
+        families = {f"structure {one.family}": one.score for one in first.structure.families}
+        found.structure = {"structure": first.structure.score} | families
+    lowest = min(first.eps)
     accuracies = [
         _mean([point.accuracy for point in one_result.curve if point.eps == lowest])
         for one_result in result.results
     ]
-    first = result.results[0]
     alike = {
         "synthetic accuracy": accuracies[0],
         "synthetic accuracy, all tasks": _mean(accuracies),

@@ -37,12 +37,13 @@ class Validity(Attacks):
 
     verb: ClassVar[str] = "validate"
     reads: ClassVar[tuple[str, ...] | None] = (
-        "eps", "thresholds", "estimator", "preset", "scales", "samples", "seed", "batch_size", "device", "input_shape",
-        "mean", "std", "pool", "random_init", "trust_remote_code", "threads",
+        "eps", "thresholds", "estimator", "preset", "scales", "samples", "structure", "seed", "batch_size", "device",
+        "input_shape", "mean", "std", "pool", "random_init", "trust_remote_code", "threads",
     )  # fmt: skip
     defaults: ClassVar[dict[str, Any]] = {
         "thresholds": (0.6, 0.7, 0.8, 0.9),
         "preset": "quick",
+        "structure": True,
         "batch_size": 128,
     }
 

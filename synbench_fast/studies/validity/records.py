@@ -35,6 +35,7 @@ class DataSummary:
 class Predictor:
     """A number per encoder that is to predict its quality.
 
+    `kind`: "structure" for the structure score and its families, "score" for published scores, or "baseline".
     `sees`: "nothing" of the data, their "inputs", or "labels" too. `task`, `eps` and `threshold` belong to scores
     and areas, and are "" and None elsewhere. `values` [data sets][encoders]: equal rows where nothing is seen.
     """

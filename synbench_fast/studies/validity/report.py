@@ -134,7 +134,7 @@ class ValidityReport(Report):
         )
 
     def headline(self) -> list[Predictor]:
-        """What tables show: baselines, and of the scores those at the first eps and lowest threshold."""
+        """What tables show: the structure score, baselines, and scores at the first eps and lowest threshold."""
         scores = [one for one in self.predictors if one.kind == "score"]
         first = (scores[0].eps, min(one.threshold or 0.0 for one in scores)) if scores else None
         return [one for one in self.predictors if one.kind != "score" or (one.eps, one.threshold) == first]
@@ -190,9 +190,10 @@ class ValidityReport(Report):
                 left=2,
             )
         yield ""
-        yield self._differences_table(shown, coefficient)
-        if self.held_out:
+        for leading in dict.fromkeys(one.kind for one in shown if one.kind != "baseline"):
+            yield self._differences_table(shown, leading, coefficient)
             yield ""
+        if self.held_out:
             yield from self._held_out_tables()
         yield (
             f"{len(self.encoders)} encoders; 95 % BCa intervals of {self.resamples} resamples of them; "
@@ -204,6 +205,7 @@ class ValidityReport(Report):
         leading = [one for one in scores if one.task in ("mean", "worst")] or scores[:1]
         if scores[0] not in leading:
             leading = [scores[0], *leading]
+        leading = [one for one in shown if one.name == "structure"] + leading
         pairs = [(target, place) for place in range(len(self.data)) for target in self.targets]
         columns = ["encoder", "F", *(_label(one) for one in leading)]
         columns += [f"{self.data[place].name} {target.name}" for target, place in pairs]
@@ -218,19 +220,22 @@ class ValidityReport(Report):
         ]
         return Table(columns, rows)
 
-    def _differences_table(self, shown: Sequence[Predictor], coefficient: str) -> Table:
-        """By how much the first score correlates better than each baseline, on the same encoders and resamples."""
-        first = next(one for one in shown if one.kind == "score")
+    def _differences_table(self, shown: Sequence[Predictor], kind: str, coefficient: str) -> Table:
+        """By how much the first predictor of a kind correlates better than others, on the same encoders and resamples.
+
+        The structure score is held against scores and baselines, a score against baselines.
+        """
+        first = next(one for one in shown if one.kind == kind)
         place = self.data[0].name if len(self.data) == 1 else OVERALL
         rows = []
         for one in shown:
-            if one.kind == "score":
+            if one.kind in ("structure", kind):
                 continue
             found = [
                 self.difference(first.name, one.name, target.name, data=place, coefficient=coefficient)
                 for target in self.targets
             ]
-            rows.append([one.name, one.sees, *(_interval(value) for value in found)])
+            rows.append([_label(one), one.sees, *(_interval(value) for value in found)])
         return Table(
             [f"{_label(first)} less, {place}", "sees", *(target.name for target in self.targets)],
             rows,

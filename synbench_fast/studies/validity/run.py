@@ -43,9 +43,10 @@ def validate(
             trained here on the train part of digits or photos, see `zoo.RECIPES`; "zoo:small" stands for 12 of
             them, "zoo:all" for all.
         data: one or more data sets, as for `robust_linear_probe`; a mapping names them, and "vtab" stands for its 19.
-        config: arguments of the scores; every combination of eps, threshold and task is a predictor. The seed decides
-            everything that is drawn, and batch_size belongs to the linear probes. Without one the preset is quick and
-            the thresholds are 0.6, 0.7, 0.8 and 0.9.
+        config: arguments of the scores; every combination of eps, threshold and task is a predictor, and with
+            structure=True the structure score of encoders of images. The seed decides everything that is drawn, and
+            batch_size belongs to the linear probes. Without one structure is True, the preset is quick and the
+            thresholds are 0.6, 0.7, 0.8 and 0.9.
         progress: called with a line at each step.
         arguments: options of `Validity`, and fields of `ScoreConfig` in place of those of `config`.
 
