@@ -100,6 +100,7 @@ def say_terms(data: Sequence[str], output: Output) -> None:
     option("--shots", Type("K,...", _counts), "Also train probes on K samples of each class."),
     option("--repeats", integer(2), "Draw the samples of --shots N times.", "10"),
     flag("--calibration", "Measure the calibration error of the ordinary probe."),
+    flag("--corruptions", "Measure the ordinary probe on corrupted test images."),
     option(
         "--seed", integer(0, 2**64 - 1), "Set the seed of the split, the attacks and random weights.", "0"
     ),
