@@ -17,7 +17,7 @@ import typer
 from typer.main import get_command
 
 from synbench_fast.arguments import UsageError
-from synbench_fast.cli import here, labelled, stored
+from synbench_fast.cli import here, labelled, linear_probe, stored
 from synbench_fast.cli.completion import bash_words
 from synbench_fast.cli.parsing import VARIABLE, Group, add, errors, one_line
 from synbench_fast.cli.reproduce import reproduce
@@ -137,7 +137,7 @@ add(
     app, run, stored.compare, stored.report, stored.status, stored.export, here.ls, here.info, here.demo, here.bench
 )  # fmt: skip
 add(app, reproduce)
-add(study, labelled.linear_probe, labelled.validate, labelled.inherit)
+add(study, linear_probe.linear_probe, labelled.validate, labelled.inherit)
 app.add_typer(study, name="study")
 commands: Any = get_command(app)
 

@@ -85,6 +85,7 @@ class LinearProbe(Attacks):
         shots: also train ordinary probes on that many samples of each class, `repeats` times.
         calibration: also measure the calibration error of the ordinary probe.
         foreign: other data, as `data`, which the features are asked to tell from the test part.
+        corruptions: also measure the ordinary probe on test images under common corruptions.
     """
 
     verb: ClassVar[str] = "linear-probe"
@@ -100,3 +101,4 @@ class LinearProbe(Attacks):
     repeats: int = option(10, at_least(2))
     calibration: bool = False
     foreign: str | Path | tuple[Any, Any] | None = None
+    corruptions: bool = False

@@ -16,6 +16,8 @@ __all__ = [
     "AttackRecord",
     "Attacked",
     "Calibration",
+    "Corrupted",
+    "Corruptions",
     "DataRecord",
     "FewShot",
     "Foreign",
@@ -77,6 +79,24 @@ class Foreign:
     samples: int
     mahalanobis: Measure
     knn: Measure
+
+
+@dataclass(frozen=True, kw_only=True)
+class Corrupted:
+    """Accuracy of the ordinary probe on test images under one corruption, of severity 1 to 5."""
+
+    corruption: str
+    severity: int
+    accuracy: Share
+
+
+@dataclass(frozen=True, kw_only=True)
+class Corruptions:
+    """Accuracies under common corruptions with the `constants` of that published set, and the mean of all."""
+
+    constants: str
+    cells: list[Corrupted]
+    mean: Measure
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,6 +174,7 @@ class LinearProbeReport(Report):
     few_shot: list[FewShot]
     calibration: Calibration | None
     foreign: Foreign | None
+    corruptions: Corruptions | None
     seconds: dict[str, float]
     environment: Environment
     warnings: list[str]
@@ -162,12 +183,23 @@ class LinearProbeReport(Report):
     def rows(self) -> list[dict[str, Any]]:
         """One row per probe and quantity: "clean", "certified", or the norm and budget of an attack.
 
-        Then one for each of `measures`, without eps, radius, count and total.
+        Then one per corruption and severity, and one for each of `measures`, without eps, radius, count and total.
         """
         made: list[tuple[float | None, float | None, str, int | None, int | None, Share | Measure]] = [
             (one.eps, one.radius, name, value.count, value.total, value)
             for one in self.probes
             for name, value in one.shares()
+        ]
+        made += [
+            (
+                None,
+                None,
+                f"{one.corruption} {one.severity}",
+                one.accuracy.count,
+                one.accuracy.total,
+                one.accuracy,
+            )
+            for one in (self.corruptions.cells if self.corruptions is not None else ())
         ]
         made += [(None, None, name, None, None, value) for name, value in self.measures()]
         return [
@@ -187,13 +219,15 @@ class LinearProbeReport(Report):
         ]
 
     def measures(self) -> list[tuple[str, Measure]]:
-        """What was asked for beside the probes, by name: few-shot accuracies, calibration error, AUROCs."""
+        """What was asked for beside the probes, by name: few-shot accuracies, calibration error, AUROCs, corruptions."""
         found = [(f"accuracy of {one.shots} per class", one.accuracy) for one in self.few_shot]
         if self.calibration is not None:
             found.append(("calibration error", self.calibration.error))
         if self.foreign is not None:
             found.append((f"AUROC against {self.foreign.data}, Mahalanobis", self.foreign.mahalanobis))
             found.append((f"AUROC against {self.foreign.data}, neighbours", self.foreign.knn))
+        if self.corruptions is not None:
+            found.append(("mean corruption accuracy", self.corruptions.mean))
         return found
 
     def tables(self) -> Iterator[Table | str]:
@@ -213,6 +247,14 @@ class LinearProbeReport(Report):
         if found := self.measures():
             yield Table(
                 ["ordinary probe, or its features", "per cent"], [[name, percent(one)] for name, one in found]
+            )
+        if self.corruptions is not None:
+            by_name: dict[str, list[str]] = {}
+            for cell in self.corruptions.cells:
+                by_name.setdefault(cell.corruption, []).append(percent(cell.accuracy))
+            yield Table(
+                [self.corruptions.constants, *(f"severity {k}" for k in range(1, 6))],
+                [[name, *cells] for name, cells in by_name.items()],
             )
 
 

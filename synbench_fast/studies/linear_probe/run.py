@@ -25,6 +25,7 @@ from synbench_fast.errors import SynbenchError
 from synbench_fast.studies.base import EncoderLike, isolated, open_encoder
 from synbench_fast.studies.labelled_data import open_data
 from synbench_fast.studies.linear_probe.attack import check_differentiable, survivors
+from synbench_fast.studies.linear_probe.corruptions import corruption_accuracy
 from synbench_fast.studies.linear_probe.extras import (
     Parts,
     auroc,
@@ -187,14 +188,23 @@ def _report(encoder: Any, data: Any, study: LinearProbe, progress: Progress) -> 
 def _others(bench: _Bench, parts: Parts, features: Callable[[Tensor], Tensor]) -> dict[str, Any]:
     """What the study asks for beside the attacked probes, as fields of the report."""
     study, seed = bench.study, bench.study.config.seed
-    made: dict[str, Any] = {"few_shot": [], "calibration": None, "foreign": None}
+    made: dict[str, Any] = {"few_shot": [], "calibration": None, "foreign": None, "corruptions": None}
     for shots in study.shots or ():
         found = few_shot(parts, shots, repeats=study.repeats, regularisation=study.regularisation, seed=seed)
         made["few_shot"].append(FewShot(shots=shots, repeats=study.repeats, accuracy=found))
-    if study.calibration:
+    if study.calibration or study.corruptions:
         probe = fit(
             parts.train, parts.train_y, parts.classes, radius=0.0, regularisation=study.regularisation
         )
+    if study.corruptions:
+        made["corruptions"] = corruption_accuracy(
+            bench.test_x,
+            bench.test_y,
+            lambda x: probe.logits(features(x)).argmax(1),
+            seed=seed,
+            batch_size=study.batch_size,
+        )
+    if study.calibration:
         plain, error = calibration(probe.logits(parts.test).softmax(1), parts.test_y, seed=seed)
         made["calibration"] = Calibration(plain=plain, error=error)
     if study.foreign is not None:
