@@ -35,13 +35,13 @@ SYNBENCH_CLONES void hermitian_line(const float* __restrict plus, const float* _
 void make_hermitian(const float* plus, const float* minus, i64 height, i64 width, float* re, float* im, float* room) {
   for (i64 row = 0; 2 * row <= height; ++row) {
     const i64 other = row == 0 ? 0 : height - row, lines[2] = {row * width, other * width};
-    const int both = row == other ? 1 : 2;
-    for (int k = 0; k < both; ++k) {
+    const i64 both = row == other ? 1 : 2;
+    for (i64 k = 0; k < both; ++k) {
       const i64 own = lines[k], opposite = lines[1 - k];
       hermitian_line(plus + own, minus + own, width, re + own, im + own, re + opposite, im + opposite,
                      room + 2 * k * width, room + (2 * k + 1) * width);
     }
-    for (int k = 0; k < both; ++k) {
+    for (i64 k = 0; k < both; ++k) {
       std::copy_n(room + 2 * k * width, width, re + lines[k]);
       std::copy_n(room + (2 * k + 1) * width, width, im + lines[k]);
     }
